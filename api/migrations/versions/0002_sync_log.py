@@ -1,0 +1,120 @@
+"""The log of the syncs: a view over what Meltano, its processes and dbt each know of a run."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    """Create `sync_runs`, which the recorder and dbt write, and the view `sync_logs`."""
+    op.execute(
+        """
+        create table sync_runs (
+            run_id uuid primary key,
+            sync_type text check (sync_type in ('FULL', 'INCREMENTAL')),
+            records_claimed bigint,
+            records_fetched bigint,
+            records_rejected bigint,
+            error_message text,
+            observed_at timestamptz,
+            transform_started_at timestamptz,
+            transform_completed_at timestamptz,
+            transform_succeeded boolean,
+            new_records bigint,
+            updated_records bigint,
+            quarantined_records bigint,
+            loaded_until timestamptz
+        );
+        comment on table sync_runs is
+            'What Meltano''s own table of runs does not know: what was observed of a run while '
+            'it loaded (orchestrate/run_recorder.py) and what dbt merged.';
+        comment on column sync_runs.loaded_until is
+            'The time stamp of the newest raw row that the merge has seen.';
+        """
+    )
+    op.execute(
+        """
+        create function sync_run_is_alive(run uuid) returns boolean language sql stable as $$
+            -- The Meltano process of a run holds this lock as long as it lives.
+            select exists (
+                select from pg_locks
+                where locktype = 'advisory'
+                    and database = (select oid from pg_database where datname = current_database())
+                    and (classid::bigint << 32) | objid::bigint = hashtextextended(run::text, 0)
+                    and objsubid = 1
+                    and granted
+            )
+        $$;
+
+        create view sync_loads as
+        select
+            runs.id::bigint as id,
+            runs.run_id,
+            runs.job_name,
+            runs.state,
+            runs.trigger,
+            runs.started_at at time zone 'UTC' as started_at,
+            runs.ended_at at time zone 'UTC' as ended_at,
+            runs.last_heartbeat_at at time zone 'UTC' as last_heartbeat_at,
+            runs.payload::jsonb ->> 'error' as error
+        from meltano.runs
+        where split_part(runs.job_name, ':', 2) = 'tap-oracle-crm-to-target-postgres'
+            and runs.state in ('RUNNING', 'SUCCESS', 'FAIL');
+        comment on view sync_loads is 'The runs of the pipeline as Meltano knows them.';
+        """
+    )
+    op.execute(
+        """
+        create view sync_logs as
+        with judged as (
+            select
+                loads.id,
+                loads.state,
+                loads.started_at as load_started_at,
+                loads.ended_at,
+                loads.last_heartbeat_at,
+                loads.error,
+                loads.run_id as load_run_id,
+                runs.*,
+                case
+                    when loads.state = 'FAIL' then 'FAILED'
+                    when runs.transform_succeeded then 'SUCCESS'
+                    when not runs.transform_succeeded then 'FAILED'
+                    when sync_run_is_alive(loads.run_id) then 'RUNNING'
+                    else 'FAILED'
+                end as status
+            from sync_loads as loads
+            left join sync_runs as runs on runs.run_id = loads.run_id
+        )
+        select
+            id,
+            load_run_id as run_id,
+            coalesce(sync_type, 'INCREMENTAL') as sync_type,
+            status,
+            coalesce(records_fetched, 0) as total_fetched,
+            coalesce(new_records, 0) as new_records,
+            coalesce(updated_records, 0) as updated_records,
+            coalesce(records_rejected, 0) + coalesce(quarantined_records, 0) as failed_records,
+            case
+                when status != 'FAILED' or error_message is not null then error_message
+                when state = 'FAIL' then error
+                when state = 'RUNNING' then
+                    'The run died while it loaded. The next sync goes on from what was kept.'
+                when transform_started_at is null then
+                    'Loaded, but not merged: dbt did not start. The next sync merges it.'
+                else 'The run died while it merged. The next sync merges what was loaded.'
+            end as error_message,
+            load_started_at as started_at,
+            completed.at as completed_at,
+            round(extract(epoch from completed.at - load_started_at), 3) as duration_seconds
+        from judged
+        cross join lateral (
+            select case
+                when status != 'RUNNING' then
+                    greatest(transform_completed_at, ended_at, last_heartbeat_at)
+            end as at
+        ) as completed;
+        comment on view sync_logs is 'One row for each run of the pipeline, however it ended.';
+        """
+    )

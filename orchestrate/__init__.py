@@ -1,0 +1,1 @@
+"""What runs the pipeline: its database, its Meltano add-on, its log, its schedule."""

@@ -1,0 +1,58 @@
+"""Meltano's add-on: what every Meltano process of this project needs before it does anything.
+
+Meltano loads the packages that offer a `meltano.settings` entry point while it starts, whoever
+calls it: cron, a shell, the scheduler or the API. Here the one address of `DATABASE_URL` is
+put into the forms that Meltano, target-postgres and dbt each ask for, so that nothing needs
+to be said twice and `meltano run` works without a wrapper.
+"""
+
+import os
+import sys
+import uuid
+from urllib.parse import quote
+
+from meltano.core.setting_definition import SettingDefinition
+
+from orchestrate.migrate import migrate_if_needed
+from orchestrate.postgres import database_url, libpq_environment
+
+
+def _sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
+    options = " ".join(f"-c{name}={value}" for name, value in parameters.items())
+    separator = "&" if "?" in url else "?"
+    return (
+        url.replace("postgresql://", "postgresql+psycopg://", 1)
+        + f"{separator}application_name={application}&options={quote(options)}"
+    )
+
+
+def prepare_environment() -> None:
+    """Give this process and the plugins it starts their database, and the run its id.
+
+    What is set in the environment already is left alone.
+    """
+    # Meltano writes the plugins' configuration, passwords among it, to files of its own.
+    os.umask(0o077)
+    url = database_url()
+    defaults = libpq_environment(url) | {
+        "MELTANO_DATABASE_URI": _sqlalchemy_url(url, "meltano", search_path="meltano"),
+        # The loader drops the offsets of timestamps; in UTC that changes nothing.
+        "TARGET_POSTGRES_SQLALCHEMY_URL": _sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+        # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
+        "MELTANO_RUN_ID": str(uuid.uuid4()),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if "run" in sys.argv:
+        migrate_if_needed(url)
+
+
+prepare_environment()
+
+settings = SettingDefinition(
+    name="oracle_crm_sync.database_url",
+    env="DATABASE_URL",
+    kind="string",
+    sensitive=True,
+    description="The PostgreSQL database; an embedded one when unset.",
+)

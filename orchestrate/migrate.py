@@ -1,0 +1,64 @@
+"""Bring the database up to date: Meltano's own tables first, then the application's.
+
+`python -m orchestrate.migrate` is part of `make setup`. A run does the same by itself when it
+finds the database behind, which costs one query when it is not.
+"""
+
+import subprocess
+import sys
+
+import psycopg
+
+from orchestrate.postgres import database_url
+from orchestrate.settings import ROOT
+
+MIGRATIONS = ROOT / "api" / "migrations"
+
+
+def migrate_if_needed(url: str) -> None:
+    """Migrate when the newest migration is not the database's; in a process of its own.
+
+    Raises:
+        SystemExit: the database can't be reached, or a migration failed.
+    """
+    newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    if _revision(url) == newest:
+        return
+    done = subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=False)
+    if done.returncode != 0:
+        sys.exit("The database could not be brought up to date: see above.")
+
+
+def _revision(url: str) -> str | None:
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            table = connection.execute("select to_regclass('public.alembic_version')").fetchone()
+            if table is None or table[0] is None:
+                return None
+            row = connection.execute("select version_num from public.alembic_version").fetchone()
+            return None if row is None else str(row[0])
+    except psycopg.OperationalError as error:
+        sys.exit(f"The database of DATABASE_URL can't be reached: {error}".strip())
+
+
+def migrate(url: str) -> None:
+    """Create or update everything that lies in the database."""
+    from alembic import command
+    from alembic.config import Config
+    from meltano.core.migration_service import MigrationService
+    from sqlalchemy import create_engine
+
+    alchemy = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    with psycopg.connect(url, autocommit=True) as connection:
+        # Two migrations at once would trip over each other: the second waits here.
+        connection.execute("select pg_advisory_lock(hashtext('oracle_crm_sync.migrate'))")
+        connection.execute("create schema if not exists meltano")
+        in_meltano = {"options": "-csearch_path=meltano"}
+        MigrationService(create_engine(alchemy, connect_args=in_meltano)).upgrade(silent=True)
+        config = Config(attributes={"engine": create_engine(alchemy)})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "head")
+
+
+if __name__ == "__main__":
+    migrate(database_url())

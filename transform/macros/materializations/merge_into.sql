@@ -1,0 +1,105 @@
+{#-
+    Materialization `merge_into`: merge a model's rows into a table that dbt does not own.
+
+    The application's migrations own the table; nothing here can create, alter, swap or drop
+    it, `--full-refresh` included. One statement updates the rows that differ and inserts the
+    new ones, so readers see all of a merge or nothing of it, rows that were read again
+    unchanged cost no write, and the counts are true.
+
+    Config:
+      unique_key  the column that tells rows apart
+      on_update   {column: expression over `target` and `source`}, in place of source's value
+      on_insert   {column: expression over `source`}, likewise
+      stamp       the column that takes the time of the write
+      log         a statement over `source` and `counted`, run as a part of the merge
+
+    A model's columns whose names begin with an underscore are there for `log` and the
+    expressions only: they are not written.
+-#}
+{% materialization merge_into, adapter='postgres' -%}
+    {%- set key = config.require('unique_key') -%}
+    {%- set on_update = config.get('on_update', {}) -%}
+    {%- set on_insert = config.get('on_insert', {}) -%}
+    {%- set stamp = config.get('stamp') -%}
+    {%- set target_relation = this.incorporate(type='table') -%}
+    {%- set source_relation = make_temp_relation(this) -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {% call statement('stage') -%}
+        create temporary table {{ source_relation }} on commit drop as ({{ sql }});
+        analyze {{ source_relation }};
+    {%- endcall %}
+
+    {%- set owned = adapter.get_columns_in_relation(target_relation) | map(attribute='name') | list -%}
+    {%- set columns = adapter.get_columns_in_relation(source_relation)
+        | map(attribute='name') | rejectattr(0, 'eq', '_') | list -%}
+    {%- set missing = (columns + on_update.keys() | list + on_insert.keys() | list) | reject('in', owned) | list -%}
+    {%- if missing -%}
+        {{ exceptions.raise_compiler_error(
+            target_relation ~ ' lacks ' ~ missing | join(', ') ~ ': run `make setup` to migrate the database'
+        ) }}
+    {%- endif -%}
+
+    {%- set updates = dict() -%}
+    {%- for column in columns if column != key -%}
+        {%- do updates.update({column: 'source.' ~ column}) -%}
+    {%- endfor -%}
+    {%- do updates.update(on_update) -%}
+    {%- set inserts = dict() -%}
+    {%- for column in columns -%}
+        {%- do inserts.update({column: 'source.' ~ column}) -%}
+    {%- endfor -%}
+    {%- do inserts.update(on_insert) -%}
+
+    {% call statement('main') -%}
+        with source as (
+            select * from {{ source_relation }}
+        ),
+
+        updated as (
+            update {{ target_relation }} as target
+            set
+                {%- for column, expression in updates.items() %}
+                {{ column }} = {{ expression }}{{ ',' if not loop.last or stamp }}
+                {%- endfor %}
+                {%- if stamp %}
+                {{ stamp }} = now()
+                {%- endif %}
+            from {{ source_relation }} as source
+            where
+                target.{{ key }} = source.{{ key }}
+                and (
+                    {%- for column, expression in updates.items() %}
+                    {{ 'or ' if not loop.first }}target.{{ column }} is distinct from {{ expression }}
+                    {%- endfor %}
+                )
+            returning 1
+        ),
+
+        inserted as (
+            insert into {{ target_relation }} as target ({{ inserts.keys() | join(', ') }})
+            select {{ inserts.values() | join(', ') }}
+            from {{ source_relation }} as source
+            where not exists (
+                select 1 from {{ target_relation }} as known where known.{{ key }} = source.{{ key }}
+            )
+            returning 1
+        ),
+
+        counted as (
+            select
+                (select count(*) from updated) as updated_records,
+                (select count(*) from inserted) as new_records
+        )
+
+        {{ config.get('log') or 'select * from counted' }}
+    {%- endcall %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{%- endmaterialization %}

@@ -1,0 +1,47 @@
+{%- set outcome = crm_outcome('source.status_code', 'source.stage') -%}
+{%- set current = 'target.workflow_status' -%}
+{%- set before = 'target.workflow_status_before_close' -%}
+{{
+    config(
+        materialized='merge_into',
+        unique_key='remote_id',
+        stamp='last_synced_at',
+        on_update={
+            'workflow_status': workflow_status(outcome, current, before),
+            'workflow_status_before_close': workflow_status_before_close(outcome, current, before),
+        },
+        on_insert={
+            'workflow_status': workflow_status(outcome, 'null', 'null'),
+            'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
+        },
+        log=log_merge(),
+    )
+}}
+
+with loaded as (
+
+    select * from {{ ref('stg_opportunities') }}
+    where loaded_at >= {{ loaded_since() }}
+
+)
+
+select
+    remote_id,
+    opty_number,
+    name,
+    customer,
+    practice,
+    geo,
+    region,
+    sector,
+    deal_value,
+    currency,
+    win_probability,
+    sales_owner,
+    stage,
+    status_code,
+    close_date,
+    remote_created_at,
+    remote_updated_at,
+    loaded_at as _loaded_at
+from loaded
