@@ -1,0 +1,45 @@
+"""``python -m tests.sandbox``: serve until interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+
+from .rest import Credentials
+from .server import make_server
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.sandbox", description="A stand-in for Oracle Fusion CRM's REST API"
+    )
+    env = os.environ
+    parser.add_argument("--port", type=int, default=int(env.get("SANDBOX_PORT", "8899")))
+    parser.add_argument("--records", type=int, default=int(env.get("SANDBOX_RECORDS", "1000")))
+    parser.add_argument("--seed", type=int, default=int(env.get("SANDBOX_SEED", "1")))
+    parser.add_argument(
+        "--until-stdin-closes", action="store_true", help="stop when the parent process is gone"
+    )
+    options = parser.parse_args()
+    credentials = Credentials(
+        env.get("SANDBOX_USER", "sandbox"),
+        env.get("SANDBOX_PASSWORD", "sandbox-password"),
+        env.get("SANDBOX_CLIENT_ID", "sandbox-client"),
+        env.get("SANDBOX_CLIENT_SECRET", "sandbox-secret"),
+    )
+    server = make_server(options.port, options.records, options.seed, credentials)
+    if options.until_stdin_closes:
+
+        def watch() -> None:
+            sys.stdin.buffer.read()
+            server.should_exit = server.force_exit = True
+
+        threading.Thread(target=watch, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

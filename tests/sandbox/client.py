@@ -1,0 +1,215 @@
+"""A client of the sandbox for tests: starts one, commands it, looks at what it saw."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+from urllib.parse import quote
+
+ROOT = Path(__file__).resolve().parents[2]
+USER, PASSWORD = "sandbox", "sandbox-password"
+CLIENT_ID, CLIENT_SECRET = "sandbox-client", "sandbox-secret"
+SCOPE = "urn:opc:resource:consumer::all"
+_START_SECONDS = 120
+
+Record = dict[str, Any]
+
+
+class SandboxError(RuntimeError):
+    """The sandbox refused a command or did not start."""
+
+
+class Sandbox:
+    """A CRM sandbox: as a context manager one of its own, with ``url=`` one that runs already.
+
+    >>> with Sandbox(records=100) as crm:  # doctest: +SKIP
+    ...     crm.mutate(create=5, update=20)
+    """
+
+    def __init__(self, records: int = 1000, seed: int = 1, *, url: str | None = None) -> None:
+        self._records, self._seed = records, seed
+        self._given_url = url
+        self._process: subprocess.Popen[str] | None = None
+        self.url = url or ""
+
+    def __enter__(self) -> Self:
+        if not self._given_url:
+            self._start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                _python(),
+                *("-m", "tests.sandbox", "--port", "0", "--until-stdin-closes"),
+                *("--records", str(self._records), "--seed", str(self._seed)),
+            ],
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if "SANDBOX_" not in name},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        if not found:
+            raise SandboxError(f"the sandbox did not start: {line or 'see its error output'}")
+        self.url = found[0]
+
+    def stop(self) -> None:
+        """End the server that this object started, if any."""
+        if not self._process:
+            return
+        self._process.terminate()
+        self._process.communicate(timeout=30)
+        self._process = None
+
+    # --- how to reach it ----------------------------------------------------------------
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The ``ORACLE_*`` settings for basic authentication."""
+        return {"ORACLE_BASE_URL": self.url, "ORACLE_USER": USER, "ORACLE_PASS": PASSWORD}
+
+    @property
+    def oauth_env(self) -> dict[str, str]:
+        """The ``ORACLE_*`` settings for bearer tokens."""
+        return {
+            "ORACLE_BASE_URL": self.url,
+            "ORACLE_TOKEN_URL": f"{self.url}/oauth2/v1/token",
+            "ORACLE_CLIENT_ID": CLIENT_ID,
+            "ORACLE_CLIENT_SECRET": CLIENT_SECRET,
+            "ORACLE_SCOPE": SCOPE,
+        }
+
+    # --- rows ---------------------------------------------------------------------------
+
+    def rows(
+        self, resource: str = "opportunities", fields: Sequence[str] | None = None
+    ) -> list[Record]:
+        """All rows as the CRM knows them, by key, whatever the wire shows of them."""
+        query = f"?fields={','.join(fields)}" if fields else ""
+        # Not splitlines(): the texts hold U+2028, which it takes for a line's end.
+        lines = self._raw("GET", f"{resource}{query}").removesuffix("\n").split("\n")
+        return [json.loads(line) for line in lines if line]
+
+    def row(self, key: int, resource: str = "opportunities") -> Record:
+        """One row as the CRM knows it."""
+        return cast("Record", self.command("GET", f"{resource}/{key}"))
+
+    def create(self, at: str | None = None, **attributes: object) -> Record:
+        """Create an opportunity, invented but for ``attributes``; the row."""
+        return cast("Record", self.command("POST", "opportunities", _at(at) | attributes))
+
+    def update(
+        self, key: int, resource: str = "opportunities", at: str | None = None, **attributes: object
+    ) -> Record:
+        """Change a row and stamp it ``at`` or now; the row."""
+        return cast("Record", self.command("PATCH", f"{resource}/{key}", _at(at) | attributes))
+
+    def delete(self, key: int, resource: str = "opportunities") -> None:
+        """Remove a row without a trace."""
+        self.command("DELETE", f"{resource}/{key}")
+
+    def close(self, key: int, status: str = "WON", at: str | None = None) -> Record:
+        """Close a deal: WON, LOST, NO_SALE or CLOSED."""
+        body = {"status": status} | _at(at)
+        return cast("Record", self.command("POST", f"opportunities/{key}/close", body))
+
+    def reopen(self, key: int, at: str | None = None) -> Record:
+        """Open a deal again."""
+        return cast("Record", self.command("POST", f"opportunities/{key}/reopen", _at(at)))
+
+    def mutate(self, **numbers: object) -> dict[str, list[int]]:
+        """Change random rows: ``create=``, ``update=``, ``delete=``, ``close=``, ``reopen=``.
+
+        ``seed=`` makes the choice repeatable, ``at=`` stamps the rows. The OptyIds by
+        kind: ``created``, ``updated``, ``deleted``, ``closed``, ``reopened``.
+        """
+        return cast("dict[str, list[int]]", self.command("POST", "mutate", numbers))
+
+    def mass_update(self, count: int, at: str | None = None) -> list[int]:
+        """Stamp so many random rows with one LastUpdateDate; their OptyIds."""
+        body = {"count": count} | _at(at)
+        return cast("list[int]", self.command("POST", "mass-update", body)["updated"])
+
+    # --- the server ---------------------------------------------------------------------
+
+    def reset(self, records: int | None = None, seed: int | None = None) -> None:
+        """Start over with generated data and neither faults nor settings."""
+        body = {"records": records, "seed": seed}
+        self.command("POST", "reset", {name: value for name, value in body.items() if value})
+
+    def settings(self, **changes: object) -> Record:
+        """Change how the CRM is set up; all settings as they are then."""
+        return cast("Record", self.command("PATCH", "settings", changes))
+
+    def clock(self, offset_seconds: float) -> None:
+        """Set the CRM's clock so many seconds ahead of the machine's."""
+        self.command("POST", "clock", {"offset_seconds": offset_seconds})
+
+    def requests(self) -> Record:
+        """Report what was asked: total, by_kind, by_status, bytes, rows, max_concurrent, last..."""
+        return cast("Record", self.command("GET", "requests"))
+
+    def clear_requests(self) -> None:
+        """Put the counters back to zero."""
+        self.command("DELETE", "requests")
+
+    def expire_tokens(self) -> int:
+        """Make all bearer tokens invalid; how many there were."""
+        return cast("int", self.command("POST", "tokens/expire")["expired"])
+
+    # --- transport ----------------------------------------------------------------------
+
+    def command(self, method: str, path: str, body: object = None) -> Any:
+        """Send any command of the control interface; its JSON answer."""
+        return json.loads(self._raw(method, path, body))
+
+    def _raw(self, method: str, path: str, body: object = None) -> str:
+        request = urllib.request.Request(  # noqa: S310  # the sandbox's own address
+            f"{self.url}/_sandbox/{quote(path, safe='/?=,&')}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with _OPENER.open(request, timeout=_START_SECONDS) as answer:
+                return cast("http.client.HTTPResponse", answer).read().decode()
+        except urllib.error.HTTPError as error:
+            raise SandboxError(f"{method} {path}: {error.read().decode()}") from error
+
+
+# Loopback needs no proxy, whatever the environment says.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _at(at: str | None) -> dict[str, object]:
+    return {"at": at} if at else {}
+
+
+def _python() -> str:
+    """Find an interpreter with the server's dependencies: this one or the root environment's."""
+    if all(importlib.util.find_spec(name) for name in ("uvicorn", "msgspec")):
+        return sys.executable
+    return str(ROOT / ".venv" / "bin" / "python")

@@ -1,0 +1,118 @@
+"""The control interface under ``/_sandbox/``: see the package's docstring for the table."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from .crm import Crm, NotFoundError
+from .rest import Rest
+from .traffic import Traffic
+
+PREFIX = "/_sandbox"
+Body = dict[str, Any]
+_ENCODER = msgspec.json.Encoder()
+_NUMBERS = re.compile(r"\d{1,18}")
+
+
+class Control:
+    """Commands to the sandbox; each takes the path's parts and the JSON body."""
+
+    def __init__(self, crm: Crm, rest: Rest, traffic: Traffic) -> None:
+        self.crm, self.rest, self.traffic = crm, rest, traffic
+
+    def handle(self, method: str, path: str, query: str, body: bytes) -> tuple[int, bytes]:
+        """Status and JSON body; 404 for no such row, 400 for what makes no sense."""
+        try:
+            given = msgspec.json.decode(body or b"{}", type=Body)
+            result = self.command(method, path, query, given)
+        except NotFoundError as error:
+            return 404, _ENCODER.encode({"error": str(error)})
+        except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+            return 400, _ENCODER.encode({"error": f"{type(error).__name__}: {error}"})
+        if isinstance(result, bytes):
+            return 200, result
+        return 200, _ENCODER.encode(result)
+
+    def command(self, method: str, path: str, query: str, body: Body) -> object:
+        """Do what ``method`` and ``path`` (without the prefix) say."""
+        steps = [unquote(step) for step in path.strip("/").split("/")]
+        match method, steps:
+            case "POST", ["reset"]:
+                return self._reset(body)
+            case "GET", ["requests"]:
+                return self.traffic.report()
+            case "DELETE", ["requests"]:
+                self.traffic.clear()
+                return {}
+            case "POST", ["tokens", "expire"]:
+                return {"expired": self.rest.expire_tokens()}
+            case "GET", ["settings"]:
+                return self.rest.settings
+            case "PATCH", ["settings"]:
+                return self._settings(body)
+            case "POST", ["clock"]:
+                return self._clock(body)
+            case "POST", ["mutate"]:
+                return self.crm.mutate(**body)
+            case "POST", ["mass-update"]:
+                return {"updated": self.crm.mass_update(**body)}
+            case "POST", ["opportunities"]:
+                at = body.pop("at", None)
+                return self.crm.get(self.crm.resource("opportunities"), self.crm.create(body, at))
+            case "POST", ["opportunities", key, "close"]:
+                self.crm.close(int(key), **body)
+                return self._row("opportunities", int(key))
+            case "POST", ["opportunities", key, "reopen"]:
+                self.crm.reopen(int(key), **body)
+                return self._row("opportunities", int(key))
+            case "GET", [name]:
+                return self._dump(name, query)
+            case "GET", [name, key] if _NUMBERS.fullmatch(key):
+                return self._row(name, int(key))
+            case "PATCH", [name, key] if _NUMBERS.fullmatch(key):
+                at = body.pop("at", None)
+                self.crm.update(name, int(key), body, at)
+                return self._row(name, int(key))
+            case "DELETE", [name, key] if _NUMBERS.fullmatch(key):
+                self.crm.delete(name, int(key))
+                return {}
+        raise NotFoundError(f"no command {method} {path}")
+
+    def _reset(self, body: Body) -> object:
+        now = body.get("now")
+        self.crm.clock_offset = timedelta()
+        self.crm.reset(
+            body.get("records", self.crm.records),
+            body.get("seed", self.crm.seed),
+            datetime.fromisoformat(now) if now else None,
+        )
+        self.rest.settings = type(self.rest.settings)()
+        self.traffic.clear()
+        return {"records": self.crm.records, "seed": self.crm.seed}
+
+    def _settings(self, body: Body) -> object:
+        settings = self.rest.settings
+        changed = msgspec.structs.asdict(settings) | body
+        self.rest.settings = msgspec.convert(changed, type(settings))
+        return self.rest.settings
+
+    def _clock(self, body: Body) -> object:
+        self.crm.clock_offset = timedelta(seconds=body["offset_seconds"])
+        return {"now": self.crm.now().isoformat()}
+
+    def _row(self, name: str, key: int) -> object:
+        return self.crm.get(self.crm.resource(name), key)
+
+    def _dump(self, name: str, query: str) -> bytes:
+        resource = self.crm.resource(name)
+        fields = parse_qs(query).get("fields")
+        names = fields[-1].split(",") if fields else list(resource.attributes)
+        for wanted in names:
+            if wanted not in resource.attributes:
+                raise NotFoundError(f"{name} has no attribute {wanted}")
+        return _ENCODER.encode_lines(self.crm.dump(resource, names))

@@ -1,0 +1,590 @@
+# ruff: noqa: S608  -- names in the SQL come from the schema, values are bound
+"""The CRM behind the protocol: rows in an in-memory SQLite, read and changed.
+
+A row is held as the CRM knows it. What the wire shows instead (poison, absent
+attributes, numbers as strings) is kept apart in ``wire``, so that ``q`` keeps
+working on poisoned rows and a row can be healed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+
+from . import generator
+from .generator import ABSENT, Generator
+from .query import Node, Predicate, Value, conjuncts, normal_stamp, to_sql
+from .schema import (
+    ATTRIBUTE_TYPES,
+    CHILD_REVENUE,
+    CHILDREN,
+    COLLECTIONS,
+    OPPORTUNITY_TEAM,
+    Attribute,
+    AttributeType,
+    Resource,
+)
+
+Record = dict[str, object]
+Order = Sequence[tuple[str, bool]]  # attribute, ascending
+_Change = Callable[[int, object], Value]  # a row's number and value to its new value
+
+# Below so many rows in a time range, reading by time and sorting beats seeking by key.
+_FEW_ROWS = 2000
+
+
+class NotFoundError(LookupError):
+    """No such row, attribute or resource."""
+
+
+class Crm:
+    """All resources of one CRM. Not thread-safe: the server is one event loop."""
+
+    def __init__(self, records: int = 1000, seed: int = 1, now: datetime | None = None) -> None:
+        self.clock_offset = timedelta()
+        self.reset(records, seed, now)
+
+    def reset(self, records: int, seed: int, now: datetime | None = None) -> None:
+        """Start over with generated data; ``now`` (default: the hour begun) bounds its dates."""
+        now = now or self.now().replace(minute=0, second=0, microsecond=0)
+        made = Generator(records, seed, now)
+        self.records, self.seed = records, seed
+        self.resources: dict[str, Resource] = {
+            resource.name: resource.copy() for resource in (*COLLECTIONS, *CHILDREN)
+        }
+        self.wire: dict[tuple[str, int], dict[str, object]] = {}
+        self._random = Random(seed)
+        self._with_children: set[int] = set()
+        self._disorder = 0
+        self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "pragma journal_mode=off; pragma synchronous=off; pragma case_sensitive_like=on;"
+            "pragma temp_store=memory"
+        )
+        self._db.create_function("upper", 1, _upper, deterministic=True)
+        for resource in self.resources.values():
+            columns = ", ".join(
+                f'"{name}" integer primary key' if name == resource.key else f'"{name}"'
+                for name in resource.attributes
+            )
+            self._db.execute(f'create table "{resource.name}" ({columns})')
+        self._insert("opportunities", generator.OPPORTUNITY_COLUMNS, made.opportunity_rows())
+        self._insert("accounts", generator.ACCOUNT_COLUMNS, made.account_rows())
+        self._insert("resources", generator.RESOURCE_COLUMNS, made.resource_rows())
+        self._db.executescript(
+            'create unique index opportunities_number on opportunities ("OptyNumber");'
+            'create index opportunities_updated on opportunities ("LastUpdateDate");'
+            'create index accounts_updated on accounts ("LastUpdateDate");'
+            'create index resources_updated on resources ("LastUpdateDate");'
+            'create index revenue_parent on "ChildRevenue" ("OptyId");'
+            'create index team_parent on "OpportunityTeam" ("OptyId");'
+        )
+        for key, shown in made.oddities.items():
+            self.wire["opportunities", key] = shown
+
+    def _insert(self, table: str, columns: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
+        names = ", ".join(f'"{column}"' for column in columns)
+        marks = ", ".join("?" * (names.count(",") + 1))
+        self._db.execute("begin")
+        self._db.executemany(f'insert into "{table}" ({names}) values ({marks})', rows)
+        self._db.execute("commit")
+
+    # --- time ---------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """Tell the CRM's time: the machine's plus the offset that a test set."""
+        return datetime.now(UTC) + self.clock_offset
+
+    def _stamp(self, at: str | None) -> str:
+        return normal_stamp(at) if at else generator.stamp(self.now())
+
+    # --- reading ------------------------------------------------------------------------
+
+    def resource(self, name: str) -> Resource:
+        """Look a resource up; raises :class:`NotFoundError`."""
+        if name not in self.resources:
+            raise NotFoundError(f"no resource {name}")
+        return self.resources[name]
+
+    def page(
+        self,
+        resource: Resource,
+        fields: Sequence[str],
+        where: Node | None = None,
+        order: Order = (),
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[tuple[int, Record]]:
+        """Key and attributes of the rows from ``offset`` on, as the wire shows them.
+
+        Without a unique attribute in ``order`` rows of equal rank come in another
+        order each time, as a database's do.
+        """
+        condition, values = to_sql(where) if where else ("1", [])
+        columns = ", ".join(f'"{name}"' for name in (*fields, resource.key))
+        cursor = self._db.execute(
+            f'select {columns} from "{resource.name}" {self._access_path(resource, where, order)} '
+            f"where {condition} order by {self._order(resource, order)} limit ? offset ?",
+            (*values, limit, offset),
+        )
+        booleans = [name for name in fields if resource.attributes[name].type == "boolean"]
+        rows = []
+        for values_read in cursor:
+            record = dict(zip(fields, values_read, strict=False))  # the key comes last
+            for name in booleans:
+                if record[name] is not None:
+                    record[name] = bool(record[name])
+            key = values_read[-1]
+            if shown := self.wire.get((resource.name, key)):
+                _show(record, shown)
+            rows.append((key, record))
+        return rows
+
+    def count(self, resource: Resource, where: Node | None = None) -> int:
+        """How many rows match."""
+        condition, values = to_sql(where) if where else ("1", [])
+        path = self._access_path(resource, where, ())
+        row = self._db.execute(
+            f'select count(*) from "{resource.name}" {path} where {condition}', values
+        ).fetchone()
+        return int(row[0])
+
+    def find(self, resource: Resource, attribute: str, value: Value) -> int:
+        """Find the row whose ``attribute`` is ``value``, give its key; raises :class:`NotFoundError`."""
+        row = self._db.execute(
+            f'select "{resource.key}" from "{resource.name}" where "{attribute}" = ?', (value,)
+        ).fetchone()
+        if row is None:
+            raise NotFoundError(f"no {resource.name} with {attribute} {value}")
+        return int(row[0])
+
+    def get(self, resource: Resource, key: int, fields: Sequence[str] | None = None) -> Record:
+        """One row as the CRM knows it (not as the wire shows it); raises :class:`NotFoundError`."""
+        for record in self.dump(
+            resource, fields, Predicate(resource.key, "=", f'"{resource.key}" = ?', (key,))
+        ):
+            return record
+        raise NotFoundError(f"no {resource.name} with {resource.key} {key}")
+
+    def dump(
+        self, resource: Resource, fields: Sequence[str] | None = None, where: Node | None = None
+    ) -> Iterable[Record]:
+        """Rows by key as the CRM knows them, all attributes present."""
+        names = list(fields or resource.attributes)
+        condition, values = to_sql(where) if where else ("1", [])
+        columns = ", ".join(f'"{name}"' for name in names)
+        for row in self._db.execute(
+            f'select {columns} from "{resource.name}" where {condition} order by "{resource.key}"',
+            values,
+        ):
+            record = dict(zip(names, row, strict=True))
+            for name in names:
+                if resource.attributes[name].type == "boolean" and record[name] is not None:
+                    record[name] = bool(record[name])
+            yield record
+
+    def _access_path(self, resource: Resource, where: Node | None, order: Order) -> str:
+        """Which index to use: SQLite knows nothing of how selective a time range is."""
+        if resource.name not in ("opportunities", "accounts", "resources"):
+            return ""
+        index = f"indexed by {resource.name}_updated"
+        if order and order[0][0] == "LastUpdateDate":
+            return index
+        times = [
+            part
+            for part in conjuncts(where)
+            if isinstance(part, Predicate)
+            and part.attribute == "LastUpdateDate"
+            and part.operator in ("=", "<", "<=", ">", ">=", "between")
+            and not part.sql.startswith("upper")
+        ]
+        if not times:
+            return ""
+        condition = " and ".join(part.sql for part in times)
+        values = [value for part in times for value in part.values]
+        row = self._db.execute(
+            f'select count(*) from (select 1 from "{resource.name}" {index} '
+            f"where {condition} limit {_FEW_ROWS})",
+            values,
+        ).fetchone()
+        return index if row[0] < _FEW_ROWS else "not indexed"
+
+    def _order(self, resource: Resource, order: Order) -> str:
+        terms = []
+        for name, ascending in order:
+            direction = "asc nulls last" if ascending else "desc nulls first"
+            if resource.attributes[name].mandatory:
+                direction = "asc" if ascending else "desc"
+            terms.append(f'"{name}" {direction}')
+        if not {resource.key, resource.item_key} & {name for name, _ in order}:
+            self._disorder += 1
+            salt = self._disorder * 7919 % 65521
+            terms.append(f'("{resource.key}" % 65521 * {salt}) % 65521')
+        return ", ".join(terms)
+
+    # --- changing rows ------------------------------------------------------------------
+
+    def create(self, attributes: Mapping[str, object] | None = None, at: str | None = None) -> int:
+        """Create an opportunity, invented but for ``attributes``; return its OptyId."""
+        opportunities = self.resources["opportunities"]
+        newest = self._db.execute('select max("OptyId") from opportunities').fetchone()[0]
+        made = Generator(1, self._random.randrange(1 << 30), self.now())
+        row = dict(zip(generator.OPPORTUNITY_COLUMNS, next(made.opportunity_rows()), strict=True))
+        owner = self._pick(self.resources["resources"], self._random)
+        account = self._pick(self.resources["accounts"], self._random)
+        identity = max(newest or 0, 300000048000000) + self._random.randrange(1, 60)
+        open_stage = dict(zip(generator.STAGE_COLUMNS, generator.OPEN_STAGES[0], strict=True))
+        stamp = self._stamp(at)
+        row |= open_stage | {
+            "OptyId": identity,
+            "TargetPartyId": account["PartyId"],
+            "TargetPartyName": account["OrganizationName"],
+            "OwnerResourcePartyId": owner["PartyId"],
+            "PartyName1": owner["PartyName"],
+            "EmailAddress": owner["EmailAddress"],
+            "StatusCode": "OPEN",
+            "StageStatusCd": "OPEN",
+            "ReasonWonLostCode": None,
+            "CreationDate": stamp,
+            "LastUpdateDate": stamp,
+        }
+        row |= dict(attributes or {})
+        if not attributes or "OptyNumber" not in attributes:
+            row["OptyNumber"] = f"CDRM_{row['OptyId']}"
+        row = {name: value for name, value in row.items() if name in opportunities.attributes}
+        stored = self._storable(opportunities, row | dict(attributes or {}))
+        self._insert("opportunities", list(stored), [list(stored.values())])
+        return int(str(row["OptyId"]))
+
+    def _pick(self, resource: Resource, rng: Random) -> Record:
+        keys = [
+            int(row[0])
+            for row in self._db.execute(
+                f'select "{resource.key}" from "{resource.name}" order by "{resource.key}"'
+            )
+        ]
+        return self.get(resource, rng.choice(keys))
+
+    def update(
+        self, name: str, key: int, attributes: Mapping[str, object], at: str | None = None
+    ) -> None:
+        """Change a row; LastUpdateDate becomes ``at``, what ``attributes`` say, or now."""
+        resource = self.resource(name)
+        self.get(resource, key, [resource.key])
+        stored = self._storable(resource, {"LastUpdateDate": self._stamp(at)} | dict(attributes))
+        if resource.key in stored:
+            raise ValueError(f"{resource.key} is immutable")
+        columns = ", ".join(f'"{column}" = ?' for column in stored)
+        self._db.execute(
+            f'update "{resource.name}" set {columns} where "{resource.key}" = ?',
+            (*stored.values(), key),
+        )
+
+    def touch(self, name: str, keys: Sequence[int], at: str | None = None) -> None:
+        """Stamp rows with one LastUpdateDate."""
+        resource = self.resource(name)
+        stamp = self._stamp(at)
+        self._db.executemany(
+            f'update "{name}" set "LastUpdateDate" = ? where "{resource.key}" = ?',
+            [(stamp, key) for key in keys],
+        )
+
+    def delete(self, name: str, key: int) -> None:
+        """Remove a row without a trace; raises :class:`NotFoundError`."""
+        resource = self.resource(name)
+        cursor = self._db.execute(
+            f'delete from "{resource.name}" where "{resource.key}" = ?', (key,)
+        )
+        if not cursor.rowcount:
+            raise NotFoundError(f"no {name} with {resource.key} {key}")
+        self.wire.pop((name, key), None)
+
+    def close(self, key: int, status: str, at: str | None = None) -> None:
+        """Close an opportunity as WON, LOST, NO_SALE or CLOSED."""
+        if status not in generator.CLOSINGS:
+            raise ValueError(f"status is one of {', '.join(generator.CLOSINGS)}, not {status}")
+        stage = dict(zip(generator.STAGE_COLUMNS, generator.CLOSINGS[status], strict=True))
+        changes = stage | {
+            "StatusCode": status,
+            "StageStatusCd": "CLOSED",
+            "ReasonWonLostCode": self._random.choice(generator.REASONS[status]),
+            "EffectiveDate": self.now().date().isoformat(),
+        }
+        self.update("opportunities", key, changes, at)
+
+    def reopen(self, key: int, at: str | None = None) -> None:
+        """Open an opportunity again."""
+        stage = dict(zip(generator.STAGE_COLUMNS, generator.OPEN_STAGES[2], strict=True))
+        changes = stage | {
+            "StatusCode": "OPEN",
+            "StageStatusCd": "OPEN",
+            "ReasonWonLostCode": None,
+        }
+        self.update("opportunities", key, changes, at)
+
+    def mutate(
+        self,
+        create: int = 0,
+        update: int = 0,
+        delete: int = 0,
+        close: int = 0,
+        reopen: int = 0,
+        seed: int | None = None,
+        at: str | None = None,
+    ) -> dict[str, list[int]]:
+        """Change so many random rows, each in one way; the OptyIds by kind of change."""
+        rng = Random(seed) if seed is not None else self._random
+        opened, closed = self._by_openness()
+        rng.shuffle(opened)
+        rng.shuffle(closed)
+        closing, opened = opened[:close], opened[close:]
+        reopening, closed = closed[:reopen], closed[reopen:]
+        others = sorted(opened + closed)
+        if len(closing) < close or len(reopening) < reopen or len(others) < update + delete:
+            raise ValueError("there are not so many rows to change")
+        picked = rng.sample(others, update + delete)
+        updating, deleting = picked[:update], picked[update:]
+        for key in updating:
+            revenue = round(rng.uniform(1_000, 5_000_000), 2)
+            chance = rng.randrange(0, 101)
+            self.update("opportunities", key, {"Revenue": revenue, "WinProb": chance}, at)
+        for key in deleting:
+            self.delete("opportunities", key)
+        for key in closing:
+            self.close(key, rng.choice(list(generator.CLOSINGS)), at)
+        for key in reopening:
+            self.reopen(key, at)
+        created = [self.create(at=at) for _ in range(create)]
+        return {
+            "created": created,
+            "updated": updating,
+            "deleted": deleting,
+            "closed": closing,
+            "reopened": reopening,
+        }
+
+    def mass_update(self, count: int, at: str | None = None) -> list[int]:
+        """Stamp so many random rows with one LastUpdateDate and another practice."""
+        opened, closed = self._by_openness()
+        keys = sorted(self._random.sample(sorted(opened + closed), count))
+        stamp = self._stamp(at)
+        self._db.execute("begin")
+        self._db.executemany(
+            'update opportunities set "LastUpdateDate" = ?, "RcmndWinProb" = ? where "OptyId" = ?',
+            [(stamp, self._random.randrange(0, 101), key) for key in keys],
+        )
+        self._db.execute("commit")
+        return keys
+
+    def _by_openness(self) -> tuple[list[int], list[int]]:
+        opened: list[int] = []
+        closed: list[int] = []
+        for key, status in self._db.execute(
+            'select "OptyId", "StageStatusCd" from opportunities order by "OptyId"'
+        ):
+            (closed if status == "CLOSED" else opened).append(key)
+        return opened, closed
+
+    def _storable(self, resource: Resource, row: Mapping[str, object]) -> dict[str, Value]:
+        """Check a row against the schema; raises ValueError with the attribute's name."""
+        stored: dict[str, Value] = {}
+        for name, value in row.items():
+            attribute = resource.attributes.get(name)
+            if attribute is None:
+                raise ValueError(f"{resource.name} has no attribute {name}")
+            try:
+                stored[name] = _stored(attribute, value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return stored
+
+    # --- children -----------------------------------------------------------------------
+
+    def make_children(self, key: int) -> None:
+        """Invent the revenue lines and team of an opportunity the first time they are asked for."""
+        if key in self._with_children:
+            return
+        self._with_children.add(key)
+        parent = self.get(self.resources["opportunities"], key)
+        rng = Random(key)
+        created, updated = parent["CreationDate"], parent["LastUpdateDate"]
+        common = {
+            "OptyId": key,
+            "CreationDate": created,
+            "LastUpdateDate": updated,
+            "CreatedBy": parent["CreatedBy"],
+            "LastUpdatedBy": parent["LastUpdatedBy"],
+        }
+        total = parent["Revenue"]
+        lines = rng.randrange(1, 4)
+        for line in range(lines):
+            share = round(total / lines, 2) if isinstance(total, int | float) else None
+            self._add_child(
+                CHILD_REVENUE,
+                common
+                | {
+                    "RevnId": key * 10 + line,
+                    "RevnNumber": f"RL_{key * 10 + line}",
+                    "RevnSequenceNumber": line + 1,
+                    "Description": rng.choice(("Licences", "Services <i>T&M</i>", "دعم فني", None)),
+                    "RevnAmount": share,
+                    "RevnAmountCurcyCode": parent["CurrencyCode"],
+                    "WinProb": parent["WinProb"],
+                    "Quantity": rng.randrange(1, 50),
+                    "StatusCode": parent["StatusCode"],
+                    "ProdGroupName": rng.choice(("Cloud", "Advisory", "Support")),
+                    "PrimaryFlag": line == 0,
+                    "EffectiveDate": parent["EffectiveDate"],
+                    "ActualCloseDate": None,
+                },
+            )
+        people = [self._pick(self.resources["resources"], rng) for _ in range(rng.randrange(1, 4))]
+        seen: set[object] = set()
+        for index, person in enumerate(people):
+            if person["PartyId"] in seen:
+                continue
+            seen.add(person["PartyId"])
+            self._add_child(
+                OPPORTUNITY_TEAM,
+                common
+                | {
+                    "OptyResourceId": key * 10 + 5 + index,
+                    "ResourceId": person["PartyId"],
+                    "PartyName": person["PartyName"],
+                    "EmailAddress": person["EmailAddress"],
+                    "MemberFunctionCode": rng.choice(("INTEGRATOR", "EXEC_SPONSOR", None)),
+                    "AccessLevelCode": rng.choice(("100", "200", "300")),
+                    "OwnerFlag": index == 0,
+                },
+            )
+
+    def _add_child(self, child: Resource, row: Record) -> None:
+        stored = self._storable(self.resources[child.name], row)
+        self._insert(child.name, list(stored), [list(stored.values())])
+
+    # --- the schema ---------------------------------------------------------------------
+
+    def add_attribute(
+        self, name: str, kind: str, values: Sequence[object] = (), resource: str = "opportunities"
+    ) -> None:
+        """Add a custom attribute; ``values`` are dealt out over the rows in turn."""
+        target = self.resource(resource)
+        if name in target.attributes:
+            raise ValueError(f"{resource} has an attribute {name} already")
+        attribute = Attribute(name, _attribute_type(kind))
+        self._db.execute(f'alter table "{resource}" add column "{name}"')
+        target.attributes[name] = attribute
+        if values:
+            stored = [_stored(attribute, value) for value in values]
+            self._rewrite(target, name, lambda number, _: stored[number % len(stored)])
+
+    def remove_attribute(self, name: str, resource: str = "opportunities") -> None:
+        """Take an attribute away; raises :class:`NotFoundError`."""
+        target = self._custom(name, resource)
+        self._db.execute(f'alter table "{resource}" drop column "{name}"')
+        del target.attributes[name]
+
+    def change_attribute(
+        self,
+        name: str,
+        kind: str | None = None,
+        new_name: str | None = None,
+        resource: str = "opportunities",
+    ) -> None:
+        """Give an attribute another type (values follow where they can) or another name."""
+        target = self._custom(name, resource)
+        attribute = target.attributes[name]
+        if kind:
+            attribute = replace(attribute, type=_attribute_type(kind))
+            self._rewrite(target, name, lambda _, value: _converted(attribute, value))
+            target.attributes[name] = attribute
+        if new_name:
+            self._db.execute(f'alter table "{resource}" rename column "{name}" to "{new_name}"')
+            target.attributes = {
+                new_name if old == name else old: replace(attribute, name=new_name)
+                if old == name
+                else other
+                for old, other in target.attributes.items()
+            }
+
+    def _custom(self, name: str, resource: str) -> Resource:
+        target = self.resource(resource)
+        if name not in target.attributes:
+            raise NotFoundError(f"{resource} has no attribute {name}")
+        if not name.endswith("_c"):
+            raise ValueError(f"{name} is Oracle's own attribute: only custom ones (_c) change")
+        return target
+
+    def _rewrite(self, resource: Resource, name: str, change: _Change) -> None:
+        rows = self._db.execute(
+            f'select "{resource.key}", "{name}" from "{resource.name}" order by "{resource.key}"'
+        ).fetchall()
+        self._db.execute("begin")
+        self._db.executemany(
+            f'update "{resource.name}" set "{name}" = ? where "{resource.key}" = ?',
+            [(change(number, value), key) for number, (key, value) in enumerate(rows)],
+        )
+        self._db.execute("commit")
+
+
+def _upper(value: Value) -> Value:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _show(record: Record, shown: Mapping[str, object]) -> None:
+    """Put what the wire shows in place of what the CRM knows."""
+    for name, value in shown.items():
+        if name in record:
+            if value is ABSENT:
+                del record[name]
+            else:
+                record[name] = value
+
+
+def _attribute_type(kind: str) -> AttributeType:
+    for known in ATTRIBUTE_TYPES:
+        if kind == known:
+            return known  # type: ignore[return-value]  # one of the literal's values
+    raise ValueError(f"no attribute type {kind}: one of {', '.join(ATTRIBUTE_TYPES)}")
+
+
+def _stored(attribute: Attribute, value: object) -> Value:
+    """Turn a value into what a column holds; raise ValueError when the type does not fit."""
+    if value is None or value == "":
+        return None  # Oracle keeps empty strings as null
+    match attribute.type, value:
+        case "boolean", bool():
+            return int(value)
+        case _, bool():
+            pass
+        case "integer", int():
+            return value
+        case "number", int() | float():
+            return value
+        case "string", str():
+            return value
+        case "datetime", str():
+            return normal_stamp(value)
+        case "date", str():
+            return date.fromisoformat(value).isoformat()
+    raise ValueError(f"{value!r} is no {attribute.type}")
+
+
+def _converted(attribute: Attribute, value: object) -> Value:
+    """Carry a stored value over to the attribute's new type, null where it has no such form."""
+    if value is None:
+        return None
+    if attribute.type == "string":
+        return str(value)
+    try:
+        if attribute.type in ("integer", "number", "boolean"):
+            number = float(str(value))
+            if attribute.type == "boolean":
+                return int(bool(number))
+            return int(number) if attribute.type == "integer" else number
+        return _stored(attribute, value)
+    except ValueError:
+        return None
