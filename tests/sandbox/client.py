@@ -153,6 +153,79 @@ class Sandbox:
         body = {"count": count} | _at(at)
         return cast("list[int]", self.command("POST", "mass-update", body)["updated"])
 
+    def poison(self, key: int, kind: str, *, touch: bool = True) -> None:
+        """Let the wire show a deal as ``poison.KINDS[kind]``, stamped now if ``touch``."""
+        self.command("POST", "poison", {"OptyId": key, "kind": kind, "touch": touch})
+
+    def heal(self, key: int, *, touch: bool = True) -> None:
+        """Let the wire show a poisoned deal as it is again."""
+        self.command("DELETE", f"poison/{key}", {"touch": touch})
+
+    # --- the schema ---------------------------------------------------------------------
+
+    def add_attribute(
+        self,
+        name: str,
+        type: str = "string",  # noqa: A002  # Oracle's word
+        values: Sequence[object] = (),
+        resource: str = "opportunities",
+    ) -> None:
+        """Add a custom attribute; ``values`` are dealt out over the rows in turn."""
+        body = {"name": name, "type": type, "values": list(values), "resource": resource}
+        self.command("POST", "attributes", body)
+
+    def remove_attribute(self, name: str, resource: str = "opportunities") -> None:
+        """Take a custom attribute away."""
+        self.command("DELETE", f"attributes/{name}", {"resource": resource})
+
+    def retype_attribute(
+        self,
+        name: str,
+        type: str,
+        resource: str = "opportunities",
+    ) -> None:
+        """Give a custom attribute another type; values that do not fit become null."""
+        self.command("PATCH", f"attributes/{name}", {"type": type, "resource": resource})
+
+    def rename_attribute(self, name: str, new_name: str, resource: str = "opportunities") -> None:
+        """Give a custom attribute another name (``GEO_c`` to ``Geo_c``)."""
+        self.command("PATCH", f"attributes/{name}", {"name": new_name, "resource": resource})
+
+    # --- faults -------------------------------------------------------------------------
+
+    def fault(self, kind: str, **parameters: object) -> None:
+        """Add a rule, say ``fault("throttle", next=3, retry_after=1)``: see ``faults``."""
+        self.command("POST", "faults", {"kind": kind} | parameters)
+
+    def faults(self) -> list[Record]:
+        """List the rules in force, each with how often it matched (``seen``) and ``fired``."""
+        return cast("list[Record]", self.command("GET", "faults"))
+
+    def clear_faults(self) -> None:
+        """Remove all rules."""
+        self.command("DELETE", "faults")
+
+    def after_request(
+        self,
+        number: int,
+        path: str,
+        body: Record | None = None,
+        method: str = "POST",
+        **when: object,
+    ) -> None:
+        """Give a command right after the ``number``-th page of opportunities from now on.
+
+        The page itself still shows the CRM as it was. ``when`` takes a rule's
+        ``path``, ``query``, ``every`` and ``next`` (1).
+        """
+        command = {"method": method, "path": path, "body": body or {}}
+        trigger = {"after": number - 1, "next": 1} | when
+        self.command("POST", "hooks", trigger | {"commands": [command]})
+
+    def clear_hooks(self) -> None:
+        """Forget the commands that have not been given."""
+        self.command("DELETE", "hooks")
+
     # --- the server ---------------------------------------------------------------------
 
     def reset(self, records: int | None = None, seed: int | None = None) -> None:

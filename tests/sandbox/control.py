@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from .crm import Crm, NotFoundError
+from .faults import AnyRule, Armed, Hook
 from .rest import Rest
 from .traffic import Traffic
 
@@ -24,11 +25,13 @@ class Control:
 
     def __init__(self, crm: Crm, rest: Rest, traffic: Traffic) -> None:
         self.crm, self.rest, self.traffic = crm, rest, traffic
+        self.faults: Armed[AnyRule] = Armed()
+        self.hooks: Armed[Hook] = Armed()
 
     def handle(self, method: str, path: str, query: str, body: bytes) -> tuple[int, bytes]:
         """Status and JSON body; 404 for no such row, 400 for what makes no sense."""
         try:
-            given = msgspec.json.decode(body or b"{}", type=Body)
+            given = msgspec.json.decode(body or b"{}")
             result = self.command(method, path, query, given)
         except NotFoundError as error:
             return 404, _ENCODER.encode({"error": str(error)})
@@ -38,10 +41,41 @@ class Control:
             return 200, result
         return 200, _ENCODER.encode(result)
 
-    def command(self, method: str, path: str, query: str, body: Body) -> object:
+    def command(self, method: str, path: str, query: str, body: Any) -> object:
         """Do what ``method`` and ``path`` (without the prefix) say."""
         steps = [unquote(step) for step in path.strip("/").split("/")]
         match method, steps:
+            case "POST", ["faults"]:
+                self.faults.add(_several(body, AnyRule))
+                return self.faults.report()
+            case "GET", ["faults"]:
+                return self.faults.report()
+            case "DELETE", ["faults"]:
+                self.faults.clear()
+                return []
+            case "POST", ["hooks"]:
+                self.hooks.add(_several(body, Hook))
+                return self.hooks.report()
+            case "GET", ["hooks"]:
+                return self.hooks.report()
+            case "DELETE", ["hooks"]:
+                self.hooks.clear()
+                return []
+            case "POST", ["poison"]:
+                return self._poison(**body)
+            case "DELETE", ["poison", key]:
+                return self._heal(int(key), **body)
+            case "POST", ["attributes"]:
+                self.crm.add_attribute(**_renamed(body, {"type": "kind"}))
+                return {}
+            case "PATCH", ["attributes", name]:
+                self.crm.change_attribute(
+                    name, **_renamed(body, {"type": "kind", "name": "new_name"})
+                )
+                return {}
+            case "DELETE", ["attributes", name]:
+                self.crm.remove_attribute(name, **body)
+                return {}
             case "POST", ["reset"]:
                 return self._reset(body)
             case "GET", ["requests"]:
@@ -93,6 +127,8 @@ class Control:
         )
         self.rest.settings = type(self.rest.settings)()
         self.traffic.clear()
+        self.faults.clear()
+        self.hooks.clear()
         return {"records": self.crm.records, "seed": self.crm.seed}
 
     def _settings(self, body: Body) -> object:
@@ -105,14 +141,38 @@ class Control:
         self.crm.clock_offset = timedelta(seconds=body["offset_seconds"])
         return {"now": self.crm.now().isoformat()}
 
+    def _poison(self, OptyId: int, kind: str, touch: bool = True) -> object:  # noqa: N803
+        self.crm.poison(OptyId, kind)
+        if touch:
+            self.crm.touch("opportunities", [OptyId])
+        return self._row("opportunities", OptyId)
+
+    def _heal(self, key: int, touch: bool = True) -> object:
+        self.crm.heal(key)
+        if touch:
+            self.crm.touch("opportunities", [key])
+        return self._row("opportunities", key)
+
     def _row(self, name: str, key: int) -> object:
         return self.crm.get(self.crm.resource(name), key)
 
     def _dump(self, name: str, query: str) -> bytes:
         resource = self.crm.resource(name)
+        if name in self.crm.resource("opportunities").children:
+            self.crm.make_all_children()
         fields = parse_qs(query).get("fields")
         names = fields[-1].split(",") if fields else list(resource.attributes)
         for wanted in names:
             if wanted not in resource.attributes:
                 raise NotFoundError(f"{name} has no attribute {wanted}")
         return _ENCODER.encode_lines(self.crm.dump(resource, names))
+
+
+def _several(body: object, kind: Any) -> list[Any]:
+    """Read one rule or a list of them."""
+    listed = body if isinstance(body, list) else [body]
+    return msgspec.convert(listed, list[kind])
+
+
+def _renamed(body: Body, names: dict[str, str]) -> Body:
+    return {names.get(name, name): value for name, value in body.items()}

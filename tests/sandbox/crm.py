@@ -2,8 +2,8 @@
 """The CRM behind the protocol: rows in an in-memory SQLite, read and changed.
 
 A row is held as the CRM knows it. What the wire shows instead (poison, absent
-attributes, numbers as strings) is kept apart in ``wire``, so that ``q`` keeps
-working on poisoned rows and a row can be healed.
+attributes, numbers as strings) is kept apart, so that ``q`` keeps working on
+poisoned rows and a row can be healed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from random import Random
 
 from . import generator
 from .generator import ABSENT, Generator
+from .poison import wire_values
 from .query import Node, Predicate, Value, conjuncts, normal_stamp, to_sql
 from .schema import (
     ATTRIBUTE_TYPES,
@@ -55,7 +56,7 @@ class Crm:
         self.resources: dict[str, Resource] = {
             resource.name: resource.copy() for resource in (*COLLECTIONS, *CHILDREN)
         }
-        self.wire: dict[tuple[str, int], dict[str, object]] = {}
+        self._poison: dict[int, dict[str, object]] = {}
         self._random = Random(seed)
         self._with_children: set[int] = set()
         self._disorder = 0
@@ -82,8 +83,7 @@ class Crm:
             'create index revenue_parent on "ChildRevenue" ("OptyId");'
             'create index team_parent on "OpportunityTeam" ("OptyId");'
         )
-        for key, shown in made.oddities.items():
-            self.wire["opportunities", key] = shown
+        self._oddities = made.oddities
 
     def _insert(self, table: str, columns: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
         names = ", ".join(f'"{column}"' for column in columns)
@@ -131,6 +131,8 @@ class Crm:
             (*values, limit, offset),
         )
         booleans = [name for name in fields if resource.attributes[name].type == "boolean"]
+        opportunities = resource.name == "opportunities"
+        oddities, poisoned = (self._oddities, self._poison) if opportunities else ({}, {})
         rows = []
         for values_read in cursor:
             record = dict(zip(fields, values_read, strict=False))  # the key comes last
@@ -138,8 +140,8 @@ class Crm:
                 if record[name] is not None:
                     record[name] = bool(record[name])
             key = values_read[-1]
-            if shown := self.wire.get((resource.name, key)):
-                _show(record, shown)
+            if (oddity := oddities.get(key)) or key in poisoned:
+                _show(record, oddity, poisoned.get(key, {}))
             rows.append((key, record))
         return rows
 
@@ -153,7 +155,7 @@ class Crm:
         return int(row[0])
 
     def find(self, resource: Resource, attribute: str, value: Value) -> int:
-        """Find the row whose ``attribute`` is ``value``, give its key; raises :class:`NotFoundError`."""
+        """Find the key of the row with this value; raises :class:`NotFoundError`."""
         row = self._db.execute(
             f'select "{resource.key}" from "{resource.name}" where "{attribute}" = ?', (value,)
         ).fetchone()
@@ -251,13 +253,14 @@ class Crm:
             "CreationDate": stamp,
             "LastUpdateDate": stamp,
         }
-        row |= dict(attributes or {})
-        if not attributes or "OptyNumber" not in attributes:
-            row["OptyNumber"] = f"CDRM_{row['OptyId']}"
-        row = {name: value for name, value in row.items() if name in opportunities.attributes}
-        stored = self._storable(opportunities, row | dict(attributes or {}))
+        row["OptyNumber"] = f"CDRM_{(attributes or {}).get('OptyId', identity)}"
+        stored = {
+            name: _fitting(opportunities.attributes[name], value)
+            for name, value in row.items()
+            if name in opportunities.attributes
+        } | self._storable(opportunities, attributes or {})
         self._insert("opportunities", list(stored), [list(stored.values())])
-        return int(str(row["OptyId"]))
+        return int(str(stored["OptyId"]))
 
     def _pick(self, resource: Resource, rng: Random) -> Record:
         keys = [
@@ -300,7 +303,11 @@ class Crm:
         )
         if not cursor.rowcount:
             raise NotFoundError(f"no {name} with {resource.key} {key}")
-        self.wire.pop((name, key), None)
+        if name == "opportunities":
+            self._poison.pop(key, None)
+            self._oddities.pop(key, None)
+            for child in resource.children:
+                self._db.execute(f'delete from "{child}" where "OptyId" = ?', (key,))
 
     def close(self, key: int, status: str, at: str | None = None) -> None:
         """Close an opportunity as WON, LOST, NO_SALE or CLOSED."""
@@ -324,6 +331,17 @@ class Crm:
             "ReasonWonLostCode": None,
         }
         self.update("opportunities", key, changes, at)
+
+    def poison(self, key: int, kind: str) -> None:
+        """Let the wire show an opportunity as one of :data:`poison.KINDS`."""
+        self.get(self.resources["opportunities"], key, ["OptyId"])
+        self._poison.setdefault(key, {}).update(wire_values(kind))
+
+    def heal(self, key: int) -> None:
+        """Let the wire show an opportunity as it is again."""
+        if key not in self._poison:
+            raise NotFoundError(f"opportunity {key} is not poisoned")
+        del self._poison[key]
 
     def mutate(
         self,
@@ -465,6 +483,11 @@ class Crm:
         stored = self._storable(self.resources[child.name], row)
         self._insert(child.name, list(stored), [list(stored.values())])
 
+    def make_all_children(self) -> None:
+        """Invent the children of every opportunity."""
+        for row in self._db.execute('select "OptyId" from opportunities').fetchall():
+            self.make_children(row[0])
+
     # --- the schema ---------------------------------------------------------------------
 
     def add_attribute(
@@ -534,14 +557,20 @@ def _upper(value: Value) -> Value:
     return value.upper() if isinstance(value, str) else value
 
 
-def _show(record: Record, shown: Mapping[str, object]) -> None:
+def _show(record: Record, oddity: str | None, poison: Mapping[str, object]) -> None:
     """Put what the wire shows in place of what the CRM knows."""
-    for name, value in shown.items():
-        if name in record:
-            if value is ABSENT:
-                del record[name]
-            else:
-                record[name] = value
+    if oddity == "omit_nulls":
+        for name in [name for name, value in record.items() if value is None]:
+            del record[name]
+    elif oddity == "numbers_as_text":
+        for name in ("Revenue", "WinProb"):
+            if record.get(name) is not None:
+                record[name] = str(record[name])
+    for name, value in poison.items():
+        if name in record and value is ABSENT:
+            del record[name]
+        elif name in record:
+            record[name] = value
 
 
 def _attribute_type(kind: str) -> AttributeType:
@@ -571,6 +600,14 @@ def _stored(attribute: Attribute, value: object) -> Value:
         case "date", str():
             return date.fromisoformat(value).isoformat()
     raise ValueError(f"{value!r} is no {attribute.type}")
+
+
+def _fitting(attribute: Attribute, value: object) -> Value:
+    """Hold an invented value, or null where a test gave the attribute another type."""
+    try:
+        return _stored(attribute, value)
+    except ValueError:
+        return None
 
 
 def _converted(attribute: Attribute, value: object) -> Value:

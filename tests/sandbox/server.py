@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import itertools
+import re
+import socket
+import struct
 import time
+from collections.abc import Sequence
 from email.utils import format_datetime
 from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from . import faults
 from .control import PREFIX, Control
 from .crm import Crm
 from .rest import Answer, Credentials, Request, Rest
 from .traffic import Exchange, Traffic, kind_of
 
 Scope = dict[str, Any]
+CONNECTION = "sandbox.connection"
 _WORTH_COMPRESSING = 500
+
+
+class Connection:
+    """A client's connection, to be counted once and broken at will."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.number = next(self._numbers)
+
+    def close(self) -> None:
+        """Close it once what was written is sent."""
+        self._transport.close()
+
+    async def reset(self) -> None:
+        """Break it so that the client sees a reset, not an end."""
+        linger_not = struct.pack("ii", 1, 0)
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
+        self._transport.abort()
+        await asyncio.sleep(0)  # lets the server notice before the request is over
 
 
 class Sandbox:
@@ -42,38 +72,64 @@ class Sandbox:
             )
             await self._send(send, Answer(status, body, "application/json"))
             return
-        self.traffic.begin()
+        connection = scope[CONNECTION]
+        self.traffic.begin(connection.number)
         try:
-            await self._serve(request, send)
+            await self._serve(request, connection, send)
         finally:
             self.traffic.end()
 
-    async def _serve(self, request: Request, send: Any) -> None:
+    async def _serve(self, request: Request, connection: Connection, send: Any) -> None:
         begun = time.perf_counter()
-        answer = self.rest.answer(request)
-        zipped = _compress(request, answer)
-        self.traffic.record(
-            Exchange(
-                kind_of(request.path),
-                request.method,
-                request.path,
-                request.query_string,
-                answer.status,
-                answer.rows,
-                len(answer.body),
-                zipped,
-                (time.perf_counter() - begun) * 1000,
-            )
-        )
-        await self._send(send, answer)
+        rules = self.control.faults.fire(request)
+        await asyncio.sleep(faults.delay(rules, _offset(request)))
+        reset = next((rule for rule in rules if isinstance(rule, faults.Reset)), None)
+        stall = next((rule for rule in rules if isinstance(rule, faults.Stall)), None)
+        cut = next((rule for rule in rules if isinstance(rule, faults.Truncate)), None)
+        if stall:
+            await asyncio.sleep(stall.seconds)
+        if stall or (reset and reset.at == "start"):
+            self.traffic.record(_exchange(request, None, begun))
+            await connection.reset()
+            return
 
-    async def _send(self, send: Any, answer: Answer) -> None:
+        answer = faults.answer_instead(rules, self.crm.now()) or self._answer(request, rules)
+        self._run_hooks(request)
+        for rule in rules:
+            if isinstance(rule, faults.InvalidJson):
+                answer.body = answer.body[: int(len(answer.body) * rule.share)]
+        _compress(request, answer)
+        self.traffic.record(_exchange(request, answer, begun))
+        if reset:
+            await self._send(send, answer, share=0.5)
+            await connection.reset()
+        elif cut:
+            await self._send(send, answer, cut.share, chunked=cut.framing == "chunked")
+            connection.close()
+        else:
+            await self._send(send, answer)
+
+    def _answer(self, request: Request, rules: Sequence[faults.Rule]) -> Answer:
+        if request.path == faults.LOGIN_PATH:
+            return Answer(200, faults.LOGIN_PAGE, "text/html")
+        return self.rest.answer(request, faults.shape_of(rules))
+
+    def _run_hooks(self, request: Request) -> None:
+        for hook in self.control.hooks.fire(request):
+            for command in hook.commands:
+                self.control.command(command.method, command.path, "", dict(command.body))
+
+    async def _send(
+        self, send: Any, answer: Answer, share: float = 1.0, *, chunked: bool = False
+    ) -> None:
+        """Send the answer, or so much of its body that the rest is missed."""
         headers = {
             "Date": format_datetime(self.crm.now(), usegmt=True),
             "Content-Type": answer.content_type,
-            "Content-Length": str(len(answer.body)),
             **answer.headers,
         }
+        if not chunked:
+            headers["Content-Length"] = str(len(answer.body))
         await send(
             {
                 "type": "http.response.start",
@@ -84,7 +140,8 @@ class Sandbox:
                 ],
             }
         )
-        await send({"type": "http.response.body", "body": answer.body})
+        part = answer.body[: int(len(answer.body) * share)]
+        await send({"type": "http.response.body", "body": part, "more_body": share < 1})
 
 
 async def _request(scope: Scope, receive: Any) -> Request:
@@ -102,13 +159,32 @@ async def _request(scope: Scope, receive: Any) -> Request:
     )
 
 
-def _compress(request: Request, answer: Answer) -> bool:
+def _offset(request: Request) -> int:
+    found = re.search(r"(?:^|&)offset=(\d{1,9})(?:&|$)", request.query_string)
+    return int(found[1]) if found else 0
+
+
+def _exchange(request: Request, answer: Answer | None, begun: float) -> Exchange:
+    """Describe a request and its answer; none came when the connection was cut."""
+    return Exchange(
+        kind_of(request.path),
+        request.method,
+        request.path,
+        request.query_string,
+        answer.status if answer else 0,
+        answer.rows if answer else 0,
+        len(answer.body) if answer else 0,
+        answer is not None and "Content-Encoding" in answer.headers,
+        (time.perf_counter() - begun) * 1000,
+    )
+
+
+def _compress(request: Request, answer: Answer) -> None:
     wanted = "gzip" in request.headers.get("accept-encoding", "")
     if not wanted or len(answer.body) < _WORTH_COMPRESSING:
-        return False
+        return
     answer.body = gzip.compress(answer.body, compresslevel=1, mtime=0)
     answer.headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-    return True
 
 
 class _Server(uvicorn.Server):
@@ -136,15 +212,15 @@ def make_server(port: int, records: int, seed: int, credentials: Credentials) ->
     application = Sandbox(Crm(records, seed), credentials)
 
     class Protocol(HttpToolsProtocol):
-        """Counts connections and hands the transport to the application."""
+        """Hands the connection to the application, which counts and breaks it."""
 
         def connection_made(self, transport: Any) -> None:
-            application.traffic.connections += 1
             super().connection_made(transport)
+            self.connection = Connection(transport)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            cast("Scope", self.scope)["sandbox.transport"] = self.transport
+            cast("Scope", self.scope)[CONNECTION] = self.connection
 
     config = uvicorn.Config(
         cast("Any", application),

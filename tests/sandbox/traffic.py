@@ -56,12 +56,14 @@ class Traffic:
         """Back to zero."""
         self.kinds: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
-        self.bytes = self.rows = self.connections = 0
+        self.bytes = self.rows = 0
+        self._connections: set[int] = set()
         self.most_at_once = self.open
         self.last: deque[Exchange] = deque(maxlen=_REMEMBERED)
 
-    def begin(self) -> None:
-        """Count a request that came in."""
+    def begin(self, connection: int) -> None:
+        """Count a request that came in on the connection of this number."""
+        self._connections.add(connection)
         self.open += 1
         self.most_at_once = max(self.most_at_once, self.open)
 
@@ -85,7 +87,7 @@ class Traffic:
             "by_status": dict(self.statuses),
             "bytes": self.bytes,
             "rows": self.rows,
-            "connections": self.connections,
+            "connections": len(self._connections),
             "max_concurrent": self.most_at_once,
             "last": [asdict(exchange) for exchange in self.last],
         }

@@ -1,0 +1,297 @@
+"""Faults: rules that say which requests go wrong, and how.
+
+``POST /_sandbox/faults`` takes one rule or a list of them; a rule is a JSON object
+whose ``kind`` names one of the classes below in snake_case. Every rule may carry
+``path`` and ``query`` (regular expressions searched in the request), ``after``
+(spare the first so many that match), ``every`` (act on every nth of the rest) and
+``next`` (act so many times, then no more).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Generic, Literal, TypeVar, Union
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from .rest import ERROR_TYPE, Answer, PageShape, Request
+
+LOGIN_PATH = "/oam/server/obrareq.cgi"
+LOGIN_PAGE = (
+    b"<!DOCTYPE html><html><head><title>Sign In</title></head>"
+    b"<body><form>User ID <input name='userid'></form></body></html>"
+)
+_BAD_GATEWAY_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>proxy</body></html>"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Trigger(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """When a rule acts."""
+
+    path: str = "/crmRestApi/"
+    query: str = ""
+    after: int = 0
+    every: int = 1
+    next: int | None = None
+
+
+class Rule(Trigger, tag_field="kind", tag=_snake):
+    """A fault."""
+
+
+# --- instead of the answer --------------------------------------------------------------
+
+
+class Throttle(Rule):
+    """429 or 503 with ``Retry-After`` in seconds, as an HTTP date, or without (null)."""
+
+    status: Literal[429, 503] = 429
+    retry_after: int | None = 1
+    as_date: bool = False
+
+
+class Error(Rule):
+    """Any error status; an ``empty`` body, ``text``, a gateway's ``html`` or ``structured``."""
+
+    status: int = 500
+    body: Literal["empty", "text", "html", "structured"] = "empty"
+    detail: str = "injected"
+
+
+class Html(Rule):
+    """A login page with status 200."""
+
+
+class LoginRedirect(Rule):
+    """302 to the login page on the same host."""
+
+
+class Redirect(Rule):
+    """A redirect to another host."""
+
+    location: str
+    status: Literal[301, 302, 307, 308] = 302
+
+
+class EmptyBody(Rule):
+    """200 and nothing."""
+
+
+class Stall(Rule):
+    """No answer; the connection is cut after ``seconds``."""
+
+    seconds: float = 600.0
+
+
+# --- on the wire ------------------------------------------------------------------------
+
+
+class Latency(Rule):
+    """The answer comes ``ms`` later, and ``ms_per_1000_offset`` more for each 1,000 of offset."""
+
+    ms: float = 0.0
+    ms_per_1000_offset: float = 0.0
+
+
+class Reset(Rule):
+    """The connection is reset, before the first byte or in the ``middle`` of the body."""
+
+    at: Literal["start", "middle"] = "start"
+
+
+class Truncate(Rule):
+    """The body ends early and the connection closes, short of its length or last chunk."""
+
+    share: float = 0.5
+    framing: Literal["length", "chunked"] = "length"
+
+
+class InvalidJson(Rule):
+    """The body is cut short but announced and sent as if whole."""
+
+    share: float = 0.5
+
+
+# --- a page that lies -------------------------------------------------------------------
+
+
+class ShortPage(Rule):
+    """The page is ``by`` rows short of ``limit`` (one row at least); ``hasMore`` is true."""
+
+    by: int = 10
+
+
+class DropItems(Rule):
+    """The first ``count`` rows of the page are missing; the rest says nothing of it."""
+
+    count: int = 1
+
+
+class RepeatRows(Rule):
+    """The page begins with the last ``count`` rows of the one before, its own last are missing."""
+
+    count: int = 3
+
+
+class HasMore(Rule):
+    """``hasMore`` is ``value``, whatever there is."""
+
+    value: bool
+
+
+class TotalResults(Rule):
+    """``totalResults`` is ``value``, or no more than the page's limit (``page_cap``)."""
+
+    value: int | Literal["page_cap"] = "page_cap"
+
+
+Instead = Throttle | Error | Html | LoginRedirect | Redirect | EmptyBody
+Shaping = ShortPage | DropItems | RepeatRows | HasMore | TotalResults
+AnyRule = Union[  # noqa: UP007  # msgspec reads it as a type of its own
+    Throttle, Error, Html, LoginRedirect, Redirect, EmptyBody, Stall, Latency, Reset, Truncate,
+    InvalidJson, ShortPage, DropItems, RepeatRows, HasMore, TotalResults,
+]  # fmt: skip
+
+
+class Command(msgspec.Struct, forbid_unknown_fields=True):
+    """A command of the control interface, its path without ``/_sandbox/``."""
+
+    path: str
+    body: dict[str, object] = {}
+    method: str = "POST"
+
+
+class Hook(Trigger, kw_only=True):
+    """Commands given once a request has been answered: the CRM changes in mid-read."""
+
+    commands: list[Command]
+    path: str = r"/opportunities$"
+
+
+TriggerT = TypeVar("TriggerT", bound=Trigger)
+
+
+class Armed(Generic[TriggerT]):
+    """Rules or hooks in force, with how often each matched and acted."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry[TriggerT]] = []
+
+    def add(self, triggers: Sequence[TriggerT]) -> None:
+        """Put more in force."""
+        for trigger in triggers:
+            re.compile(trigger.path)
+            re.compile(trigger.query)
+        self._entries += [_Entry(trigger) for trigger in triggers]
+
+    def clear(self) -> None:
+        """Put none in force."""
+        self._entries.clear()
+
+    def fire(self, request: Request) -> list[TriggerT]:
+        """Count the request and return what acts on it."""
+        query = unquote_plus(request.query_string)
+        return [entry.trigger for entry in self._entries if entry.fires(request.path, query)]
+
+    def report(self) -> list[dict[str, object]]:
+        """Return each with ``seen`` and ``fired``."""
+        return [
+            msgspec.to_builtins(entry.trigger) | {"seen": entry.seen, "fired": entry.fired}
+            for entry in self._entries
+        ]
+
+
+@dataclass(slots=True)
+class _Entry(Generic[TriggerT]):
+    trigger: TriggerT
+    seen: int = 0
+    fired: int = 0
+
+    def fires(self, path: str, query: str) -> bool:
+        trigger = self.trigger
+        if not re.search(trigger.path, path) or not re.search(trigger.query, query):
+            return False
+        self.seen += 1
+        past = self.seen - trigger.after
+        if past <= 0 or past % trigger.every:
+            return False
+        if trigger.next is not None and self.fired >= trigger.next:
+            return False
+        self.fired += 1
+        return True
+
+
+def delay(rules: Sequence[Rule], offset: int) -> float:
+    """Add up the seconds by which an answer is late."""
+    return sum(
+        (rule.ms + rule.ms_per_1000_offset * offset / 1000) / 1000
+        for rule in rules
+        if isinstance(rule, Latency)
+    )
+
+
+def shape_of(rules: Sequence[Rule]) -> PageShape:
+    """Gather how the page lies."""
+    shape = PageShape()
+    for rule in rules:
+        match rule:
+            case ShortPage(by=by):
+                shape.short_by = by
+            case DropItems(count=count):
+                shape.drop = count
+            case RepeatRows(count=count):
+                shape.repeat = count
+            case HasMore(value=value):
+                shape.has_more = value
+            case TotalResults(value=total):
+                shape.total_results = total
+    return shape
+
+
+def answer_instead(rules: Sequence[Rule], now: datetime) -> Answer | None:
+    """Return the answer of the first rule that takes the CRM's place, if any does."""
+    for rule in rules:
+        match rule:
+            case Throttle(status=status, retry_after=seconds, as_date=as_date):
+                headers = {}
+                if seconds is not None:
+                    moment = now + timedelta(seconds=seconds)
+                    headers["Retry-After"] = (
+                        format_datetime(moment, usegmt=True) if as_date else str(seconds)
+                    )
+                return Answer(status, b"Too many requests", "text/plain", headers)
+            case Error(status=status, body=body, detail=detail):
+                return _error(status, body, detail)
+            case Html():
+                return Answer(200, LOGIN_PAGE, "text/html")
+            case LoginRedirect():
+                return Answer(302, LOGIN_PAGE, "text/html", {"Location": LOGIN_PATH})
+            case Redirect(status=status, location=location):
+                return Answer(status, b"", "text/html", {"Location": location})
+            case EmptyBody():
+                return Answer(200, b"", "application/json")
+    return None
+
+
+def _error(status: int, body: str, detail: str) -> Answer:
+    match body:
+        case "empty":
+            return Answer(status, b"", "text/plain")
+        case "html":
+            return Answer(status, _BAD_GATEWAY_PAGE, "text/html")
+        case "structured":
+            payload = {
+                "title": detail,
+                "status": str(status),
+                "o:errorDetails": [{"detail": detail, "o:errorCode": "27024", "o:errorPath": ""}],
+            }
+            return Answer(status, msgspec.json.encode(payload), ERROR_TYPE)
+    return Answer(status, detail.encode(), "text/plain")
