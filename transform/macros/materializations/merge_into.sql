@@ -7,6 +7,7 @@
     unchanged cost no write, and the counts are true.
 
     Config:
+      into        the table, where it is not called like the model
       unique_key  the column that tells rows apart
       on_update   {column: expression over `target` and `source`}, in place of source's value
       on_insert   {column: expression over `source`}, likewise
@@ -21,7 +22,7 @@
     {%- set on_update = config.get('on_update', {}) -%}
     {%- set on_insert = config.get('on_insert', {}) -%}
     {%- set stamp = config.get('stamp') -%}
-    {%- set target_relation = this.incorporate(type='table') -%}
+    {%- set target_relation = this.incorporate(path={'identifier': config.get('into', this.identifier)}, type='table') -%}
     {%- set source_relation = make_temp_relation(this) -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}

@@ -9,19 +9,21 @@
         on_update={
             'workflow_status': workflow_status(outcome, current, before),
             'workflow_status_before_close': workflow_status_before_close(outcome, current, before),
+            'deleted_at': 'case when target.deleted_at >= source._loaded_at then target.deleted_at end',
         },
         on_insert={
             'workflow_status': workflow_status(outcome, 'null', 'null'),
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
         },
         log=log_merge(),
+        pre_hook="create index if not exists opportunities_loaded_at on {{ source('oracle_crm', 'opportunities') }} ((_sdc_batched_at at time zone 'UTC'))",
     )
 }}
 
 with loaded as (
 
     select * from {{ ref('stg_opportunities') }}
-    where loaded_at >= {{ loaded_since() }}
+    where loaded_at >= {{ loaded_since() }} and reject_reason is null
 
 )
 

@@ -10,7 +10,8 @@ renamed as (
 
     select
         -- keys
-        {{ attribute(raw, 'OptyId', 'text') }} as remote_id,
+        "OptyId" as opty_id,
+        "OptyId"::text as remote_id,
         {{ attribute(raw, 'OptyNumber', 'text') }} as opty_number,
 
         -- the deal
@@ -35,10 +36,28 @@ renamed as (
         -- times
         {{ attribute(raw, 'CreationDate', 'timestamptz') }} as remote_created_at,
         {{ attribute(raw, 'LastUpdateDate', 'timestamptz') }} as remote_updated_at,
-        _sdc_batched_at at time zone 'UTC' as loaded_at
+        _sdc_extracted_at at time zone 'UTC' as extracted_at,
+        _sdc_batched_at at time zone 'UTC' as loaded_at,
+
+        -- for the rejects: the record as it was loaded
+        to_jsonb(source) as payload
 
     from source
 
+),
+
+judged as (
+
+    select
+        *,
+        case
+            when win_probability not between 0 and 100
+                then 'WinProb: ' || win_probability || ' is not between 0 and 100'
+            when close_date not between '1900-01-01' and '9999-12-31'
+                then 'EffectiveDate: ' || close_date || ' is not a date of our times'
+        end as reject_reason
+    from renamed
+
 )
 
-select * from renamed
+select * from judged

@@ -1,0 +1,187 @@
+"""`make demo`: a CRM sandbox, a real sync of it, the result to look at, and the API to use.
+
+The demo never touches what `.env` names: it reads the sandbox and, unless the environment
+says otherwise, writes the embedded PostgreSQL.
+"""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from rich.console import Console
+from rich.table import Table
+
+from orchestrate.postgres import database_url, start_embedded
+from orchestrate.settings import DATA, ROOT
+
+BIN = Path(sys.executable).parent
+PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
+SANDBOX_PORT = int(os.environ.get("SANDBOX_PORT", "8899"))
+SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
+API_URL = "http://127.0.0.1:8000"
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Run the demo; returns the exit code of the sync."""
+    os.environ.setdefault("DATABASE_URL", start_embedded(DATA / "postgres"))
+    subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True)
+    with _sandbox():
+        console.rule("[bold]meltano run " + " ".join(PIPELINE))
+        sync = subprocess.run([BIN / "meltano", "run", *PIPELINE], cwd=ROOT, check=False)
+        _summarise()
+        if sync.returncode == 0 and os.environ.get("DEMO_SERVE", "1") != "0":
+            _serve()
+        return sync.returncode
+
+
+@contextmanager
+def _sandbox() -> Iterator[None]:
+    """Point the settings at the sandbox; start one unless `make sandbox` runs already."""
+    os.environ |= {
+        "ORACLE_BASE_URL": SANDBOX_URL,
+        "ORACLE_USER": os.environ.get("SANDBOX_USER", "sandbox"),
+        "ORACLE_PASS": os.environ.get("SANDBOX_PASSWORD", "sandbox-password"),
+    }
+    for name in ("ORACLE_TOKEN_URL", "ORACLE_CLIENT_ID", "ORACLE_CLIENT_SECRET", "ORACLE_SCOPE"):
+        os.environ[name] = ""
+    if _answers(SANDBOX_URL):
+        console.print(f"The CRM sandbox at {SANDBOX_URL} runs already: syncing that.")
+        yield
+        return
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.sandbox", "--until-stdin-closes",
+         "--port", str(SANDBOX_PORT), "--journal", DATA / "sandbox.journal"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not _answers(SANDBOX_URL):
+            if server.poll() is not None:
+                sys.exit(f"The CRM sandbox did not start: is port {SANDBOX_PORT} in use?")
+            time.sleep(0.05)
+        if _synced_before():
+            _change_some_deals()
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_sandbox/requests", timeout=2):  # noqa: S310
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _synced_before() -> bool:
+    with psycopg.connect(database_url()) as connection:
+        row = connection.execute("select exists (select from opportunities)").fetchone()
+    return bool(row and row[0])
+
+
+def _change_some_deals() -> None:
+    """Let the sales teams work between two demos: 20 deals change, 5 are new."""
+    urllib.request.urlopen(  # noqa: S310
+        urllib.request.Request(  # noqa: S310
+            f"{SANDBOX_URL}/_sandbox/mutate", data=b'{"update": 20, "create": 5}', method="POST"
+        ),
+        timeout=30,
+    ).close()
+    console.print("Since the last demo, 20 deals changed in the CRM and 5 are new.")
+
+
+def _summarise() -> None:
+    """Print what the sync did, and a few of the deals."""
+    with psycopg.connect(database_url(), row_factory=dict_row) as connection:
+        run = connection.execute("select * from sync_logs order by id desc limit 1").fetchone()
+        deals = connection.execute(
+            """
+            select name, customer, deal_value, currency, stage, workflow_status
+            from opportunities
+            order by last_synced_at desc, id desc
+            limit 5
+            """
+        ).fetchall()
+        total = connection.execute("select count(*) as n from opportunities").fetchone()
+    console.rule("[bold]What happened")
+    if run is None:
+        console.print("[red]The sync did not begin: see above.")
+        return
+    console.print(_run_table(run, total["n"] if total else 0))
+    if deals:
+        console.print(_deal_table(deals))
+
+
+def _run_table(run: DictRow, total: int) -> Table:
+    table = Table.grid(padding=(0, 2))
+    colour = {"SUCCESS": "green", "FAILED": "red"}.get(run["status"], "yellow")
+    rows = {
+        "Sync": f"[bold {colour}]{run['status']}[/] {run['sync_type'].lower()}",
+        "Read": f"{run['total_fetched']:,} from the CRM, in {run['duration_seconds']} s",
+        "New": f"{run['new_records']:,}",
+        "Updated": f"{run['updated_records']:,}",
+        "Failed": f"{run['failed_records']:,}",
+        "In all": f"{total:,} opportunities in public.opportunities",
+    }
+    if run["error_message"]:
+        rows["Why"] = run["error_message"]
+    for label, text in rows.items():
+        table.add_row(f"[bold]{label}", text)
+    return table
+
+
+def _deal_table(deals: list[DictRow]) -> Table:
+    table = Table(title="The last ones to arrive", title_justify="left", expand=False)
+    table.add_column("Opportunity", max_width=40, no_wrap=True)
+    table.add_column("Customer", max_width=28, no_wrap=True)
+    table.add_column("Value", justify="right", no_wrap=True)
+    table.add_column("Stage", max_width=24, no_wrap=True)
+    table.add_column("Workflow", no_wrap=True)
+    for deal in deals:
+        value = "" if deal["deal_value"] is None else f"{deal['deal_value']:,.0f}"
+        table.add_row(
+            deal["name"], deal["customer"], f"{value} {deal['currency'] or ''}".strip(),
+            deal["stage"], deal["workflow_status"],
+        )  # fmt: skip
+    return table
+
+
+def _serve() -> None:
+    """Serve the API until Ctrl-C."""
+    token = subprocess.run(
+        [sys.executable, "-m", "api.token", "admin"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    console.rule("[bold]To look at")
+    console.print(f"Console    {API_URL}/   (sign in with the token)")
+    console.print(f"API docs   {API_URL}/docs")
+    console.print(f"CRM        {SANDBOX_URL}/crmRestApi/resources/latest/opportunities")
+    console.print(f"Token      {token}", soft_wrap=True)
+    console.print(
+        f"\ncurl -H 'Authorization: Bearer {token}' '{API_URL}/api/opportunities?limit=3'",
+        soft_wrap=True,
+    )
+    console.print(
+        f"curl -H 'Authorization: Bearer {token}' -X POST {API_URL}/api/sync-database\n",
+        soft_wrap=True,
+    )
+    console.print("[dim]Ctrl-C ends the demo; the database stays, `make stop` stops it.")
+    try:
+        subprocess.run([sys.executable, "-m", "api"], cwd=ROOT, check=False)
+    except KeyboardInterrupt:
+        console.print("Demo ended.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""What happens in a run while it runs, written to `public.sync_runs` for the sync log.
+
+Meltano records that a run began, lived and ended, and dbt what it merged. How many records
+the tap read, and the cause of a failure in words, pass by in the plugins' log and nowhere
+else; `logging.yaml` makes this handler see it. It runs in the Meltano process, whoever
+started that, and holds an advisory lock on the run's id as long as the process lives: a run
+whose lock is free is dead, and `sync_logs` says so at once.
+
+A recorder that can't reach the database never stops a run.
+"""
+
+import json
+import logging
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+
+from orchestrate.postgres import database_url
+
+INTERVAL_SECONDS = 2
+TAP = "tap-oracle-crm"
+_METRIC = "METRIC: "
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_DBT_ERROR = re.compile(r"\b(?:Runtime|Database|Compilation|Parsing) Error\b|Encountered an error")
+
+_SAVE = """
+    insert into public.sync_runs (
+        run_id, sync_type, records_claimed, records_fetched, records_rejected, error_message,
+        observed_at
+    )
+    values (
+        %(run_id)s, %(sync_type)s, %(records_claimed)s, %(records_fetched)s,
+        %(records_rejected)s, %(error_message)s, clock_timestamp()
+    )
+    on conflict (run_id) do update set
+        sync_type = excluded.sync_type,
+        records_claimed = excluded.records_claimed,
+        records_fetched = excluded.records_fetched,
+        records_rejected = excluded.records_rejected,
+        error_message = coalesce(sync_runs.error_message, excluded.error_message),
+        observed_at = excluded.observed_at
+"""
+
+
+class RunRecorder(logging.Handler):
+    """Gather what the plugins say of the run, and save it every two seconds and at the end."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._observed: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take in a log record of Meltano's or a plugin's, if it belongs to a run."""
+        event = record.msg
+        if not isinstance(event, Mapping) or "run_id" not in event:
+            return
+        if self._writer is None:
+            self._writer = threading.Thread(
+                target=_write, args=(event["run_id"], self._observed), daemon=True
+            )
+            self._writer.start()
+        self._observed.put(event)
+
+    def close(self) -> None:
+        """Save the last of it. Called by `logging` when the process ends."""
+        if self._writer is not None:
+            self._observed.put(None)
+            self._writer.join(timeout=10)
+            self._writer = None
+        super().close()
+
+
+def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -> None:
+    run = _Run(run_id)
+    connection: psycopg.Connection | None = None
+    ended = False
+    while not ended:
+        deadline = time.monotonic() + INTERVAL_SECONDS
+        changed = connection is None
+        while (remaining := deadline - time.monotonic()) > 0 and not ended:
+            try:
+                event = observed.get(timeout=remaining)
+            except queue.Empty:
+                break
+            ended = event is None
+            if event is not None:
+                changed = run.observe(event) or changed
+            if connection is None:
+                break  # take the lock before anything else
+        try:
+            if connection is None or connection.broken:
+                connection = _connect(run_id)
+            if changed:
+                connection.execute(_SAVE, run.__dict__)
+        except psycopg.Error as error:
+            # Not through the log, which would come back here.
+            print(f"The run recorder can't reach the database: {error}".strip(), file=sys.stderr)
+
+
+def _connect(run_id: str) -> psycopg.Connection:
+    connection = psycopg.connect(
+        database_url(), autocommit=True, connect_timeout=5, application_name="run-recorder"
+    )
+    connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [run_id])
+    return connection
+
+
+class _Run:
+    """What is known of a run; its attributes are the columns of `sync_runs`."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.sync_type: str | None = None
+        self.records_claimed: int | None = None
+        self.records_fetched: int | None = None
+        self.records_rejected: int | None = None
+        self.error_message: str | None = None
+
+    def observe(self, event: Mapping[str, Any]) -> bool:
+        """Take in a log event; true if it said something of interest."""
+        text = str(event.get("event", ""))
+        if event.get("name") == TAP and text.startswith(_METRIC):
+            return self._measure(json.loads(text.removeprefix(_METRIC)))
+        cause = _cause(event, text)
+        if cause is None or self.error_message is not None:
+            return False  # the first error is the cause, those that follow come of it
+        self.error_message = cause
+        return True
+
+    def _measure(self, metric: Mapping[str, Any]) -> bool:
+        tags = metric["tags"]
+        match metric["metric"], tags.get("stream"):
+            case "records_claimed", "opportunities":
+                self.records_claimed = metric["value"]
+                self.sync_type = tags["sync_type"]
+            case "record_count", "opportunities":
+                self.records_fetched = (self.records_fetched or 0) + metric["value"]
+            case "record_count", "rejected_records":
+                self.records_rejected = (self.records_rejected or 0) + metric["value"]
+            case _:
+                return False
+        return True
+
+
+def _cause(event: Mapping[str, Any], text: str) -> str | None:
+    """Say in a line what went wrong, or return None if the event is no error of a plugin's."""
+    name = event.get("name")
+    if name is None:
+        return None
+    if (exception := event.get("plugin_exception")) is not None:
+        # Of a database error the first line says it; the next ones quote the data.
+        return f"{name}: {exception.type}: {exception.message.splitlines()[0]}"
+    if event.get("level") in {"error", "critical"}:
+        return f"{name}: {text}"
+    plain = _ANSI.sub("", text).strip()
+    return f"{name}: {plain}" if _DBT_ERROR.search(plain) else None
