@@ -28,10 +28,10 @@ select
     case
         when keys.remote_id is null
             then case
-                when known.last_synced_at < pass.began_at
-                    then coalesce(known.deleted_at, now())
-                else known.deleted_at
-            end
+                    when known.last_synced_at < pass.began_at
+                        then coalesce(known.deleted_at, now())
+                    else known.deleted_at
+                end
     end as deleted_at
 from {{ ref('opportunities') }} as known
 cross join pass

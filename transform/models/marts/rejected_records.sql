@@ -67,8 +67,9 @@ unresolved as (
         false as _quarantined
     from {{ this }} as known
     where known.resolved_at is null and not exists (
-        select 1 from newest where newest.record_key = known.record_key
-    )
+            select 1 from newest
+            where newest.record_key = known.record_key
+        )
 
 ),
 

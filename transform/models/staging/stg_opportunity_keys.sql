@@ -5,7 +5,7 @@ with source as (
             'OptyId': 'bigint',
             '_sdc_extracted_at': 'timestamp',
         })
-    }} as opportunity_keys
+    }}
 
 ),
 

@@ -10,7 +10,7 @@ with source as (
             'rejected_at': 'timestamp',
             '_sdc_batched_at': 'timestamp',
         })
-    }} as rejected_records
+    }}
 
 ),
 
