@@ -1,0 +1,35 @@
+"""The command line: the SDK's, with errors as one line that a person can act on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import version
+
+NAME = "tap-oracle-crm"
+
+
+def main() -> None:
+    """Run the tap; exit code 1 on failure."""
+    if sys.argv[1:] == ["--version"]:
+        # Meltano asks often; the SDK takes a quarter of a second to import.
+        print(f"{NAME} v{version(NAME)}, Meltano SDK v{version('singer-sdk')}")  # noqa: T201
+        return
+    from tap_oracle_crm.errors import OracleCrmError
+    from tap_oracle_crm.tap import TapOracleCRM
+
+    try:
+        TapOracleCRM.cli()
+    except OracleCrmError as error:
+        logging.getLogger(NAME).critical("%s", error)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Nobody reads any longer; without this Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        logging.getLogger(NAME).critical("The target stopped reading: see its own messages.")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""What goes wrong, said in one line that a person can act on."""
+
+from __future__ import annotations
+
+
+class OracleCrmError(Exception):
+    """The sync cannot go on. The message is one line, holds no secret and says what to do."""
+
+
+class ConfigError(OracleCrmError):
+    """A setting is missing or makes no sense."""
+
+
+class RefusedError(OracleCrmError):
+    """Oracle answered, and asking again would not help (4xx, a redirect).
+
+    Attributes:
+        status: the HTTP status.
+        detail: what the server said, one line; empty where it said nothing.
+    """
+
+    def __init__(self, message: str, *, status: int, detail: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
+
+
+class StoppedError(Exception):
+    """Reading was told to stop (run-time limit, SIGTERM, another worker failed): no fault."""

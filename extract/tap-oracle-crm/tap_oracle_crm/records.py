@@ -1,0 +1,265 @@
+"""The one place where records are repaired or rejected.
+
+Real CRM data holds values that a database refuses. What can be repaired without guessing is
+repaired here; a record with anything else wrong is rejected whole, with the reason in words.
+
+Repaired:
+- text: NUL characters are taken out, lone surrogates become U+FFFD, numbers and booleans in a
+  text attribute become text;
+- numbers given as text become numbers; an integral decimal in an integer attribute an integer;
+- blank text in any other attribute becomes null, as does a date of `0000-00-00`;
+- timestamps of any ISO 8601 form become UTC, those without an offset are taken as UTC; a
+  timestamp in a date attribute loses its time;
+- Y/N, yes/no, true/false, t/f and 1/0 in a boolean attribute become booleans;
+- an attribute that was asked for and is absent becomes null.
+
+Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or out
+of PostgreSQL's range, a date or time that does not exist, an object or a list where a single
+value belongs, a record of more than 4 MiB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+"""Meltano hands on no line above 5 MiB."""
+
+_BIGINT = range(-(2**63), 2**63)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "true", "t", "1"), True),
+    **dict.fromkeys(("n", "no", "false", "f", "0"), False),
+}
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class RejectedError(ValueError):
+    """A record cannot be loaded; the text says why, in words for people."""
+
+
+Clean = Callable[[Any], Any]
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def clean_text(value: Any) -> str | None:
+    """Return text that PostgreSQL takes."""
+    if type(value) is str:
+        text = value
+    elif type(value) is bool:
+        text = "true" if value else "false"
+    elif type(value) in {int, Decimal}:
+        text = str(value)
+    else:
+        msg = f"a {_kind(value)} where text belongs"
+        raise RejectedError(msg)
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+    # isascii is a flag look-up: the search runs over the few texts that need it.
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def clean_number(value: Any) -> int | Decimal | None:
+    """Return a finite number within what `numeric` and a double can hold."""
+    kind = type(value)
+    if kind is int and -(2**63) <= value < 2**63:
+        return value  # type: ignore[no-any-return]
+    if kind is str:
+        text = value.strip()
+        if not text:
+            return None
+        if not _NUMBER.fullmatch(text):
+            raise RejectedError(f"{_shown(value)} is not a finite number")
+        value = Decimal(text)
+    elif kind is int:
+        value = Decimal(value)
+    elif kind is not Decimal:
+        raise RejectedError(f"{_shown(value)} ({_kind(value)}) is not a number")
+    if not value.is_finite() or (value and not -300 <= value.adjusted() <= 307):
+        raise RejectedError(f"{_shown(value)} is not a finite number")
+    return value  # type: ignore[no-any-return]
+
+
+def clean_integer(value: Any) -> int | None:
+    """Return an integer that fits PostgreSQL's bigint."""
+    if type(value) is not int:
+        number = clean_number(value)
+        if number is None:
+            return None
+        if number != number.to_integral_value() if isinstance(number, Decimal) else False:
+            raise RejectedError(f"{_shown(value)} is not a whole number")
+        value = int(number)
+    if value not in _BIGINT:
+        raise RejectedError(f"{_shown(value)} does not fit 64 bits")
+    return value  # type: ignore[no-any-return]
+
+
+def clean_boolean(value: Any) -> bool | None:
+    """Return a boolean."""
+    if type(value) is bool:
+        return value
+    text = str(value).strip().lower() if type(value) in {str, int} else None
+    if text == "":
+        return None
+    if text not in _BOOLEANS:
+        raise RejectedError(f"{_shown(value)} is neither true nor false")
+    return _BOOLEANS[text]
+
+
+def clean_datetime(value: Any) -> str | None:
+    """Return a timestamp as `YYYY-MM-DDTHH:MM:SS[.ffffff]+00:00`: its order is its text's order."""
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is not UTC:
+            moment = (
+                moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+            )
+    except (ValueError, TypeError, OverflowError):
+        if _is_no_date(value):
+            return None
+        raise RejectedError(f"{_shown(value)} is no date and time that exists") from None
+    return moment.isoformat()
+
+
+def clean_date(value: Any) -> str | None:
+    """Return a date as `YYYY-MM-DD`."""
+    try:
+        if len(value) == 10:
+            return date.fromisoformat(value).isoformat()
+        return datetime.fromisoformat(value).date().isoformat()
+    except (ValueError, TypeError):
+        if _is_no_date(value):
+            return None
+        raise RejectedError(f"{_shown(value)} is no date that exists") from None
+
+
+def _is_no_date(value: object) -> bool:
+    return isinstance(value, str) and (not value.strip() or value.strip().startswith("0000-00-00"))
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {dict: "object", list: "list", bool: "boolean", str: "text"}
+    return names.get(type(value), "number")
+
+
+def _cleaner(schema: Mapping[str, Any]) -> Clean:
+    types = schema.get("type", "string")
+    kinds = {types} if isinstance(types, str) else set(types)
+    if "integer" in kinds:
+        return clean_integer
+    if "number" in kinds:
+        return clean_number
+    if "boolean" in kinds:
+        return clean_boolean
+    if schema.get("format") == "date-time":
+        return clean_datetime
+    if schema.get("format") == "date":
+        return clean_date
+    return clean_text
+
+
+@dataclass(frozen=True)
+class RecordCleaner:
+    """Repairs or rejects records of one stream.
+
+    Attributes:
+        key: the attribute that identifies a record.
+        columns: attribute and how to clean it, for each that is emitted.
+    """
+
+    key: str
+    columns: tuple[tuple[str, Clean], ...]
+
+    @classmethod
+    def of(cls, schema: Mapping[str, Any], key: str, names: list[str]) -> RecordCleaner:
+        """Make the cleaner for the named properties of a JSON schema."""
+        properties = schema["properties"]
+        return cls(key, tuple((name, _cleaner(properties[name])) for name in names))
+
+    def __call__(self, row: Any) -> dict[str, Any]:
+        """Return the record to emit.
+
+        Raises:
+            RejectedError: it cannot be loaded.
+        """
+        record: dict[str, Any] = {}
+        name = ""
+        try:
+            for name, clean in self.columns:
+                value = row.get(name)
+                record[name] = value if value is None else clean(value)
+        except RejectedError as error:
+            raise RejectedError(f"{name}: {error}") from None
+        except AttributeError:
+            if isinstance(row, dict):
+                raise
+            raise RejectedError(f"a {_kind(row)} where a record belongs") from None
+        if record[self.key] is None:
+            raise RejectedError(f"{self.key}: missing, and without it the record has no identity")
+        return record
+
+
+def key_of(row: Any, key: str) -> int | None:
+    """Return a row's key, or None where it has none that is a 64-bit integer."""
+    try:
+        value = row[key]
+        return value if type(value) is int and value in _BIGINT else clean_integer(value)
+    except (KeyError, TypeError, RejectedError):
+        return None
+
+
+def reject(stream: str, row: Any, key: str, reason: str) -> dict[str, Any]:
+    """Return the record of stream `rejected_records` that tells of a rejected row.
+
+    `id` is the same each time the same remote record is rejected. `payload` is JSON text of the
+    row as received, except that what `jsonb` refuses is written out (NUL as `\\u0000`).
+    """
+    value = row.get(key) if isinstance(row, dict) else None
+    remote_id = None if value is None or isinstance(value, (dict, list)) else clean_text(value)
+    payload = _encoder.encode(_storable(row))
+    if len(payload) > MAX_RECORD_BYTES // 2:
+        payload = _encoder.encode(_storable(row, longest=1_000))
+    if len(payload) > MAX_RECORD_BYTES // 2:
+        payload = _encoder.encode({key: remote_id, "cut": f"{len(payload)} bytes of JSON"})
+    identity = f"{stream}\n{remote_id}" if remote_id else f"{stream}\n\n{payload.decode()}"
+    return {
+        "id": hashlib.sha256(identity.encode()).hexdigest()[:32],
+        "stream": stream,
+        "remote_id": remote_id,
+        "reason": _escape(reason),
+        "payload": payload.decode(),
+        "rejected_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def _escape(text: str) -> str:
+    text = text.replace("\x00", "\\u0000")
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _storable(value: Any, longest: int | None = None) -> Any:
+    if isinstance(value, dict):
+        return {_escape(name): _storable(item, longest) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item, longest) for item in value]
+    if isinstance(value, str):
+        cut = len(value) if longest is None else longest
+        return _escape(value[:cut]) + ("..." if len(value) > cut else "")
+    if isinstance(value, Decimal) and (
+        not value.is_finite() or (value and abs(value.adjusted()) > 307)
+    ):
+        return str(value)
+    return value

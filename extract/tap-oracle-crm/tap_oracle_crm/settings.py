@@ -1,0 +1,154 @@
+"""Turns what Meltano, a config file or the environment passes into settings one can rely on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from tap_oracle_crm.errors import ConfigError
+
+ENVIRONMENT = {
+    "base_url": "ORACLE_BASE_URL",
+    "username": "ORACLE_USER",
+    "password": "ORACLE_PASS",
+    "token_url": "ORACLE_TOKEN_URL",
+    "client_id": "ORACLE_CLIENT_ID",
+    "client_secret": "ORACLE_CLIENT_SECRET",
+    "scope": "ORACLE_SCOPE",
+}
+"""The environment variable that stands in for a setting that is not passed."""
+
+INTEGERS = {
+    # name: (default, smallest, largest)
+    "framework_version": (4, 1, 9),
+    "page_size": (499, 1, 500),
+    "lookback_seconds": (600, 0, 30 * 86_400),
+    "concurrency": (4, 1, 32),
+    "request_timeout": (120, 1, 3_600),
+    "max_retries": (8, 0, 100),
+    "max_backoff_seconds": (60, 1, 3_600),
+    "max_runtime_seconds": (0, 0, 30 * 86_400),
+}
+DEFAULTS = {
+    "api_version": "latest",
+    "finder": "MyOpportunitiesFinder;RecordSet='ALLOPTIES'",
+    "timestamp_format": "%Y-%m-%dT%H:%M:%SZ",
+}
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings: empty strings dropped, the environment and defaults filled in.
+
+    Raises:
+        ConfigError: one is missing or senseless; the text names it and its variable.
+    """
+    settings = {name: value for name, value in config.items() if value not in (None, "")}
+    for name, variable in ENVIRONMENT.items():
+        if name not in settings and os.environ.get(variable):
+            settings[name] = os.environ[variable]
+        if name in settings:  # a numeric password is a password too
+            settings[name] = str(settings[name])
+    for name, value in DEFAULTS.items():
+        settings.setdefault(name, value)
+    for name, (default, smallest, largest) in INTEGERS.items():
+        settings[name] = _integer(name, settings.get(name, default), smallest, largest)
+    settings["custom_fields"] = _names(settings.get("custom_fields", []))
+    settings["allow_http"] = str(settings.get("allow_http", False)).lower() in {
+        "true", "1", "yes", "on",
+    }  # fmt: skip
+    if "start_date" in settings:
+        settings["start_date"] = str(settings["start_date"])
+        try:
+            datetime.fromisoformat(settings["start_date"])
+        except ValueError:
+            msg = "start_date is not a date or time such as 2026-01-31T00:00:00Z."
+            raise ConfigError(msg) from None
+    settings["base_url"] = _base_url(settings)
+    _check_credentials(settings)
+    return settings
+
+
+def _integer(name: str, value: object, smallest: int, largest: int) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = smallest - 1
+    if not smallest <= number <= largest:
+        msg = f"{name} must be a whole number from {smallest} to {largest}."
+        raise ConfigError(msg)
+    return number
+
+
+def _names(value: object) -> list[str]:
+    parts = value.strip("[] ").split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        msg = "custom_fields must be a list of attribute names, or the names with commas between."
+        raise ConfigError(msg)
+    return [name for part in parts if (name := str(part).strip(" \"'"))]
+
+
+def _base_url(settings: Mapping[str, Any]) -> str:
+    if "base_url" not in settings:
+        msg = (
+            "base_url is not set: set ORACLE_BASE_URL to the address of your Oracle Fusion pod, "
+            "for example https://crm.example.com."
+        )
+        raise ConfigError(msg)
+    # People paste the address of the whole API: what follows the host is ours to add.
+    url = str(settings["base_url"]).strip().split("/crmRestApi")[0].rstrip("/")
+    check_address("base_url (ORACLE_BASE_URL)", url, allow_http=settings["allow_http"])
+    return url
+
+
+def check_address(what: str, url: str, *, allow_http: bool) -> None:
+    """Refuse an address that would send credentials in the clear or that holds them itself.
+
+    Raises:
+        ConfigError: it is not https, or holds a user name.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in {"https", "http"}:
+        msg = f"{what} is not an address such as https://crm.example.com."
+        raise ConfigError(msg)
+    if parts.username or parts.password:
+        msg = f"{what} must not hold a user name or password: use ORACLE_USER and ORACLE_PASS."
+        raise ConfigError(msg)
+    if parts.scheme == "http" and host not in LOOPBACK and not allow_http:
+        msg = (
+            f"{what} is plain http, which would send the password unencrypted: use https, or set "
+            "allow_http to true if you accept that."
+        )
+        raise ConfigError(msg)
+
+
+def _check_credentials(settings: Mapping[str, Any]) -> None:
+    if "token_url" in settings:
+        check_address(
+            "token_url (ORACLE_TOKEN_URL)",
+            settings["token_url"],
+            allow_http=settings["allow_http"],
+        )
+        needed = ["client_id", "client_secret"]
+    elif "client_id" in settings or "client_secret" in settings:
+        needed = ["token_url", "client_id", "client_secret"]
+    else:
+        needed = ["username", "password"]
+    missing = [name for name in needed if name not in settings]
+    if missing:
+        names = " and ".join(f"{name} ({ENVIRONMENT[name]})" for name in missing)
+        other = (
+            "; or, for OAuth, ORACLE_TOKEN_URL, ORACLE_CLIENT_ID and ORACLE_CLIENT_SECRET"
+            if needed[0] == "username"
+            else ""
+        )
+        msg = f"No credentials for Oracle: set {names}{other}."
+        raise ConfigError(msg)

@@ -1,0 +1,504 @@
+"""The Singer side of every stream: selection, records and rejects, state, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import hashlib
+import logging
+import re
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from urllib.parse import quote
+
+from singer_sdk import Stream, metrics
+from singer_sdk.helpers.conform import TypeConformanceLevel
+from singer_sdk.mapper import SameRecordTransform
+
+from tap_oracle_crm.discovery import attributes_of, schema_of
+from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.query import Query
+from tap_oracle_crm.ranges import RangePlan
+from tap_oracle_crm.reading import Batch, Collection, Reader, timestamp
+from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
+from tap_oracle_crm.state import Scan
+from tap_oracle_crm.writer import encoded_size
+
+if TYPE_CHECKING:
+    from tap_oracle_crm.tap import TapOracleCRM
+
+PROGRESS_SECONDS = 5
+STATE_SECONDS = 5
+STATE_ROWS = 10_000
+LARGE_PAGES = 8
+"""Pages from which on it is worth a request to learn the largest key."""
+
+
+class ReadMetric(str, enum.Enum):
+    """A metric beside those of the SDK: rows that the server claims at the start of a read."""
+
+    RECORDS_CLAIMED = "records_claimed"
+
+
+class CrmStream(Stream):
+    """A stream whose records are attributes of a CRM resource.
+
+    Attributes:
+        path: the resource's path below the API's version.
+        key: the integer attribute that identifies a record, never changed.
+        attributes: attribute and type (a key of `discovery.SCHEMAS`) of those that are known
+            without asking the CRM; they are selected unless the catalog says otherwise.
+    """
+
+    TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
+    path: str
+    key: str
+    attributes: ClassVar[Mapping[str, str]]
+    automatic: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, tap: TapOracleCRM, schema: dict[str, Any] | None = None) -> None:
+        super().__init__(tap, schema=schema or schema_of(self.attributes, [self.key]))
+        self.tap = tap
+        self.primary_keys = [self.key]
+        self._gone: set[str] = set()
+        self._gone_asked = False
+        self._cleaner: RecordCleaner | None = None
+
+    def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
+        """Log a line, but not the SDK's on an "unhandled" error whose own line says it all."""
+        if not isinstance(sys.exc_info()[1], OracleCrmError) or level < logging.ERROR:
+            super().log(message, *args, level=level, **kwargs)
+
+    def get_replication_key_signpost(self, context: Any = None) -> None:
+        """Bookmarks are capped by the server's clock, not by this machine's."""
+
+    # Attributes
+
+    @property
+    def fields(self) -> list[str]:
+        """The attributes to ask for: those selected that the CRM still has."""
+        return [name for name in self._selected() if name not in self._gone]
+
+    def _selected(self) -> list[str]:
+        # Without these no record can be told from another, or no change seen.
+        needed = {self.key, self.replication_key, *self.automatic}
+        return [
+            name
+            for name in self.effective_schema["properties"]
+            if name in needed or self.mask.get(("properties", name), True)
+        ]
+
+    def _drop_gone(self, error: RefusedError) -> bool:
+        """Find out which attributes the CRM no longer has; tell whether there are any new ones."""
+        if error.status != 400:
+            return False
+        candidates = [name for name in self.fields if name not in {self.key, self.replication_key}]
+        named = set(re.findall(r"\w+", error.detail))
+        gone = {name for name in candidates if name in named}
+        if not self._gone_asked:
+            self._gone_asked = True
+            if known := self._described():
+                gone = {name for name in candidates if name not in known}
+        if gone:
+            self.log(
+                "The CRM no longer has %s: null from now on",
+                ", ".join(sorted(gone)),
+                level=logging.WARNING,
+            )
+        self._gone |= gone
+        return bool(gone)
+
+    def _described(self) -> dict[str, str]:
+        try:
+            return attributes_of(self.tap.client.describe(self.path), self.path)
+        except RefusedError:
+            return {}
+
+    # Records
+
+    def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
+        """Write rows as received, repaired, and reject those that cannot be; return the records."""
+        if self._cleaner is None:
+            self._cleaner = RecordCleaner.of(self.effective_schema, self.key, self._selected())
+        clean = self._cleaner
+        records = []
+        for row in rows:
+            try:
+                records.append(clean(row))
+            except RejectedError as error:
+                self.tap.rejects.add(self, row, str(error))
+        # JSON takes up to six bytes a character, so only long texts call for a closer look.
+        texts = (value for record in records for value in record.values() if type(value) is str)
+        if sum(map(len, texts)) > MAX_RECORD_BYTES // 6:
+            records = [record for record in records if self._fits(record)]
+        if self.selected:
+            self._write(records)
+        return records
+
+    def _write(self, records: list[dict[str, Any]]) -> None:
+        maps = self.stream_maps
+        if len(maps) == 1 and type(maps[0]) is SameRecordTransform and not maps[0].flattening_enabled:
+            self.tap.writer.write_records(maps[0].stream_alias, records, self._stream_version)
+        else:
+            for record in records:
+                self._write_record_message(record)
+        self.state_manager.is_flushed = False
+
+    def _fits(self, record: dict[str, Any]) -> bool:
+        size = encoded_size(record)
+        if size > MAX_RECORD_BYTES:
+            reason = f"{size:,} bytes: more than {MAX_RECORD_BYTES:,} cannot pass Meltano"
+            self.tap.rejects.add(self, record, reason)
+            return False
+        return True
+
+    @contextmanager
+    def counted(self) -> Iterator[metrics.Counter]:
+        """Log the SDK's counters when the stream ends, however it ends."""
+        requests = metrics.http_request_counter(self.name, self.path)
+        before = self.tap.client.requests
+        with self.get_sync_timer(), requests, self.get_record_counter() as records:
+            try:
+                yield records
+            finally:
+                requests.value += self.tap.client.requests - before
+                self.tap.rejects.log_count()
+
+
+class Progress:
+    """Tells people every few seconds how far a read is."""
+
+    def __init__(self, stream: CrmStream, rows: int, claimed: int | None) -> None:
+        self._stream = stream
+        self._begin = self._told = time.monotonic()
+        self._before = rows
+        self.claimed = claimed
+
+    def tell(self, rows: int, *, end: bool = False) -> None:
+        """Log a line if it is time for one."""
+        now = time.monotonic()
+        if not end and now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        rate = (rows - self._before) / max(now - self._begin, 0.001)
+        text = f"{rows:,} rows, {rate:,.0f} rows/s"
+        if not end and self.claimed and self.claimed > rows:
+            left = (self.claimed - rows) / rate if rate else 0
+            text += f", {rows / self.claimed:.0%} of {self.claimed:,}"
+            text += f", about {left:,.0f} s left" if rate else ""
+        self._stream.log("%s%s", "read " if end else "", text)
+
+
+class CollectionStream(CrmStream):
+    """A stream that reads a whole collection, or what changed in it since the last run.
+
+    Attributes:
+        uses_finder: the settings `finder` and `filter` apply.
+    """
+
+    uses_finder: ClassVar[bool] = False
+    tracks_changes: ClassVar[bool] = True
+
+    def __init__(self, tap: TapOracleCRM, schema: dict[str, Any] | None = None) -> None:
+        super().__init__(tap, schema)
+        if self.tracks_changes:
+            self.replication_key = "LastUpdateDate"
+        self._last_state = time.monotonic()
+        self._rows_since_state = 0
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
+        """Return nothing: records are written a page at a time, see `_sync_records`."""
+        return ()
+
+    @property
+    def is_incremental(self) -> bool:
+        """Whether state decides what is read."""
+        return self.tracks_changes and self.replication_method == "INCREMENTAL"
+
+    def _sync_records(
+        self, context: Any = None, *, write_messages: bool = True
+    ) -> Generator[dict[str, Any], Any, Any]:
+        yield from ()  # records are written a page at a time
+        if self.tap.client.stopping.is_set():
+            return
+        try:
+            with contextlib.ExitStack() as stack:
+                counter = stack.enter_context(self.counted())
+                for child in self.children:
+                    stack.enter_context(child.begun())
+                if self.ABORT_AT_RECORD_COUNT is not None:
+                    self._read_some(self.ABORT_AT_RECORD_COUNT, counter)
+                else:
+                    self._read_all(counter)
+        except StoppedError:
+            self.log(
+                "Stopped at the run-time limit of %s s: what was read stays, the next run goes on "
+                "from there", self.config["max_runtime_seconds"], level=logging.WARNING,
+            )  # fmt: skip
+        finally:
+            self._write_state()
+
+    # Reading
+
+    def _reader(self) -> Reader:
+        settings = self.config
+        finder = settings.get("finder") if self.uses_finder else None
+        return Reader(
+            self.tap.client,
+            Collection(
+                self.path,
+                self.fields,
+                Query(
+                    settings["framework_version"],
+                    settings["timestamp_format"],
+                    settings.get("filter") if self.uses_finder else None,
+                    self.key,
+                    self.replication_key,
+                ),
+                None if str(finder).lower() == "none" else finder,
+            ),
+        )
+
+    def _read_all(self, counter: metrics.Counter) -> None:
+        while True:
+            try:
+                if scan := self._resumable():
+                    self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
+                    plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
+                    self._scan(self._reader(), plan, scan, counter)
+                self._read_changes(counter)
+            except RefusedError as error:
+                if not self._drop_gone(error):
+                    raise
+            else:
+                return
+
+    def _read_changes(self, counter: metrics.Counter) -> None:
+        """Read what changed since the bookmark, or everything where there is none."""
+        bookmark = self._bookmark()
+        since = self._since(bookmark)
+        reader = self._reader()
+        start = reader.start(since)
+        self._claim(start.page.total, bookmark is None, since and since.isoformat())
+        if start.page.complete:
+            self._emit_batch(start.page.items, counter)
+            self._advance(start.mark)
+            if not start.page.items and bookmark is None:
+                self._warn_of_nothing()
+            return
+        scan = Scan(
+            mark=start.mark.isoformat() if start.mark else None,
+            since=since.isoformat() if since else None,
+            full=bookmark is None,
+            bounds=[],
+            claimed=start.page.total,
+        )
+        self._scan(reader, reader.plan(start), scan, counter)
+
+    def _read_some(self, limit: int, counter: metrics.Counter) -> None:
+        """Read a few records, as `--test` asks for; state stays as it is."""
+        while True:
+            try:
+                page = self._reader().start(None, limit=limit).page
+                break
+            except RefusedError as error:
+                if not self._drop_gone(error):
+                    raise
+        self._emit_batch(page.items[:limit], counter)
+
+    def _scan(self, reader: Reader, plan: RangePlan, scan: Scan, counter: metrics.Counter) -> None:
+        since = datetime.fromisoformat(scan.since) if scan.since else None
+        progress = Progress(self, scan.rows, scan.claimed)
+        large = scan.claimed is None or scan.claimed > LARGE_PAGES * plan.page_size
+        batches = reader.scan(plan, since, large=large)
+        try:
+            self._keep(scan, plan)
+            for batch in batches:
+                if batch is not None:
+                    self._emit_batch(batch.rows, counter)
+                    scan.rows += len(batch.rows)
+                    self._wrote(batch, plan)
+                    self._keep(scan, plan)
+                    self._write_state_if_due(len(batch.rows))
+                progress.tell(scan.rows)
+                if self.tap.client.stopping.is_set():
+                    raise StoppedError
+        finally:
+            batches.close()
+        progress.tell(scan.rows, end=True)
+        if scan.claimed and scan.full and scan.rows < 0.99 * scan.claimed:
+            self.log(
+                "The CRM claimed %d rows and gave %d: such totals are known to be wrong at times, "
+                "else rows vanished while they were read",
+                scan.claimed, scan.rows, level=logging.WARNING,
+            )  # fmt: skip
+        self._advance(timestamp(scan.mark))
+
+    def _wrote(self, batch: Batch, plan: RangePlan) -> None:
+        if batch.item is not None:
+            plan.wrote(batch.item, batch.upto, last_page=batch.last)
+
+    def _emit_batch(self, rows: list[Any], counter: metrics.Counter) -> None:
+        records = self.emit(rows)
+        for child in self.children:
+            child.emit_of(records)
+        if self.selected:
+            counter.increment(len(records))
+
+    @property
+    def children(self) -> list[ChildStream]:
+        """The selected child streams."""
+        return [cast("ChildStream", child) for child in self.child_streams if child.selected]
+
+    def _claim(
+        self, total: int | None, full: bool, since: str | None, resumed: int | None = None
+    ) -> None:
+        kind = "FULL" if full else "INCREMENTAL"
+        claimed = "does not say how many records" if total is None else f"claims {total:,} records"
+        text = f"{kind} read: the CRM {claimed} visible to this user"
+        if since:
+            text += f" changed since {since}"
+        if resumed is not None:
+            text += f"; {resumed:,} of them were read before the last run broke off"
+        self.log("%s", text)
+        self._log_metric(
+            metrics.Point(
+                "gauge",
+                cast("metrics.Metric", ReadMetric.RECORDS_CLAIMED),
+                total,
+                {"stream": self.name, "sync_type": kind},
+            )
+        )
+
+    def _warn_of_nothing(self) -> None:
+        where = f"the finder is {self.config.get('finder')}" if self.uses_finder else "no finder"
+        self.log(
+            "The CRM shows this user no %s at all. Most likely its record set is wrong or the user "
+            "lacks visibility: %s (setting finder); check which records the user sees in the CRM",
+            self.path, where, level=logging.WARNING,
+        )  # fmt: skip
+
+    # State
+
+    def _scope(self) -> str:
+        """Name what decides which rows are seen: a bookmark holds for that alone."""
+        parts = [self.config.get(name, "") for name in ("finder", "filter", "start_date")]
+        return hashlib.sha256("\n".join(parts if self.uses_finder else parts[2:]).encode()).hexdigest()[:16]
+
+    def _holds(self, state: Mapping[str, Any]) -> bool:
+        """Tell whether what earlier runs read has all rows and attributes that this one would."""
+        if not self.is_incremental or "attributes" not in state:
+            return self.is_incremental
+        new = sorted(set(self.fields) - set(str(state["attributes"]).split(",")))
+        return not new and state.get("scope") == self._scope()
+
+    def _bookmark(self) -> datetime | None:
+        state = self.stream_state
+        mark = timestamp(state.get("replication_key_value"))
+        if mark and self.is_incremental and not self._holds(state):
+            self.log(
+                "The attributes, the finder, the filter or the start date changed since the last "
+                "run: all rows are read again"
+            )
+            return None
+        return mark if self.is_incremental else None
+
+    def _since(self, bookmark: datetime | None) -> datetime | None:
+        begin = timestamp(self.config.get("start_date")) if self.tracks_changes else None
+        if bookmark is None:
+            return begin
+        since = bookmark - timedelta(seconds=self.config["lookback_seconds"])
+        return max(since, begin) if begin else since
+
+    def _resumable(self) -> Scan | None:
+        state = self.stream_state
+        return Scan.load(state.get("scan")) if self._holds(state) else None
+
+    def _keep(self, scan: Scan, plan: RangePlan) -> None:
+        if self.is_incremental:
+            scan.bounds = plan.remaining()
+            self.stream_state.update(
+                scan=scan.dump(), attributes=",".join(self.fields), scope=self._scope()
+            )
+
+    def _advance(self, mark: datetime | None) -> None:
+        """Let the next run start from a mark, never from before the last one."""
+        if not self.is_incremental:
+            return
+        state = self.stream_state
+        state.update(scan="", attributes=",".join(self.fields), scope=self._scope())
+        known = timestamp(state.get("replication_key_value"))
+        newest = max((stamp for stamp in (mark, known) if stamp), default=None)
+        if newest:
+            state["replication_key"] = self.replication_key
+            state["replication_key_value"] = newest.astimezone(UTC).isoformat()
+
+    def _write_state_if_due(self, rows: int) -> None:
+        self._rows_since_state += rows
+        if (
+            self._rows_since_state >= STATE_ROWS
+            or time.monotonic() - self._last_state >= STATE_SECONDS
+        ):
+            self._write_state()
+
+    def _write_state(self) -> None:
+        self._rows_since_state, self._last_state = 0, time.monotonic()
+        self.tap.state_writer.write_state(self.tap.state)
+
+
+class ChildStream(CrmStream):
+    """Records that belong to opportunities: read for each opportunity that the run emits.
+
+    Attributes:
+        path: the child resource's path below its opportunity.
+        parent_key: the opportunity's attribute that stands in the path.
+    """
+
+    parent_key: ClassVar[str] = "OptyNumber"
+    state_partitioning_keys = ()
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Announce the stream, and count while its parent is read."""
+        self._write_schema_message()
+        with self.get_record_counter() as self._counter:
+            yield
+
+    def emit_of(self, parents: list[dict[str, Any]]) -> None:
+        """Read and write the children of these opportunities, several at a time."""
+        numbers = [str(parent[self.parent_key]) for parent in parents if parent[self.parent_key]]
+        with ThreadPoolExecutor(self.tap.client.gate.most) as workers:
+            for rows in workers.map(self._children_of, numbers):
+                self._counter.increment(len(self.emit(rows)))
+
+    def _children_of(self, number: str) -> list[Any]:
+        rows: list[Any] = []
+        while True:
+            try:
+                page = self.tap.client.page(
+                    f"opportunities/{quote(number, safe='')}/child/{self.path}",
+                    fields=self.fields,
+                    order_by=f"{self.key}:asc",
+                    offset=len(rows),
+                )
+            except RefusedError as error:
+                if error.status == 404:  # the opportunity was deleted meanwhile
+                    return rows
+                if not self._drop_gone(error):
+                    raise
+            else:
+                rows += page.items
+                if page.complete:
+                    return rows
+
+    def _described(self) -> dict[str, str]:
+        return {}  # the server's own words on what it refuses have to do
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
+        """Return nothing: children are read with their parents, see `emit_of`."""
+        return ()
