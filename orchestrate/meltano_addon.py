@@ -11,8 +11,10 @@ import sys
 import uuid
 from urllib.parse import quote
 
+import psycopg
 from meltano.core.setting_definition import SettingDefinition
 
+from orchestrate.dead_runs import clear_dead_runs
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment
 
@@ -45,6 +47,8 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
     if "run" in sys.argv:
         migrate_if_needed(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            clear_dead_runs(connection)
 
 
 prepare_environment()

@@ -7,6 +7,7 @@ under `.data/postgres`, listens on a loopback port with a random password, and r
 
 import fcntl
 import os
+import pwd
 import secrets
 import shutil
 import socket
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from orchestrate.settings import DATA, setting
@@ -136,7 +138,7 @@ def _port(cluster: Path) -> int | None:
         return None
     status = subprocess.run(
         [BIN / "pg_ctl", "status", "--pgdata", cluster],
-        capture_output=True, user=_user(), check=False,
+        capture_output=True, check=False, **_as_system_user(),
     )  # fmt: skip
     if status.returncode != 0:
         return None
@@ -151,14 +153,17 @@ def _run(command: str, *arguments: str) -> None:
     done = subprocess.run(
         [BIN / command, *arguments],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if command == "initdb" else None,
-        text=True, user=_user(), cwd="/", check=False,
+        text=True, cwd="/", check=False, **_as_system_user(),
     )  # fmt: skip
     if done.returncode != 0:
         sys.exit(f"The embedded PostgreSQL failed at {command}: {done.stderr or 'see above'}")
 
 
-def _user() -> str | None:
-    return SYSTEM_USER if os.geteuid() == 0 else None
+def _as_system_user() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    user = pwd.getpwnam(SYSTEM_USER)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 def _free_port() -> int:

@@ -9,7 +9,6 @@ whose lock is free is dead, and `sync_logs` says so at once.
 A recorder that can't reach the database never stops a run.
 """
 
-import json
 import logging
 import queue
 import re
@@ -25,7 +24,6 @@ from orchestrate.postgres import database_url
 
 INTERVAL_SECONDS = 2
 TAP = "tap-oracle-crm"
-_METRIC = "METRIC: "
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DBT_ERROR = re.compile(r"\b(?:Runtime|Database|Compilation|Parsing) Error\b|Encountered an error")
 
@@ -46,6 +44,16 @@ _SAVE = """
         error_message = coalesce(sync_runs.error_message, excluded.error_message),
         observed_at = excluded.observed_at
 """
+
+
+class FirstLine(logging.Filter):
+    """Keep a message to its first line: Meltano repeats all of a failed plugin's output."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten the record, and let it pass."""
+        if isinstance(record.msg, Mapping) and "\n" in (text := str(record.msg.get("event", ""))):
+            record.msg = {**record.msg, "event": text.split("\n", 1)[0] + " ..."}
+        return True
 
 
 class RunRecorder(logging.Handler):
@@ -125,10 +133,9 @@ class _Run:
 
     def observe(self, event: Mapping[str, Any]) -> bool:
         """Take in a log event; true if it said something of interest."""
-        text = str(event.get("event", ""))
-        if event.get("name") == TAP and text.startswith(_METRIC):
-            return self._measure(json.loads(text.removeprefix(_METRIC)))
-        cause = _cause(event, text)
+        if "metric_info" in event:
+            return event.get("name") == TAP and self._measure(event["metric_info"])
+        cause = _cause(event, str(event.get("event", "")))
         if cause is None or self.error_message is not None:
             return False  # the first error is the cause, those that follow come of it
         self.error_message = cause

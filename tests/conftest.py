@@ -1,0 +1,124 @@
+"""What the tests that cross folders share: a database, a CRM, and Meltano run on them."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from orchestrate.postgres import start_embedded, stop_embedded
+from orchestrate.settings import ROOT
+from tests.sandbox.client import Sandbox
+
+BIN = Path(sys.executable).parent
+PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server of the tests' own, without the database's name."""
+    # Not pytest's own folder: to that, each session anew lets nobody but its user in.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        cluster = Path(folder) / "postgres"
+        url = start_embedded(cluster)
+        yield url.rsplit("/", 1)[0]
+        stop_embedded(cluster)
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: str) -> str:
+    """The name of a database that is up to date and empty: a template for each test's own."""
+    name = "migrated"
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    subprocess.run(
+        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+        env=os.environ | {"DATABASE_URL": f"{postgres}/{name}"},
+    )  # fmt: skip
+    return name
+
+
+@pytest.fixture
+def database(postgres: str, migrated: str) -> str:
+    """The URL of a fresh database, up to date and empty."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database {name} template {migrated}")
+    return f"{postgres}/{name}"
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A CRM of 1,000 deals."""
+    with Sandbox(records=1000) as crm:
+        yield crm
+
+
+class Pipeline:
+    """Meltano, dbt and SQL on one database and one CRM, as a user would call them."""
+
+    def __init__(self, database: str, crm: Sandbox, scratch: Path) -> None:
+        self.database, self.crm = database, crm
+        self.environment = (
+            os.environ
+            | crm.env
+            | {
+                "DATABASE_URL": database,
+                "DBT_TARGET_PATH": str(scratch / "dbt"),
+                "DBT_LOG_PATH": str(scratch / "dbt"),
+            }
+        )
+
+    def meltano(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Call Meltano, whatever comes of it; what it prints is in `stdout`."""
+        return subprocess.run(
+            [BIN / "meltano", *arguments], cwd=ROOT, env=self.environment | environment,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+        )  # fmt: skip
+
+    def sync(self, *options: str, **environment: str) -> dict[str, Any]:
+        """Run the pipeline, which must succeed, and return its row of the sync log."""
+        done = self.meltano("run", *options, *PIPELINE, **environment)
+        assert done.returncode == 0, done.stdout
+        return self.last_sync()
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the pipeline and leave it running."""
+        return subprocess.Popen(
+            [BIN / "meltano", "run", *PIPELINE], cwd=ROOT, env=self.environment | environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
+        """Run a statement and return its rows, if it has any."""
+        with psycopg.connect(self.database, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(sql, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def syncs(self) -> list[dict[str, Any]]:
+        """The sync log, oldest first."""
+        return self.query("select * from sync_logs order by id")
+
+    def last_sync(self) -> dict[str, Any]:
+        """The newest row of the sync log."""
+        return self.syncs()[-1]
+
+    def state(self) -> dict[str, Any]:
+        """The state that Meltano keeps of the pipeline."""
+        (row,) = self.query("select completed_state from meltano.state")
+        state: dict[str, Any] = json.loads(row["completed_state"])
+        return state
+
+
+@pytest.fixture
+def pipeline(database: str, sandbox: Sandbox, tmp_path: Path) -> Pipeline:
+    """The pipeline between the sandbox and a fresh database."""
+    return Pipeline(database, sandbox, tmp_path)

@@ -1,0 +1,164 @@
+"""The whole line, as a user runs it: from the CRM's REST API to public.opportunities."""
+
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.conftest import Pipeline
+from tests.sandbox.client import PASSWORD
+
+MAPPING = {
+    "OptyNumber": "opty_number", "Name": "name", "TargetPartyName": "customer",
+    "Revenue": "deal_value", "CurrencyCode": "currency", "WinProb": "win_probability",
+    "SalesStage": "stage", "StatusCode": "status_code", "EffectiveDate": "close_date",
+    "OwnerResourcePartyId": "sales_owner", "CreationDate": "remote_created_at",
+    "LastUpdateDate": "remote_updated_at", "Practice_c": "practice", "GEO_c": "geo",
+    "Region_c": "region", "Sector_c": "sector",
+}  # fmt: skip
+
+
+def as_column(attribute: str, value: Any) -> Any:
+    """What the contract's column holds for an attribute of the CRM's."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    match attribute:
+        case "Revenue" | "WinProb":
+            return Decimal(str(value))
+        case "EffectiveDate":
+            return None if value.startswith("0000") else date.fromisoformat(value)
+        case "CreationDate" | "LastUpdateDate":
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case _:
+            return str(value).replace("\0", "").strip()
+
+
+def assert_equal_to_crm(pipeline: Pipeline) -> None:
+    """Assert that PostgreSQL holds what the CRM holds: row for row, field for field."""
+    columns = ", ".join(MAPPING.values())
+    rows = pipeline.query(
+        f"select remote_id, {columns} from opportunities where deleted_at is null"  # noqa: S608
+    )
+    ours = {row.pop("remote_id"): row for row in rows}
+    theirs = {
+        str(row["OptyId"]): {
+            column: as_column(attribute, row.get(attribute))
+            for attribute, column in MAPPING.items()
+        }
+        for row in pipeline.crm.rows()
+    }
+    assert ours.keys() == theirs.keys()
+    for remote_id, expected in theirs.items():
+        assert ours[remote_id] == expected
+
+
+def test_first_load_then_only_what_changed(pipeline: Pipeline) -> None:
+    first = pipeline.sync()
+    assert first["status"] == "SUCCESS"
+    assert first["sync_type"] == "FULL"
+    assert (first["total_fetched"], first["new_records"]) == (1000, 1000)
+    assert (first["updated_records"], first["failed_records"]) == (0, 0)
+    assert first["completed_at"] > first["started_at"]
+    assert first["duration_seconds"] > 0
+    assert_equal_to_crm(pipeline)
+
+    pipeline.crm.mutate(update=20, create=5)
+    second = pipeline.sync()
+    assert second["sync_type"] == "INCREMENTAL"
+    assert (second["new_records"], second["updated_records"]) == (5, 20)
+    assert 25 <= second["total_fetched"] <= 60
+    assert_equal_to_crm(pipeline)
+    assert len(pipeline.syncs()) == 2
+
+
+def test_nothing_changed_costs_two_requests(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    before = pipeline.query("select * from opportunities order by id")
+    pipeline.crm.clear_requests()
+    run = pipeline.sync()
+    assert run["status"] == "SUCCESS"
+    assert (run["new_records"], run["updated_records"]) == (0, 0)
+    assert pipeline.crm.requests()["total"] <= 2
+    assert pipeline.query("select * from opportunities order by id") == before
+
+
+def test_the_bid_teams_status_survives_everything_but_a_closing(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    open_deals = [row for row in pipeline.crm.rows() if row.get("StatusCode") == "OPEN"]
+    chosen = str(open_deals[0]["OptyId"])
+    (before,) = pipeline.query(
+        "update opportunities set workflow_status = 'UNDER_ASSESSMENT' where remote_id = %s"
+        " returning id, first_synced_at",
+        chosen,
+    )
+
+    def row() -> dict[str, Any]:
+        return pipeline.query("select * from opportunities where remote_id = %s", chosen)[0]
+
+    for round_ in range(3):
+        pipeline.crm.update(int(chosen), Name=f"Renamed {round_}")
+        pipeline.sync()
+        assert row()["name"] == f"Renamed {round_}"
+        assert row()["workflow_status"] == "UNDER_ASSESSMENT"
+    assert pipeline.meltano("invoke", "dbt-postgres", "run", "--full-refresh").returncode == 0
+    assert row()["workflow_status"] == "UNDER_ASSESSMENT"
+    full = pipeline.sync("--full-refresh")
+    assert full["sync_type"] == "FULL"
+    assert full["total_fetched"] == 1000
+    assert row()["workflow_status"] == "UNDER_ASSESSMENT"
+    pipeline.query("drop schema raw cascade")
+    pipeline.query("drop schema staging cascade")
+    pipeline.sync("--full-refresh")
+    assert row()["workflow_status"] == "UNDER_ASSESSMENT"
+    assert {name: row()[name] for name in before} == before
+
+    pipeline.crm.close(int(chosen), "WON")
+    pipeline.sync()
+    assert row()["workflow_status"] == "WON"
+    pipeline.crm.reopen(int(chosen))
+    pipeline.sync()
+    assert row()["workflow_status"] == "UNDER_ASSESSMENT"
+    assert {name: row()[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "runs"),
+    [
+        ({"ORACLE_PASS": "wrong-password-1"}, "ORACLE_PASS", 1),
+        ({"ORACLE_BASE_URL": "http://127.0.0.1:1"}, "ORACLE_BASE_URL", 1),
+        ({"ORACLE_BASE_URL": ""}, "ORACLE_BASE_URL", 1),
+        ({"DATABASE_URL": "postgresql://nobody:secret-1@127.0.0.1:1/none"}, "DATABASE_URL", 0),
+        ({"DATABASE_URL": "mysql://127.0.0.1/none"}, "DATABASE_URL", 0),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    pipeline: Pipeline, settings: dict[str, str], said: str, runs: int
+) -> None:
+    done = pipeline.meltano(
+        "run", "tap-oracle-crm", "target-postgres", "dbt-postgres:run", **settings
+    )
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert "wrong-password-1" not in done.stdout
+    assert "secret-1" not in done.stdout
+    assert pipeline.query("select count(*) as n from opportunities") == [{"n": 0}]
+    logged = pipeline.syncs()
+    assert len(logged) == runs
+    for run in logged:
+        assert run["status"] == "FAILED"
+        assert said in run["error_message"]
+        assert "Traceback" not in run["error_message"]
+
+
+def test_no_secret_is_written_anywhere(pipeline: Pipeline) -> None:
+    done = pipeline.meltano("--log-level=debug", "run", "tap-oracle-crm", "target-postgres")
+    assert done.returncode == 0
+    database_password = re.search(r":([^:@]+)@", pipeline.database)
+    assert database_password
+    for secret in (PASSWORD, database_password[1]):
+        assert secret not in done.stdout
+        for table in ("meltano.runs", "meltano.state", "sync_runs", "meltano.plugin_settings"):
+            rows = pipeline.query(f"select t::text as row from {table} as t")  # noqa: S608
+            assert not [row for row in rows if secret in row["row"]]
