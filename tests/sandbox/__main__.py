@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 import threading
+from pathlib import Path
 
+from .journal import Journal
 from .rest import Credentials
 from .server import make_server
 
@@ -23,6 +25,9 @@ def main() -> None:
     parser.add_argument(
         "--until-stdin-closes", action="store_true", help="stop when the parent process is gone"
     )
+    parser.add_argument(
+        "--journal", type=Path, help="file that keeps changes, so that a restart is the same CRM"
+    )
     options = parser.parse_args()
     credentials = Credentials(
         env.get("SANDBOX_USER", "sandbox"),
@@ -30,7 +35,8 @@ def main() -> None:
         env.get("SANDBOX_CLIENT_ID", "sandbox-client"),
         env.get("SANDBOX_CLIENT_SECRET", "sandbox-secret"),
     )
-    server = make_server(options.port, options.records, options.seed, credentials)
+    journal = Journal(options.journal) if options.journal else None
+    server = make_server(options.port, options.records, options.seed, credentials, journal)
     if options.until_stdin_closes:
 
         def watch() -> None:

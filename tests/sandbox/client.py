@@ -37,8 +37,16 @@ class Sandbox:
     ...     crm.mutate(create=5, update=20)
     """
 
-    def __init__(self, records: int = 1000, seed: int = 1, *, url: str | None = None) -> None:
+    def __init__(
+        self,
+        records: int = 1000,
+        seed: int = 1,
+        *,
+        url: str | None = None,
+        journal: Path | None = None,
+    ) -> None:
         self._records, self._seed = records, seed
+        self._journal = journal
         self._given_url = url
         self._process: subprocess.Popen[str] | None = None
         self.url = url or ""
@@ -62,6 +70,7 @@ class Sandbox:
                 _python(),
                 *("-m", "tests.sandbox", "--port", "0", "--until-stdin-closes"),
                 *("--records", str(self._records), "--seed", str(self._seed)),
+                *(("--journal", str(self._journal)) if self._journal else ()),
             ],
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if "SANDBOX_" not in name},
@@ -181,7 +190,7 @@ class Sandbox:
     def retype_attribute(
         self,
         name: str,
-        type: str,
+        type: str,  # noqa: A002  # Oracle's word
         resource: str = "opportunities",
     ) -> None:
         """Give a custom attribute another type; values that do not fit become null."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -11,20 +13,35 @@ import msgspec
 
 from .crm import Crm, NotFoundError
 from .faults import AnyRule, Armed, Hook
+from .journal import Change, Journal
 from .rest import Rest
 from .traffic import Traffic
 
 PREFIX = "/_sandbox"
 Body = dict[str, Any]
 _ENCODER = msgspec.json.Encoder()
+# Commands that do not change the CRM, only how it answers or what was counted.
+_PASSING = ("requests", "settings", "faults", "hooks", "clock", "tokens")
+_NONSENSE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    msgspec.MsgspecError,
+    re.error,
+    sqlite3.IntegrityError,
+)
 _NUMBERS = re.compile(r"\d{1,18}")
 
 
 class Control:
     """Commands to the sandbox; each takes the path's parts and the JSON body."""
 
-    def __init__(self, crm: Crm, rest: Rest, traffic: Traffic) -> None:
+    def __init__(
+        self, crm: Crm, rest: Rest, traffic: Traffic, journal: Journal | None = None
+    ) -> None:
         self.crm, self.rest, self.traffic = crm, rest, traffic
+        self._journal = journal
         self.faults: Armed[AnyRule] = Armed()
         self.hooks: Armed[Hook] = Armed()
 
@@ -35,15 +52,32 @@ class Control:
             result = self.command(method, path, query, given)
         except NotFoundError as error:
             return 404, _ENCODER.encode({"error": str(error)})
-        except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+        except _NONSENSE as error:
             return 400, _ENCODER.encode({"error": f"{type(error).__name__}: {error}"})
         if isinstance(result, bytes):
             return 200, result
         return 200, _ENCODER.encode(result)
 
     def command(self, method: str, path: str, query: str, body: Any) -> object:
-        """Do what ``method`` and ``path`` (without the prefix) say."""
+        """Do what ``method`` and ``path`` (without the prefix) say, and remember what lasts."""
         steps = [unquote(step) for step in path.strip("/").split("/")]
+        at, given = self.crm.now(), msgspec.json.encode(body)
+        result = self._command(method, path, steps, query, body)
+        if self._journal and steps == ["reset"]:
+            self._journal.begin(self.crm)
+        elif self._journal and method != "GET" and steps[0] not in _PASSING:
+            self._journal.record(at, method, path, msgspec.json.decode(given))
+        return result
+
+    def replay(self, changes: Sequence[Change]) -> None:
+        """Give remembered commands again, each at its time."""
+        for change in changes:
+            self.crm.frozen_at = change.at
+            steps = [unquote(step) for step in change.path.strip("/").split("/")]
+            self._command(change.method, change.path, steps, "", change.body)
+        self.crm.frozen_at = None
+
+    def _command(self, method: str, path: str, steps: list[str], query: str, body: Any) -> object:
         match method, steps:
             case "POST", ["faults"]:
                 self.faults.add(_several(body, AnyRule))

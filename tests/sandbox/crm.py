@@ -14,16 +14,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 
-from . import generator
+from . import children, generator
 from .generator import ABSENT, Generator
 from .poison import wire_values
 from .query import Node, Predicate, Value, conjuncts, normal_stamp, to_sql
 from .schema import (
     ATTRIBUTE_TYPES,
-    CHILD_REVENUE,
     CHILDREN,
     COLLECTIONS,
-    OPPORTUNITY_TEAM,
     Attribute,
     AttributeType,
     Resource,
@@ -46,13 +44,14 @@ class Crm:
 
     def __init__(self, records: int = 1000, seed: int = 1, now: datetime | None = None) -> None:
         self.clock_offset = timedelta()
+        self.frozen_at: datetime | None = None
         self.reset(records, seed, now)
 
     def reset(self, records: int, seed: int, now: datetime | None = None) -> None:
         """Start over with generated data; ``now`` (default: the hour begun) bounds its dates."""
         now = now or self.now().replace(minute=0, second=0, microsecond=0)
         made = Generator(records, seed, now)
-        self.records, self.seed = records, seed
+        self.records, self.seed, self.generated_at = records, seed, now
         self.resources: dict[str, Resource] = {
             resource.name: resource.copy() for resource in (*COLLECTIONS, *CHILDREN)
         }
@@ -95,8 +94,8 @@ class Crm:
     # --- time ---------------------------------------------------------------------------
 
     def now(self) -> datetime:
-        """Tell the CRM's time: the machine's plus the offset that a test set."""
-        return datetime.now(UTC) + self.clock_offset
+        """Tell the CRM's time: the machine's plus an offset, or where it was frozen."""
+        return self.frozen_at or datetime.now(UTC) + self.clock_offset
 
     def _stamp(self, at: str | None) -> str:
         return normal_stamp(at) if at else generator.stamp(self.now())
@@ -304,6 +303,7 @@ class Crm:
         if not cursor.rowcount:
             raise NotFoundError(f"no {name} with {resource.key} {key}")
         if name == "opportunities":
+            self._with_children.discard(key)
             self._poison.pop(key, None)
             self._oddities.pop(key, None)
             for child in resource.children:
@@ -421,72 +421,27 @@ class Crm:
 
     # --- children -----------------------------------------------------------------------
 
-    def make_children(self, key: int) -> None:
-        """Invent the revenue lines and team of an opportunity the first time they are asked for."""
-        if key in self._with_children:
+    def make_children(self, keys: Sequence[int]) -> None:
+        """Invent the revenue lines and teams of opportunities that have none yet."""
+        missing = [key for key in keys if key not in self._with_children]
+        if not missing:
             return
-        self._with_children.add(key)
-        parent = self.get(self.resources["opportunities"], key)
-        rng = Random(key)
-        created, updated = parent["CreationDate"], parent["LastUpdateDate"]
-        common = {
-            "OptyId": key,
-            "CreationDate": created,
-            "LastUpdateDate": updated,
-            "CreatedBy": parent["CreatedBy"],
-            "LastUpdatedBy": parent["LastUpdatedBy"],
-        }
-        total = parent["Revenue"]
-        lines = rng.randrange(1, 4)
-        for line in range(lines):
-            share = round(total / lines, 2) if isinstance(total, int | float) else None
-            self._add_child(
-                CHILD_REVENUE,
-                common
-                | {
-                    "RevnId": key * 10 + line,
-                    "RevnNumber": f"RL_{key * 10 + line}",
-                    "RevnSequenceNumber": line + 1,
-                    "Description": rng.choice(("Licences", "Services <i>T&M</i>", "دعم فني", None)),
-                    "RevnAmount": share,
-                    "RevnAmountCurcyCode": parent["CurrencyCode"],
-                    "WinProb": parent["WinProb"],
-                    "Quantity": rng.randrange(1, 50),
-                    "StatusCode": parent["StatusCode"],
-                    "ProdGroupName": rng.choice(("Cloud", "Advisory", "Support")),
-                    "PrimaryFlag": line == 0,
-                    "EffectiveDate": parent["EffectiveDate"],
-                    "ActualCloseDate": None,
-                },
-            )
-        people = [self._pick(self.resources["resources"], rng) for _ in range(rng.randrange(1, 4))]
-        seen: set[object] = set()
-        for index, person in enumerate(people):
-            if person["PartyId"] in seen:
-                continue
-            seen.add(person["PartyId"])
-            self._add_child(
-                OPPORTUNITY_TEAM,
-                common
-                | {
-                    "OptyResourceId": key * 10 + 5 + index,
-                    "ResourceId": person["PartyId"],
-                    "PartyName": person["PartyName"],
-                    "EmailAddress": person["EmailAddress"],
-                    "MemberFunctionCode": rng.choice(("INTEGRATOR", "EXEC_SPONSOR", None)),
-                    "AccessLevelCode": rng.choice(("100", "200", "300")),
-                    "OwnerFlag": index == 0,
-                },
-            )
-
-    def _add_child(self, child: Resource, row: Record) -> None:
-        stored = self._storable(self.resources[child.name], row)
-        self._insert(child.name, list(stored), [list(stored.values())])
+        self._with_children.update(missing)
+        people = list(self.dump(self.resources["resources"]))
+        for key in missing:
+            parent = self.get(self.resources["opportunities"], key)
+            self._add_children("ChildRevenue", children.revenue_lines(parent))
+            self._add_children("OpportunityTeam", children.team_members(parent, people))
 
     def make_all_children(self) -> None:
         """Invent the children of every opportunity."""
-        for row in self._db.execute('select "OptyId" from opportunities').fetchall():
-            self.make_children(row[0])
+        keys = self._db.execute('select "OptyId" from opportunities').fetchall()
+        self.make_children([row[0] for row in keys])
+
+    def _add_children(self, name: str, rows: Sequence[Record]) -> None:
+        child = self.resources[name]
+        stored = [self._storable(child, row) for row in rows]
+        self._insert(name, list(rows[0]), [list(row.values()) for row in stored])
 
     # --- the schema ---------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from .rest import ERROR_TYPE, Answer, PageShape, Request
+from .protocol import ERROR_TYPE, Answer, PageShape, Request
 
 LOGIN_PATH = "/oam/server/obrareq.cgi"
 LOGIN_PAGE = (

@@ -64,8 +64,16 @@ def to_sql(node: Node) -> tuple[str, list[Value]]:
             return f"not ({sql})", values
         case Junction(word, parts):
             pieces = [to_sql(part) for part in parts]
-            joined = f" {word} ".join(f"({sql})" for sql, _ in pieces)
-            return joined, [value for _, values in pieces for value in values]
+            values = [value for _, values in pieces for value in values]
+            return _balanced(word, [f"({sql})" for sql, _ in pieces]), values
+
+
+def _balanced(word: str, pieces: list[str]) -> str:
+    """Join evenly: SQLite gives up where a chain is nested 1,000 deep."""
+    if len(pieces) == 1:
+        return pieces[0]
+    half = len(pieces) // 2
+    return f"({_balanced(word, pieces[:half])}) {word} ({_balanced(word, pieces[half:])})"
 
 
 def conjuncts(node: Node | None) -> list[Node]:

@@ -19,7 +19,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from . import faults
 from .control import PREFIX, Control
 from .crm import Crm
-from .rest import Answer, Credentials, Request, Rest
+from .journal import Journal
+from .protocol import Answer, Request
+from .rest import Credentials, Rest
 from .traffic import Exchange, Traffic, kind_of
 
 Scope = dict[str, Any]
@@ -52,11 +54,11 @@ class Connection:
 class Sandbox:
     """The ASGI application: Oracle's protocol, and the control interface beside it."""
 
-    def __init__(self, crm: Crm, credentials: Credentials) -> None:
+    def __init__(self, crm: Crm, credentials: Credentials, journal: Journal | None = None) -> None:
         self.crm = crm
         self.rest = Rest(crm, credentials)
         self.traffic = Traffic()
-        self.control = Control(crm, self.rest, self.traffic)
+        self.control = Control(crm, self.rest, self.traffic, journal)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Serve one HTTP request."""
@@ -207,9 +209,13 @@ class _Server(uvicorn.Server):
         )
 
 
-def make_server(port: int, records: int, seed: int, credentials: Credentials) -> uvicorn.Server:
+def make_server(
+    port: int, records: int, seed: int, credentials: Credentials, journal: Journal | None = None
+) -> uvicorn.Server:
     """Make a server on 127.0.0.1; port 0 is any free one."""
-    application = Sandbox(Crm(records, seed), credentials)
+    crm, changes = journal.load(records, seed) if journal else (Crm(records, seed), [])
+    application = Sandbox(crm, credentials, journal)
+    application.control.replay(changes)
 
     class Protocol(HttpToolsProtocol):
         """Hands the connection to the application, which counts and breaks it."""

@@ -1,0 +1,326 @@
+"""One request to a collection, an item, a child collection or ``describe``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .crm import Crm, NotFoundError, Record
+from .generator import OWN_PARTY_ID
+from .parameters import Parameters, day, finder_variables, read_parameters
+from .protocol import Answer, PageShape, Request, RequestError, Settings, query_pairs, reply
+from .query import Junction, Node, Predicate, parse
+from .schema import Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authorized request to a resource."""
+
+    crm: Crm
+    settings: Settings
+    request: Request
+    version: int
+    shape: PageShape
+    base: str
+
+    # --- answers ------------------------------------------------------------------------
+
+    def collection(self, resource: Resource) -> Answer:
+        """Answer with a page of the collection."""
+        given = self._parameters(resource)
+        where = _all_of([*self._scope(resource, given), *self._query(resource, given.q)])
+        return self._page(resource, given, where, f"{self.base}/{resource.name}")
+
+    def child(self, number: str, name: str) -> Answer:
+        """Answer with a page of an opportunity's child rows."""
+        parent = self.crm.resource("opportunities")
+        if name not in parent.children:
+            raise RequestError(404, f"Unknown child resource {name}.")
+        key = self._visible_item(parent, number)
+        self.crm.make_children([key])
+        child = self.crm.resource(name)
+        given = self._parameters(child)
+        where = _all_of([_equals(parent.key, key), *self._query(child, given.q)])
+        return self._page(child, given, where, f"{self.base}/opportunities/{number}/child/{name}")
+
+    def item(self, resource: Resource, number: str) -> Answer:
+        """Answer with one row, named by its item key."""
+        key = self._visible_item(resource, number)
+        given = self._parameters(resource)
+        rows = self._rows(resource, given, _equals(resource.key, key), 1, 0)
+        self._dress(resource, given, rows, f"{self.base}/{resource.name}")
+        return reply(self.request, rows[0][1], "resourceitem", rows=1)
+
+    def describe(self, resource: Resource) -> Answer:
+        """Answer with the attributes of the resource."""
+        body: dict[str, object] = {
+            "attributes": [attribute.describe() for attribute in resource.attributes.values()],
+        }
+        if query_pairs(self.request).get("metadataMode") != "minimal":
+            href = f"{self.base}/{resource.name}"
+            body |= {
+                "title": resource.name.title(),
+                "collection": {
+                    "rangeSize": 25,
+                    "finders": [{"name": "PrimaryKey", "attributes": [{"name": resource.key}]}],
+                    "links": [{"rel": "self", "href": href, "name": "self"}],
+                    "actions": [
+                        {"name": "get", "method": "GET", "responseType": ["application/json"]}
+                    ],
+                },
+                "item": {"links": [{"rel": "self", "href": f"{href}/{{id}}", "name": "self"}]},
+                "children": {
+                    name: {
+                        "attributes": [
+                            attribute.describe()
+                            for attribute in self.crm.resource(name).attributes.values()
+                        ]
+                    }
+                    for name in resource.children
+                },
+                "links": [{"rel": "self", "href": f"{href}/describe", "name": "self"}],
+            }
+        return reply(self.request, {"Resources": {resource.name: body}}, "description")
+
+    # --- a page -------------------------------------------------------------------------
+
+    def _page(self, resource: Resource, given: Parameters, where: Node | None, href: str) -> Answer:
+        shape = self.shape
+        offset = max(0, given.offset - shape.repeat)
+        rows = self._rows(resource, given, where, given.limit + 1, offset)
+        has_more = len(rows) > given.limit
+        rows = rows[: given.limit]
+        if shape.short_by:
+            rows = rows[: max(1, len(rows) - shape.short_by)]
+            has_more = True
+        if shape.drop:
+            rows = rows[shape.drop :]
+        self._dress(resource, given, rows, href)
+        body: dict[str, object] = {"items": [record for _, record in rows]}
+        if not rows and self.settings.omit_empty_items:
+            del body["items"]
+        if given.total_results:
+            total = self.crm.count(resource, where)
+            if shape.total_results == "page_cap":
+                total = min(total, given.limit)
+            elif shape.total_results is not None:
+                total = shape.total_results
+            body["totalResults"] = total
+        body |= {
+            "count": len(rows),
+            "hasMore": has_more if shape.has_more is None else shape.has_more,
+            "limit": given.limit,
+            "offset": given.offset,
+            "links": [{"rel": "self", "href": href, "name": resource.name, "kind": "collection"}],
+        }
+        return reply(self.request, body, "resourcecollection", rows=len(rows))
+
+    def _rows(
+        self, resource: Resource, given: Parameters, where: Node | None, limit: int, offset: int
+    ) -> list[tuple[int, Record]]:
+        rows = self.crm.page(resource, given.fields, where, given.order, limit, offset)
+        if self.settings.timestamp_format != "seconds":
+            self._restamp(resource, given, rows)
+        if self.version >= 9:
+            _numbers_as_strings(resource, given.fields, rows)
+        for name, fields in given.children.items():
+            self._expand(resource, rows, self.crm.resource(name), fields, given.only_data)
+        return rows
+
+    def _expand(
+        self,
+        resource: Resource,
+        rows: list[tuple[int, Record]],
+        child: Resource,
+        fields: tuple[str, ...],
+        only_data: bool,
+    ) -> None:
+        """Put the first 25 child rows into each row: a list, from version 3 on a collection."""
+        keys = [key for key, _ in rows]
+        self.crm.make_children(keys)
+        marks = ", ".join("?" * len(keys))
+        where = Predicate(resource.key, "in", f'"{resource.key}" in ({marks})', tuple(keys))
+        parents = self._parents(child, resource.key, where)
+        wanted = Parameters(
+            fields=fields,
+            children={},
+            order=((child.key, True),),
+            limit=-1,
+            offset=0,
+            only_data=only_data,
+            total_results=False,
+            q="",
+            finder="",
+        )
+        children: dict[int, list[tuple[int, Record]]] = {key: [] for key in keys}
+        for child_key, record in self._rows(child, wanted, where, -1, 0):
+            children[parents[child_key]].append((child_key, record))
+        for key, record in rows:
+            href = f"{self.base}/{resource.name}/{key}/child/{child.name}"
+            shown = children[key][:25]
+            self._dress(child, wanted, shown, href)
+            items = [item for _, item in shown]
+            record[child.name] = items
+            if self.version >= 3:
+                record[child.name] = {
+                    "items": items,
+                    "count": len(items),
+                    "hasMore": len(children[key]) > len(items),
+                    "limit": 25,
+                    "offset": 0,
+                    "links": [
+                        {"rel": "self", "href": href, "name": child.name, "kind": "collection"}
+                    ],
+                }
+
+    def _parents(self, child: Resource, parent_key: str, where: Node) -> dict[int, int]:
+        """Map the keys of child rows to their parents' keys."""
+        rows = self.crm.page(child, (parent_key,), where, ((child.key, True),))
+        return {key: int(str(record[parent_key])) for key, record in rows}
+
+    def _restamp(
+        self, resource: Resource, given: Parameters, rows: list[tuple[int, Record]]
+    ) -> None:
+        zulu = self.settings.timestamp_format == "zulu"
+        names = [name for name in given.fields if resource.attributes[name].type == "datetime"]
+        for _, record in rows:
+            for name in names:
+                text = record.get(name)
+                if not isinstance(text, str) or not text.endswith("+00:00"):
+                    continue
+                moment = text.removesuffix("+00:00")
+                if zulu:
+                    record[name] = f"{moment}Z"
+                elif "." not in moment:
+                    record[name] = f"{moment}.000+00:00"
+
+    def _dress(
+        self, resource: Resource, given: Parameters, rows: list[tuple[int, Record]], href: str
+    ) -> None:
+        """Give the rows the links that ``onlyData`` spares."""
+        if given.only_data:
+            return
+        for key, record in rows:
+            links = _item_links(resource, key, f"{href}/{record.get(resource.item_key, key)}")
+            if self.version >= 9:
+                record["@context"] = {"key": str(key), "links": links}
+            else:
+                record["links"] = links
+
+    # --- which rows ---------------------------------------------------------------------
+
+    def _parameters(self, resource: Resource) -> Parameters:
+        children = {name: self.crm.resource(name) for name in resource.children}
+        return read_parameters(self.request, resource, children, self.settings.page_cap)
+
+    def _query(self, resource: Resource, q: str) -> list[Node]:
+        if not q.strip():
+            return []
+        naive_offset = self.settings.naive_offset_minutes
+        return [parse(q, resource.attributes, self.version, naive_offset)]
+
+    def _visible_item(self, resource: Resource, number: str) -> int:
+        value = int(number) if resource.key == resource.item_key and number.isdigit() else number
+        key = self.crm.find(resource, resource.item_key, value)
+        hidden = self._access(resource)
+        if hidden and not self.crm.count(resource, _all_of([_equals(resource.key, key), *hidden])):
+            raise NotFoundError(f"no {resource.name} {number}")
+        return key
+
+    def _access(self, resource: Resource) -> list[Node]:
+        """Limit the rows to those that the account may see at all."""
+        visible = self.settings.visible
+        if not visible or resource.name != "opportunities":
+            return []
+        return [parse(visible, resource.attributes, 2)]
+
+    def _scope(self, resource: Resource, given: Parameters) -> list[Node]:
+        """Limit the rows to the finder's record set, or to the default one."""
+        if resource.name != "opportunities":
+            if given.finder:
+                raise RequestError(400, f"Finder {given.finder.partition(';')[0]} does not exist.")
+            return []
+        nodes = self._access(resource)
+        variables: dict[str, str] = {}
+        if given.finder:
+            name, _, rest = given.finder.partition(";")
+            if name != "MyOpportunitiesFinder":
+                raise RequestError(400, f"Finder {name} does not exist.")
+            variables = finder_variables(rest)
+        for variable, value in variables.items():
+            match variable:
+                case "RecordSet":
+                    continue
+                case "OptyStatusCode":
+                    nodes.append(_equals("StatusCode", value))
+                case "EffectiveBeginDate":
+                    nodes.append(_compares("EffectiveDate", ">=", day(value)))
+                case "EffectiveEndDate":
+                    nodes.append(_compares("EffectiveDate", "<=", day(value)))
+                case _:
+                    raise RequestError(400, f"Finder variable {variable} does not exist.")
+        default = "MYOPTIES" if given.finder else self.settings.default_record_set
+        match variables.get("RecordSet", default):
+            case "ALLOPTIES":
+                pass
+            case "MYOPTIES":
+                nodes.append(_equals("OwnerResourcePartyId", OWN_PARTY_ID))
+                if "OptyStatusCode" not in variables:
+                    nodes.append(_equals("StatusCode", "OPEN"))
+            case _:  # a wrong record set is no error: it is just empty
+                nodes.append(_equals("OptyId", -1))
+        return nodes
+
+
+# --- conditions -------------------------------------------------------------------------
+
+
+def _equals(attribute: str, value: int | str) -> Node:
+    return _compares(attribute, "=", value)
+
+
+def _compares(attribute: str, operator: str, value: int | str) -> Node:
+    return Predicate(attribute, operator, f'"{attribute}" {operator} ?', (value,))
+
+
+def _all_of(nodes: Sequence[Node]) -> Node | None:
+    return Junction("and", tuple(nodes)) if nodes else None
+
+
+# --- rows ---------------------------------------------------------------------------------
+
+
+def _numbers_as_strings(
+    resource: Resource, fields: Sequence[str], rows: list[tuple[int, Record]]
+) -> None:
+    names = [name for name in fields if resource.attributes[name].high_precision]
+    for _, record in rows:
+        for name in names:
+            value = record.get(name)
+            if isinstance(value, int | float):
+                record[name] = str(value)
+
+
+def _item_links(resource: Resource, key: int, href: str) -> list[dict[str, object]]:
+    indicator = hashlib.sha256(f"{resource.name}{key}".encode()).hexdigest().upper() * 2
+    links: list[dict[str, object]] = [
+        {
+            "rel": "self",
+            "href": href,
+            "name": resource.name,
+            "kind": "item",
+            "properties": {"changeIndicator": f"ACED0005737200136A6176{indicator}"},
+        },
+        {"rel": "canonical", "href": href, "name": resource.name, "kind": "item"},
+    ]
+    for name in ("CurrencyLOV", "SalesStageLOV", "StatusLOV", "WinLossReasonLOV", "PartnerLOV"):
+        links.append(
+            {"rel": "lov", "href": f"{href}/lov/{name}", "name": name, "kind": "collection"}
+        )
+    for name in resource.children:
+        links.append(
+            {"rel": "child", "href": f"{href}/child/{name}", "name": name, "kind": "collection"}
+        )
+    return links

@@ -1,0 +1,142 @@
+"""Requests, answers and the forms in which the CRM refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+
+ERROR_TYPE = "application/vnd.oracle.adf.error+json"
+FRAMEWORK_VERSIONS = range(1, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request, header names in lower case, ``path`` still percent-encoded."""
+
+    method: str
+    path: str
+    query_string: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Answer:
+    """An HTTP answer and how many rows it carries."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: dict[str, str] = field(default_factory=dict)
+    rows: int = 0
+
+
+@dataclass(slots=True)
+class PageShape:
+    """How a page lies, where a fault says so."""
+
+    short_by: int = 0
+    drop: int = 0
+    repeat: int = 0
+    has_more: bool | None = None
+    total_results: int | Literal["page_cap"] | None = None
+
+
+class RequestError(Exception):
+    """An error answer; the body's form follows framework version and Accept."""
+
+    def __init__(self, status: int, detail: str, path: str = "", code: str = "27008") -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.path, self.code = status, detail, path, code
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How this CRM is set up; ``PATCH /_sandbox/settings`` changes it."""
+
+    page_cap: int = 499
+    """``limit`` is silently cut to this."""
+    default_record_set: str = "MYOPTIES"
+    """What is seen without a finder; ``ALLOPTIES`` shows everything."""
+    visible: str = ""
+    """A row-match condition: the only opportunities the account may see."""
+    forbidden: tuple[str, ...] = ()
+    """Answered with 403: ``opportunities``, ``opportunities/describe``, ``accounts``..."""
+    token_seconds: int = 3600
+    """How long a bearer token lives."""
+    naive_offset_minutes: int = 0
+    """What an offset-less timestamp literal means, east of UTC."""
+    timestamp_format: Literal["seconds", "millis", "zulu"] = "seconds"
+    """``+00:00``, ``.000+00:00`` or ``Z`` behind every timestamp."""
+    omit_empty_items: bool = False
+    """An empty collection has no ``items`` at all."""
+
+
+_TITLES = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    406: "Not Acceptable",
+}
+_ENCODER = msgspec.json.Encoder()
+
+
+def json_answer(status: int, body: object) -> Answer:
+    """Answer with plain JSON, not to be cached."""
+    return Answer(status, _ENCODER.encode(body), "application/json", {"Cache-Control": "no-store"})
+
+
+def reply(request: Request, body: object, kind: str, rows: int = 0) -> Answer:
+    """Answer with the media type ``application/vnd.oracle.adf.<kind>+json`` or plain JSON."""
+    accepted = request.headers.get("accept", "*/*")
+    own_type = f"application/vnd.oracle.adf.{kind}+json"
+    if own_type in accepted or "*/*" in accepted:
+        content_type = own_type
+    elif "application/json" in accepted or "application/*" in accepted:
+        content_type = "application/json"
+    else:
+        raise RequestError(406, f"None of the media types {accepted} is offered.")
+    return Answer(200, _ENCODER.encode(body), content_type, rows=rows)
+
+
+def error_answer(refusal: RequestError, request: Request, version: int) -> Answer:
+    """Answer with a structured error from version 4 on where Accept allows, else with text."""
+    title = _TITLES[refusal.status]
+    headers = {}
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = 'Basic realm="Oracle Fusion (sandbox)"'
+        return Answer(401, b"401 Unauthorized", "text/plain", headers)
+    accepted = request.headers.get("accept", "*/*")
+    structured = ERROR_TYPE in accepted or "*/*" in accepted or "application/*" in accepted
+    if version < 4 or not structured:
+        return Answer(refusal.status, refusal.detail.encode(), "text/plain;charset=utf-8", headers)
+    body = {
+        "title": title,
+        "status": str(refusal.status),
+        "o:errorDetails": [
+            {
+                "detail": refusal.detail,
+                "o:errorCode": refusal.code,
+                "o:errorPath": refusal.path,
+            }
+        ],
+    }
+    return Answer(refusal.status, _ENCODER.encode(body), ERROR_TYPE, headers)
+
+
+def query_pairs(request: Request) -> dict[str, str]:
+    """Return the decoded query parameters, the last of each name."""
+    return dict(parse_qsl(request.query_string, keep_blank_values=True))
+
+
+def framework_version(request: Request) -> int:
+    """Read ``REST-Framework-Version``: 1 to 9, 1 where none is sent."""
+    text = request.headers.get("rest-framework-version", "1")
+    if not text.isdigit() or int(text) not in FRAMEWORK_VERSIONS:
+        raise RequestError(400, f"REST-Framework-Version {text} is not supported.")
+    return int(text)
