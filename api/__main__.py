@@ -1,0 +1,20 @@
+"""`python -m api` serves the API and the console."""
+
+import uvicorn
+
+from api.app import create_app
+from api.settings import Settings
+from orchestrate.migrate import migrate_if_needed
+from orchestrate.postgres import database_url
+
+
+def main() -> None:
+    """Bring the database up to date, and serve until told to stop."""
+    settings = Settings()
+    url = database_url()
+    migrate_if_needed(url)
+    uvicorn.run(create_app(settings, url), host=settings.api_host, port=settings.api_port)
+
+
+if __name__ == "__main__":
+    main()

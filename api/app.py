@@ -1,0 +1,55 @@
+"""The application: its resources, its errors, its life."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
+
+import api.opportunities.router
+import api.sync.router
+from api import health, problems, start_page
+from api.database import make_pool
+from api.opportunities.totals import Totals
+from api.settings import Settings
+
+
+def create_app(settings: Settings, database_url: str) -> FastAPI:
+    """Return the application over the database at a URL, whose tables are up to date."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with make_pool(database_url, settings) as pool:
+            app.state.pool = pool
+            yield
+
+    app = FastAPI(
+        title="Oracle CRM sync",
+        summary="Every opportunity of the CRM, and what the bid team makes of it.",
+        version="0.1.0",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.database_url = database_url
+    app.state.totals = Totals()
+    problems.install(app)
+    generate = app.openapi
+    app.openapi = lambda: app.openapi_schema or problems.describe(generate())  # type: ignore[method-assign]
+    for router in (
+        health.router,
+        api.opportunities.router.router,
+        api.sync.router.router,
+        start_page.router,
+    ):
+        app.include_router(router)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=sorted(settings.api_cors_origins),
+        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
+        expose_headers=["ETag", "Retry-After", "X-Request-ID"],
+    )
+    return app

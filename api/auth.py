@@ -1,0 +1,167 @@
+"""Who is calling, and whether their role lets them.
+
+Tokens are opaque: 256 random bits, of which the database keeps the SHA-256. One look-up tells
+who holds one and that it is neither expired nor revoked, so there is no signing key to keep.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, LiteralString
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from api.database import Connection
+from api.problems import ProblemError
+
+PREFIX = "ocs_"
+SESSION_COOKIE = "session"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Role(StrEnum):
+    """What a user may do; each role may do what those before it may."""
+
+    VIEWER = "viewer"
+    ASSESSOR = "assessor"
+    MANAGER = "manager"
+    ADMIN = "admin"
+
+    def includes(self, other: "Role") -> bool:
+        """Tell whether this role may do what `other` may."""
+        roles = list(Role)
+        return roles.index(self) >= roles.index(other)
+
+
+@dataclass(frozen=True)
+class User:
+    """The caller of a request."""
+
+    id: int
+    name: str
+    role: Role
+    token_id: int
+
+
+bearer = HTTPBearer(auto_error=False, description="A token of `make token`, or of a sign-in")
+cookie = APIKeyCookie(name=SESSION_COOKIE, auto_error=False, description="The console's session")
+
+ISSUE: LiteralString = """
+insert into tokens (user_id, kind, name, secret_hash, expires_at)
+values (%s, %s, %s, %s, now() + %s)
+returning id, expires_at
+"""
+FIND: LiteralString = """
+with found as (
+    select users.id, users.name, users.role, tokens.id as token_id, tokens.last_used_at
+    from tokens
+    join users on users.id = tokens.user_id
+    where tokens.secret_hash = %s
+        and tokens.revoked_at is null
+        and tokens.expires_at > now()
+        and users.active
+),
+-- To the minute is enough, and spares a write for each request.
+used as (
+    update tokens set last_used_at = now()
+    from found
+    where tokens.id = found.token_id
+        and coalesce(found.last_used_at, '-infinity') < now() - interval '1 minute'
+)
+select id, name, role, token_id from found
+"""
+
+
+def new_token() -> tuple[str, bytes]:
+    """Return a fresh token and the hash to store of it."""
+    token = PREFIX + secrets.token_urlsafe(32)
+    return token, hash_token(token)
+
+
+def hash_token(token: str) -> bytes:
+    """Return what is stored of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+async def issue_token(
+    connection: AsyncConnection[DictRow], user_id: int, kind: str, name: str, life: timedelta
+) -> tuple[str, int, datetime]:
+    """Store a new token of a user and return it, its id and when it expires."""
+    token, secret_hash = new_token()
+    row = await (
+        await connection.execute(ISSUE, [user_id, kind, name, secret_hash, life])
+    ).fetchone()
+    assert row is not None  # noqa: S101 - `returning` gives one
+    return token, row["id"], row["expires_at"]
+
+
+async def find_user(connection: AsyncConnection[DictRow], token: str) -> User | None:
+    """Return who holds a token, or None where it is unknown, expired or revoked."""
+    row = await (await connection.execute(FIND, [hash_token(token)])).fetchone()
+    return None if row is None else User(row["id"], row["name"], Role(row["role"]), row["token_id"])
+
+
+async def _current_user(
+    request: Request,
+    connection: Connection,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    session: Annotated[str | None, Depends(cookie)],
+) -> User:
+    if credentials is not None:
+        token = credentials.credentials
+    elif session is not None:
+        refuse_cross_site(request)
+        token = session
+    else:
+        raise _unauthorised("This needs a token: send it as `Authorization: Bearer TOKEN`.")
+    user = await find_user(connection, token)
+    if user is None:
+        error = ', error="invalid_token"' if credentials else ""
+        raise _unauthorised("The token is unknown, expired or revoked.", error)
+    request.state.user = user
+    return user
+
+
+def refuse_cross_site(request: Request) -> None:
+    """Refuse a change that a page of another site asks for with the user's cookie.
+
+    Raises:
+        ProblemError: 403.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    origin = request.headers.get("origin")
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if site not in ("same-origin", "none") or (
+        origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    ):
+        raise ProblemError(403, "A page of another site may not do this with your session.")
+
+
+def _unauthorised(detail: str, error: str = "") -> ProblemError:
+    return ProblemError(401, detail, headers={"WWW-Authenticate": f'Bearer realm="api"{error}'})
+
+
+CurrentUser = Annotated[User, Depends(_current_user)]
+
+
+def _at_least(role: Role) -> Callable[[User], Awaitable[User]]:
+    async def check(user: CurrentUser) -> User:
+        if not user.role.includes(role):
+            raise ProblemError(403, f"This needs the role {role}; {user.name} is {user.role}.")
+        return user
+
+    return check
+
+
+Viewer = Annotated[User, Depends(_at_least(Role.VIEWER))]
+Assessor = Annotated[User, Depends(_at_least(Role.ASSESSOR))]
+Manager = Annotated[User, Depends(_at_least(Role.MANAGER))]
+Admin = Annotated[User, Depends(_at_least(Role.ADMIN))]

@@ -1,0 +1,145 @@
+"""The SQL of opportunities: what a filter means, what a sort goes by, and how a page is read.
+
+A page begins after the last row of the one before (keyset paging), so its cost does not grow
+with its depth, and rows that come or go meanwhile shift nothing. Sort keys are never null and
+end in the id, so every order is total. Keys and conditions are the expressions of the indexes.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, LiteralString
+
+from psycopg.sql import SQL, Composable, Composed, Identifier
+
+from api.opportunities.schemas import Filters, SortKey
+
+COLUMNS = SQL("""
+    id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
+    currency, win_probability, sales_owner, stage, status_code, workflow_status, close_date,
+    remote_created_at, remote_updated_at, first_synced_at, last_synced_at, deleted_at
+""")
+MAX_WORDS = 8
+
+# Only the conditions that a request has go into its query.
+CONDITIONS: dict[str, LiteralString] = {
+    "stage": "left(stage, 200) = any(%(stage)s)",
+    "workflow_status": "workflow_status = any(%(workflow_status)s)",
+    "sales_owner": "left(sales_owner, 200) = any(%(sales_owner)s)",
+    "practice": "left(practice, 200) = any(%(practice)s)",
+    "geo": "geo = any(%(geo)s)",
+    "region": "region = any(%(region)s)",
+    "sector": "sector = any(%(sector)s)",
+    "min_value": "coalesce(deal_value, '-infinity') >= %(min_value)s and deal_value is not null",
+    "max_value": "coalesce(deal_value, '-infinity') <= %(max_value)s and deal_value is not null",
+    "closing_before": "coalesce(close_date, '-infinity') <= %(closing_before)s"
+    " and close_date is not null",
+    "closing_after": "coalesce(close_date, '-infinity') >= %(closing_after)s",
+    "updated_since": "coalesce(remote_updated_at, '-infinity') >= %(updated_since)s",
+    "word_0": "search_matches(search_text, %(word_0)s)",
+    "word_1": "search_matches(search_text, %(word_1)s)",
+    "word_2": "search_matches(search_text, %(word_2)s)",
+    "word_3": "search_matches(search_text, %(word_3)s)",
+    "word_4": "search_matches(search_text, %(word_4)s)",
+    "word_5": "search_matches(search_text, %(word_5)s)",
+    "word_6": "search_matches(search_text, %(word_6)s)",
+    "word_7": "search_matches(search_text, %(word_7)s)",
+    "existing": "deleted_at is null",
+}
+
+# The sort keys that are not just a text column, and their types.
+KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
+    SortKey.RELEVANCE: ("search_rank(search_text, %(search)s)", "real"),
+    SortKey.DEAL_VALUE: ("coalesce(deal_value, '-infinity')", "numeric"),
+    SortKey.WIN_PROBABILITY: ("coalesce(win_probability, '-infinity')", "numeric"),
+    SortKey.CLOSE_DATE: ("coalesce(close_date, '-infinity')", "date"),
+    SortKey.WORKFLOW_STATUS: ("workflow_status", "text"),
+    SortKey.REMOTE_CREATED_AT: ("coalesce(remote_created_at, '-infinity')", "timestamptz"),
+    SortKey.REMOTE_UPDATED_AT: ("coalesce(remote_updated_at, '-infinity')", "timestamptz"),
+    SortKey.FIRST_SYNCED_AT: ("first_synced_at", "timestamptz"),
+    SortKey.LAST_SYNCED_AT: ("last_synced_at", "timestamptz"),
+    SortKey.DELETED_AT: ("coalesce(deleted_at, '-infinity')", "timestamptz"),
+}
+
+
+def conditions(filters: Filters) -> dict[str, Any]:
+    """Return the conditions that the filters come to, by name, each with its parameter."""
+    chosen = {
+        name: value
+        for name in type(filters).model_fields
+        if name in CONDITIONS and (value := getattr(filters, name)) not in (None, [])
+    }
+    if filters.search is not None:
+        words = filters.search.split()[:MAX_WORDS]
+        chosen |= {f"word_{number}": word for number, word in enumerate(words)}
+    if not filters.include_deleted:
+        chosen["existing"] = True
+    return chosen
+
+
+def _where(names: Iterable[str]) -> Composed:
+    return SQL(" and ").join([SQL("true"), *(SQL(CONDITIONS[name]) for name in names)])
+
+
+def _key(key: SortKey) -> tuple[Composable, SQL]:
+    if key in KEYS:
+        expression, type_ = KEYS[key]
+        return SQL(expression), SQL(type_)
+    # Names can be longer than an index entry may be.
+    return SQL("lower(left(coalesce({}, ''), 200))").format(Identifier(key)), SQL("text")
+
+
+@lru_cache(maxsize=1024)
+def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) -> bytes:
+    """Return the query of a page; its rows are an item as JSON, its sort key and its id.
+
+    Its parameters are those of the conditions, `limit` and, where it is to begin `after` a
+    row, that row's `after_key` and `after_id`.
+    """
+    expression, type_ = _key(key)
+    direction, beyond = (SQL("desc"), SQL("<")) if descending else (SQL("asc"), SQL(">"))
+    if key is SortKey.ID:
+        expression, type_ = SQL("id"), SQL("bigint")
+        order, start = SQL("id {}").format(direction), SQL("id {} %(after_id)s").format(beyond)
+    else:
+        order = SQL("{} {direction}, id {direction}").format(expression, direction=direction)
+        start = SQL("({}, id) {} (%(after_key)s::{}, %(after_id)s)").format(
+            expression, beyond, type_
+        )
+    query = SQL(
+        """
+        select
+            (select row_to_json(item) from (select {columns}) as item)::text as item,
+            {key}::text as key,
+            id
+        from opportunities
+        where {where} and {start}
+        order by {order}
+        limit %(limit)s
+        """
+    )
+    return query.format(
+        columns=COLUMNS,
+        key=expression,
+        where=_where(names),
+        start=start if after else SQL("true"),
+        order=order,
+    ).as_bytes()
+
+
+@lru_cache(maxsize=1024)
+def total(names: tuple[str, ...]) -> bytes:
+    """Return the query that counts what fulfils the conditions."""
+    return SQL("select count(*) from opportunities where {}").format(_where(names)).as_bytes()
+
+
+ITEM = SQL(
+    "select row_to_json(item)::text as item from (select {} from opportunities where {}) as item"
+)
+ITEM_BY_ID = ITEM.format(COLUMNS, SQL("id = %s")).as_bytes()
+ITEM_BY_REMOTE_ID = ITEM.format(COLUMNS, SQL("remote_id = %s")).as_bytes()
+SNAPSHOT = b"select pg_current_snapshot()::text as snapshot"
+FIRST = (
+    SQL("select {} from opportunities where deleted_at is null order by id limit 20")
+    .format(COLUMNS)
+    .as_bytes()
+)

@@ -1,0 +1,175 @@
+"""What the endpoints of opportunities take and give."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern="^[^\x00]*$")]
+AnyOf = Annotated[list[Text], Field(max_length=50)]
+Money = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=30)]
+Utc = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
+Id = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+class SortKey(StrEnum):
+    """What a list can be sorted by: a column, or how well a row fits the search."""
+
+    RELEVANCE = "relevance"
+    ID = "id"
+    REMOTE_ID = "remote_id"
+    OPTY_NUMBER = "opty_number"
+    NAME = "name"
+    CUSTOMER = "customer"
+    PRACTICE = "practice"
+    GEO = "geo"
+    REGION = "region"
+    SECTOR = "sector"
+    DEAL_VALUE = "deal_value"
+    CURRENCY = "currency"
+    WIN_PROBABILITY = "win_probability"
+    SALES_OWNER = "sales_owner"
+    STAGE = "stage"
+    STATUS_CODE = "status_code"
+    WORKFLOW_STATUS = "workflow_status"
+    CLOSE_DATE = "close_date"
+    REMOTE_CREATED_AT = "remote_created_at"
+    REMOTE_UPDATED_AT = "remote_updated_at"
+    FIRST_SYNCED_AT = "first_synced_at"
+    LAST_SYNCED_AT = "last_synced_at"
+    DELETED_AT = "deleted_at"
+
+
+Sort = Annotated[str, Field(pattern=f"^-?({'|'.join(SortKey)})$")]
+
+
+class Filters(BaseModel):
+    """Which opportunities are meant: those that fulfil every condition given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    search: Text | None = Field(
+        None,
+        description="Words in the name or the customer; accents, case and small slips of the pen "
+        "don't matter.",
+        examples=["societe generale"],
+    )
+    stage: AnyOf = Field([], description="Any of these sales stages", examples=[["03 - Proposal"]])
+    workflow_status: AnyOf = Field([], description="Any of these", examples=[["NEW", "ASSIGNED"]])
+    sales_owner: AnyOf = Field([], description="Any of these owners")
+    practice: AnyOf = Field([], description="Any of these practices")
+    geo: AnyOf = Field([], description="Any of these")
+    region: AnyOf = Field([], description="Any of these")
+    sector: AnyOf = Field([], description="Any of these")
+    min_value: Money | None = Field(None, description="Least deal value, inclusive")
+    max_value: Money | None = Field(None, description="Greatest deal value, inclusive")
+    closing_before: date | None = Field(None, description="Last close date, inclusive")
+    closing_after: date | None = Field(None, description="First close date, inclusive")
+    updated_since: Utc | None = Field(
+        None, description="Changed in the CRM then or later; UTC where no offset is given"
+    )
+    include_deleted: bool = Field(False, description="Also those that are gone from the CRM")
+
+
+class Listing(Filters):
+    """A list: which opportunities, and in which order."""
+
+    sort: Sort | None = Field(
+        None,
+        description="A column, with `-` before it for descending; nothing counts as smallest. "
+        "By default `-relevance` for a search, else `id`, in which no sync moves a row.",
+        examples=["-deal_value"],
+    )
+
+    @model_validator(mode="after")
+    def _relevance_is_of_a_search(self) -> Self:
+        if self.sort is not None and self.key is SortKey.RELEVANCE and self.search is None:
+            raise ValueError("sort by relevance needs a search")
+        return self
+
+    @property
+    def key(self) -> SortKey:
+        """What the list is sorted by."""
+        if self.sort is None:
+            return SortKey.ID if self.search is None else SortKey.RELEVANCE
+        return SortKey(self.sort.removeprefix("-"))
+
+    @property
+    def descending(self) -> bool:
+        """Whether the greatest comes first."""
+        return self.key is SortKey.RELEVANCE if self.sort is None else self.sort.startswith("-")
+
+
+class PageRequest(Listing):
+    """A page of a list."""
+
+    limit: int = Field(50, ge=1, le=1000)
+    cursor: str | None = Field(
+        None, max_length=2000, description="`next_cursor` of the page before, with the same filters"
+    )
+
+
+class Opportunity(BaseModel):
+    """An opportunity: the CRM's fields, and the bid team's `workflow_status`."""
+
+    id: int = Field(description="Stable for ever")
+    remote_id: str = Field(description="OptyId, as text: it outgrows JavaScript's integers")
+    opty_number: str | None
+    name: str | None
+    customer: str | None
+    practice: str | None
+    geo: str | None
+    region: str | None
+    sector: str | None
+    deal_value: float | None
+    currency: str | None
+    win_probability: float | None = Field(description="Percent")
+    sales_owner: str | None
+    stage: str | None
+    status_code: str | None
+    workflow_status: str
+    close_date: date | None
+    remote_created_at: datetime | None
+    remote_updated_at: datetime | None
+    first_synced_at: datetime
+    last_synced_at: datetime
+    deleted_at: datetime | None = Field(description="Since when it is gone from the CRM")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": 42,
+                "remote_id": "300000012345678",
+                "opty_number": "CDRM_1042",
+                "name": "Data centre renewal",
+                "customer": "Example AG",
+                "practice": "Cloud",
+                "geo": "EMEA",
+                "region": "DACH",
+                "sector": "Manufacturing",
+                "deal_value": 1250000.5,
+                "currency": "EUR",
+                "win_probability": 60,
+                "sales_owner": "300000000000017",
+                "stage": "03 - Proposal",
+                "status_code": "OPEN",
+                "workflow_status": "NEW",
+                "close_date": "2026-09-30",
+                "remote_created_at": "2026-01-12T08:15:00+00:00",
+                "remote_updated_at": "2026-02-03T14:00:00+00:00",
+                "first_synced_at": "2026-02-04T00:00:03.120543+00:00",
+                "last_synced_at": "2026-02-04T00:00:03.120543+00:00",
+                "deleted_at": None,
+            }
+        }
+    )
+
+
+class Page(BaseModel):
+    """A page of a list."""
+
+    items: list[Opportunity]
+    total: int = Field(description="How many the list had when its first page was read")
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page")

@@ -1,0 +1,121 @@
+"""Errors as problem documents (RFC 9457), which say what to do and leak nothing."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from psycopg_pool import PoolTimeout
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """A problem document: `detail` says what was wrong with this request."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+
+
+class ProblemError(HTTPException):
+    """Raise it to answer with a problem document; `members` extend the document."""
+
+    def __init__(
+        self, status: int, detail: str, *, headers: dict[str, str] | None = None, **members: Any
+    ) -> None:
+        super().__init__(status, detail, headers)
+        self.members = members
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document on its way."""
+
+    media_type = "application/problem+json"
+
+
+def problem(
+    status: int, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
+) -> ProblemResponse:
+    """Return the response for a problem."""
+    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, **members)
+    return ProblemResponse(
+        document.model_dump(mode="json", exclude_none=True), status, headers=headers
+    )
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's description of the problems that an operation can answer with."""
+    return {status: {"model": Problem} for status in statuses}
+
+
+def describe(openapi: dict[str, Any]) -> dict[str, Any]:
+    """Say in an OpenAPI document that errors are problem documents, which FastAPI can't."""
+    for path in openapi["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                if status >= "400" and "application/json" in response.get("content", {}):
+                    content = response["content"].pop("application/json")
+                    response["description"] = HTTPStatus(int(status)).phrase
+                    response["content"][ProblemResponse.media_type] = content
+    return openapi
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the application a problem document."""
+    app.exception_handler(StarletteHTTPException)(_http)
+    app.exception_handler(RequestValidationError)(_validation)
+    app.exception_handler(psycopg.DataError)(_data)
+    app.exception_handler(psycopg.errors.LockNotAvailable)(_locked)
+    app.exception_handler(psycopg.errors.QueryCanceled)(_slow)
+    app.exception_handler(psycopg.OperationalError)(_unavailable)
+    app.exception_handler(PoolTimeout)(_unavailable)
+    app.exception_handler(Exception)(_unexpected)
+
+
+async def _http(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, StarletteHTTPException)  # noqa: S101 - how it is registered
+    members = error.members if isinstance(error, ProblemError) else {}
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, error.detail, headers, **members)
+
+
+async def _validation(_: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - how it is registered
+    # What was sent is left out: it may hold a secret.
+    errors = [
+        {"where": ".".join(str(part) for part in found["loc"]), "message": found["msg"]}
+        for found in error.errors()
+    ]
+    return problem(422, "; ".join(f"{e['where']}: {e['message']}" for e in errors), errors=errors)
+
+
+async def _data(_: Request, error: Exception) -> ProblemResponse:
+    return problem(422, "A value can't be stored or compared: it is out of range or has a NUL.")
+
+
+async def _locked(_: Request, error: Exception) -> ProblemResponse:
+    detail = "A sync is merging this row at the moment. Try again."
+    return problem(503, detail, {"Retry-After": "5"})
+
+
+async def _slow(_: Request, error: Exception) -> ProblemResponse:
+    return problem(503, "The database took too long. Narrow the filters, or try again.")
+
+
+async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
+    log.error("database unavailable", exc_info=error)
+    return problem(503, "The database can't be reached at the moment.", {"Retry-After": "5"})
+
+
+async def _unexpected(_: Request, error: Exception) -> ProblemResponse:
+    # The server logs the error itself, with the request's id.
+    return problem(500, "Something went wrong here. The log has it under the request's id.")

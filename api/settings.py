@@ -1,0 +1,43 @@
+"""The API's settings: the environment first, then `.env`, then files of secrets."""
+
+import os
+from typing import Annotated
+
+from pydantic import SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from orchestrate.settings import ROOT
+
+
+class Settings(BaseSettings):
+    """What can be set; each field is the environment variable of its name in capitals.
+
+    Where `SECRETS_DIR` names a folder, a file in it named after a setting holds that setting.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        secrets_dir=os.environ.get("SECRETS_DIR"),
+    )
+
+    api_host: str = "127.0.0.1"
+    api_port: int = 8000
+    api_cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()
+    """Origins whose pages may call the API, comma-separated; none by default."""
+    api_pool_size: int = 10
+    """Connections to the database that the API holds at most."""
+    api_statement_timeout: int = 30
+    """Seconds after which a query is given up."""
+    api_lock_timeout: int = 10
+    """Seconds an edit waits for a merge that holds the same row."""
+    metrics_token: SecretStr | None = None
+    """A token that reads `/metrics` and nothing else."""
+
+    @field_validator("api_cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(part.strip().rstrip("/") for part in value.split(",") if part.strip())
+        return value

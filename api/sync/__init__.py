@@ -1,0 +1,1 @@
+"""Syncs: start one, follow it, stop it, look back."""

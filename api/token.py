@@ -1,0 +1,46 @@
+"""`python -m api.token ROLE` prints a new API token, alone on a line.
+
+It belongs to the service user of that role, `service-ROLE`, which is made when needed and has
+no password.
+"""
+
+import argparse
+from datetime import timedelta
+
+import psycopg
+
+from api.auth import ISSUE, Role, new_token
+from orchestrate.migrate import migrate_if_needed
+from orchestrate.postgres import database_url
+
+SERVICE_USER = """
+insert into users (name, full_name, role)
+values ('service-' || %(role)s, 'Services that act as ' || %(role)s, %(role)s)
+on conflict (lower(name)) do update set updated_at = users.updated_at
+returning id
+"""
+
+
+def make_token(url: str, role: Role, life: timedelta) -> str:
+    """Return a new token of the role's service user."""
+    token, secret_hash = new_token()
+    with psycopg.connect(url) as connection:
+        row = connection.execute(SERVICE_USER, {"role": role}).fetchone()
+        assert row is not None  # noqa: S101 - `returning` gives one
+        connection.execute(ISSUE, [row[0], "personal", "command line", secret_hash, life])
+    return token
+
+
+def main() -> None:
+    """Read the command line, and print a token."""
+    parser = argparse.ArgumentParser(prog="python -m api.token", description=make_token.__doc__)
+    parser.add_argument("role", type=Role, choices=list(Role), metavar="|".join(Role))
+    parser.add_argument("--days", type=int, default=90, help="until it expires (default 90)")
+    arguments = parser.parse_args()
+    url = database_url()
+    migrate_if_needed(url)
+    print(make_token(url, arguments.role, timedelta(days=arguments.days)))
+
+
+if __name__ == "__main__":
+    main()

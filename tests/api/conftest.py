@@ -1,0 +1,124 @@
+"""The API under test, on a database filled with SQL; no test needs a CRM."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+from pydantic_settings import SettingsConfigDict
+
+from api.app import create_app
+from api.auth import Role
+from api.settings import Settings
+from api.token import make_token
+
+FILL = """
+insert into opportunities (
+    remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value, currency,
+    win_probability, sales_owner, stage, status_code, close_date, workflow_status,
+    remote_created_at, remote_updated_at, deleted_at
+)
+select
+    (300000000000000 + i)::text,
+    'OPTY-' || i,
+    case when i % 50 != 0 then
+        (array['Café renewal', 'Cloud migration', 'Müller expansion', 'Data platform',
+            'Zürich rollout', 'Network upgrade'])[1 + i % 6] || ' ' || i
+    end,
+    (array['Société Générale', 'Acme Corporation', 'Globex', 'Initech', 'Ørsted',
+        'Łódź Works', 'شركة المثال'])[1 + i % 7],
+    (array['Cloud', 'Data', 'Security', null])[1 + i % 4],
+    (array['EMEA', 'APAC', 'AMER'])[1 + i % 3],
+    'Region ' || i % 20,
+    'Sector ' || i % 9,
+    case when i % 17 != 0 then i % 40 * 1000.25 end,
+    'EUR',
+    i % 101,
+    'owner-' || i % 20,
+    (array['01 - Qualification', '02 - Discovery', '03 - Proposal', '04 - Negotiation'])[1 + i % 4],
+    'OPEN',
+    case when i % 13 != 0 then date '2026-01-01' + i % 365 end,
+    (array['NEW', 'ASSIGNED', 'UNDER_ASSESSMENT'])[1 + i % 3],
+    timestamptz '2025-01-01Z' + i * interval '1 hour',
+    timestamptz '2026-01-01Z' + i / 50 * interval '1 hour',
+    case when i % 100 = 99 then timestamptz '2026-03-01Z' end
+from generate_series(1, %s) as i
+""".replace(" % ", " %% ")
+
+
+def fill(url: str, count: int) -> None:
+    """Put so many opportunities in; their ids are 1, 2, ... on a fresh database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(FILL, [count])
+        connection.execute("analyze opportunities")
+
+
+@pytest.fixture(scope="session")
+def filled(postgres: str, migrated: str) -> str:
+    """The URL of a database of 1,000 opportunities, ten of them deleted; tests only read it."""
+    name = f"filled_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database {name} template {migrated}")
+    url = f"{postgres}/{name}"
+    fill(url, 1000)
+    return url
+
+
+class Caller(TestClient):
+    """A client of the API that knows a token for each role."""
+
+    database: str
+
+    def be(self, role: Role | None) -> "Caller":
+        """Call as someone of a role from now on, or as nobody."""
+        self.headers.pop("Authorization", None)
+        if role is not None:
+            token = make_token(self.database, role, timedelta(hours=1))
+            self.headers["Authorization"] = f"Bearer {token}"
+        return self
+
+
+class DefaultSettings(Settings):
+    """The settings, whatever `.env` says."""
+
+    model_config = SettingsConfigDict(env_file=None)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """The default settings."""
+    return DefaultSettings()
+
+
+MakeCaller = Callable[[str, Settings], Caller]
+
+
+@pytest.fixture(scope="session")
+def make_caller() -> Iterator[MakeCaller]:
+    """Give callers of the API on a database, which are admins until told otherwise."""
+    callers: list[Caller] = []
+
+    def make(url: str, settings: Settings) -> Caller:
+        caller = Caller(create_app(settings, url), raise_server_exceptions=False)
+        caller.database = url
+        caller.__enter__()
+        callers.append(caller)
+        return caller.be(Role.ADMIN)
+
+    yield make
+    for caller in callers:
+        caller.__exit__()
+
+
+@pytest.fixture(scope="session")
+def reader(make_caller: MakeCaller, filled: str) -> Caller:
+    """A viewer of the 1,000 opportunities."""
+    return make_caller(filled, DefaultSettings()).be(Role.VIEWER)
+
+
+@pytest.fixture
+def caller(make_caller: MakeCaller, database: str, settings: Settings) -> Caller:
+    """An admin, on an empty database of this test's own."""
+    return make_caller(database, settings)

@@ -1,0 +1,192 @@
+"""Lists and items of opportunities."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.api.conftest import Caller, fill
+
+SORTS = [
+    "id", "remote_id", "opty_number", "name", "customer", "practice", "geo", "region", "sector",
+    "deal_value", "currency", "win_probability", "sales_owner", "stage", "status_code",
+    "workflow_status", "close_date", "remote_created_at", "remote_updated_at", "first_synced_at",
+    "last_synced_at", "deleted_at",
+]  # fmt: skip
+
+
+def pages(caller: Caller, **wanted: object) -> list[dict[str, Any]]:
+    """Read a list to its end."""
+    items, cursor = [], None
+    while True:
+        page = caller.get(
+            "/api/opportunities", params=wanted | {"cursor": cursor} if cursor else wanted
+        )
+        assert page.status_code == 200, page.text
+        items += page.json()["items"]
+        cursor = page.json()["next_cursor"]
+        if cursor is None:
+            return items
+
+
+@pytest.mark.parametrize("sort", [sign + key for key in SORTS for sign in ("", "-")])
+def test_pages_of_every_sort_give_each_row_once_and_in_order(reader: Caller, sort: str) -> None:
+    items = pages(reader, sort=sort, limit=333, include_deleted=True)
+    assert sorted(item["id"] for item in items) == list(range(1, 1001))
+    key, column = sort.startswith("-"), sort.removeprefix("-")
+    values = [item[column] for item in items]
+    present = [value for value in values if value is not None]
+    nulls = [None] * (len(values) - len(present))
+    assert values == (present + nulls if key else nulls + present)
+    if column in {"id", "deal_value", "win_probability", "close_date", "remote_updated_at"}:
+        assert present == sorted(present, reverse=key)
+
+
+def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
+    page = reader.get("/api/opportunities", params={"limit": 1}).json()
+    assert page["total"] == 990
+    (item,) = page["items"]
+    assert item == {
+        "id": 1, "remote_id": "300000000000001", "opty_number": "OPTY-1",
+        "name": "Cloud migration 1", "customer": "Acme Corporation", "practice": "Data",
+        "geo": "APAC", "region": "Region 1", "sector": "Sector 1", "deal_value": 1000.25,
+        "currency": "EUR", "win_probability": 1, "sales_owner": "owner-1",
+        "stage": "02 - Discovery", "status_code": "OPEN", "workflow_status": "ASSIGNED",
+        "close_date": "2026-01-02", "remote_created_at": "2025-01-01T01:00:00+00:00",
+        "remote_updated_at": "2026-01-01T00:00:00+00:00",
+        "first_synced_at": item["first_synced_at"], "last_synced_at": item["last_synced_at"],
+        "deleted_at": None,
+    }  # fmt: skip
+    for path in ("/api/oracle-opportunity/300000000000001", "/api/opportunities/1"):
+        assert reader.get(path).json() == item
+
+
+def test_numbers_are_exact(caller: Caller) -> None:
+    fill(caller.database, 1)
+    with psycopg.connect(caller.database) as connection:
+        connection.execute("update opportunities set deal_value = 12345678901234567890.123456789")
+    assert '"deal_value":12345678901234567890.123456789,' in caller.get("/api/opportunities").text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "condition"),
+    [
+        ({}, "true"),
+        ({"stage": "03 - Proposal"}, "stage = '03 - Proposal'"),
+        ({"stage": ["01 - Qualification", "02 - Discovery"]}, "stage < '03'"),
+        ({"workflow_status": "NEW"}, "workflow_status = 'NEW'"),
+        ({"sales_owner": "owner-3"}, "sales_owner = 'owner-3'"),
+        ({"practice": "Cloud"}, "practice = 'Cloud'"),
+        ({"geo": "EMEA", "region": "Region 3"}, "geo = 'EMEA' and region = 'Region 3'"),
+        ({"sector": "Sector 8"}, "sector = 'Sector 8'"),
+        ({"min_value": "5001.25", "max_value": 9002.25}, "deal_value between 5001.25 and 9002.25"),
+        ({"max_value": 1000.25}, "deal_value <= 1000.25"),
+        ({"closing_after": "2026-02-01"}, "close_date >= '2026-02-01'"),
+        ({"closing_before": "2026-02-01"}, "close_date <= '2026-02-01'"),
+        ({"updated_since": "2026-01-01T08:00:00Z"}, "remote_updated_at >= '2026-01-01 08:00Z'"),
+        ({"updated_since": "2026-01-01T08:00:00"}, "remote_updated_at >= '2026-01-01 08:00Z'"),
+        (
+            {"updated_since": "2026-01-01T09:00:00+01:00"},
+            "remote_updated_at >= '2026-01-01 08:00Z'",
+        ),
+        ({"search": "societe generale"}, "customer = 'Société Générale'"),
+        ({"search": "GÉNÉRALE cafe"}, "customer ~ 'Générale' and name ~ 'Café'"),
+        ({"search": "orsted"}, "customer = 'Ørsted'"),
+        ({"search": "lodz"}, "customer = 'Łódź Works'"),
+        ({"search": "globx"}, "customer = 'Globex'"),
+        ({"search": "Corproation"}, "customer = 'Acme Corporation'"),
+        ({"search": "شركة"}, "customer = 'شركة المثال'"),
+        ({"search": "xpans"}, "name ~ 'xpans'"),
+        ({"search": "%"}, "false"),
+        ({"search": "_"}, "false"),
+    ],
+)
+def test_filters(reader: Caller, wanted: dict[str, Any], condition: str) -> None:
+    with psycopg.connect(reader.database) as connection:
+        query = f"select id from opportunities where deleted_at is null and {condition} order by id"  # noqa: S608
+        rows = connection.execute(query).fetchall()
+    page = reader.get("/api/opportunities", params=wanted | {"limit": 1000}).json()
+    assert sorted(item["id"] for item in page["items"]) == [row[0] for row in rows]
+    assert page["total"] == len(rows)
+
+
+def test_deleted_ones_are_left_out_unless_asked_for(reader: Caller) -> None:
+    assert 99 not in {item["id"] for item in pages(reader, limit=1000)}
+    everything = pages(reader, limit=1000, include_deleted=True)
+    assert {item["id"] for item in everything if item["deleted_at"]} == set(range(99, 1000, 100))
+    assert reader.get("/api/opportunities/99").json()["deleted_at"] is not None
+
+
+def test_a_search_gives_the_best_first(reader: Caller) -> None:
+    items = reader.get("/api/opportunities", params={"search": "muller expansion 8"}).json()[
+        "items"
+    ]
+    assert items[0]["id"] == 8
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"sort": "shoe_size"}, {"sort": "--id"},
+        {"sort": "relevance"}, {"min_value": "NaN"}, {"closing_before": "yesterday"},
+        {"updated_since": "x"}, {"search": "a\0b"}, {"stage": "\0"}, {"cursor": "x"},
+        {"cursor": "W10"}, {"cursor": "\u00e9"}, {"unknown": "x"}, {"search": ""},
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(reader: Caller, wanted: dict[str, Any]) -> None:
+    answer = reader.get("/api/opportunities", params=wanted)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["title"].startswith("Unprocessable")
+    assert next(iter(wanted)) in answer.json()["detail"]
+
+
+def test_a_cursor_is_good_for_its_own_list_only(reader: Caller) -> None:
+    cursor = reader.get("/api/opportunities", params={"limit": 5}).json()["next_cursor"]
+    other = reader.get("/api/opportunities", params={"cursor": cursor, "geo": "EMEA"})
+    assert other.status_code == 422
+    assert "other filters" in other.json()["detail"]
+
+
+def test_an_unknown_one_is_not_found(reader: Caller) -> None:
+    for path in ("/api/oracle-opportunity/1", "/api/opportunities/123456", "/api/nothing"):
+        answer = reader.get(path)
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert reader.get("/api/oracle-opportunity/a%00b").status_code == 422
+    assert reader.get(f"/api/opportunities/{10**30}").status_code == 422
+
+
+def test_an_unchanged_list_is_not_sent_again(caller: Caller) -> None:
+    fill(caller.database, 3)
+    first = caller.get("/api/opportunities")
+    again = caller.get("/api/opportunities", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    fill(caller.database, 0)
+    with psycopg.connect(caller.database) as connection:
+        connection.execute("update opportunities set name = 'Other' where id = 1")
+    changed = caller.get("/api/opportunities", headers={"If-None-Match": first.headers["etag"]})
+    assert changed.status_code == 200
+    assert changed.json()["items"][0]["name"] == "Other"
+
+
+def test_totals_follow_the_table(caller: Caller) -> None:
+    for total in (0, 3, 6):
+        assert caller.get("/api/opportunities").json()["total"] == total
+        with psycopg.connect(caller.database) as connection:
+            connection.execute(
+                "insert into opportunities (remote_id)"
+                " select 'r' || i from generate_series(%s::int, %s) as i",
+                [total + 1, total + 3],
+            )
+
+
+def test_names_may_be_very_long(caller: Caller) -> None:
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into opportunities (remote_id, name, customer, stage, sales_owner, practice)"
+            " select i, long, long, long, long, long from generate_series(1, 3) as i, (select"
+            " string_agg(md5(j::text), ' ') from generate_series(1, 10000) as j) as l (long)"
+        )
+    items = pages(caller, limit=1, sort="-name")
+    assert [item["remote_id"] for item in items] == ["3", "2", "1"]
