@@ -714,6 +714,8 @@ def test_hooks_change_the_crm_in_mid_read(crm: Sandbox, http: httpx.Client) -> N
     crm.after_request(2, "mutate", {"delete": 50})
     totals = [_get(http, totalResults="true").json()["totalResults"] for _ in range(4)]
     assert totals == [RECORDS, RECORDS, RECORDS - 50, RECORDS - 50]
+    crm.after_request(1, "opportunities/1/close", {"status": "WON"})
+    assert "hook failed" in _get(http).text
 
 
 def test_a_journal_brings_the_same_crm_back(tmp_path: Path) -> None:
@@ -906,6 +908,22 @@ def test_pages_that_lie(crm: Sandbox, http: httpx.Client) -> None:
     assert page("has_more", value=True)[0] == keys[100:150]
     crm.settings(omit_empty_items=True)
     assert "items" not in _get(http, offset=RECORDS).json()
+
+
+def test_a_request_that_hangs_does_not_keep_the_server() -> None:
+    with Sandbox(records=10) as crm, _client(crm) as http:
+        crm.fault("stall")
+        with pytest.raises(httpx.ReadTimeout):
+            http.get(f"{API}/opportunities", timeout=0.2)
+    assert not _answers(crm.url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        httpx.get(url, trust_env=False)
+    except httpx.ConnectError:
+        return False
+    return True
 
 
 def test_latency_grows_with_offset(crm: Sandbox, http: httpx.Client) -> None:

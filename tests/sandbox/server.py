@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from email.utils import format_datetime
 from typing import Any, cast
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -96,7 +97,7 @@ class Sandbox:
             return
 
         answer = faults.answer_instead(rules, self.crm.now()) or self._answer(request, rules)
-        self._run_hooks(request)
+        answer = self._run_hooks(request) or answer
         for rule in rules:
             if isinstance(rule, faults.InvalidJson):
                 answer.body = answer.body[: int(len(answer.body) * rule.share)]
@@ -116,10 +117,15 @@ class Sandbox:
             return Answer(200, faults.LOGIN_PAGE, "text/html")
         return self.rest.answer(request, faults.shape_of(rules))
 
-    def _run_hooks(self, request: Request) -> None:
+    def _run_hooks(self, request: Request) -> Answer | None:
+        """Give the commands that wait for this request; one that fails shows as the answer."""
         for hook in self.control.hooks.fire(request):
             for command in hook.commands:
-                self.control.command(command.method, command.path, "", dict(command.body))
+                body = msgspec.json.encode(command.body)
+                status, said = self.control.handle(command.method, command.path, "", body)
+                if status != 200:
+                    return Answer(500, b"hook failed: " + said, "text/plain")
+        return None
 
     async def _send(
         self, send: Any, answer: Answer, share: float = 1.0, *, chunked: bool = False
@@ -240,5 +246,6 @@ def make_server(
         date_header=False,
         server_header=False,
         timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
     )
     return _Server(config, credentials)
