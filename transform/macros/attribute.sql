@@ -8,6 +8,10 @@
 {% macro attribute(relation, name, type) -%}
     {%- set found = namespace(column=none) -%}
     {%- if execute -%}
+        {%- if relation.is_cte -%}
+            {#- A unit test's stand-in, which has the columns of the raw table itself. -#}
+            {%- set relation = api.Relation.create(schema='raw', identifier=relation.identifier.split('__') | last) -%}
+        {%- endif -%}
         {%- for column in adapter.get_columns_in_relation(relation) -%}
             {%- if column.name | lower == name | lower and found.column != name -%}
                 {%- set found.column = column.name -%}

@@ -1,0 +1,38 @@
+{#-
+    Materialization `view`, in place of dbt's: a view that has not changed is left alone.
+
+    dbt's own renames, recreates and drops every view at every run. That needs each view for
+    itself, so a sync would wait for whoever reads one (a long report, a backup) and all other
+    readers behind it, and it drops what people have built on top of ours.
+-#}
+{% materialization view, adapter='postgres' -%}
+    {%- set target_relation = this.incorporate(type='view') -%}
+    {%- set candidate = make_intermediate_relation(target_relation) -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {% call statement('main') -%}
+        {{ get_create_view_as_sql(candidate, sql) }}
+    {%- endcall %}
+
+    {%- set unchanged = run_query(
+        "select pg_get_viewdef('" ~ candidate ~ "'::regclass)
+            is not distinct from pg_get_viewdef(to_regclass('" ~ target_relation ~ "'))"
+    ).columns[0].values()[0] -%}
+
+    {% call statement('replace') -%}
+        {%- if unchanged %}
+        drop view {{ candidate }};
+        {%- else %}
+        drop view if exists {{ target_relation }} cascade;
+        alter view {{ candidate }} rename to {{ adapter.quote(target_relation.identifier) }};
+        {%- endif %}
+    {%- endcall %}
+
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{%- endmaterialization %}

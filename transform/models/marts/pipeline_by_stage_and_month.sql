@@ -1,0 +1,17 @@
+-- A deal is open while no status of the bid team's waits for it to be reopened.
+with open_deals as (
+
+    select * from {{ ref('opportunities') }}
+    where deleted_at is null and workflow_status_before_close is null
+
+)
+
+select
+    stage,
+    currency,
+    date_trunc('month', close_date::timestamp)::date as close_month,
+    count(*) as deals,
+    coalesce(sum(deal_value), 0) as deal_value,
+    round(coalesce(sum(deal_value * win_probability / 100), 0), 2) as weighted_value
+from open_deals
+group by stage, currency, close_month

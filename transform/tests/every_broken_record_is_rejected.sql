@@ -1,0 +1,20 @@
+-- A raw record that breaks a rule is among the rejects, unresolved.
+with merged_until as (
+
+    select max(loaded_until) as loaded_at
+    from {{ source('application', 'sync_runs') }}
+    where transform_succeeded
+
+)
+
+select
+    broken.remote_id,
+    broken.reject_reason
+from {{ ref('stg_opportunities') }} as broken
+cross join merged_until
+left join {{ ref('rejected_records') }} as known
+    on known.record_key = 'opportunities:' || broken.remote_id and known.resolved_at is null
+where
+    broken.reject_reason is not null
+    and broken.loaded_at <= merged_until.loaded_at
+    and known.record_key is null

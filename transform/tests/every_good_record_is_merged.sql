@@ -1,0 +1,25 @@
+-- No raw record is missing from the opportunities, or newer than what they show, but for the
+-- rejects. What was loaded since the last merge is left to the next one.
+with merged_until as (
+
+    select max(loaded_until) as loaded_at
+    from {{ source('application', 'sync_runs') }}
+    where transform_succeeded
+
+)
+
+select
+    loaded.remote_id,
+    loaded.remote_updated_at,
+    opportunities.remote_updated_at as merged_remote_updated_at
+from {{ ref('stg_opportunities') }} as loaded
+cross join merged_until
+left join {{ ref('opportunities') }} as opportunities
+    on loaded.remote_id = opportunities.remote_id
+where
+    loaded.reject_reason is null
+    and loaded.loaded_at <= merged_until.loaded_at
+    and (
+        opportunities.remote_id is null
+        or loaded.remote_updated_at is distinct from opportunities.remote_updated_at
+    )

@@ -1,0 +1,6 @@
+-- No run of the log claims more new deals than there are.
+select
+    sum(sync_logs.new_records) as new_records,
+    (select count(*) from {{ ref('opportunities') }}) as opportunities
+from {{ source('application', 'sync_logs') }} as sync_logs
+having sum(sync_logs.new_records) > (select count(*) from {{ ref('opportunities') }})

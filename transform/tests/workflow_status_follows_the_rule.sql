@@ -1,0 +1,14 @@
+-- The rule, applied once more, changes nothing: a deal that the CRM closed has the CRM's
+-- outcome and remembers what the bid team had; an open one has nothing waiting.
+select
+    workflow_rule.remote_id,
+    workflow_rule.outcome,
+    workflow_rule.workflow_status,
+    workflow_rule.next_workflow_status
+from {{ ref('workflow_rule') }} as workflow_rule
+inner join {{ ref('opportunities') }} as opportunities
+    on workflow_rule.remote_id = opportunities.remote_id
+where
+    workflow_rule.next_workflow_status is distinct from opportunities.workflow_status
+    or workflow_rule.next_workflow_status_before_close
+    is distinct from opportunities.workflow_status_before_close
