@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from importlib.metadata import version
 
@@ -14,7 +13,7 @@ def main() -> None:
     """Run the tap; exit code 1 on failure."""
     if sys.argv[1:] == ["--version"]:
         # Meltano asks often; the SDK takes a quarter of a second to import.
-        print(f"{NAME} v{version(NAME)}, Meltano SDK v{version('singer-sdk')}")  # noqa: T201
+        print(f"{NAME} v{version(NAME)}, Meltano SDK v{version('singer-sdk')}")
         return
     from tap_oracle_crm.errors import OracleCrmError
     from tap_oracle_crm.tap import TapOracleCRM
@@ -23,11 +22,6 @@ def main() -> None:
         TapOracleCRM.cli()
     except OracleCrmError as error:
         logging.getLogger(NAME).critical("%s", error)
-        sys.exit(1)
-    except BrokenPipeError:
-        # Nobody reads any longer; without this Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        logging.getLogger(NAME).critical("The target stopped reading: see its own messages.")
         sys.exit(1)
 
 

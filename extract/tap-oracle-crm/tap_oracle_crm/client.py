@@ -6,26 +6,23 @@ token, one idea of how much the server bears.
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import random
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import Decimal
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import msgspec
 import requests
 from requests.adapters import HTTPAdapter
 
+from tap_oracle_crm.answers import Page, RetryError, detail_of, json_of, page_of, retry_after
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.gate import Gate
+from tap_oracle_crm.settings import LOOPBACK
 
 log = logging.getLogger("tap-oracle-crm")
 
@@ -42,108 +39,6 @@ LONGEST_FIELDS = 6_000
 """Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
 
 _T = TypeVar("_T")
-
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode
-
-
-class RetryError(Exception):
-    """This attempt failed in a way that another one may not.
-
-    Attributes:
-        after: seconds that the server asked to wait, or None.
-        throttled: the server says that it has too much to do.
-        slow: the answer took too long, so a smaller page may help.
-        unreachable: no connection came about.
-        limit: how many attempts are made at most, where fewer than usual.
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        after: float | None = None,
-        throttled: bool = False,
-        slow: bool = False,
-        unreachable: bool = False,
-        limit: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.after = after
-        self.throttled = throttled
-        self.slow = slow
-        self.unreachable = unreachable
-        self.limit = limit
-
-
-@dataclass(frozen=True)
-class Page:
-    """One page of a collection.
-
-    Attributes:
-        items: the rows as received.
-        complete: nothing follows: it is empty, or shorter than the limit in force and the
-            server does not claim that there is more.
-        limit: the limit in force, where the server says so.
-        total: how many rows the server claims, where asked and told.
-        server_time: the server's clock when it answered.
-    """
-
-    items: list[Any]
-    complete: bool
-    limit: int | None
-    total: int | None
-    server_time: datetime
-
-
-class Gate:
-    """Lets so many requests through at once as the server bears.
-
-    Halves on throttling, grows by one request for each round of answers, pauses all while the
-    server asks for that.
-    """
-
-    def __init__(self, most: int, stopping: threading.Event) -> None:
-        self.most = most
-        self.allowed = float(most)
-        self._stopping = stopping
-        self._busy = 0
-        self._not_before = 0.0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Wait for a turn.
-
-        Raises:
-            StoppedError: reading was told to stop meanwhile.
-        """
-        with self._changed:
-            while True:
-                if self._stopping.is_set():
-                    raise StoppedError
-                pause = self._not_before - time.monotonic()
-                if pause <= 0 and self._busy < int(self.allowed):
-                    break
-                self._changed.wait(min(0.2, pause) if pause > 0 else 0.2)
-            self._busy += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._busy -= 1
-                self._changed.notify()
-
-    def answered(self) -> None:
-        """Note a good answer."""
-        with self._changed:
-            self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
-            self._changed.notify()
-
-    def throttled(self, pause: float) -> None:
-        """Note that the server has too much to do, for `pause` seconds."""
-        with self._changed:
-            self.allowed = max(1.0, self.allowed / 2)
-            self._not_before = max(self._not_before, time.monotonic() + pause)
 
 
 class _BasicOrBearer(requests.auth.AuthBase):
@@ -175,7 +70,7 @@ class CrmClient:
         self._version_checked = False
         self._lock = threading.Lock()
         self._token_lock = threading.Lock()
-        self._token: tuple[str, float] | None = None
+        self._token: tuple[_BasicOrBearer, float] | None = None
         parts = urlsplit(settings["base_url"])
         self.host = parts.netloc
         self._root = f"{settings['base_url']}/crmRestApi/resources/{settings['api_version']}"
@@ -188,8 +83,13 @@ class CrmClient:
             }
         )
         self._version_header = {"REST-Framework-Version": str(settings["framework_version"])}
-        if settings.get("ca_bundle"):
-            self._session.verify = settings["ca_bundle"]
+        no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        self._network: dict[str, Any] = {
+            # Given with each request: REQUESTS_CA_BUNDLE would outdo the session's own.
+            "verify": settings.get("ca_bundle"),
+            # This machine is reached without a proxy, whatever else needs one.
+            "proxies": {"no_proxy": ",".join([*no_proxy.split(","), *LOOPBACK])},
+        }
         adapter = HTTPAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -233,7 +133,7 @@ class CrmClient:
             asked = min(limit or self.page_size, self.page_size)
             try:
                 response, body = self._get(resource, {**params, "limit": str(asked)})
-                page = _page(body, response)
+                page = page_of(body, response)
             except RetryError as error:
                 if error.slow:
                     self._shrink_pages(asked)
@@ -254,7 +154,7 @@ class CrmClient:
 
         def attempt() -> Any:
             response, body = self._get(f"{resource}/describe", {"metadataMode": "minimal"})
-            return _json(body, response)
+            return json_of(body, response)
 
         return self._persist(attempt, f"{resource}/describe")
 
@@ -275,7 +175,7 @@ class CrmClient:
                 return result
             except RefusedError as error:
                 # An access token may end early; a 400 without a word may be a hiccup.
-                renewed = error.status == 401 and self._forget_token()
+                renewed = error.status == 401 and "token_url" in self._settings
                 wordless = error.status == 400 and not error.detail
                 refusals += 1
                 if refusals > 1 or not (renewed or wordless):
@@ -303,7 +203,7 @@ class CrmClient:
         # Full jitter: workers that failed together do not come back together.
         pause = random.uniform(0.1, 1) * min(longest, 0.5 * 2 ** min(failures, 20))  # noqa: S311
         if error.after is not None:
-            pause = max(pause if error.after == 0 else 0, min(error.after, LONGEST_RETRY_AFTER))
+            pause = min(error.after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
         if error.throttled:
             self.gate.throttled(pause)
         log.warning(
@@ -326,9 +226,12 @@ class CrmClient:
     ) -> tuple[requests.Response, bytes | bytearray]:
         query = urlencode(params, quote_via=quote, safe="")
         url = f"{self._root}/{path}?{query}"
+        credentials = self._authorization()
         response, body = self._send(
-            "GET", url, self.host, auth=self._authorization(), headers=self._version_header
+            "GET", url, self.host, auth=credentials, headers=self._version_header
         )
+        if response.status_code == 401:
+            self._forget_token(credentials)
         if response.status_code != 200:
             self._refuse(response, body, path)
         self._check_version(response)
@@ -349,6 +252,7 @@ class CrmClient:
                 allow_redirects=False,
                 stream=True,
                 timeout=(min(CONNECT_TIMEOUT, patience), patience),
+                **self._network,
                 **options,
             ) as response:
                 for chunk in response.iter_content(1 << 18):
@@ -371,7 +275,9 @@ class CrmClient:
             cause = _cause(error)
             unreachable = "refused" in cause or "resolve" in cause or "unreachable" in cause
             raise RetryError(
-                f"{host} cannot be reached ({cause})" if unreachable else f"connection lost ({cause})",
+                f"{host} cannot be reached ({cause})"
+                if unreachable
+                else f"connection lost ({cause})",
                 unreachable=unreachable,
             ) from None
         except requests.exceptions.ChunkedEncodingError:
@@ -395,12 +301,12 @@ class CrmClient:
 
     def _refuse(self, response: requests.Response, body: bytearray, path: str) -> NoReturn:
         status = response.status_code
-        detail = _detail(response, body)
+        detail = detail_of(response, body)
         said = f": {detail}" if detail else ""
         if status in {408, 425, 429} or status >= 500:
             raise RetryError(
                 f"HTTP {status}{said}",
-                after=_retry_after(response),
+                after=retry_after(response),
                 throttled=status in {429, 503},
                 slow=status in {408, 502, 504},
             )
@@ -448,15 +354,15 @@ class CrmClient:
         with self._token_lock:
             if self._token is None or time.monotonic() > self._token[1]:
                 self._token = self._new_token()
-            return _BasicOrBearer(f"Bearer {self._token[0]}")
+            return self._token[0]
 
-    def _forget_token(self) -> bool:
-        """Drop the access token; tell whether there was one to drop."""
+    def _forget_token(self, refused: _BasicOrBearer) -> None:
+        """Drop the access token unless another worker has already got a new one."""
         with self._token_lock:
-            had_one, self._token = self._token is not None, None
-            return had_one
+            if self._token and self._token[0] is refused:
+                self._token = None
 
-    def _new_token(self) -> tuple[str, float]:
+    def _new_token(self) -> tuple[_BasicOrBearer, float]:
         url: str = self._settings["token_url"]
         host = urlsplit(url).netloc
         form = {"grant_type": "client_credentials"}
@@ -467,7 +373,7 @@ class CrmClient:
         status = response.status_code
         if status == 429 or status >= 500:
             raise RetryError(
-                f"the token endpoint {host} answered HTTP {status}", after=_retry_after(response)
+                f"the token endpoint {host} answered HTTP {status}", after=retry_after(response)
             )
         if status != 200:
             msg = (
@@ -475,7 +381,7 @@ class CrmClient:
                 "ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and ORACLE_SCOPE."
             )
             raise OracleCrmError(msg)
-        answer = _json(body, response)
+        answer = json_of(body, response)
         token = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(token, str) or not token:
             msg = f"The token endpoint {host} gave no access token. Check ORACLE_TOKEN_URL."
@@ -484,7 +390,9 @@ class CrmClient:
             lifetime = float(answer.get("expires_in", 3_600))
         except (TypeError, ValueError):
             lifetime = 3_600.0
-        return token, time.monotonic() + max(lifetime / 2, lifetime - TOKEN_MARGIN)
+        return _BasicOrBearer(f"Bearer {token}"), time.monotonic() + max(
+            lifetime / 2, lifetime - TOKEN_MARGIN
+        )
 
 
 def _basic(user: str, password: str) -> str:
@@ -503,123 +411,3 @@ def _cause(error: BaseException) -> str:
     text = str(error.args[-1] if error.args else error) or type(error).__name__
     text = text.split("(Caused by")[0].split("url:")[0]
     return " ".join(text.split(": ")[-1].split())[:160] or type(error).__name__
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    value = response.headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    return max(0.0, (moment - _server_time(response)).total_seconds())
-
-
-def _server_time(response: requests.Response) -> datetime:
-    try:
-        moment = parsedate_to_datetime(response.headers["Date"])
-    except (KeyError, ValueError):
-        return datetime.now(UTC)
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-
-
-def _detail(response: requests.Response, body: bytearray) -> str:
-    """Return the server's own words on an error, one line."""
-    if _is_html(response, body):
-        return "an HTML page"
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        text = body.decode(errors="replace")
-    else:
-        if isinstance(answer, dict):
-            details = answer.get("o:errorDetails")
-            texts = [
-                str(item["detail"])
-                for item in (details if isinstance(details, list) else [])
-                if isinstance(item, dict) and item.get("detail")
-            ]
-            text = "; ".join(texts) or str(answer.get("detail") or answer.get("title") or "")
-        else:
-            text = str(answer or "")
-    text = " ".join(text.split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-def _is_html(response: requests.Response, body: bytearray) -> bool:
-    return "html" in response.headers.get("Content-Type", "") or body.lstrip()[:1] == b"<"
-
-
-def _json(body: bytes | bytearray, response: requests.Response) -> Any:
-    """Decode a body; integers and decimals stay exact.
-
-    Raises:
-        RetryError: it is empty, cut off, HTML or anything else but JSON.
-    """
-    try:
-        return _decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        pass  # The standard library takes more: lone surrogates, NaN, raw control characters.
-    try:
-        return json.loads(
-            body.decode("utf-8", errors="replace"),
-            parse_float=Decimal,
-            parse_int=lambda text: int(text) if len(text) < 4_000 else Decimal(text),
-            parse_constant=Decimal,
-            strict=False,
-        )
-    except (ValueError, RecursionError):
-        pass
-    if not body:
-        raise RetryError("an empty answer instead of JSON")
-    if _is_html(response, bytearray(body)):
-        raise RetryError("an HTML page instead of JSON, as a login page or a proxy sends it")
-    raise RetryError("an answer that is cut off or no JSON")
-
-
-def _page(body: bytes | bytearray, response: requests.Response) -> Page:
-    """Read the envelope of a collection.
-
-    Raises:
-        RetryError: it is none; what is broken must never pass for an empty page.
-    """
-    answer = _json(body, response)
-    if not isinstance(answer, dict):
-        raise RetryError("JSON that is no collection")
-    items = answer.get("items")
-    count = _whole(answer.get("count"))
-    if items is None and count == 0:
-        items = []
-    if not isinstance(items, list) or (not items and count):
-        raise RetryError("a collection without its items")
-    limit = _whole(answer.get("limit"))
-    more = answer.get("hasMore")
-    if isinstance(more, str):
-        more = {"true": True, "false": False}.get(more.lower())
-    if limit:
-        short = len(items) < limit
-    else:
-        short = more is False  # without a limit in force only the server can tell
-    return Page(
-        items=items,
-        complete=not items or (short and more is not True),
-        limit=limit,
-        total=_whole(answer.get("totalResults")),
-        server_time=_server_time(response),
-    )
-
-
-def _whole(value: object) -> int | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if number >= 0 else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WORTH_SPLITTING = 4
@@ -53,7 +53,7 @@ class RangePlan:
         page_size: rows that a page is expected to hold.
     """
 
-    bounds: Iterable[Bounds]
+    bounds: Sequence[Bounds]
     sample: Sequence[int] = ()
     page_size: int = 499
     _ranges: list[KeyRange] = field(default_factory=list)
@@ -84,10 +84,10 @@ class RangePlan:
 
     # Workers
 
-    def take(self) -> KeyRange | None:
+    def take(self, *, wait: bool = True) -> KeyRange | None:
         """Return a range to read, or None when nothing is left to begin with.
 
-        Waits while all ranges are being read and none is worth splitting yet.
+        Waits, unless told not to, while all are being read and none is worth splitting yet.
         """
         with self._changed:
             while not self._stopped:
@@ -98,6 +98,8 @@ class RangePlan:
                 if free:
                     free.taken = True
                     return free
+                if not wait:
+                    return None
                 self._changed.wait()
             return None
 

@@ -9,18 +9,23 @@ stamped later and is read again), and the table is scanned in ranges of keys, se
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tap_oracle_crm.client import CrmClient, Page, RetryError
-from tap_oracle_crm.errors import OracleCrmError, StoppedError
+from tap_oracle_crm.answers import Page, RetryError
+from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import KeyRange, RangePlan
 from tap_oracle_crm.records import RejectedError, clean_datetime, key_of
+
+log = logging.getLogger("tap-oracle-crm")
 
 READ_AHEAD = 4
 """Pages that wait at most to be written; memory stays flat whatever the target's pace."""
@@ -150,7 +155,7 @@ class Reader:
 
     def scan(
         self, plan: RangePlan, since: datetime | None, *, large: bool
-    ) -> Iterator[Batch | None]:
+    ) -> Generator[Batch | None]:
         """Fetch all that a plan still holds; None comes about once a second without a batch.
 
         Args:
@@ -185,7 +190,7 @@ class Reader:
                 put(None)
             except StoppedError:
                 plan.stop()
-            except BaseException as error:  # noqa: BLE001  raised again by the thread that emits
+            except BaseException as error:
                 plan.stop()
                 with contextlib.suppress(StoppedError):
                     put(error)
@@ -255,7 +260,7 @@ class Reader:
             RetryError: the server ignored `orderBy` or `q`.
         """
         keys = [key for row in page.items if (key := key_of(row, self.key)) is not None]
-        if any(one > two for one, two in zip(keys, keys[1:], strict=False)):
+        if any(one > two for one, two in itertools.pairwise(keys)):
             msg = f"rows that are not in the order of {self.key} that was asked for"
             raise RetryError(msg, limit=ORDER_RETRIES)
         if keys and low is not None and keys[-1] <= low:
@@ -266,12 +271,16 @@ class Reader:
         """Fetch rows whose key is null, which no range of keys finds."""
         if self.collection.query.framework_version == 1:
             return None
-        page = self.client.page(
-            self.collection.resource,
-            fields=self.collection.fields,
-            q=self.collection.query.null(self.key, since=since),
-            finder=self.collection.finder,
-        )
+        try:
+            page = self.client.page(
+                self.collection.resource,
+                fields=self.collection.fields,
+                q=self.collection.query.null(self.key, since=since),
+                finder=self.collection.finder,
+            )
+        except RefusedError as error:
+            log.warning("Cannot look for records without %s: %s", self.key, error)
+            return None
         rows = [row for row in page.items if key_of(row, self.key) is None]
         return Batch(None, rows, None, last=False) if rows else None
 

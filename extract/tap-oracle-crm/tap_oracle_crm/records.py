@@ -52,7 +52,8 @@ Clean = Callable[[Any], Any]
 
 def _shown(value: object) -> str:
     text = str(value)
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    return repr(text) if isinstance(value, str) else text
 
 
 def clean_text(value: Any) -> str | None:
@@ -64,7 +65,7 @@ def clean_text(value: Any) -> str | None:
     elif type(value) in {int, Decimal}:
         text = str(value)
     else:
-        msg = f"a {_kind(value)} where text belongs"
+        msg = f"{_kind(value)} where text belongs"
         raise RejectedError(msg)
     if "\x00" in text:
         text = text.replace("\x00", "")
@@ -87,7 +88,7 @@ def clean_number(value: Any) -> int | Decimal | None:
     elif kind is int:
         value = Decimal(value)
     elif kind is not Decimal:
-        raise RejectedError(f"{_shown(value)} ({_kind(value)}) is not a number")
+        raise RejectedError(f"{_kind(value)} where a number belongs")
     if not value.is_finite() or (value and not -300 <= value.adjusted() <= 307):
         raise RejectedError(f"{_shown(value)} is not a finite number")
     return value  # type: ignore[no-any-return]
@@ -151,8 +152,8 @@ def _is_no_date(value: object) -> bool:
 
 
 def _kind(value: object) -> str:
-    names: dict[type, str] = {dict: "object", list: "list", bool: "boolean", str: "text"}
-    return names.get(type(value), "number")
+    names: dict[type, str] = {dict: "an object", list: "a list", bool: "a boolean", str: "text"}
+    return names.get(type(value), "a number")
 
 
 def _cleaner(schema: Mapping[str, Any]) -> Clean:
@@ -206,7 +207,7 @@ class RecordCleaner:
         except AttributeError:
             if isinstance(row, dict):
                 raise
-            raise RejectedError(f"a {_kind(row)} where a record belongs") from None
+            raise RejectedError(f"{_kind(row)} where a record belongs") from None
         if record[self.key] is None:
             raise RejectedError(f"{self.key}: missing, and without it the record has no identity")
         return record
@@ -222,10 +223,10 @@ def key_of(row: Any, key: str) -> int | None:
 
 
 def reject(stream: str, row: Any, key: str, reason: str) -> dict[str, Any]:
-    """Return the record of stream `rejected_records` that tells of a rejected row.
+    r"""Return the record of stream `rejected_records` that tells of a rejected row.
 
     `id` is the same each time the same remote record is rejected. `payload` is JSON text of the
-    row as received, except that what `jsonb` refuses is written out (NUL as `\\u0000`).
+    row as received, except that what `jsonb` refuses is written out (NUL as `\u0000`).
     """
     value = row.get(key) if isinstance(row, dict) else None
     remote_id = None if value is None or isinstance(value, (dict, list)) else clean_text(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,6 +68,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         except ValueError:
             msg = "start_date is not a date or time such as 2026-01-31T00:00:00Z."
             raise ConfigError(msg) from None
+    if "ca_bundle" in settings and not Path(settings["ca_bundle"]).exists():
+        raise ConfigError(f"ca_bundle: there is no file {settings['ca_bundle']}.")
     settings["base_url"] = _base_url(settings)
     _check_credentials(settings)
     return settings

@@ -39,7 +39,7 @@ LARGE_PAGES = 8
 """Pages from which on it is worth a request to learn the largest key."""
 
 
-class ReadMetric(str, enum.Enum):
+class ReadMetric(enum.StrEnum):
     """A metric beside those of the SDK: rows that the server claims at the start of a read."""
 
     RECORDS_CLAIMED = "records_claimed"
@@ -142,7 +142,8 @@ class CrmStream(Stream):
 
     def _write(self, records: list[dict[str, Any]]) -> None:
         maps = self.stream_maps
-        if len(maps) == 1 and type(maps[0]) is SameRecordTransform and not maps[0].flattening_enabled:
+        same = len(maps) == 1 and type(maps[0]) is SameRecordTransform
+        if same and not maps[0].flattening_enabled:
             self.tap.writer.write_records(maps[0].stream_alias, records, self._stream_version)
         else:
             for record in records:
@@ -208,6 +209,7 @@ class CollectionStream(CrmStream):
         super().__init__(tap, schema)
         if self.tracks_changes:
             self.replication_key = "LastUpdateDate"
+        self.emitted = 0
         self._last_state = time.monotonic()
         self._rows_since_state = 0
 
@@ -284,10 +286,11 @@ class CollectionStream(CrmStream):
         since = self._since(bookmark)
         reader = self._reader()
         start = reader.start(since)
-        self._claim(start.page.total, bookmark is None, since and since.isoformat())
+        self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
         if start.page.complete:
             self._emit_batch(start.page.items, counter)
             self._advance(start.mark)
+            self.log("read %d rows", len(start.page.items))
             if not start.page.items and bookmark is None:
                 self._warn_of_nothing()
             return
@@ -349,6 +352,7 @@ class CollectionStream(CrmStream):
             child.emit_of(records)
         if self.selected:
             counter.increment(len(records))
+        self.emitted += len(records)
 
     @property
     def children(self) -> list[ChildStream]:
@@ -387,8 +391,9 @@ class CollectionStream(CrmStream):
 
     def _scope(self) -> str:
         """Name what decides which rows are seen: a bookmark holds for that alone."""
-        parts = [self.config.get(name, "") for name in ("finder", "filter", "start_date")]
-        return hashlib.sha256("\n".join(parts if self.uses_finder else parts[2:]).encode()).hexdigest()[:16]
+        names = ("start_date", "finder", "filter") if self.uses_finder else ("start_date",)
+        text = "\n".join(str(self.config.get(name, "")) for name in names)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _holds(self, state: Mapping[str, Any]) -> bool:
         """Tell whether what earlier runs read has all rows and attributes that this one would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +16,9 @@ from tap_oracle_crm.stream import ChildStream, CollectionStream
 if TYPE_CHECKING:
     from tap_oracle_crm.stream import CrmStream
     from tap_oracle_crm.tap import TapOracleCRM
+
+REJECTS_TOLD = 10
+"""Rejected records that the log shows one by one; the stream has them all."""
 
 STAMPS = {
     "CreationDate": "date-time",
@@ -67,8 +71,10 @@ class OpportunityKeys(CollectionStream):
     def _read_all(self, counter: metrics.Counter) -> None:
         self._stream_version = int(time.time() * 1000)
         super()._read_all(counter)
-        # Only now: keys of earlier passes may go once this one is known to be complete.
-        self._write_activate_version_message(self._stream_version)
+        # Only now: keys of earlier passes may go once this one is known to be complete. A user
+        # who suddenly sees nothing is no proof that everything was deleted.
+        if self.emitted:
+            self._write_activate_version_message(self._stream_version)
 
 
 class Accounts(CollectionStream):
@@ -166,12 +172,18 @@ class RejectedRecords(Stream):
         super().__init__(tap)
         self.tap = tap
         self._announced = False
+        self._told = 0
         self._counter = self.get_record_counter()
 
     def add(self, stream: CrmStream, row: Any, reason: str) -> None:
         """Write the rejection of a row of another stream."""
         record = reject(stream.name, row, stream.key, reason)
-        stream.log("Rejected record %s: %s", record["remote_id"] or "without a key", record["reason"])
+        if self._told < REJECTS_TOLD:
+            self._told += 1
+            where = record["remote_id"] or "without a key"
+            stream.log("Rejected record %s: %s", where, record["reason"], level=logging.WARNING)
+            if self._told == REJECTS_TOLD:
+                stream.log("Further rejected records are not logged one by one")
         self._counter.increment()
         if self.selected:
             if not self._announced:

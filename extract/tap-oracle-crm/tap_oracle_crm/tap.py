@@ -101,7 +101,7 @@ class TapOracleCRM(Tap):
             th.IntegerType,
             default=4,
             title="REST framework version",
-            description="REST-Framework-Version to ask for, 1 to 9. It decides the language of `q`.",
+            description="REST-Framework-Version to ask for, 1 to 9; it decides how `q` is written.",
         ),
         th.Property(
             "finder",
@@ -291,9 +291,9 @@ class TapOracleCRM(Tap):
             self.logger.warning(
                 "Custom field %s does not exist in this CRM and is left out%s", name, hint
             )
-        always = {"OptyId", "LastUpdateDate", "OptyNumber"}
-        types = {name: kind for name, kind in known.items() if name in described or name in always}
-        return {**types, **{name: described[name] for name in described if name not in known}}, custom
+        needed = {"OptyId", "LastUpdateDate", "OptyNumber"}
+        types = {name: kind for name, kind in known.items() if name in described or name in needed}
+        return types | {name: described[name] for name in described if name not in known}, custom
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """Stop at once, but never in the middle of a message; state is written on the way out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any
 import msgspec
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib.encoding.simple import Message
+
+from tap_oracle_crm.errors import OracleCrmError
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -41,6 +44,11 @@ class PageWriter(MsgSpecWriter):
         self._writing = True
         try:
             yield
+        except BrokenPipeError:
+            # What is still to be flushed has nowhere to go but must not fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            msg = "The target stopped reading what the tap writes: see the target's own messages."
+            raise OracleCrmError(msg) from None
         finally:
             self._writing = False
         if self._leave_with is not None:

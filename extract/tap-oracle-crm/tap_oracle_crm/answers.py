@@ -1,0 +1,184 @@
+"""Makes sense of what comes back over HTTP, and never takes something broken for an answer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+import requests
+
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+class RetryError(Exception):
+    """This attempt failed in a way that another one may not.
+
+    Attributes:
+        after: seconds that the server asked to wait, or None.
+        throttled: the server says that it has too much to do.
+        slow: the answer took too long, so a smaller page may help.
+        unreachable: no connection came about.
+        limit: how many attempts are made at most, where fewer than usual.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        after: float | None = None,
+        throttled: bool = False,
+        slow: bool = False,
+        unreachable: bool = False,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.after = after
+        self.throttled = throttled
+        self.slow = slow
+        self.unreachable = unreachable
+        self.limit = limit
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a collection.
+
+    Attributes:
+        items: the rows as received.
+        complete: nothing follows: it is empty, or shorter than the limit in force and the
+            server does not claim that there is more.
+        limit: the limit in force, where the server says so.
+        total: how many rows the server claims, where asked and told.
+        server_time: the server's clock when it answered.
+    """
+
+    items: list[Any]
+    complete: bool
+    limit: int | None
+    total: int | None
+    server_time: datetime
+
+
+def retry_after(response: requests.Response) -> float | None:
+    """Return for how many seconds the server asks to be left alone, None where it does not."""
+    value = response.headers.get("Retry-After", "").strip()
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+    return max(0.0, (moment - server_time(response)).total_seconds())
+
+
+def server_time(response: requests.Response) -> datetime:
+    """Return the server's clock in UTC; this machine's where it does not tell."""
+    try:
+        moment = parsedate_to_datetime(response.headers["Date"])
+    except (KeyError, ValueError):
+        return datetime.now(UTC)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+
+
+def detail_of(response: requests.Response, body: bytearray) -> str:
+    """Return the server's own words on an error, one line."""
+    if _is_html(response, body):
+        return "an HTML page"
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        text = body.decode(errors="replace")
+    else:
+        if isinstance(answer, dict):
+            details = answer.get("o:errorDetails")
+            texts = [
+                str(item["detail"])
+                for item in (details if isinstance(details, list) else [])
+                if isinstance(item, dict) and item.get("detail")
+            ]
+            text = "; ".join(texts) or str(answer.get("detail") or answer.get("title") or "")
+        else:
+            text = str(answer or "")
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _is_html(response: requests.Response, body: bytearray) -> bool:
+    return "html" in response.headers.get("Content-Type", "") or body.lstrip()[:1] == b"<"
+
+
+def json_of(body: bytes | bytearray, response: requests.Response) -> Any:
+    """Decode a body; integers and decimals stay exact.
+
+    Raises:
+        RetryError: it is empty, cut off, HTML or anything else but JSON.
+    """
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass  # The standard library takes more: lone surrogates, NaN, raw control characters.
+    try:
+        return json.loads(
+            body.decode("utf-8", errors="replace"),
+            parse_float=Decimal,
+            parse_int=lambda text: int(text) if len(text) < 4_000 else Decimal(text),
+            parse_constant=Decimal,
+            strict=False,
+        )
+    except (ValueError, RecursionError):
+        pass
+    if not body:
+        raise RetryError("an empty answer instead of JSON")
+    if _is_html(response, bytearray(body)):
+        raise RetryError("an HTML page instead of JSON, as a login page or a proxy sends it")
+    raise RetryError("an answer that is cut off or no JSON")
+
+
+def page_of(body: bytes | bytearray, response: requests.Response) -> Page:
+    """Read the envelope of a collection.
+
+    Raises:
+        RetryError: it is none; what is broken must never pass for an empty page.
+    """
+    answer = json_of(body, response)
+    if not isinstance(answer, dict):
+        raise RetryError("JSON that is no collection")
+    items = answer.get("items")
+    count = _whole(answer.get("count"))
+    if items is None and count == 0:
+        items = []
+    if not isinstance(items, list) or (not items and count):
+        raise RetryError("a collection without its items")
+    limit = _whole(answer.get("limit"))
+    more = answer.get("hasMore")
+    if isinstance(more, str):
+        more = {"true": True, "false": False}.get(more.lower())
+    # Without a limit in force only the server can tell.
+    short = len(items) < limit if limit else more is False
+    return Page(
+        items=items,
+        complete=not items or (short and more is not True),
+        limit=limit,
+        total=_whole(answer.get("totalResults")),
+        server_time=server_time(response),
+    )
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if number >= 0 else None

@@ -1,0 +1,174 @@
+"""Who may read, over which connection, and that no secret gets anywhere else."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tap_user import TapUser
+
+from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE
+
+
+def oauth(tap: TapUser, **settings: Any) -> dict[str, Any]:
+    """Settings for bearer tokens, and none for basic authentication."""
+    return {
+        "username": "", "password": "", "token_url": f"{tap.crm.url}/oauth2/v1/token",
+        "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "scope": SCOPE, **settings,
+    }  # fmt: skip
+
+
+def test_bearer_tokens_are_got_once_a_run(tap: TapUser) -> None:
+    output = tap.sync(**oauth(tap), page_size=100)
+    assert len(output.by_key()) == 1000
+    assert len(tap.requests("token")) == 1
+
+
+def test_a_token_that_expires_in_mid_run_is_replaced_once(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.clear_requests()
+    tap.crm.after_request(4, "tokens/expire")
+    output = tap.sync(catalog=catalog, **oauth(tap), page_size=100)
+    assert output.error is None
+    assert len(output.by_key()) == 1000
+    assert len(tap.requests("token")) == 2
+
+
+def test_tokens_are_replaced_before_they_end(tap: TapUser) -> None:
+    tap.crm.settings(token_seconds=2)
+    catalog = tap.discover()
+    tap.crm.fault("latency", ms=300)
+    output = tap.sync(catalog=catalog, **oauth(tap), page_size=100, concurrency=1)
+    assert len(output.by_key()) == 1000
+    assert tap.crm.requests()["by_status"].get("401") is None
+
+
+def test_a_refused_token_is_renewed_only_once(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("error", status=401)
+    output = tap.sync(catalog=catalog, **oauth(tap))
+    assert "ORACLE_SCOPE" in str(output.error)
+    assert len(tap.requests("token")) == 2
+
+
+def test_a_wrong_client_secret_is_named(tap: TapUser) -> None:
+    output = tap.sync(**oauth(tap, client_secret="wrong-secret"))
+    assert "ORACLE_CLIENT_SECRET" in str(output.error)
+    assert "wrong-secret" not in str(output.error) + output.log
+
+
+def test_a_wrong_password_is_sent_once_and_never_shown(tap: TapUser) -> None:
+    done = tap.cli(config=tap.config(password="not-the-password"))
+    assert done.code == 1
+    assert tap.crm.requests()["total"] == 1
+    lines = [line for line in done.log.splitlines() if "CRITICAL" in line]
+    assert len(lines) == 1
+    assert "ORACLE_PASS" in lines[0]
+    assert "Traceback" not in done.log
+    assert "not-the-password" not in done.log
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("base_url", ("base_url", "ORACLE_BASE_URL")),
+        ("username", ("username", "ORACLE_USER")),
+        ("password", ("password", "ORACLE_PASS")),
+    ],
+)
+def test_a_missing_setting_is_named_with_its_variable(
+    tap: TapUser, missing: str, words: tuple[str, ...]
+) -> None:
+    for arguments in ([], ["--discover"]):
+        done = tap.cli(*arguments, config=tap.config(**{missing: ""}))
+        assert done.code == 1
+        problems = [line for line in done.log.splitlines() if "CRITICAL" in line]
+        assert len(problems) == 1
+        assert all(word in problems[0] for word in words)
+        assert "Traceback" not in done.log
+
+
+def test_settings_come_from_the_environment_too(tap: TapUser) -> None:
+    done = tap.cli("--discover", config={}, **tap.crm.env)
+    assert done.code == 0, done.log
+
+
+def test_plain_http_is_for_this_machine_alone(tap: TapUser) -> None:
+    output = tap.sync(base_url="http://crm.example.com")
+    assert "allow_http" in str(output.error)
+    output = tap.sync(**oauth(tap, token_url="http://login.example.com/token"))
+    assert "token_url" in str(output.error)
+    assert tap.crm.requests()["total"] == 0
+
+
+def test_an_address_with_credentials_in_it_is_refused_unseen(tap: TapUser) -> None:
+    output = tap.sync(base_url="https://someone:hidden@crm.example.com")
+    assert "ORACLE_USER" in str(output.error)
+    assert "hidden" not in str(output.error) + output.log
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """Another host that a redirect leads to; remembers what it was sent."""
+
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        self.seen.append(str(self.headers))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """The address of another server, and the headers it was sent."""
+    seen: list[str] = []
+    handler = type("Handler", (Elsewhere,), {"seen": seen})
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/login", seen
+    server.shutdown()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirects_are_not_followed(
+    tap: TapUser, elsewhere: tuple[str, list[str]], status: int
+) -> None:
+    address, seen = elsewhere
+    catalog = tap.discover()
+    tap.crm.clear_requests()
+    tap.crm.fault("redirect", location=address, status=status)
+    output = tap.sync(catalog=catalog)
+    assert "redirect" in str(output.error)
+    assert seen == []
+    assert tap.crm.requests()["total"] == 1
+
+
+def test_a_login_page_is_named_as_such(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("login_redirect")
+    assert "login page" in str(tap.sync(catalog=catalog).error)
+
+
+def test_no_netrc_is_asked(tap: TapUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tap.folder / "netrc"
+    netrc.write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert len(tap.sync().by_key()) == 1000
+
+
+def test_no_secret_is_logged_or_kept(tap: TapUser) -> None:
+    path = tap.folder / "catalog.json"
+    path.write_text(json.dumps(tap.discover()))
+    done = tap.cli("--catalog", str(path), LOGLEVEL="DEBUG")
+    assert done.code == 0
+    everything = done.log + json.dumps(done.messages)
+    assert PASSWORD not in everything
+    assert "Authorization" not in everything
+    assert "Basic " not in everything

@@ -1,0 +1,186 @@
+"""What goes wrong on the way: retried where that helps, else one clear line."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+from typing import Any
+
+import pytest
+from tap_user import TapUser
+
+FIRST_PAGE = "orderBy=LastUpdateDate:desc"
+SCAN = "orderBy=OptyId:asc"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "throttle", "retry_after": 1},
+        {"kind": "throttle", "retry_after": 1, "as_date": True},
+        {"kind": "throttle", "status": 503, "retry_after": 0},
+        {"kind": "throttle", "status": 503, "retry_after": None},
+        {"kind": "error", "status": 500},
+        {"kind": "error", "status": 502, "body": "html"},
+        {"kind": "error", "status": 504, "body": "text"},
+        {"kind": "html"},
+        {"kind": "empty_body"},
+        {"kind": "reset"},
+        {"kind": "reset", "at": "middle"},
+        {"kind": "truncate"},
+        {"kind": "truncate", "framing": "chunked"},
+        {"kind": "invalid_json"},
+        {"kind": "stall", "seconds": 3},
+        {"kind": "error", "status": 400, "body": "empty", "next": 1},
+    ],
+    ids=lambda fault: "-".join(str(value) for value in fault.values()),
+)
+@pytest.mark.parametrize("where", [FIRST_PAGE, SCAN])
+def test_passing_trouble_costs_no_record(tap: TapUser, fault: dict[str, Any], where: str) -> None:
+    catalog = tap.discover()
+    tap.crm.fault(**{"next": 2, **fault}, query=where)
+    output = tap.sync(catalog=catalog, request_timeout=1, page_size=200)
+    assert output.error is None
+    assert set(output.by_key()) == set(tap.expected(["OptyId"]))
+    assert tap.crm.faults()[0]["fired"] >= 1
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_retry_after_is_honoured(tap: TapUser, as_date: bool) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("throttle", retry_after=2, as_date=as_date, next=1)
+    output = tap.sync(catalog=catalog)
+    assert output.error is None
+    assert "attempt 2" in output.log
+    assert any(f"in {seconds}" in output.log for seconds in ("1.", "2."))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"kind": "error", "status": 500}, "HTTP 500"),
+        ({"kind": "html"}, "HTML page"),
+        ({"kind": "empty_body"}, "empty answer"),
+        ({"kind": "invalid_json"}, "cut off"),
+        ({"kind": "throttle", "retry_after": 0}, "HTTP 429"),
+    ],
+)
+def test_lasting_trouble_ends_in_one_clear_line(
+    tap: TapUser, fault: dict[str, Any], words: str
+) -> None:
+    catalog = tap.discover()
+    tap.crm.fault(**fault)
+    output = tap.sync(catalog=catalog, max_retries=2)
+    assert output.error is not None
+    assert words in output.error
+    assert "3 attempts" in output.error
+    assert "\n" not in output.error
+
+
+def test_trouble_half_way_keeps_what_was_read_and_the_bookmark(tap: TapUser) -> None:
+    catalog = tap.discover()
+    first = tap.sync(catalog=catalog)
+    tap.crm.clock(3600)
+    tap.crm.mass_update(1000)
+    tap.crm.fault("error", status=500, after=4)
+    broken = tap.sync(first.state, catalog, page_size=100, max_retries=1)
+    assert broken.error is not None
+    assert 0 < len(broken.records()) < 1000
+    assert broken.bookmark["replication_key_value"] == first.bookmark["replication_key_value"]
+    tap.crm.clear_faults()
+    rest = tap.sync(broken.state, catalog, page_size=100)
+    assert broken.by_key() | rest.by_key() == tap.sync(catalog=catalog).by_key()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (401, "ORACLE_PASS"),
+        (403, "role"),
+        (404, "api_version"),
+        (400, "the reason why"),
+        (406, "HTTP 406"),
+    ],
+)
+def test_refusals_are_final(tap: TapUser, status: int, words: str) -> None:
+    catalog = tap.discover()
+    tap.crm.clear_requests()
+    tap.crm.fault("error", status=status, body="structured", detail="the reason why")
+    output = tap.sync(catalog=catalog)
+    assert output.error is not None
+    assert words in output.error
+    assert str(status) in output.error
+    # Where an attribute may have gone, describe is asked once, which fails as well.
+    assert tap.crm.requests()["total"] == (2 if status == 400 else 1)
+
+
+def test_a_wordless_400_is_tried_once_more(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.clear_requests()
+    tap.crm.fault("error", status=400, body="empty", path="/opportunities$")
+    assert "without a word" in str(tap.sync(catalog=catalog).error)
+    assert tap.crm.requests()["by_kind"]["opportunities"] == 2
+
+
+def test_an_unreachable_host_is_reported_soon(tap: TapUser) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    output = tap.sync(base_url=f"http://127.0.0.1:{port}")
+    assert output.error is not None
+    assert "ORACLE_BASE_URL" in output.error
+    assert "refused" in output.error
+    assert "3 attempts" in output.error
+
+
+class Careless(http.server.BaseHTTPRequestHandler):
+    """A server that ignores `q` and `orderBy`: each page is the same."""
+
+    keys: list[int]
+
+    def do_GET(self) -> None:
+        stamp = "2026-01-01T00:00:00+00:00"
+        items = [{"OptyId": key, "LastUpdateDate": stamp} for key in self.keys]
+        body = json.dumps({"items": items, "limit": len(items), "hasMore": True}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"), [([1, 2, 3], "filter was ignored"), ([3, 1, 2], "not in the order")]
+)
+def test_a_server_that_ignores_filter_or_order_is_found_out(
+    tap: TapUser, keys: list[int], words: str
+) -> None:
+    handler = type("Handler", (Careless,), {"keys": keys})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        output = tap.sync(base_url=f"http://127.0.0.1:{server.server_port}", catalog=tap.discover())
+        server.shutdown()
+    assert words in str(output.error)
+
+
+def test_pages_shrink_after_a_gateway_time_out(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("error", status=504, next=1)
+    output = tap.sync(catalog=catalog, page_size=400)
+    assert len(output.by_key()) == 1000
+    assert "pages of 200 rows" in output.log
+
+
+def test_requests_at_once_are_limited_and_fewer_after_throttling(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("latency", ms=20)
+    tap.crm.clear_requests()
+    tap.sync(catalog=catalog, page_size=50, concurrency=3)
+    assert tap.crm.requests()["max_concurrent"] == 3
+    tap.crm.fault("throttle", retry_after=0, every=5, next=20)
+    output = tap.sync(catalog=catalog, page_size=50, concurrency=3)
+    assert set(output.by_key()) == set(tap.expected(["OptyId"]))

@@ -1,0 +1,213 @@
+"""What is repaired, what is rejected, and why."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tap_oracle_crm.discovery import schema_of
+from tap_oracle_crm.records import RecordCleaner, RejectedError, reject
+from tap_user import TapUser
+
+TYPES = {
+    "OptyId": "integer",
+    "Count": "integer",
+    "Revenue": "number",
+    "Flag": "boolean",
+    "Day": "date",
+    "Moment": "date-time",
+    "Name": "string",
+}
+clean = RecordCleaner.of(schema_of(TYPES, ["OptyId"]), "OptyId", list(TYPES))
+
+
+@pytest.mark.parametrize(
+    ("name", "received", "emitted"),
+    [
+        ("OptyId", "300000000000000001", 300000000000000001),
+        ("Count", Decimal("12.0"), 12),
+        ("Count", " 12 ", 12),
+        ("Count", "", None),
+        ("Count", Decimal("1E+3"), 1000),
+        ("Revenue", "1234.50", Decimal("1234.50")),
+        ("Revenue", " ", None),
+        ("Revenue", 2**70, Decimal(2**70)),
+        ("Revenue", Decimal("0.1"), Decimal("0.1")),
+        ("Flag", "Y", True),
+        ("Flag", "N", False),
+        ("Flag", "false", False),
+        ("Flag", 1, True),
+        ("Flag", "", None),
+        ("Day", "2026-02-28", "2026-02-28"),
+        ("Day", "2026-02-28T23:00:00+00:00", "2026-02-28"),
+        ("Day", "0000-00-00", None),
+        ("Day", "  ", None),
+        ("Moment", "2026-01-31T06:30:00Z", "2026-01-31T06:30:00+00:00"),
+        ("Moment", "2026-01-31T06:30:00.000+00:00", "2026-01-31T06:30:00+00:00"),
+        ("Moment", "2026-01-31T06:30:00.25-02:00", "2026-01-31T08:30:00.250000+00:00"),
+        ("Moment", "2026-01-31 06:30:00", "2026-01-31T06:30:00+00:00"),
+        ("Moment", "2026-01-31", "2026-01-31T00:00:00+00:00"),
+        ("Moment", "0000-00-00 00:00:00", None),
+        ("Name", "a\x00b", "ab"),
+        ("Name", "a\ud83db", "a\ufffdb"),
+        ("Name", "😀 مرحبا", "😀 مرحبا"),
+        ("Name", 12, "12"),
+        ("Name", True, "true"),
+        ("Name", "", ""),
+        ("Name", None, None),
+    ],
+)
+def test_what_can_be_repaired_is(name: str, received: Any, emitted: Any) -> None:
+    assert clean({"OptyId": 1, name: received})[name] == emitted
+
+
+@pytest.mark.parametrize(
+    ("name", "received", "words"),
+    [
+        ("OptyId", None, "no identity"),
+        ("OptyId", "abc", "not a finite number"),
+        ("OptyId", 2**63, "64 bits"),
+        ("OptyId", Decimal("1.5"), "whole number"),
+        ("Count", True, "a boolean where"),
+        ("Revenue", Decimal("1E+400"), "1E+400 is not a finite number"),
+        ("Revenue", Decimal("NaN"), "finite"),
+        ("Revenue", Decimal("-Infinity"), "finite"),
+        ("Revenue", "1e400", "finite"),
+        ("Revenue", "1_000", "finite"),
+        ("Revenue", "about a million", "finite"),
+        ("Revenue", 10**400, "finite"),
+        ("Flag", "perhaps", "neither true nor false"),
+        ("Flag", 2, "neither"),
+        ("Flag", [], "neither"),
+        ("Day", "2026-02-30", "no date that exists"),
+        ("Day", "31/12/2026", "no date that exists"),
+        ("Day", "99999-01-01", "no date that exists"),
+        ("Day", 20260101, "no date that exists"),
+        ("Moment", "yesterday", "exists"),
+        ("Moment", "2026-01-31T25:00:00Z", "exists"),
+        ("Moment", "0001-01-01T00:00:00+14:00", "exists"),
+        ("Moment", {}, "exists"),
+        ("Name", {"a": 1}, "an object where text belongs"),
+        ("Name", ["a"], "a list where text belongs"),
+    ],
+)
+def test_what_cannot_be_repaired_is_rejected_with_the_reason(
+    name: str, received: Any, words: str
+) -> None:
+    with pytest.raises(RejectedError) as caught:
+        clean({"OptyId": 1, name: received})
+    assert str(caught.value).startswith(f"{name}: ")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("row", [None, "text", 5, ["a"], True])
+def test_what_is_no_record_is_rejected(row: Any) -> None:
+    with pytest.raises(RejectedError):
+        clean(row)
+    assert json.loads(reject("opportunities", row, "OptyId", "x")["payload"]) == row
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.decimals()
+    | st.text(st.characters())
+    | st.dates().map(str)
+    | st.datetimes().map(str),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(row=st.dictionaries(st.sampled_from(sorted(TYPES)), values))
+def test_every_record_is_either_clean_or_told_of_in_plain_json(row: dict[str, Any]) -> None:
+    reason = None
+    try:
+        record = clean(row)
+    except RejectedError as error:
+        reason = str(error)
+    if reason is None:
+        assert list(record) == list(TYPES)
+        assert isinstance(record["OptyId"], int)
+    else:
+        record = reject("opportunities", row, "OptyId", reason)
+        assert record["id"] == reject("opportunities", row, "OptyId", reason)["id"]
+        assert isinstance(json.loads(record["payload"]), dict)
+        assert "\\u0000" not in record["payload"].replace("\\\\", "")
+    for value in record.values():
+        if isinstance(value, str):
+            assert "\x00" not in value
+            value.encode()  # fails on a lone surrogate
+
+
+REJECTED = {
+    "overflow_1e400": "Revenue", "huge_number": "Revenue", "text_as_number": "Revenue",
+    "missing_id": "OptyId", "null_id": "OptyId", "text_id": "OptyId", "fraction_id": "OptyId",
+    "bigint_overflow_id": "OptyId", "bad_date": "EffectiveDate", "far_date": "EffectiveDate",
+    "bad_timestamp": "LastUpdateDate", "wrong_type": "Name",
+}  # fmt: skip
+REPAIRED = [
+    "nul", "numeric_string", "empty_string", "zero_date", "null_timestamp", "missing_timestamp",
+    "lone_surrogate", "null_name", "missing_name", "long_name", "negative_prob", "high_prob",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("touch", [True, False])
+def test_one_bad_record_never_stops_the_rest(tap: TapUser, touch: bool) -> None:
+    keys = sorted(tap.expected(["OptyId"]))
+    kinds = [*REJECTED, *REPAIRED]
+    poisoned = dict(zip(keys[::30], kinds, strict=False))
+    for key, kind in poisoned.items():
+        tap.crm.poison(key, kind, touch=touch)
+    output = tap.sync(page_size=100)
+    bad = {key for key, kind in poisoned.items() if kind in REJECTED}
+    assert set(output.by_key()) == set(keys) - bad
+    rejects = output.by_key("rejected_records", "id")
+    assert sorted(record["reason"].split(":")[0] for record in rejects.values()) == sorted(
+        REJECTED.values()
+    )
+    assert all(json.loads(record["payload"]) for record in rejects.values())
+    assert '"record_count","value":12,"tags":{"stream":"rejected_records"' in output.log
+
+
+def test_a_record_that_was_mended_arrives(tap: TapUser) -> None:
+    key = min(tap.expected(["OptyId"]))
+    tap.crm.clock(3600)
+    tap.crm.poison(key, "overflow_1e400")
+    first = tap.sync()
+    (told,) = first.records("rejected_records")
+    assert (told["stream"], told["remote_id"]) == ("opportunities", str(key))
+    assert key not in first.by_key()
+    tap.crm.clock(7200)
+    tap.crm.heal(key)
+    assert key in tap.sync(first.state).by_key()
+
+
+def test_a_record_too_large_for_the_pipe_is_rejected(tap: TapUser) -> None:
+    catalog = tap.discover()
+    for entry in catalog["streams"]:
+        for item in entry["metadata"]:
+            if item["breadcrumb"] == ["properties", "Description"]:
+                item["metadata"]["selected"] = True
+    keys = sorted(tap.expected(["OptyId"]))[:2]
+    for key in keys:
+        tap.crm.poison(key, "huge_text")
+    output = tap.sync(catalog=catalog)
+    assert {record["remote_id"] for record in output.records("rejected_records")} == set(
+        map(str, keys)
+    )
+    assert len(output.by_key()) == 998
+    for record in output.records("rejected_records"):
+        assert len(json.dumps(record)) < 100_000
+        assert json.loads(record["payload"])["OptyId"] in keys
+
+
+def test_rejects_can_be_left_unselected(tap: TapUser) -> None:
+    tap.crm.poison(min(tap.expected(["OptyId"])), "overflow_1e400")
+    output = tap.sync(streams=("opportunities",))
+    assert {item["stream"] for item in output.messages if "stream" in item} == {"opportunities"}
