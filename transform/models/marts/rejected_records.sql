@@ -7,7 +7,8 @@
     )
 }}
 
-with opportunities as (
+-- Not materialized: it is read twice, and either time an index finds the few rows.
+with opportunities as not materialized (
 
     select * from {{ ref('stg_opportunities') }}
 
