@@ -132,23 +132,27 @@ class CrmStream(Stream):
                 records.append(clean(row))
             except RejectedError as error:
                 self.tap.rejects.add(self, row, str(error))
-        # JSON takes up to six bytes a character, so only long texts call for a closer look.
-        texts = (value for record in records for value in record.values() if type(value) is str)
-        if sum(map(len, texts)) > MAX_RECORD_BYTES // 6:
-            records = [record for record in records if self._fits(record)]
         if self.selected:
-            self._write(records)
+            records = self._write(records)
         return records
 
-    def _write(self, records: list[dict[str, Any]]) -> None:
-        maps = self.stream_maps
+    def _write(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write records and return them, but for those that are too large."""
+        writer, maps = self.tap.writer, self.stream_maps
         same = len(maps) == 1 and type(maps[0]) is SameRecordTransform
         if same and not maps[0].flattening_enabled:
-            self.tap.writer.write_records(maps[0].stream_alias, records, self._stream_version)
+            alias, version = maps[0].stream_alias, self._stream_version
+            lines = writer.encode(alias, records, version)
+            if len(lines) > MAX_RECORD_BYTES:  # one of them may be
+                records = [record for record in records if self._fits(record)]
+                lines = writer.encode(alias, records, version)
+            writer.write_lines(lines)
         else:
+            records = [record for record in records if self._fits(record)]
             for record in records:
                 self._write_record_message(record)
         self.state_manager.is_flushed = False
+        return records
 
     def _fits(self, record: dict[str, Any]) -> bool:
         size = encoded_size(record)

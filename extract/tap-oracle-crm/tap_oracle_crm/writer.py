@@ -59,10 +59,10 @@ class PageWriter(MsgSpecWriter):
         with self._whole():
             super().write_message(message)
 
-    def write_records(
+    def encode(
         self, stream: str, records: Iterable[dict[str, Any]], version: int | None = None
-    ) -> None:
-        """Write a RECORD message for each record."""
+    ) -> bytes:
+        """Return a line with a RECORD message for each record."""
         message: dict[str, Any] = {
             "type": "RECORD",
             "stream": stream,
@@ -70,8 +70,10 @@ class PageWriter(MsgSpecWriter):
         }
         if version is not None:
             message["version"] = version
+        return _encoder.encode_lines([{**message, "record": record} for record in records])
+
+    def write_lines(self, lines: bytes) -> None:
+        """Write lines as `encode` returns them."""
         with self._whole():
-            sys.stdout.buffer.write(
-                _encoder.encode_lines([{**message, "record": record} for record in records])
-            )
+            sys.stdout.buffer.write(lines)
             sys.stdout.flush()

@@ -68,11 +68,7 @@ def test_after_a_run_under_change_and_one_more_nothing_is_missing(
     page_size: int,
     concurrency: int,
 ) -> None:
-    options: dict[str, Any] = {
-        "page_size": page_size,
-        "concurrency": concurrency,
-        "lookback_seconds": 0,
-    }
+    options: dict[str, Any] = {"page_size": page_size, "concurrency": concurrency}
     tap.crm.reset(records=300)
     catalog = tap.discover()
 
