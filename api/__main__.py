@@ -3,6 +3,7 @@
 import uvicorn
 
 from api.app import create_app
+from api.logs import CONFIGURATION
 from api.settings import Settings
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url
@@ -13,7 +14,14 @@ def main() -> None:
     settings = Settings()
     url = database_url()
     migrate_if_needed(url)
-    uvicorn.run(create_app(settings, url), host=settings.api_host, port=settings.api_port)
+    uvicorn.run(
+        create_app(settings, url),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=CONFIGURATION,
+        access_log=False,  # api.requests writes one
+        server_header=False,
+    )
 
 
 if __name__ == "__main__":

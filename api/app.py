@@ -9,9 +9,12 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 import api.opportunities.router
 import api.sync.router
-from api import health, problems, start_page
+import api.users.router
+import api.users.session
+from api import audit, health, metrics, problems, start_page
 from api.database import make_pool
 from api.opportunities.totals import Totals
+from api.requests import RequestMiddleware
 from api.settings import Settings
 
 
@@ -30,6 +33,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         version="0.1.0",
         lifespan=lifespan,
         redoc_url=None,
+        max_body_size=1_000_000,
     )
     app.state.settings = settings
     app.state.database_url = database_url
@@ -41,6 +45,10 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         health.router,
         api.opportunities.router.router,
         api.sync.router.router,
+        api.users.session.router,
+        api.users.router.router,
+        audit.router,
+        metrics.router,
         start_page.router,
     ):
         app.include_router(router)
@@ -52,4 +60,5 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
         expose_headers=["ETag", "Retry-After", "X-Request-ID"],
     )
+    app.add_middleware(RequestMiddleware)
     return app

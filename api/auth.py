@@ -70,7 +70,14 @@ with found as (
 ),
 -- To the minute is enough, and spares a write for each request.
 used as (
-    update tokens set last_used_at = now()
+    update tokens
+    set
+        last_used_at = now(),
+        -- A session lives on while it is used, for a day's work at most.
+        expires_at = case when kind = 'session'
+            then least(created_at + interval '12 hours', now() + interval '1 hour')
+            else expires_at
+        end
     from found
     where tokens.id = found.token_id
         and coalesce(found.last_used_at, '-infinity') < now() - interval '1 minute'
@@ -108,12 +115,17 @@ async def find_user(connection: AsyncConnection[DictRow], token: str) -> User | 
     return None if row is None else User(row["id"], row["name"], Role(row["role"]), row["token_id"])
 
 
-async def _current_user(
+async def identify(
     request: Request,
     connection: Connection,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     session: Annotated[str | None, Depends(cookie)],
 ) -> User:
+    """Return who is calling.
+
+    Raises:
+        ProblemError: 401, nobody known; 403, a page of another site with the user's cookie.
+    """
     if credentials is not None:
         token = credentials.credentials
     elif session is not None:
@@ -149,7 +161,7 @@ def _unauthorised(detail: str, error: str = "") -> ProblemError:
     return ProblemError(401, detail, headers={"WWW-Authenticate": f'Bearer realm="api"{error}'})
 
 
-CurrentUser = Annotated[User, Depends(_current_user)]
+CurrentUser = Annotated[User, Depends(identify)]
 
 
 def _at_least(role: Role) -> Callable[[User], Awaitable[User]]:

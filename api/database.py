@@ -50,4 +50,4 @@ async def _connection(request: Request) -> AsyncIterator[AsyncConnection[DictRow
         yield connection
 
 
-Connection = Annotated[AsyncConnection[DictRow], Depends(_connection)]
+Connection = Annotated[AsyncConnection[DictRow], Depends(_connection, scope="function")]

@@ -70,7 +70,7 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of the application a problem document."""
+    """Make the errors that are foreseen problem documents; `api.requests` sees to the others."""
     app.exception_handler(StarletteHTTPException)(_http)
     app.exception_handler(RequestValidationError)(_validation)
     app.exception_handler(psycopg.DataError)(_data)
@@ -78,7 +78,6 @@ def install(app: FastAPI) -> None:
     app.exception_handler(psycopg.errors.QueryCanceled)(_slow)
     app.exception_handler(psycopg.OperationalError)(_unavailable)
     app.exception_handler(PoolTimeout)(_unavailable)
-    app.exception_handler(Exception)(_unexpected)
 
 
 async def _http(_: Request, error: Exception) -> ProblemResponse:
@@ -114,8 +113,3 @@ async def _slow(_: Request, error: Exception) -> ProblemResponse:
 async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
     log.error("database unavailable", exc_info=error)
     return problem(503, "The database can't be reached at the moment.", {"Retry-After": "5"})
-
-
-async def _unexpected(_: Request, error: Exception) -> ProblemResponse:
-    # The server logs the error itself, with the request's id.
-    return problem(500, "Something went wrong here. The log has it under the request's id.")

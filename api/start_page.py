@@ -7,50 +7,67 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FileSystemLoader
+from pydantic import BaseModel, Field
 
 from api.auth import SESSION_COOKIE, User, find_user, refuse_cross_site
 from api.database import Connection
 from api.opportunities.queries import FIRST
+from api.problems import ProblemError
 from api.sync import queries as sync_queries
+from api.users.queries import REVOKE
+from api.users.session import client_of, set_session_cookie
+from api.users.sign_in import sign_in, sign_in_by_token
 
 router = APIRouter(include_in_schema=False)
 pages = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
 
 
+class SignInForm(BaseModel):
+    """What the form of the start page sends."""
+
+    name: str = Field("", max_length=100, pattern="^[^\x00]*$")
+    password: str = Field("", max_length=200)
+    token: str = Field("", max_length=200)
+
+
 @router.get("/")
 async def start_page(request: Request, connection: Connection) -> Response:
     """Show the last sync and the first opportunities, or the way in."""
-    token = request.cookies.get(SESSION_COOKIE)
-    user = None if token is None else await find_user(connection, token)
-    return await _page(connection, user)
+    return await _page(connection, await _user(request, connection))
 
 
 @router.post("/sign-in")
-async def sign_in(
-    request: Request, connection: Connection, token: Annotated[str, Form(max_length=200)]
+async def sign_in_by_form(
+    request: Request, connection: Connection, given: Annotated[SignInForm, Form()]
 ) -> Response:
-    """Take a token into the browser's cookie."""
+    """Begin a session for who has a token, or a name and its password."""
     refuse_cross_site(request)
-    if await find_user(connection, token.strip()) is None:
-        return await _page(connection, None, "This token is unknown, expired or revoked.", 401)
+    try:
+        if given.token:
+            session = await sign_in_by_token(connection, given.token)
+        else:
+            session = await sign_in(connection, given.name, given.password, client_of(request))
+    except ProblemError as error:
+        return await _page(connection, None, error.detail, error.status_code)
     response = RedirectResponse("/", 303)
-    response.set_cookie(
-        SESSION_COOKIE,
-        token.strip(),
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+    set_session_cookie(request, response, session)
     return response
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request) -> Response:
-    """Forget the token."""
+async def sign_out(request: Request, connection: Connection) -> Response:
+    """End the session."""
     refuse_cross_site(request)
+    if (user := await _user(request, connection)) is not None:
+        await connection.execute(REVOKE, [user.token_id])
     response = RedirectResponse("/", 303)
     response.delete_cookie(SESSION_COOKIE)
     return response
+
+
+async def _user(request: Request, connection: Connection) -> User | None:
+    token = request.cookies.get(SESSION_COOKIE)
+    return None if token is None else await find_user(connection, token)
 
 
 async def _page(

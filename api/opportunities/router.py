@@ -10,9 +10,10 @@ from api.caching import json_response
 from api.database import Connection
 from api.opportunities import queries
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import Id, Opportunity, Page, PageRequest, Text
+from api.opportunities.schemas import Opportunity, Page, PageRequest
 from api.opportunities.totals import Totals
 from api.problems import ProblemError, answers
+from api.types import Id, Text
 
 router = APIRouter(prefix="/api", tags=["opportunities"])
 

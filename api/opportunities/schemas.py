@@ -1,17 +1,12 @@
 """What the endpoints of opportunities take and give."""
 
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Text = Annotated[str, Field(min_length=1, max_length=200, pattern="^[^\x00]*$")]
-AnyOf = Annotated[list[Text], Field(max_length=50)]
-Money = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=30)]
-Utc = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
-Id = Annotated[int, Field(ge=1, lt=2**63)]
+from api.types import AnyOf, Money, Text, Utc
 
 
 class SortKey(StrEnum):

@@ -1,8 +1,10 @@
 """The API under test, on a database filled with SQL; no test needs a CRM."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Self
 
 import psycopg
 import pytest
@@ -71,6 +73,10 @@ class Caller(TestClient):
 
     database: str
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
     def be(self, role: Role | None) -> "Caller":
         """Call as someone of a role from now on, or as nobody."""
         self.headers.pop("Authorization", None)
@@ -92,33 +98,23 @@ def settings() -> Settings:
     return DefaultSettings()
 
 
-MakeCaller = Callable[[str, Settings], Caller]
-
-
-@pytest.fixture(scope="session")
-def make_caller() -> Iterator[MakeCaller]:
-    """Give callers of the API on a database, which are admins until told otherwise."""
-    callers: list[Caller] = []
-
-    def make(url: str, settings: Settings) -> Caller:
-        caller = Caller(create_app(settings, url), raise_server_exceptions=False)
+@contextmanager
+def calling(url: str, settings: Settings) -> Iterator[Caller]:
+    """Give a caller of the API on a database, an admin until told otherwise."""
+    with Caller(create_app(settings, url), raise_server_exceptions=False) as caller:
         caller.database = url
-        caller.__enter__()
-        callers.append(caller)
-        return caller.be(Role.ADMIN)
-
-    yield make
-    for caller in callers:
-        caller.__exit__()
+        yield caller.be(Role.ADMIN)
 
 
 @pytest.fixture(scope="session")
-def reader(make_caller: MakeCaller, filled: str) -> Caller:
+def reader(filled: str) -> Iterator[Caller]:
     """A viewer of the 1,000 opportunities."""
-    return make_caller(filled, DefaultSettings()).be(Role.VIEWER)
+    with calling(filled, DefaultSettings()) as caller:
+        yield caller.be(Role.VIEWER)
 
 
 @pytest.fixture
-def caller(make_caller: MakeCaller, database: str, settings: Settings) -> Caller:
+def caller(database: str, settings: Settings) -> Iterator[Caller]:
     """An admin, on an empty database of this test's own."""
-    return make_caller(database, settings)
+    with calling(database, settings) as caller:
+        yield caller

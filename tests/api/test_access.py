@@ -12,7 +12,7 @@ import pytest
 from api.auth import Role
 from api.token import make_token
 from orchestrate.settings import ROOT
-from tests.api.conftest import Caller, DefaultSettings, MakeCaller
+from tests.api.conftest import Caller, DefaultSettings, calling
 
 
 def test_nothing_without_a_token(caller: Caller) -> None:
@@ -66,14 +66,12 @@ def test_the_command_prints_a_token_alone_on_a_line(database: str) -> None:
     assert token not in stored[0]
 
 
-def test_pages_of_named_origins_only(
-    make_caller: MakeCaller, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_of_named_origins_only(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_CORS_ORIGINS", "https://bid.example.com, https://crm.example.com/")
-    caller = make_caller(database, DefaultSettings())
-    allowed = caller.get("/health/live", headers={"Origin": "https://bid.example.com"})
+    with calling(database, DefaultSettings()) as caller:
+        allowed = caller.get("/health/live", headers={"Origin": "https://bid.example.com"})
+        other = caller.get("/health/live", headers={"Origin": "https://evil.example.com"})
     assert allowed.headers["access-control-allow-origin"] == "https://bid.example.com"
-    other = caller.get("/health/live", headers={"Origin": "https://evil.example.com"})
     assert "access-control-allow-origin" not in other.headers
 
 

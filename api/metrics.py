@@ -1,0 +1,94 @@
+"""What Prometheus reads: the requests of this process, and the state of the syncs."""
+
+import secrets
+from typing import Annotated, LiteralString
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Histogram, generate_latest
+
+from api.auth import bearer, cookie, identify
+from api.database import Connection
+from api.problems import answers
+
+router = APIRouter(tags=["health"])
+
+REQUESTS = Histogram(
+    "api_request_duration_seconds",
+    "Time to answer requests",
+    ["method", "route", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+GAUGES = {
+    name: Gauge(f"oracle_crm_{name}", text)
+    for name, text in {
+        "opportunities": "Opportunities that the CRM shows",
+        "rejected_records": "Records that could not be loaded and are not resolved",
+        "sync_running": "1 while a sync is under way",
+        "sync_runs": "Runs in the log",
+        "sync_failed_runs": "Failed runs in the log",
+        "sync_last_duration_seconds": "How long the last completed run took",
+        "sync_last_success_timestamp_seconds": "When the last successful run was completed",
+        "sync_last_fetched_records": "Records that the last completed run read",
+        "sync_last_new_records": "Records that were new in the last completed run",
+        "sync_last_updated_records": "Records that the last completed run changed",
+        "sync_last_failed_records": "Records that the last completed run could not load",
+        "sync_freshness_seconds": "How old the table is: since the last successful run began",
+    }.items()
+}
+MEASURE: LiteralString = """
+with
+completed as (
+    select * from syncs where status != 'RUNNING' order by started_at desc limit 1
+),
+successful as (
+    select * from syncs where status = 'SUCCESS' order by started_at desc limit 1
+)
+select
+    (select count(*) from opportunities where deleted_at is null) as opportunities,
+    (select count(*) from rejected_records where resolved_at is null) as rejected_records,
+    (select count(*) from syncs where status = 'RUNNING') as sync_running,
+    (select count(*) from syncs) as sync_runs,
+    (select count(*) from syncs where status = 'FAILED') as sync_failed_runs,
+    (select duration_seconds from completed) as sync_last_duration_seconds,
+    (select extract(epoch from completed_at) from successful)
+        as sync_last_success_timestamp_seconds,
+    (select total_fetched from completed) as sync_last_fetched_records,
+    (select new_records from completed) as sync_last_new_records,
+    (select updated_records from completed) as sync_last_updated_records,
+    (select failed_records from completed) as sync_last_failed_records,
+    (select extract(epoch from now() - started_at) from successful) as sync_freshness_seconds
+"""
+
+
+async def _may_read(
+    request: Request,
+    connection: Connection,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    session: Annotated[str | None, Depends(cookie)],
+) -> None:
+    own = request.app.state.settings.metrics_token
+    if (
+        own
+        and credentials
+        and secrets.compare_digest(
+            own.get_secret_value().encode(), credentials.credentials.encode()
+        )
+    ):
+        return
+    await identify(request, connection, credentials, session)
+
+
+@router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses=answers(401),
+    dependencies=[Depends(_may_read)],
+)
+async def metrics(connection: Connection) -> Response:
+    """Get the metrics, in Prometheus's text format. METRICS_TOKEN opens this and nothing else."""
+    measured = await (await connection.execute(MEASURE)).fetchone()
+    for name, value in (measured or {}).items():
+        GAUGES[name].set(float("nan") if value is None else float(value))
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,114 @@
+"""What the endpoints of users, sessions and tokens take and give."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from api.auth import Role
+from api.types import Text
+
+Name = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^\x00-\x20\x7f-\x9f]+$",
+        description="What one signs in with: no spaces; large and small letters are the same",
+        examples=["ada"],
+    ),
+]
+NewPassword = Annotated[SecretStr, Field(min_length=12, max_length=200)]
+Password = Annotated[SecretStr, Field(max_length=200)]
+Email = Annotated[str, Field(max_length=200, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
+
+
+class UserAnswer(BaseModel):
+    """A user."""
+
+    id: int
+    name: str = Field(examples=["ada"])
+    full_name: str | None = Field(examples=["Ada Example"])
+    email: str | None = Field(examples=["ada@example.com"])
+    role: Role
+    active: bool
+    last_signed_in_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewUser(BaseModel):
+    """A user to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    full_name: Text | None = None
+    email: Email | None = None
+    role: Role
+    password: NewPassword | None = Field(None, description="None: a service that holds tokens")
+
+
+class UserChange(BaseModel):
+    """What is to change of a user; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    full_name: Text | None = None
+    email: Email | None = None
+    role: Role | None = None
+    active: bool | None = None
+    password: NewPassword | None = None
+
+
+class SignIn(BaseModel):
+    """A name and its password."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(max_length=100, pattern="^[^\x00]*$", examples=["ada"])]
+    password: Password
+
+
+class Session(BaseModel):
+    """A session: the token is in the cookie too."""
+
+    token: str = Field(description="For `Authorization: Bearer`")
+    expires_at: datetime = Field(description="Moves on while the session is used")
+    user: UserAnswer
+
+
+class PasswordChange(BaseModel):
+    """A new password, and the present one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    present: Password
+    new: NewPassword
+
+
+class NewToken(BaseModel):
+    """A personal API token to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text = Field(description="What it is for", examples=["nightly report"])
+    days: int = Field(90, ge=1, le=366, description="How long it is good for")
+
+
+class TokenAnswer(BaseModel):
+    """A personal API token; the token itself is not kept."""
+
+    id: int
+    user_id: int
+    name: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None = Field(description="To the minute")
+    revoked_at: datetime | None
+
+
+class IssuedToken(TokenAnswer):
+    """A personal API token that was just made."""
+
+    token: str = Field(description="Shown this once")
