@@ -12,7 +12,9 @@
       on_update   {column: expression over `target` and `source`}, in place of source's value
       on_insert   {column: expression over `source`}, likewise
       stamp       the column that takes the time of the write
-      log         a statement over `source` and `counted`, run as a part of the merge
+      log         a statement over `source` and `counted`, run as a part of the merge; as text
+                  that is rendered then, since what is rendered sooner is parsed anew whenever
+                  the environment has changed, as the run's id does
 
     A model's columns whose names begin with an underscore are there for `log` and the
     expressions only: they are not written.
@@ -95,7 +97,7 @@
                 (select count(*) from inserted) as new_records
         )
 
-        {{ config.get('log') or 'select * from counted' }}
+        {{ render(config.get('log', 'select * from counted')) }}
     {%- endcall %}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}

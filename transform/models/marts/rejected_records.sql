@@ -3,7 +3,7 @@
         materialized='merge_into',
         unique_key='record_key',
         on_insert={'first_seen_at': 'source.last_seen_at'},
-        log=log_quarantine(),
+        log="{{ log_quarantine() }}",
     )
 }}
 
