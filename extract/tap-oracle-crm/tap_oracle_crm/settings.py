@@ -58,9 +58,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, (default, smallest, largest) in INTEGERS.items():
         settings[name] = _integer(name, settings.get(name, default), smallest, largest)
     settings["custom_fields"] = _names(settings.get("custom_fields", []))
-    settings["allow_http"] = str(settings.get("allow_http", False)).lower() in {
-        "true", "1", "yes", "on",
-    }  # fmt: skip
+    for name in ("allow_http", "allow_empty"):
+        settings[name] = str(settings.get(name, "")).lower() in {"true", "1", "yes", "on"}
     if "start_date" in settings:
         settings["start_date"] = str(settings["start_date"])
         try:

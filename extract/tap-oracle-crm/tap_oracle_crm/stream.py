@@ -291,12 +291,12 @@ class CollectionStream(CrmStream):
         reader = self._reader()
         start = reader.start(since)
         self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
+        if not start.page.items and bookmark is None:
+            self._nothing_to_see()
         if start.page.complete:
             self._emit_batch(start.page.items, counter)
             self._advance(start.mark)
             self.log("read %d rows", len(start.page.items))
-            if not start.page.items and bookmark is None:
-                self._warn_of_nothing()
             return
         scan = Scan(
             mark=start.mark.isoformat() if start.mark else None,
@@ -383,13 +383,22 @@ class CollectionStream(CrmStream):
             )
         )
 
-    def _warn_of_nothing(self) -> None:
-        where = f"the finder is {self.config.get('finder')}" if self.uses_finder else "no finder"
-        self.log(
-            "The CRM shows this user no %s at all. Most likely its record set is wrong or the user "
-            "lacks visibility: %s (setting finder); check which records the user sees in the CRM",
-            self.path, where, level=logging.WARNING,
-        )  # fmt: skip
+    def _nothing_to_see(self) -> None:
+        """Tell of a first read that finds nothing, which is hardly ever the truth.
+
+        Raises:
+            OracleCrmError: nothing explains it but a wrong record set or missing rights.
+        """
+        msg = f"The CRM shows this user no {self.path} at all."
+        narrowed = any(self.config.get(name) for name in ("filter", "start_date", "allow_empty"))
+        if not self.uses_finder or narrowed:
+            self.log(msg, level=logging.WARNING)
+            return
+        raise OracleCrmError(
+            f"{msg} Most likely the record set is wrong (setting finder: "
+            f"{self.config['finder']}) or the user lacks visibility: compare with what the user "
+            "sees in the CRM. If the CRM really is empty, set allow_empty to true."
+        )
 
     # State
 

@@ -38,7 +38,6 @@ class TapOracleCRM(Tap):
         TapCapabilities.ACTIVATE_VERSION,
         PluginCapabilities.ABOUT,
         PluginCapabilities.STREAM_MAPS,
-        PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
     ]
 
@@ -202,6 +201,14 @@ class TapOracleCRM(Tap):
             default=False,
             title="Allow plain http",
             description="Send credentials over plain http to other hosts than this one.",
+        ),
+        th.Property(
+            "allow_empty",
+            th.BooleanType,
+            default=False,
+            title="Allow an empty CRM",
+            description="Let a first read that finds no opportunities at all pass. It fails by "
+            "default, since a wrong record set or missing rights look just like that.",
         ),
         th.Property(
             "user_agent",

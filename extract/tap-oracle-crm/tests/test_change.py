@@ -101,12 +101,16 @@ def test_after_a_run_under_change_and_one_more_nothing_is_missing(
     concurrency=st.integers(1, 4),
 )
 def test_a_run_that_broke_off_goes_on_from_what_the_target_was_given(
-    tap: TapUser, breaks: list[float], between: int, concurrency: int
+    tap: TapUser,
+    monkeypatch: pytest.MonkeyPatch,
+    breaks: list[float],
+    between: int,
+    concurrency: int,
 ) -> None:
     options: dict[str, Any] = {"page_size": 25, "concurrency": concurrency}
     tap.crm.reset(records=400)
     catalog = tap.discover()
-    pytest.MonkeyPatch().setattr("tap_oracle_crm.stream.STATE_ROWS", 50)
+    monkeypatch.setattr("tap_oracle_crm.stream.STATE_ROWS", 50)
     state: dict[str, Any] = {}
     outputs = []
     for share in breaks:

@@ -164,10 +164,21 @@ def test_another_filter_or_attribute_makes_the_next_run_read_all(tap: TapUser) -
 
 
 def test_a_user_who_sees_nothing_is_told_why(tap: TapUser) -> None:
+    for key in tap.expected(["OptyId"]):
+        tap.crm.delete(key)
+    output = tap.sync()
+    assert output.error is not None
+    assert "record set" in output.error
+    assert "RecordSet='ALLOPTIES'" in output.error
+    assert "visibility" in output.error
+    assert "replication_key_value" not in output.bookmark
+    assert tap.sync(allow_empty=True).error is None
+
+
+def test_a_filter_explains_that_nothing_is_found(tap: TapUser) -> None:
     output = tap.sync(filter="OptyId < 0")
-    assert output.records() == []
-    assert "record set" in output.log
-    assert "visibility" in output.log
+    assert output.error is None
+    assert "no opportunities at all" in output.log
 
 
 def test_stream_maps_apply(tap: TapUser) -> None:

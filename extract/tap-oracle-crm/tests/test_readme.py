@@ -1,0 +1,39 @@
+"""The README is what the code says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec.yaml
+from tap_oracle_crm.tap import TapOracleCRM
+
+FOLDER = Path(__file__).parents[1]
+
+
+def test_settings_and_capabilities_in_the_readme_are_current() -> None:
+    about = subprocess.run(
+        [sys.executable, "-m", "tap_oracle_crm", "--about", "--format=markdown"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    begin, end = about.index("## Capabilities"), about.index("A full list of supported")
+    generated = (FOLDER / "README.md").read_text().split("<!-- from --about -->")[1]
+    assert generated.strip() == about[begin:end].strip(), (
+        "run: python -m tap_oracle_crm --about --format=markdown"
+    )
+
+
+def test_meltano_knows_every_setting() -> None:
+    project = msgspec.yaml.decode((FOLDER / "meltano.yml").read_bytes())
+    (extractor,) = project["plugins"]["extractors"]
+    declared = {setting["name"] for setting in extractor["settings"]}
+    own = set(TapOracleCRM.config_jsonschema["properties"]) - {
+        "stream_maps", "stream_map_config", "faker_config",
+    }  # fmt: skip
+    assert declared == own
+    assert sorted(extractor["capabilities"]) == sorted(
+        item.value for item in TapOracleCRM.capabilities
+    )
