@@ -11,7 +11,7 @@ import api.opportunities.router
 import api.sync.router
 import api.users.router
 import api.users.session
-from api import audit, health, metrics, problems, start_page
+from api import audit, health, metrics, problems, start_page, workflow
 from api.database import make_pool
 from api.opportunities.totals import Totals
 from api.requests import RequestMiddleware
@@ -44,6 +44,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in (
         health.router,
         api.opportunities.router.router,
+        workflow.router,
         api.sync.router.router,
         api.users.session.router,
         api.users.router.router,

@@ -1,8 +1,15 @@
-"""ETags: a client that has an answer already is told so, and is not sent it again."""
+"""ETags: what a client has already is not sent again, and what it has not seen it can't change."""
 
 from hashlib import blake2b
+from typing import Annotated
 
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
+
+from api.problems import ProblemError
+
+IfMatch = Annotated[
+    str | None, Header(max_length=1000, description="The ETag of what is to be changed")
+]
 
 
 def etag_of(body: bytes) -> str:
@@ -19,3 +26,14 @@ def json_response(request: Request, body: str) -> Response:
     if known == "*" or etag in (tag.strip() for tag in known.split(",")):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="application/json", headers=headers)
+
+
+def check_match(if_match: str, etag: str) -> None:
+    """Refuse a change of something that has changed since the client read it.
+
+    Raises:
+        ProblemError: 412.
+    """
+    given = {tag.strip().removeprefix("W/") for tag in if_match.split(",")}
+    if given.isdisjoint({"*", etag.removeprefix("W/")}):
+        raise ProblemError(412, "It has changed since you read it: read it again.")

@@ -16,7 +16,7 @@ from api.opportunities.schemas import Filters, SortKey
 COLUMNS = SQL("""
     id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
     currency, win_probability, sales_owner, stage, status_code, workflow_status, close_date,
-    remote_created_at, remote_updated_at, first_synced_at, last_synced_at, deleted_at
+    remote_created_at, remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
 
@@ -29,6 +29,7 @@ CONDITIONS: dict[str, LiteralString] = {
     "geo": "geo = any(%(geo)s)",
     "region": "region = any(%(region)s)",
     "sector": "sector = any(%(sector)s)",
+    "assigned_to": "assigned_to = any(%(assigned_to)s)",
     "min_value": "coalesce(deal_value, '-infinity') >= %(min_value)s and deal_value is not null",
     "max_value": "coalesce(deal_value, '-infinity') <= %(max_value)s and deal_value is not null",
     "closing_before": "coalesce(close_date, '-infinity') <= %(closing_before)s"
@@ -137,6 +138,13 @@ ITEM = SQL(
 )
 ITEM_BY_ID = ITEM.format(COLUMNS, SQL("id = %s")).as_bytes()
 ITEM_BY_REMOTE_ID = ITEM.format(COLUMNS, SQL("remote_id = %s")).as_bytes()
+HISTORY: LiteralString = """
+select id, field, old_value, new_value, changed_at, changed_by
+from opportunity_changes
+where opportunity_id = %(opportunity_id)s and (%(before)s::bigint is null or id < %(before)s)
+order by id desc
+limit %(limit)s
+"""
 SNAPSHOT = b"select pg_current_snapshot()::text as snapshot"
 FIRST = (
     SQL("select {} from opportunities where deleted_at is null order by id limit 20")

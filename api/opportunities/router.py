@@ -4,16 +4,27 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 
-from api.auth import Viewer
-from api.caching import json_response
+from api.auth import Assessor, Viewer
+from api.caching import IfMatch, check_match, etag_of, json_response
 from api.database import Connection
 from api.opportunities import queries
+from api.opportunities.changes import LOCK, change_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import Opportunity, Page, PageRequest
+from api.opportunities.schemas import (
+    HistoryRequest,
+    MoveRefused,
+    Opportunity,
+    OpportunityChange,
+    Page,
+    PageRequest,
+    PastChange,
+)
 from api.opportunities.totals import Totals
 from api.problems import ProblemError, answers
-from api.types import Id, Text
+from api.types import PathId, Text
 
 router = APIRouter(prefix="/api", tags=["opportunities"])
 
@@ -58,13 +69,10 @@ async def get_opportunity(
     request: Request,
     _: Viewer,
     connection: Connection,
-    id: Annotated[Id, Path()],  # noqa: A002
+    opportunity_id: PathId,
 ) -> Response:
     """Get an opportunity by its id here."""
-    row = await (await connection.execute(queries.ITEM_BY_ID, [id])).fetchone()
-    if row is None:
-        raise ProblemError(404, f"There is no opportunity {id}.")
-    return json_response(request, row["item"])
+    return json_response(request, await _item(connection, opportunity_id))
 
 
 @router.get(
@@ -78,3 +86,56 @@ async def get_oracle_opportunity(
     if row is None:
         raise ProblemError(404, f"The CRM has shown no opportunity {remote_id}.")
     return json_response(request, row["item"])
+
+
+@router.patch(
+    "/opportunities/{id}",
+    response_model=Opportunity,
+    responses=answers(401, 404, 412, 422, 503)
+    | {403: {"model": MoveRefused}, 409: {"model": MoveRefused}},
+)
+async def patch_opportunity(
+    request: Request,
+    user: Assessor,
+    connection: Connection,
+    opportunity_id: PathId,
+    change: OpportunityChange,
+    if_match: IfMatch = None,
+) -> Response:
+    """Move a deal in the workflow, or assign it. A sync leaves that alone while it is open."""
+    async with connection.transaction():
+        if if_match is not None:
+            # The row has to stay as it was compared.
+            await connection.execute(LOCK, [opportunity_id])
+            check_match(if_match, etag_of((await _item(connection, opportunity_id)).encode()))
+        await change_opportunity(
+            connection, user, opportunity_id, change.model_dump(exclude_unset=True)
+        )
+    return json_response(request, await _item(connection, opportunity_id))
+
+
+@router.get(
+    "/opportunities/{id}/history",
+    response_model=list[PastChange],
+    responses=answers(401, 404, 422),
+)
+async def list_changes(
+    _: Viewer,
+    connection: Connection,
+    opportunity_id: PathId,
+    wanted: Annotated[HistoryRequest, Query()],
+) -> list[DictRow]:
+    """List what the CRM and the bid team changed on an opportunity, the newest first."""
+    parameters = wanted.model_dump() | {"opportunity_id": opportunity_id}
+    changes = await (await connection.execute(queries.HISTORY, parameters)).fetchall()
+    if not changes:
+        await _item(connection, opportunity_id)
+    return changes
+
+
+async def _item(connection: AsyncConnection[DictRow], opportunity_id: int) -> str:
+    row = await (await connection.execute(queries.ITEM_BY_ID, [opportunity_id])).fetchone()
+    if row is None:
+        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
+    item: str = row["item"]
+    return item

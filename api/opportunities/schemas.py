@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.types import AnyOf, Money, Text, Utc
+from api.problems import Problem
+from api.types import AnyOf, Id, Money, Text, Utc
 
 
 class SortKey(StrEnum):
@@ -58,6 +59,7 @@ class Filters(BaseModel):
     geo: AnyOf = Field([], description="Any of these")
     region: AnyOf = Field([], description="Any of these")
     sector: AnyOf = Field([], description="Any of these")
+    assigned_to: list[Id] = Field([], max_length=50, description="Any of these users")
     min_value: Money | None = Field(None, description="Least deal value, inclusive")
     max_value: Money | None = Field(None, description="Greatest deal value, inclusive")
     closing_before: date | None = Field(None, description="Last close date, inclusive")
@@ -131,6 +133,7 @@ class Opportunity(BaseModel):
     first_synced_at: datetime
     last_synced_at: datetime
     deleted_at: datetime | None = Field(description="Since when it is gone from the CRM")
+    assigned_to: int | None = Field(description="The user who works on it")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -157,6 +160,7 @@ class Opportunity(BaseModel):
                 "first_synced_at": "2026-02-04T00:00:03.120543+00:00",
                 "last_synced_at": "2026-02-04T00:00:03.120543+00:00",
                 "deleted_at": None,
+                "assigned_to": 3,
             }
         }
     )
@@ -168,3 +172,48 @@ class Page(BaseModel):
     items: list[Opportunity]
     total: int = Field(description="How many the list had when its first page was read")
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page")
+
+
+class OpportunityChange(BaseModel):
+    """What is to change of an opportunity; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    workflow_status: str | None = Field(
+        None, max_length=100, description="See GET /api/workflow", examples=["ASSIGNED"]
+    )
+    assigned_to: Id | None = Field(None, description="A user; null: nobody", examples=[3])
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("give workflow_status or assigned_to")
+        if "workflow_status" in self.model_fields_set and self.workflow_status is None:
+            raise ValueError("workflow_status can't be null")
+        return self
+
+
+class PastChange(BaseModel):
+    """What changed on an opportunity, and when."""
+
+    id: int
+    field: str = Field(examples=["stage"])
+    old_value: str | None = Field(examples=["02 - Discovery"])
+    new_value: str | None = Field(examples=["03 - Proposal"])
+    changed_at: datetime
+    changed_by: str | None = Field(description="A user; null: the CRM")
+
+
+class HistoryRequest(BaseModel):
+    """Which changes are wanted."""
+
+    before: Id | None = Field(None, description="Changes older than this one")
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class MoveRefused(Problem):
+    """Refused by the workflow."""
+
+    allowed: list[str] | None = Field(
+        None, description="The states that you may move the deal to", examples=[["ASSIGNED"]]
+    )

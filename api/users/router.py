@@ -1,9 +1,9 @@
 """The endpoints of users: an admin makes them, changes them, and bars them."""
 
-from typing import Annotated, LiteralString
+from typing import LiteralString
 
 import psycopg
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
@@ -12,7 +12,7 @@ from api.auth import Admin, Manager, Role
 from api.database import Connection
 from api.passwords import hash_password
 from api.problems import ProblemError, answers
-from api.types import Id
+from api.types import PathId
 from api.users import queries
 from api.users.schemas import NewUser, UserAnswer, UserChange
 
@@ -53,16 +53,16 @@ async def insert_user(
 
 
 @router.get("/{id}", response_model=UserAnswer, responses=answers(401, 403, 404, 422))
-async def get_user(_: Manager, connection: Connection, id: Annotated[Id, Path()]) -> DictRow:  # noqa: A002
+async def get_user(_: Manager, connection: Connection, user_id: PathId) -> DictRow:
     """Get a user."""
-    return await find(connection, queries.GET, id)
+    return await find(connection, queries.GET, user_id)
 
 
 @router.patch("/{id}", response_model=UserAnswer, responses=answers(401, 403, 404, 409, 422))
 async def change_user(
     admin: Admin,
     connection: Connection,
-    id: Annotated[Id, Path()],  # noqa: A002
+    user_id: PathId,
     change: UserChange,
 ) -> DictRow:
     """Change a user. A new role or password, or barring them, ends their sessions."""
@@ -75,17 +75,17 @@ async def change_user(
             raise ProblemError(422, f"body.{required}: it can't be null")
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
-        before = await find(connection, queries.GET_FOR_CHANGE, id)
+        before = await find(connection, queries.GET_FOR_CHANGE, user_id)
         user = await find(connection, queries.CHANGE, before | wanted)
         admins = await (await connection.execute(queries.COUNT_ADMINS)).fetchone()
         if before["role"] == Role.ADMIN and admins is not None and admins["count"] == 0:
             raise ProblemError(409, f"{user['name']} is the last active admin.")
         if password_hash or {"role", "active"} & wanted.keys():
-            await connection.execute(queries.END_SESSIONS, [id])
+            await connection.execute(queries.END_SESSIONS, [user_id])
         if password_hash:
             await connection.execute(queries.FORGET_ATTEMPTS, [user["name"]])
         after = _trace(user) | ({"password": "new"} if password_hash else {})
-        await record(connection, admin, "update", "user", id, _trace(before), after)
+        await record(connection, admin, "update", "user", user_id, _trace(before), after)
     return user
 
 

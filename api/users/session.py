@@ -1,9 +1,8 @@
 """The endpoints of one's own account: sign in and out, password, tokens."""
 
 from datetime import timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from psycopg.rows import DictRow
 
 from api.audit import record
@@ -11,7 +10,7 @@ from api.auth import SESSION_COOKIE, Role, Viewer, issue_token, refuse_cross_sit
 from api.database import Connection
 from api.passwords import hash_password, verify_password
 from api.problems import ProblemError, answers
-from api.types import Id
+from api.types import Id, PathId
 from api.users import queries
 from api.users.router import find
 from api.users.schemas import (
@@ -112,11 +111,11 @@ async def create_token(user: Viewer, connection: Connection, new: NewToken) -> d
 
 
 @router.delete("/tokens/{id}", status_code=204, responses=answers(401, 403, 404, 422))
-async def revoke_token(user: Viewer, connection: Connection, id: Annotated[Id, Path()]) -> None:  # noqa: A002
+async def revoke_token(user: Viewer, connection: Connection, token_id: PathId) -> None:
     """Revoke an API token; an admin may revoke anybody's."""
     async with connection.transaction():
-        token = await (await connection.execute(queries.ONE_OF_TOKENS, [id])).fetchone()
+        token = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
         if token is None or (token["user_id"] != user.id and user.role is not Role.ADMIN):
             raise ProblemError(404, "There is no such token.")
-        await connection.execute(queries.REVOKE, [id])
-        await record(connection, user, "revoke", "token", id, {"name": token["name"]})
+        await connection.execute(queries.REVOKE, [token_id])
+        await record(connection, user, "revoke", "token", token_id, {"name": token["name"]})

@@ -55,7 +55,7 @@ def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
         "close_date": "2026-01-02", "remote_created_at": "2025-01-01T01:00:00+00:00",
         "remote_updated_at": "2026-01-01T00:00:00+00:00",
         "first_synced_at": item["first_synced_at"], "last_synced_at": item["last_synced_at"],
-        "deleted_at": None,
+        "deleted_at": None, "assigned_to": None,
     }  # fmt: skip
     for path in ("/api/oracle-opportunity/300000000000001", "/api/opportunities/1"):
         assert reader.get(path).json() == item

@@ -16,6 +16,7 @@ def upgrade() -> None:
             records_claimed bigint,
             records_fetched bigint,
             records_rejected bigint,
+            extraction_completed boolean,
             error_message text,
             observed_at timestamptz,
             transform_started_at timestamptz,
@@ -79,6 +80,8 @@ def upgrade() -> None:
                 runs.*,
                 case
                     when loads.state = 'FAIL' then 'FAILED'
+                    -- A loader that is told to stop does so without a word of failure.
+                    when loads.state = 'SUCCESS' and not runs.extraction_completed then 'FAILED'
                     when runs.transform_succeeded then 'SUCCESS'
                     when not runs.transform_succeeded then 'FAILED'
                     when sync_run_is_alive(loads.run_id) then 'RUNNING'
@@ -99,6 +102,8 @@ def upgrade() -> None:
             case
                 when status != 'FAILED' or error_message is not null then error_message
                 when state = 'FAIL' then error
+                when state = 'SUCCESS' and not extraction_completed then
+                    'The loader stopped before all was read. The next sync goes on from there.'
                 when state = 'RUNNING' then
                     'The run died while it loaded. The next sync goes on from what was kept.'
                 when transform_started_at is null then

@@ -1,0 +1,81 @@
+"""What the bid team may change of an opportunity, under the workflow's rules."""
+
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from api.audit import record
+from api.auth import Role, User
+from api.problems import ProblemError
+from api.workflow import check_move, check_open
+
+# Waits for a merge that holds the row, and then sees what that made of it.
+LOCK: LiteralString = """
+select id, workflow_status, assigned_to, workflow_status_before_close is not null as is_closed
+from opportunities
+where id = %s
+for no key update
+"""
+CHANGE: LiteralString = """
+update opportunities
+set workflow_status = %(workflow_status)s, assigned_to = %(assigned_to)s
+where id = %(id)s
+"""
+# For the history of the deal: see the trigger on the table.
+SIGN: LiteralString = "select set_config('app.changed_by', %s, true)"
+NOTE_ASSIGNMENT: LiteralString = """
+insert into opportunity_changes (opportunity_id, field, old_value, new_value, changed_by)
+values (
+    %s, 'assigned_to',
+    (select name from users where id = %s), (select name from users where id = %s),
+    %s
+)
+"""
+IS_ACTIVE: LiteralString = "select true from users where id = %s and active"
+
+
+async def change_opportunity(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    opportunity_id: int,
+    change: dict[str, Any],
+) -> None:
+    """Change the status or the assignee of a deal, in the caller's transaction.
+
+    `change` may hold `workflow_status` and `assigned_to`.
+
+    Raises:
+        ProblemError: 403, 404, 409 or 422, why not.
+    """
+    before = await (await connection.execute(LOCK, [opportunity_id])).fetchone()
+    if before is None:
+        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
+    check_open(before["workflow_status"], before["is_closed"])
+    after = before | change
+    check_move(before["workflow_status"], after["workflow_status"], before["is_closed"], user.role)
+    if after["assigned_to"] != before["assigned_to"]:
+        await _check_assignment(connection, user, before["assigned_to"], after["assigned_to"])
+    if after == before:
+        return
+    await connection.execute(SIGN, [user.name])
+    await connection.execute(CHANGE, after)
+    if after["assigned_to"] != before["assigned_to"]:
+        people = [before["assigned_to"], after["assigned_to"]]
+        await connection.execute(NOTE_ASSIGNMENT, [opportunity_id, *people, user.name])
+    changed = [name for name in ("workflow_status", "assigned_to") if after[name] != before[name]]
+    states = [{name: state[name] for name in changed} for state in (before, after)]
+    await record(connection, user, "update", "opportunity", opportunity_id, *states)
+
+
+async def _check_assignment(
+    connection: AsyncConnection[DictRow], user: User, before: int | None, after: int | None
+) -> None:
+    own = {before, after} <= {user.id, None}
+    if not own and not user.role.includes(Role.MANAGER):
+        raise ProblemError(403, "You may take a deal or give it back; a manager assigns others.")
+    if (
+        after is not None
+        and await (await connection.execute(IS_ACTIVE, [after])).fetchone() is None
+    ):
+        raise ProblemError(422, f"body.assigned_to: there is no active user {after}")

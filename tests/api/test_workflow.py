@@ -1,0 +1,192 @@
+"""Moves in the workflow and assignment, also against a merge at the same moment."""
+
+import threading
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from api.auth import Role
+from api.workflow import FROM_CRM, MOVES
+from tests.api.conftest import Caller
+
+PATH = "/api/opportunities/1"
+
+
+@pytest.fixture
+def deal(caller: Caller) -> Caller:
+    """A caller where the deal 1 is NEW."""
+    put(caller, "NEW")
+    return caller
+
+
+def put(caller: Caller, status: str, before_close: str | None = None) -> None:
+    """Make the deal 1, in a status."""
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into opportunities"
+            " (id, remote_id, workflow_status, workflow_status_before_close)"
+            " values (1, '1', %s, %s) on conflict (id) do update set"
+            " workflow_status = excluded.workflow_status,"
+            " workflow_status_before_close = excluded.workflow_status_before_close",
+            [status, before_close],
+        )
+
+
+def move(caller: Caller, status: object) -> int:
+    return int(caller.patch(PATH, json={"workflow_status": status}).status_code)
+
+
+def status(caller: Caller) -> str:
+    return str(caller.get(PATH).json()["workflow_status"])
+
+
+def test_the_way_of_a_deal(deal: Caller) -> None:
+    for state in ("ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "UNDER_ASSESSMENT",
+                  "PENDING_REVIEW", "APPROVED"):  # fmt: skip
+        answer = deal.patch(PATH, json={"workflow_status": state})
+        assert answer.status_code == 200
+        assert answer.json() == deal.get(PATH).json()
+        assert status(deal) == state
+
+
+@pytest.mark.parametrize("before", MOVES)
+@pytest.mark.parametrize("role", [Role.ASSESSOR, Role.MANAGER])
+def test_every_move_by_every_role(deal: Caller, before: str, role: Role) -> None:
+    deal.be(role)
+    declared = deal.get("/api/workflow").json()
+    allowed = {
+        move["after"]
+        for move in declared["moves"]
+        if move["before"] == before and role.includes(Role(move["role"]))
+    }
+    for after in [*declared["states"], *declared["from_crm"], "NONSENSE"]:
+        put(deal, before)
+        answer = deal.patch(PATH, json={"workflow_status": after})
+        if after in allowed | {before}:
+            assert answer.status_code == 200
+            assert status(deal) == after
+        else:
+            assert answer.status_code in (403, 409)
+            assert set(answer.json()["allowed"]) == allowed
+            assert status(deal) == before
+
+
+def test_a_viewer_moves_nothing(deal: Caller) -> None:
+    assert move(deal.be(Role.VIEWER), "ASSIGNED") == 403
+
+
+@pytest.mark.parametrize("outcome", FROM_CRM)
+def test_a_deal_that_the_crm_closed_is_left_alone(deal: Caller, outcome: str) -> None:
+    put(deal, outcome, before_close="ASSIGNED")
+    for change in ({"workflow_status": "ASSIGNED"}, {"assigned_to": 1}):
+        answer = deal.patch(PATH, json=change)
+        assert answer.status_code == 409
+        assert f"closed this deal ({outcome})" in answer.json()["detail"]
+
+
+def test_a_foreign_status_can_be_put_right(deal: Caller) -> None:
+    put(deal, "On hold")
+    assert move(deal.be(Role.ASSESSOR), "NEW") == 403
+    assert move(deal.be(Role.MANAGER), "ASSIGNED") == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"workflow_status": None}, {"stage": "x"}, {"assigned_to": 0}]
+)
+def test_changes_that_make_no_sense(deal: Caller, body: dict[str, object]) -> None:
+    assert deal.patch(PATH, json=body).status_code == 422
+    assert deal.patch("/api/opportunities/2", json={"workflow_status": "NEW"}).status_code == 404
+
+
+def test_assignment(deal: Caller) -> None:
+    users = [
+        deal.post("/api/users", json={"name": name, "role": "assessor"}).json()["id"]
+        for name in ("ada", "bob")
+    ]
+    change = {"assigned_to": users[0], "workflow_status": "ASSIGNED"}
+    assert deal.patch(PATH, json=change).json()["assigned_to"] == users[0]
+    mine = deal.get("/api/opportunities", params={"assigned_to": users[0]}).json()
+    assert mine["total"] == 1
+    assert deal.patch(PATH, json={"assigned_to": 12345}).status_code == 422
+    deal.be(Role.ASSESSOR)
+    me = deal.get("/api/session").json()["id"]
+    for assignee in (users[1], me, None):
+        assert deal.patch(PATH, json={"assigned_to": assignee}).status_code == 403
+    assert deal.be(Role.MANAGER).patch(PATH, json={"assigned_to": None}).status_code == 200
+    deal.be(Role.ASSESSOR)
+    for assignee in (me, None):
+        assert deal.patch(PATH, json={"assigned_to": assignee}).status_code == 200
+
+
+def test_the_history_says_who(deal: Caller) -> None:
+    user_id = deal.post("/api/users", json={"name": "ada", "role": "assessor"}).json()["id"]
+    deal.patch(PATH, json={"workflow_status": "ASSIGNED", "assigned_to": user_id})
+    with psycopg.connect(deal.database) as connection:
+        connection.execute("update opportunities set stage = '02 - Discovery'")
+    history = deal.get(f"{PATH}/history").json()
+    assert [
+        (change["field"], change["old_value"], change["new_value"], change["changed_by"])
+        for change in history
+    ] == [
+        ("stage", None, "02 - Discovery", None),
+        ("assigned_to", None, "ada", "service-admin"),
+        ("workflow_status", "NEW", "ASSIGNED", "service-admin"),
+    ]
+    older = deal.get(f"{PATH}/history", params={"before": history[0]["id"], "limit": 1}).json()
+    assert older == history[1:2]
+    assert deal.get("/api/opportunities/2/history").status_code == 404
+
+
+def test_a_stale_edit_is_refused_where_the_client_asks_for_that(deal: Caller) -> None:
+    etag = deal.get(PATH).headers["etag"]
+    change = {"workflow_status": "ASSIGNED"}
+    first = deal.patch(PATH, json=change, headers={"If-Match": etag})
+    assert first.status_code == 200
+    assert deal.patch(PATH, json=change, headers={"If-Match": etag}).status_code == 412
+    etag = first.headers["etag"]
+    assert deal.patch(PATH, json=change, headers={"If-Match": etag}).status_code == 200
+
+
+def test_an_edit_during_a_merge_waits_for_it_and_sees_what_it_made(deal: Caller) -> None:
+    answers: list[int] = []
+    with psycopg.connect(deal.database) as merge:
+        merge.execute(
+            "update opportunities set workflow_status = 'WON', workflow_status_before_close = 'NEW'"
+        )
+        edit = threading.Thread(target=lambda: answers.append(move(deal, "ASSIGNED")))
+        edit.start()
+        with psycopg.connect(deal.database, autocommit=True) as watch:
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
+            while (watch.execute(waiting).fetchone() or [0])[0] == 0:
+                pass
+    edit.join()
+    assert answers == [409]
+    assert status(deal) == "WON"
+
+
+def test_an_edit_that_waits_too_long_is_told_to_come_back(deal: Caller) -> None:
+    with psycopg.connect(deal.database) as merge:
+        merge.execute("update opportunities set name = 'x'")
+        answer = deal.patch(PATH, json={"workflow_status": "ASSIGNED"})
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert status(deal) == "NEW"
+
+
+@settings(
+    max_examples=25, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(wanted=st.lists(st.sampled_from([*MOVES, *FROM_CRM]), max_size=12))
+def test_no_series_of_requests_leads_where_the_workflow_does_not(
+    deal: Caller, wanted: list[str]
+) -> None:
+    put(deal, "NEW")
+    state = "NEW"
+    for after in wanted:
+        if move(deal, after) == 200:
+            assert after == state or after in MOVES[state]
+            state = after
+        assert status(deal) == state
