@@ -20,7 +20,7 @@ def main() -> None:
 
     try:
         TapOracleCRM.cli()
-    except OracleCrmError as error:
+    except (OracleCrmError, FileNotFoundError) as error:
         logging.getLogger(NAME).critical("%s", error)
         sys.exit(1)
 

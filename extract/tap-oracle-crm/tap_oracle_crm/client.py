@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
+import ssl
 import threading
 import time
 from base64 import b64encode
@@ -191,13 +193,13 @@ class CrmClient:
         if error.unreachable and not self._reached:
             most = min(most, FIRST_CONTACT_RETRIES)
         if failures > most:
-            tries = f" after {failures} attempts" if failures > 1 else ""
+            tries = f"after {failures} attempts" if failures > 1 else "at once"
             advice = (
-                " Check ORACLE_BASE_URL, the network and any proxy."
+                "Check ORACLE_BASE_URL, the network and any proxy."
                 if error.unreachable
-                else " What was loaded so far stays; the next run goes on from there."
+                else "What was loaded so far stays; the next run goes on from there."
             )
-            msg = f"Gave up reading {what} from {self.host}{tries}: {error}.{advice}"
+            msg = f"Gave up on {what} of {self.host} {tries}: {error}. {advice}"
             raise OracleCrmError(msg) from None
         longest: float = self._settings["max_backoff_seconds"]
         # Full jitter: workers that failed together do not come back together.
@@ -260,9 +262,14 @@ class CrmClient:
                     if time.monotonic() > end:
                         raise RetryError(f"no full answer within {patience} s", slow=True)
         except requests.exceptions.SSLError as error:
+            cause = _cause(error)
+            if "certificate" not in cause:
+                raise RetryError(
+                    f"no TLS connection to {host} ({cause})", unreachable=True
+                ) from None
             msg = (
-                f"The TLS certificate of {host} could not be verified ({_cause(error)}). If your "
-                "company has its own certificate authority, set ca_bundle to its file."
+                f"{host} showed a TLS certificate that is not trusted ({cause}). If your company "
+                "has a certificate authority of its own, set ca_bundle to its file."
             )
             raise OracleCrmError(msg) from None
         except requests.exceptions.ConnectTimeout:
@@ -403,11 +410,14 @@ def _basic(user: str, password: str) -> str:
 def _cause(error: BaseException) -> str:
     """Say what lies at the bottom of an error, without addresses and their parameters."""
     while True:
-        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-        inner = inner or getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
+        reason = getattr(error, "reason", None)
+        inner = [item for item in (*error.args, reason) if isinstance(item, BaseException)]
+        if not inner:
             break
-        error = inner
-    text = str(error.args[-1] if error.args else error) or type(error).__name__
-    text = text.split("(Caused by")[0].split("url:")[0]
-    return " ".join(text.split(": ")[-1].split())[:160] or type(error).__name__
+        error = inner[0]
+    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+    # urllib3 puts the connection's name in front, OpenSSL its own error codes around.
+    text = re.sub(r"\[[^\]]*\] ?|\(_ssl[^)]*\)|^\w+Connection\([^)]*\)", "", str(text))
+    if isinstance(error, ssl.SSLCertVerificationError):
+        text = f"certificate: {text}"
+    return " ".join(text.split(": ", 1)[-1].split())[:160] or type(error).__name__

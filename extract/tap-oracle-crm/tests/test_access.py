@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from tap_user import TapUser
 
 from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE
+
+TLS = Path(__file__).parent / "tls"
 
 
 def oauth(tap: TapUser, **settings: Any) -> dict[str, Any]:
@@ -154,6 +159,61 @@ def test_a_login_page_is_named_as_such(tap: TapUser) -> None:
     catalog = tap.discover()
     tap.crm.fault("login_redirect")
     assert "login page" in str(tap.sync(catalog=catalog).error)
+
+
+class OnePage(http.server.BaseHTTPRequestHandler):
+    """A CRM of one opportunity, without describe."""
+
+    def do_GET(self) -> None:
+        item = {"OptyId": 1, "LastUpdateDate": "2026-01-01T00:00:00+00:00"}
+        body = json.dumps({"items": [item], "count": 1, "limit": 499, "hasMore": False}).encode()
+        self.send_response(404 if "/describe" in self.path else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def secure() -> Iterator[str]:
+    """The address of a server with a certificate that only its own authority vouches for."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OnePage)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "server.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tap: TapUser, secure: str) -> None:
+    output = tap.sync(base_url=secure)
+    assert "not trusted" in str(output.error)
+    assert "ca_bundle" in str(output.error)
+    assert "attempt" not in output.log
+
+
+def test_an_authority_of_ones_own_can_be_trusted(
+    tap: TapUser, secure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = str(TLS / "authority.pem")
+    assert len(tap.sync(base_url=secure, ca_bundle=authority).records()) == 1
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority)
+    assert len(tap.sync(base_url=secure).records()) == 1
+    # The setting outdoes the environment.
+    output = tap.sync(base_url=secure, ca_bundle=certifi.where())
+    assert "not trusted" in str(output.error)
+    assert "ca_bundle" in str(tap.sync(base_url=secure, ca_bundle="/no/such/file").error)
+
+
+def test_this_machine_is_reached_without_a_proxy(
+    tap: TapUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert len(tap.sync().records()) == 1000
 
 
 def test_no_netrc_is_asked(tap: TapUser, monkeypatch: pytest.MonkeyPatch) -> None:
