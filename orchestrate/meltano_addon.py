@@ -17,6 +17,7 @@ from meltano.core.setting_definition import SettingDefinition
 from orchestrate.dead_runs import clear_dead_runs
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment
+from orchestrate.settings import setting
 
 
 def _sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
@@ -29,22 +30,26 @@ def _sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
 
 
 def prepare_environment() -> None:
-    """Give this process and the plugins it starts their database, and the run its id.
-
-    What is set in the environment already is left alone.
-    """
+    """Give this process and the plugins it starts their database, and the run its id."""
     # Meltano writes the plugins' configuration, passwords among it, to files of its own.
     os.umask(0o077)
     url = database_url()
-    defaults = libpq_environment(url) | {
+    os.environ |= libpq_environment(url) | {
         "MELTANO_DATABASE_URI": _sqlalchemy_url(url, "meltano", search_path="meltano"),
         # The loader drops the offsets of timestamps; in UTC that changes nothing.
         "TARGET_POSTGRES_SQLALCHEMY_URL": _sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+    }
+    defaults = {
         # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
         "MELTANO_RUN_ID": str(uuid.uuid4()),
+        # What a customer calls the custom fields: for the tap to read and for dbt to map.
+        "ORACLE_PRACTICE_FIELD": "Practice_c",
+        "ORACLE_GEO_FIELD": "GEO_c",
+        "ORACLE_REGION_FIELD": "Region_c",
+        "ORACLE_SECTOR_FIELD": "Sector_c",
     }
     for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        os.environ[name] = setting(name) or value
     if "run" in sys.argv:
         migrate_if_needed(url)
         with psycopg.connect(url, autocommit=True) as connection:

@@ -8,13 +8,14 @@ under `.data/postgres`, listens on a loopback port with a random password, and r
 import fcntl
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +59,7 @@ def start_embedded(cluster: Path) -> str:
             if not (cluster / "PG_VERSION").exists():
                 _initialise(cluster, password_file)
             _pg_ctl(cluster, "start", "--wait", "--log", str(cluster / "server.log"),
-                    "--options", f"-p {_free_port()}")  # fmt: skip
+                    "--options", f"-p {_free_port(cluster)}")  # fmt: skip
         url = f"postgresql://postgres:{quote(password_file.read_text())}@127.0.0.1:{_port(cluster)}"
         if port is None:
             _ensure_database(url)
@@ -166,10 +167,16 @@ def _as_system_user() -> dict[str, Any]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _free_port(cluster: Path) -> int:
+    """Return the port that the server had before if it is free, so that clients find it again."""
+    options = cluster / "postmaster.opts"
+    before = re.search(r'"-p" "(\d+)"', options.read_text()) if options.exists() else None
+    for port in (int(before[1]) if before else 0, 0):
+        with socket.socket() as free, suppress(OSError):
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
+            return int(free.getsockname()[1])
+    raise OSError("no port is free")
 
 
 @contextmanager

@@ -29,18 +29,19 @@ _DBT_ERROR = re.compile(r"\b(?:Runtime|Database|Compilation|Parsing) Error\b|Enc
 
 _SAVE = """
     insert into public.sync_runs (
-        run_id, sync_type, records_claimed, records_fetched, records_rejected, error_message,
-        observed_at
+        run_id, sync_type, records_claimed, records_fetched, records_rejected,
+        extraction_completed, error_message, observed_at
     )
     values (
         %(run_id)s, %(sync_type)s, %(records_claimed)s, %(records_fetched)s,
-        %(records_rejected)s, %(error_message)s, clock_timestamp()
+        %(records_rejected)s, %(extraction_completed)s, %(error_message)s, clock_timestamp()
     )
     on conflict (run_id) do update set
         sync_type = excluded.sync_type,
         records_claimed = excluded.records_claimed,
         records_fetched = excluded.records_fetched,
         records_rejected = excluded.records_rejected,
+        extraction_completed = excluded.extraction_completed,
         error_message = coalesce(sync_runs.error_message, excluded.error_message),
         observed_at = excluded.observed_at
 """
@@ -129,6 +130,7 @@ class _Run:
         self.records_claimed: int | None = None
         self.records_fetched: int | None = None
         self.records_rejected: int | None = None
+        self.extraction_completed = False
         self.error_message: str | None = None
 
     def observe(self, event: Mapping[str, Any]) -> bool:
@@ -151,6 +153,8 @@ class _Run:
                 self.records_fetched = (self.records_fetched or 0) + metric["value"]
             case "record_count", "rejected_records":
                 self.records_rejected = (self.records_rejected or 0) + metric["value"]
+            case "sync_duration", "opportunities":
+                self.extraction_completed = tags["status"] == "succeeded"
             case _:
                 return False
         return True

@@ -23,14 +23,19 @@ PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """The URL of a PostgreSQL server of the tests' own, without the database's name."""
-    # Not pytest's own folder: to that, each session anew lets nobody but its user in.
+def postgres_cluster() -> Iterator[Path]:
+    """The data of a PostgreSQL server of the tests' own."""
+    # Not in pytest's own folder: to that, each session anew lets nobody but its user in.
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         cluster = Path(folder) / "postgres"
-        url = start_embedded(cluster)
-        yield url.rsplit("/", 1)[0]
+        yield cluster
         stop_embedded(cluster)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_cluster: Path) -> str:
+    """The URL of that server, without a database's name."""
+    return start_embedded(postgres_cluster).rsplit("/", 1)[0]
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +77,9 @@ class Pipeline:
             | crm.env
             | {
                 "DATABASE_URL": database,
+                "MELTANO_SYS_DIR_ROOT": str(scratch / "meltano"),
+                "TAP_ORACLE_CRM_MAX_RETRIES": "3",
+                "TAP_ORACLE_CRM_MAX_BACKOFF_SECONDS": "1",
                 "DBT_TARGET_PATH": str(scratch / "dbt"),
                 "DBT_LOG_PATH": str(scratch / "dbt"),
             }

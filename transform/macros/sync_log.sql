@@ -86,10 +86,10 @@
     {%- if execute and flags.WHICH in ('run', 'build') and not flags.FULL_REFRESH -%}
         {#- What this run loaded is taken in any case, even if this machine's clock is behind. -#}
         {%- set since = run_query(
-            "select least(
+            "select case when max(sync_runs.loaded_until) is not null then least(
                 max(sync_runs.loaded_until),
                 (select started_at from public.sync_loads where run_id = " ~ sync_run_id() ~ " limit 1)
-            )
+            ) end
             from public.sync_runs
             where sync_runs.transform_succeeded and sync_runs.run_id != " ~ sync_run_id()
         ).columns[0].values()[0] -%}

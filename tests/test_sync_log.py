@@ -1,0 +1,206 @@
+"""One row of the sync log for each run, however it ends; and the run after it makes all good."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from orchestrate.postgres import start_embedded, stop_embedded
+from tests.conftest import PIPELINE, Pipeline
+from tests.sandbox.client import Sandbox
+from tests.test_pipeline import assert_equal_to_crm
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A CRM of fewer deals than elsewhere: these tests wait for most of their time."""
+    with Sandbox(records=400) as crm:
+        yield crm
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until `condition` holds, and fail if it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def child(meltano: subprocess.Popen[bytes], name: str) -> psutil.Process | None:
+    """Return the process of a plugin that a Meltano started, if it runs."""
+    for process in psutil.Process(meltano.pid).children(recursive=True):
+        if any(part.endswith(f"/{name}") for part in process.cmdline()):
+            return process
+    return None
+
+
+def slow_down(pipeline: Pipeline) -> None:
+    """Make a first load last for seconds: many small pages, each late."""
+    pipeline.crm.settings(page_cap=25)
+    pipeline.crm.fault("latency", ms=1000)
+
+
+def wait_until_half_read(pipeline: Pipeline) -> None:
+    """Wait until the run has read about a quarter of the pages, and has as long to go."""
+    wait_until(lambda: pipeline.crm.requests()["total"] > 7)
+
+
+def assert_next_run_makes_all_good(pipeline: Pipeline) -> None:
+    """Assert that a plain run succeeds now and leaves PostgreSQL equal to the CRM."""
+    pipeline.crm.clear_faults()
+    pipeline.crm.settings(page_cap=499)
+    assert pipeline.sync()["status"] == "SUCCESS"
+    assert_equal_to_crm(pipeline)
+
+
+def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline) -> None:
+    slow_down(pipeline)
+    running = pipeline.start()
+    wait_until_half_read(pipeline)
+    wait_until(lambda: any(run["total_fetched"] for run in pipeline.syncs()))
+    (seen,) = pipeline.syncs()
+    assert seen["status"] == "RUNNING"
+    assert seen["sync_type"] == "FULL"
+    assert seen["completed_at"] is None
+    assert 0 < seen["total_fetched"] < 400
+
+    refused = pipeline.meltano("run", *PIPELINE)
+    assert refused.returncode != 0
+    assert "already running" in refused.stdout
+    assert len(pipeline.syncs()) == 1
+
+    assert running.wait(timeout=120) == 0
+    (done,) = pipeline.syncs()
+    assert (done["status"], done["total_fetched"], done["new_records"]) == ("SUCCESS", 400, 400)
+
+
+def test_oracle_fails_half_way(pipeline: Pipeline) -> None:
+    pipeline.crm.settings(page_cap=25)
+    pipeline.crm.fault("error", status=500, after=7)
+    done = pipeline.meltano("run", *PIPELINE)
+    assert done.returncode != 0
+    (run,) = pipeline.syncs()
+    assert run["status"] == "FAILED"
+    assert run["sync_type"] == "FULL"
+    assert 0 < run["total_fetched"] < 400
+    assert "500" in run["error_message"]
+    assert "\n" not in run["error_message"]
+    kept = pipeline.query("select count(*) as n from raw.opportunities")
+    assert kept == [{"n": run["total_fetched"]}]
+    assert_next_run_makes_all_good(pipeline)
+
+
+def test_the_loader_fails(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    pipeline.query(
+        """alter table raw.opportunities add constraint no_more check ("Name" <> 'Unloadable')"""
+    )
+    chosen = pipeline.crm.rows()[0]["OptyId"]
+    pipeline.crm.update(chosen, Name="Unloadable")
+    assert pipeline.meltano("run", *PIPELINE).returncode != 0
+    run = pipeline.last_sync()
+    assert run["status"] == "FAILED"
+    assert 'violates check constraint "no_more"' in run["error_message"]
+    assert "Unloadable" not in run["error_message"]
+    pipeline.query("alter table raw.opportunities drop constraint no_more")
+    assert_next_run_makes_all_good(pipeline)
+
+
+def test_dbt_fails(pipeline: Pipeline) -> None:
+    pipeline.query("alter table opportunities rename column sector to sector_")
+    assert pipeline.meltano("run", *PIPELINE).returncode != 0
+    (run,) = pipeline.syncs()
+    assert run["status"] == "FAILED"
+    assert run["total_fetched"] == 400
+    assert "lacks sector: run `make setup`" in run["error_message"]
+    pipeline.query("alter table opportunities rename column sector_ to sector")
+    assert_next_run_makes_all_good(pipeline)
+    assert pipeline.last_sync()["new_records"] == 400
+
+
+def test_loaded_but_never_merged(pipeline: Pipeline) -> None:
+    assert pipeline.meltano("run", "tap-oracle-crm", "target-postgres").returncode == 0
+    (run,) = pipeline.syncs()
+    assert run["status"] == "FAILED"
+    assert "not merged" in run["error_message"]
+    # dbt alone finishes that run
+    assert pipeline.meltano("run", "dbt-postgres:run").returncode == 0
+    (run,) = pipeline.syncs()
+    assert (run["status"], run["new_records"]) == ("SUCCESS", 400)
+    assert_equal_to_crm(pipeline)
+
+
+def test_the_database_restarts_half_way(pipeline: Pipeline, postgres_cluster: Path) -> None:
+    slow_down(pipeline)
+    running = pipeline.start()
+    wait_until_half_read(pipeline)
+    stop_embedded(postgres_cluster)
+    start_embedded(postgres_cluster)
+    running.wait(timeout=120)
+    runs = pipeline.syncs()
+    assert len(runs) == 1
+    assert runs[0]["status"] == ("SUCCESS" if running.returncode == 0 else "FAILED")
+    assert runs[0]["status"] == "SUCCESS" or runs[0]["error_message"]
+    assert_next_run_makes_all_good(pipeline)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("victim", ["meltano", "tap-oracle-crm", "target-postgres", "dbt"])
+def test_a_killed_run_is_failed_at_once(
+    pipeline: Pipeline, victim: str, number: signal.Signals
+) -> None:
+    slow_down(pipeline)
+    meltano = pipeline.start()
+    if victim == "dbt":
+        pipeline.crm.clear_faults()
+        wait_until(lambda: child(meltano, "dbt"))
+    else:
+        wait_until_half_read(pipeline)
+    time.sleep(random.uniform(0, 1))
+    process = psutil.Process(meltano.pid) if victim == "meltano" else child(meltano, victim)
+    assert process is not None
+    os.kill(process.pid, number)
+    code = meltano.wait(timeout=60)
+    # A loader that is told to stop ends well, and Meltano takes it for the end of the load.
+    assert code != 0 or (victim, number) == ("target-postgres", signal.SIGTERM)
+    (run,) = pipeline.syncs()
+    assert run["status"] == "FAILED"
+    assert run["error_message"]
+    assert run["completed_at"] is not None
+    assert_next_run_makes_all_good(pipeline)
+    assert len(pipeline.syncs()) == 2
+
+
+def test_edits_made_during_merges_are_never_lost(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    open_deals = pipeline.query(
+        "select id from opportunities where workflow_status = 'NEW' order by id limit 50"
+    )
+    written: dict[int, str] = {}
+    with psycopg.connect(pipeline.database, autocommit=True) as connection:
+        for round_ in range(3):
+            pipeline.crm.mass_update(300)
+            syncing = pipeline.start()
+            while syncing.poll() is None:
+                deal = random.choice(open_deals)["id"]
+                written[deal] = f"EDIT_{round_}_{len(written)}"
+                connection.execute(
+                    "update opportunities set workflow_status = %s where id = %s",
+                    [written[deal], deal],
+                )
+                count = connection.execute("select count(*) from opportunities").fetchone()
+                assert count == (400,)
+            assert syncing.returncode == 0
+    for deal, status in written.items():
+        assert pipeline.query("select workflow_status from opportunities where id = %s", deal) == [
+            {"workflow_status": status}
+        ]
+    assert_equal_to_crm(pipeline)
