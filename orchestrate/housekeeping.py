@@ -1,0 +1,203 @@
+"""Remove what nobody needs any more: `python -m orchestrate.housekeeping`, weekly by schedule.
+
+How long each kind of row is kept is a setting, in days. Whatever the settings say, the
+pipeline's memory stays: the newest successful run of each pipeline, every run that is not
+over, and the run that says up to where raw rows are merged. Opportunities are never removed.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from orchestrate.postgres import database_url
+from orchestrate.settings import setting
+
+BATCH_ROWS = 5_000
+"""Rows that one transaction removes, so that neither locks nor the log of the database grow."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is removed once it is older than a setting says.
+
+    Attributes:
+        setting: the environment variable that holds the number of days.
+        days: the number of days where it is unset.
+        rows: what is removed, in words.
+        tables: the tables that must be there for the statement to mean anything.
+        delete: a statement over %(days)s and %(batch)s that removes at most one batch.
+    """
+
+    setting: str
+    days: int
+    rows: str
+    tables: tuple[str, ...]
+    delete: str
+
+
+# sync_logs is asked which runs are over, since Meltano calls a run over before dbt is.
+_MELTANO_RUNS = """
+    delete from meltano.runs where id in (
+        select runs.id
+        from meltano.runs
+        left join public.sync_logs on sync_logs.id = runs.id
+        left join public.sync_runs on sync_runs.run_id = runs.run_id
+        where
+            coalesce(runs.ended_at, runs.last_heartbeat_at, runs.started_at) at time zone 'UTC'
+                < now() - make_interval(days => %(days)s)
+            and runs.state is distinct from 'RUNNING'
+            and sync_logs.status is distinct from 'RUNNING'
+            and runs.id not in (
+                select max(id) from meltano.runs where state = 'SUCCESS' group by job_name
+            )
+            and runs.id is distinct from (
+                select max(id) from public.sync_logs where status = 'SUCCESS'
+            )
+        limit %(batch)s
+    )
+"""
+_SYNC_RUNS = """
+    delete from public.sync_runs where run_id in (
+        select run_id
+        from public.sync_runs
+        where
+            coalesce(transform_completed_at, transform_started_at, observed_at)
+                < now() - make_interval(days => %(days)s)
+            and not public.sync_run_is_alive(run_id)
+            and not exists (select from meltano.runs where runs.run_id = sync_runs.run_id)
+            and run_id not in (
+                select run_id from public.sync_runs
+                where transform_succeeded and loaded_until is not null
+                order by loaded_until desc
+                limit 1
+            )
+        limit %(batch)s
+    )
+"""
+_SYNC_REQUESTS = """
+    delete from public.sync_requests where run_id in (
+        select run_id
+        from public.sync_requests
+        where ended_at < now() - make_interval(days => %(days)s)
+        limit %(batch)s
+    )
+"""
+_REJECTS = """
+    delete from public.rejected_records where id in (
+        select id
+        from public.rejected_records
+        where resolved_at < now() - make_interval(days => %(days)s)
+        limit %(batch)s
+    )
+"""
+# Where they came from; else a full refresh would bring them back.
+_RAW_REJECTS = """
+    delete from raw.rejected_records where id in (
+        select raw.id
+        from raw.rejected_records as raw
+        inner join public.rejected_records as known
+            on known.record_key = raw.stream || ':' || coalesce(raw.remote_id, raw.id)
+        where
+            known.resolved_at < now() - make_interval(days => %(days)s)
+            and raw.rejected_at at time zone 'UTC' <= known.resolved_at
+        limit %(batch)s
+    )
+"""
+_RAW_OPPORTUNITIES = """
+    delete from raw.opportunities where "OptyId" in (
+        select raw."OptyId"
+        from public.opportunities as gone
+        inner join raw.opportunities as raw on raw."OptyId" = gone.remote_id::bigint
+        where
+            gone.deleted_at < now() - make_interval(days => %(days)s)
+            and raw._sdc_batched_at at time zone 'UTC' < gone.deleted_at
+        limit %(batch)s
+    )
+"""
+# The last move of a deal's workflow status says how long it has had it.
+_CHANGES = """
+    delete from public.opportunity_changes where id in (
+        select old.id
+        from public.opportunity_changes as old
+        where
+            old.changed_at < now() - make_interval(days => %(days)s)
+            and (
+                old.field != 'workflow_status'
+                or exists (
+                    select from public.opportunity_changes as newer
+                    where
+                        newer.opportunity_id = old.opportunity_id
+                        and newer.field = 'workflow_status'
+                        and newer.id > old.id
+                )
+            )
+        limit %(batch)s
+    )
+"""
+
+RETENTIONS = [
+    Retention("SYNC_LOG_RETENTION_DAYS", 365, "runs of Meltano", (), _MELTANO_RUNS),
+    Retention("SYNC_LOG_RETENTION_DAYS", 365, "details of runs", (), _SYNC_RUNS),
+    Retention("SYNC_LOG_RETENTION_DAYS", 365, "requests for runs", (), _SYNC_REQUESTS),
+    Retention(
+        "REJECT_RETENTION_DAYS", 90, "raw rows of resolved rejects",
+        ("raw.rejected_records",), _RAW_REJECTS,
+    ),
+    Retention("REJECT_RETENTION_DAYS", 90, "resolved rejects", (), _REJECTS),
+    Retention(
+        "RAW_RETENTION_DAYS", 90, "raw rows of deleted deals",
+        ("raw.opportunities",), _RAW_OPPORTUNITIES,
+    ),
+    Retention("CHANGE_RETENTION_DAYS", 1095, "changes of deals", (), _CHANGES),
+]  # fmt: skip
+
+
+def clean(
+    connection: psycopg.Connection[Any], batch: int = BATCH_ROWS
+) -> Iterator[tuple[str, int]]:
+    """Remove what is past its time, and tell of each kind how many rows went.
+
+    Args:
+        connection: in autocommit mode, since every batch is a transaction of its own.
+        batch: rows that one transaction removes.
+
+    Yields:
+        What was removed and how long it is kept, in words, and the number of rows.
+
+    Raises:
+        SystemExit: a setting is no number of days.
+    """
+    kept = {retention.setting: _days(retention) for retention in RETENTIONS}
+    for retention in RETENTIONS:
+        days = kept[retention.setting]
+        removed = 0
+        if all(_exists(connection, table) for table in retention.tables):
+            limits = {"days": days, "batch": batch}
+            while gone := connection.execute(retention.delete, limits).rowcount:
+                removed += gone
+        yield f"{retention.rows} after {days} days ({retention.setting})", removed
+
+
+def _days(retention: Retention) -> int:
+    text = setting(retention.setting) or str(retention.days)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100_000):
+        sys.exit(f"{retention.setting} must be a number of days, at least 1, and not {text!r}")
+    return int(text)
+
+
+def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
+    return connection.execute("select where to_regclass(%s) is not null", [table]).rowcount == 1
+
+
+def main() -> None:
+    """Clean the database of `DATABASE_URL` and print what was removed."""
+    with psycopg.connect(database_url(), autocommit=True) as connection:
+        for rows, removed in clean(connection):
+            print(f"Removed {removed:,} {rows}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

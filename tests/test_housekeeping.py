@@ -1,0 +1,291 @@
+"""Housekeeping removes what is past its time, and nothing that the pipeline lives by."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.rows import dict_row
+
+from orchestrate.housekeeping import RETENTIONS, clean
+from orchestrate.settings import ROOT
+from tests.conftest import Pipeline
+
+PIPELINE = "dev:tap-oracle-crm-to-target-postgres"
+Connection = psycopg.Connection[dict[str, Any]]
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
+        connection.execute(
+            """
+            create table raw.rejected_records (
+                id text primary key, stream text, remote_id text, rejected_at timestamp
+            );
+            create table raw.opportunities (
+                "OptyId" bigint primary key, _sdc_batched_at timestamp
+            );
+            """
+        )
+        yield connection
+
+
+def housekeeping(database: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrate.housekeeping"], cwd=ROOT, check=False, text=True,
+        env=os.environ | {"DATABASE_URL": database} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def run(
+    connection: Connection,
+    days_ago: int,
+    state: str = "SUCCESS",
+    job: str = PIPELINE,
+    merged: bool | None = True,
+    loaded_until: str | None = None,
+) -> str:
+    """A run that began so many days ago and took a minute."""
+    run_id = str(uuid.uuid4())
+    values = {"run": run_id, "job": job, "state": state, "days": days_ago,
+              "merged": merged, "loaded_until": loaded_until}  # fmt: skip
+    connection.execute(
+        """
+        insert into meltano.runs
+            (job_name, run_id, state, trigger, payload, started_at, ended_at, last_heartbeat_at)
+        select %(job)s, %(run)s, %(state)s::text, 'test', '{}', began,
+            case when %(state)s::text != 'RUNNING' then began + interval '1 minute' end,
+            began + interval '1 minute'
+        from (select (now() - make_interval(days => %(days)s)) at time zone 'UTC' as began) as _
+        """,
+        values,
+    )
+    connection.execute(
+        """
+        insert into sync_runs (
+            run_id, sync_type, observed_at, transform_started_at, transform_completed_at,
+            transform_succeeded, loaded_until
+        )
+        select %(run)s, 'INCREMENTAL', ended, ended, case when %(merged)s::boolean then ended end,
+            %(merged)s::boolean, %(loaded_until)s
+        from (select now() - make_interval(days => %(days)s) as ended) as _
+        """,
+        values,
+    )
+    return run_id
+
+
+def opportunity(connection: Connection, remote_id: str, deleted_days_ago: int | None = None) -> int:
+    row = connection.execute(
+        """
+        insert into opportunities (remote_id, deleted_at)
+        values (%s, now() - make_interval(days => %s)) returning id
+        """,
+        [remote_id, deleted_days_ago],
+    ).fetchone()
+    assert row
+    return int(row["id"])
+
+
+def column(connection: Connection, sql: str) -> list[Any]:
+    return [next(iter(row.values())) for row in connection.execute(sql)]
+
+
+def test_old_runs_go_and_those_that_count_stay(connection: Connection, database: str) -> None:
+    run(connection, 500)
+    run(connection, 450, state="FAIL", merged=None)
+    reached_furthest = run(connection, 420, loaded_until="2026-01-02")
+    newest_success = run(connection, 400, loaded_until="2026-01-01")
+    of_other_pipeline = run(connection, 600, job="dev:tap-oracle-crm-to-target-postgres:keys")
+    running = run(connection, 390, state="RUNNING", merged=None)
+    young_failure = run(connection, 3, state="FAIL", merged=None)
+
+    done = housekeeping(database)
+
+    assert done.returncode == 0, done.stdout
+    assert "Removed 3 runs of Meltano after 365 days (SYNC_LOG_RETENTION_DAYS)" in done.stdout
+    assert set(column(connection, "select run_id::text from meltano.runs")) == {
+        newest_success, of_other_pipeline, running, young_failure,
+    }  # fmt: skip
+    # Where the next merge goes on from is remembered, though the run itself is gone.
+    assert set(column(connection, "select run_id::text from sync_runs")) == {
+        reached_furthest, newest_success, of_other_pipeline, running, young_failure,
+    }  # fmt: skip
+
+
+def test_a_run_that_dbt_is_still_merging_stays(connection: Connection, database: str) -> None:
+    merging = run(connection, 2, merged=None)
+    run(connection, 2)
+    with psycopg.connect(database) as process:
+        process.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [merging])
+        housekeeping(database, SYNC_LOG_RETENTION_DAYS="1")
+        assert merging in column(connection, "select run_id::text from sync_logs")
+    housekeeping(database, SYNC_LOG_RETENTION_DAYS="1")
+    assert merging not in column(connection, "select run_id::text from sync_logs")
+
+
+def test_the_log_stays_as_long_as_it_is_set_to(connection: Connection, database: str) -> None:
+    run(connection, 20, state="FAIL")
+    housekeeping(database, SYNC_LOG_RETENTION_DAYS="30")
+    assert len(column(connection, "select id from sync_logs")) == 1
+    housekeeping(database, SYNC_LOG_RETENTION_DAYS="10")
+    assert column(connection, "select id from sync_logs") == []
+    assert column(connection, "select run_id from sync_runs") == []
+
+
+def test_settled_requests_for_runs_go(connection: Connection, database: str) -> None:
+    connection.execute(
+        """
+        insert into sync_requests (run_id, sync_type, trigger, host, requested_at, ended_at)
+        select gen_random_uuid(), 'FULL', name, 'example.com', now() - interval '400 days', ended
+        from (values
+            ('old', now() - interval '400 days'), ('young', now()), ('open', null)
+        ) as _ (name, ended)
+        """
+    )
+    housekeeping(database)
+    assert column(connection, "select trigger from sync_requests order by 1") == ["open", "young"]
+
+
+def test_resolved_rejects_go_with_their_raw_rows(connection: Connection, database: str) -> None:
+    connection.execute(
+        """
+        insert into rejected_records (record_key, stream, remote_id, reason, resolved_at)
+        select 'opportunities:' || remote_id, 'opportunities', remote_id, 'bad',
+            now() - make_interval(days => resolved_days_ago)
+        from (values ('old', 91), ('young', 89), ('unresolved', null), ('again', 100))
+            as _ (remote_id, resolved_days_ago);
+
+        insert into raw.rejected_records
+        select md5(remote_id), 'opportunities', remote_id,
+            now() at time zone 'UTC' - make_interval(days => rejected_days_ago)
+        from (values ('old', 200), ('young', 200), ('unresolved', 200), ('again', 1))
+            as _ (remote_id, rejected_days_ago);
+        """
+    )
+    housekeeping(database)
+    assert column(connection, "select remote_id from rejected_records order by 1") == [
+        "unresolved", "young",
+    ]  # fmt: skip
+    # `again` was rejected anew after it had been resolved: the next merge has yet to see that.
+    assert column(connection, "select remote_id from raw.rejected_records order by 1") == [
+        "again", "unresolved", "young",
+    ]  # fmt: skip
+
+
+def test_raw_rows_of_deleted_deals_go_and_the_deals_stay(
+    connection: Connection, database: str
+) -> None:
+    opportunity(connection, "1", deleted_days_ago=91)
+    opportunity(connection, "2", deleted_days_ago=10)
+    opportunity(connection, "3", deleted_days_ago=None)
+    opportunity(connection, "4", deleted_days_ago=100)
+    connection.execute(
+        """
+        insert into raw.opportunities
+        select key, now() at time zone 'UTC' - make_interval(days => loaded_days_ago)
+        from (values (1, 200), (2, 200), (3, 200), (4, 5)) as _ (key, loaded_days_ago)
+        """
+    )
+    housekeeping(database)
+    # 4 was loaded after it had been found gone: it is back.
+    assert column(connection, 'select "OptyId" from raw.opportunities order by 1') == [2, 3, 4]
+    assert column(connection, "select count(*) from opportunities") == [4]
+
+
+@settings(max_examples=15, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(
+    changes=st.lists(
+        st.tuples(
+            st.sampled_from(["1", "2"]),
+            st.sampled_from(["stage", "workflow_status"]),
+            st.integers(0, 2000),
+        ),
+        max_size=12,
+    ),
+    batch=st.integers(1, 4),
+)
+def test_old_changes_go_but_for_the_last_move_of_each_deal(
+    connection: Connection, changes: list[tuple[str, str, int]], batch: int
+) -> None:
+    connection.execute("truncate opportunities cascade")
+    deals = {remote_id: opportunity(connection, remote_id) for remote_id in ("1", "2")}
+    oldest_first = sorted(changes, key=lambda change: -change[2])
+    for remote_id, field, days_ago in oldest_first:
+        connection.execute(
+            """
+            insert into opportunity_changes (opportunity_id, field, changed_at)
+            values (%s, %s, now() - make_interval(days => %s))
+            """,
+            [deals[remote_id], field, days_ago],
+        )
+    last_moves = {change[0]: place for place, change in enumerate(oldest_first)
+                  if change[1] == "workflow_status"}  # fmt: skip
+
+    removed = dict(clean(connection, batch))
+
+    kept = [
+        (remote_id, field, days_ago)
+        for place, (remote_id, field, days_ago) in enumerate(oldest_first)
+        if days_ago < 1095 or place in last_moves.values()
+    ]
+    assert removed["changes of deals after 1095 days (CHANGE_RETENTION_DAYS)"] == len(
+        changes
+    ) - len(kept)
+    left = connection.execute(
+        """
+        select remote_id, field, current_date - changed_at::date as days_ago
+        from opportunity_changes
+        inner join opportunities on opportunities.id = opportunity_id
+        order by opportunity_changes.id
+        """
+    ).fetchall()
+    assert [tuple(row.values()) for row in left] == kept
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", "²"])
+def test_a_setting_that_is_no_number_of_days_stops_it(
+    connection: Connection, database: str, text: str
+) -> None:
+    run(connection, 500, state="FAIL")
+    done = housekeeping(database, CHANGE_RETENTION_DAYS=text)
+    assert done.returncode == 1
+    assert "CHANGE_RETENTION_DAYS must be a number of days" in done.stdout
+    assert len(column(connection, "select id from sync_logs")) == 1
+
+
+def test_a_database_that_was_never_synced_needs_no_housekeeping(database: str) -> None:
+    done = housekeeping(database)
+    assert done.returncode == 0, done.stdout
+    assert "Removed 0 raw rows of deleted deals" in done.stdout
+
+
+def test_meltano_runs_it_every_week(pipeline: Pipeline, tmp_path: Path) -> None:
+    schedules = pipeline.meltano("schedule", "list").stdout
+    assert "[0 4 * * 0] job weekly-housekeeping: housekeeping" in schedules
+    pipeline.query(
+        """
+        insert into rejected_records (record_key, stream, reason, resolved_at)
+        values ('1', 'opportunities', 'bad', now() - interval '1 year')
+        """
+    )
+    done = pipeline.meltano("run", "housekeeping")
+    assert done.returncode == 0, done.stdout
+    assert "Removed 1 resolved rejects" in done.stdout
+    assert pipeline.query("select * from rejected_records") == []
+
+
+def test_the_example_of_settings_tells_the_defaults() -> None:
+    example = (ROOT / ".env.example").read_text()
+    for retention in RETENTIONS:
+        assert f"# {retention.setting}={retention.days}\n" in example
