@@ -21,6 +21,7 @@ def main() -> None:
         log_config=CONFIGURATION,
         access_log=False,  # api.requests writes one
         server_header=False,
+        timeout_graceful_shutdown=5,  # who follows a sync may not hold up a restart
     )
 
 

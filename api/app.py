@@ -7,7 +7,9 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
+import api.opportunities.export
 import api.opportunities.router
+import api.sync.events
 import api.sync.router
 import api.users.router
 import api.users.session
@@ -43,9 +45,11 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.openapi = lambda: app.openapi_schema or problems.describe(generate())  # type: ignore[method-assign]
     for router in (
         health.router,
+        api.opportunities.export.router,
         api.opportunities.router.router,
         workflow.router,
         api.sync.router.router,
+        api.sync.events.router,
         api.users.session.router,
         api.users.router.router,
         audit.router,

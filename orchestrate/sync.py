@@ -113,7 +113,9 @@ set
     ended_at = clock_timestamp(),
     error_message = case
         when not exists (select from public.sync_loads as l where l.run_id = sync_requests.run_id)
-            then coalesce(%s, 'The sync ended before it began.')
+            then coalesce(
+                'Cancelled by ' || cancelled_by || '.', %s, 'The sync ended before it began.'
+            )
     end
 where run_id = %s and ended_at is null
 """

@@ -82,11 +82,20 @@ def _where(names: Iterable[str]) -> Composed:
 
 
 def _key(key: SortKey) -> tuple[Composable, SQL]:
+    if key is SortKey.ID:
+        return SQL("id"), SQL("bigint")
     if key in KEYS:
         expression, type_ = KEYS[key]
         return SQL(expression), SQL(type_)
     # Names can be longer than an index entry may be.
     return SQL("lower(left(coalesce({}, ''), 200))").format(Identifier(key)), SQL("text")
+
+
+def _order(key: SortKey, descending: bool) -> Composed:
+    direction = SQL("desc") if descending else SQL("asc")
+    if key is SortKey.ID:
+        return SQL("id {}").format(direction)
+    return SQL("{} {direction}, id {direction}").format(_key(key)[0], direction=direction)
 
 
 @lru_cache(maxsize=1024)
@@ -97,12 +106,10 @@ def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) ->
     row, that row's `after_key` and `after_id`.
     """
     expression, type_ = _key(key)
-    direction, beyond = (SQL("desc"), SQL("<")) if descending else (SQL("asc"), SQL(">"))
+    beyond = SQL("<") if descending else SQL(">")
     if key is SortKey.ID:
-        expression, type_ = SQL("id"), SQL("bigint")
-        order, start = SQL("id {}").format(direction), SQL("id {} %(after_id)s").format(beyond)
+        start = SQL("id {} %(after_id)s").format(beyond)
     else:
-        order = SQL("{} {direction}, id {direction}").format(expression, direction=direction)
         start = SQL("({}, id) {} (%(after_key)s::{}, %(after_id)s)").format(
             expression, beyond, type_
         )
@@ -123,7 +130,7 @@ def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) ->
         key=expression,
         where=_where(names),
         start=start if after else SQL("true"),
-        order=order,
+        order=_order(key, descending),
     ).as_bytes()
 
 
@@ -131,6 +138,24 @@ def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) ->
 def total(names: tuple[str, ...]) -> bytes:
     """Return the query that counts what fulfils the conditions."""
     return SQL("select count(*) from opportunities where {}").format(_where(names)).as_bytes()
+
+
+def export(names: tuple[str, ...], key: SortKey, descending: bool, as_csv: bool) -> bytes:
+    """Return the COPY of a whole list, as CSV with a header or as lines of JSON."""
+    rows = SQL("select {} from opportunities where {} order by {}").format(
+        COLUMNS, _where(names), _order(key, descending)
+    )
+    if as_csv:
+        return SQL("copy ({}) to stdout (format csv, header)").format(rows).as_bytes()
+    # JSON has neither of these characters, nor line breaks: as CSV it comes out as it is.
+    return (
+        SQL(
+            "copy (select row_to_json(item) from ({}) as item) to stdout"
+            " (format csv, quote e'\\x01', delimiter e'\\x02')"
+        )
+        .format(rows)
+        .as_bytes()
+    )
 
 
 ITEM = SQL(

@@ -1,16 +1,18 @@
 """The endpoints of syncs."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from psycopg.rows import DictRow
 
+from api.audit import record
 from api.auth import Manager, Viewer
 from api.database import Connection
 from api.problems import ProblemError, answers
 from api.sync import queries
-from api.sync.schemas import SyncOrder, SyncRun, SyncRunning
+from api.sync.schemas import SyncOrder, SyncProgress, SyncRun, SyncRunning
 from orchestrate import sync
 
 router = APIRouter(prefix="/api", tags=["sync"])
@@ -22,15 +24,19 @@ router = APIRouter(prefix="/api", tags=["sync"])
     response_model=SyncRun,
     responses=answers(401, 403, 422) | {409: {"model": SyncRunning}},
 )
-async def start_sync(request: Request, user: Manager, order: SyncOrder | None = None) -> DictRow:
+async def start_sync(
+    request: Request, user: Manager, connection: Connection, order: SyncOrder | None = None
+) -> DictRow:
     """Start a sync, unless one is under way, whoever started that."""
+    full = order is not None and order.full
+    url = request.app.state.database_url
     try:
-        full = order is not None and order.full
-        url = request.app.state.database_url
-        return await run_in_threadpool(sync.start, url, full, "api", user.name)
+        run = await run_in_threadpool(sync.start, url, full, "api", user.name)
     except sync.SyncRunningError as error:
-        run = SyncRun.model_validate(error.run).model_dump(mode="json")
-        raise ProblemError(409, "A sync is under way.", run=run) from error
+        under_way = SyncRun.model_validate(error.run).model_dump(mode="json")
+        raise ProblemError(409, "A sync is under way.", run=under_way) from error
+    await record(connection, user, "start", "sync", run["run_id"], after={"full": full})
+    return run
 
 
 @router.get("/sync-status", response_model=SyncRun, responses=answers(401, 404))
@@ -48,3 +54,34 @@ async def sync_history(
 ) -> list[DictRow]:
     """List the latest syncs, the newest first."""
     return await queries.fetch(connection, queries.HISTORY, limit)
+
+
+@router.get("/sync-runs/{run_id}", response_model=SyncProgress, responses=answers(401, 404, 422))
+async def get_sync(_: Viewer, connection: Connection, run_id: UUID) -> DictRow:
+    """Get a sync, and how far it has come."""
+    rows = await queries.fetch(connection, queries.PROGRESS, run_id)
+    if not rows:
+        raise ProblemError(404, f"There is no sync {run_id}.")
+    return rows[0]
+
+
+@router.post(
+    "/sync-runs/{run_id}/cancel",
+    status_code=202,
+    response_model=SyncProgress,
+    responses=answers(401, 403, 404, 409, 422),
+)
+async def cancel_sync(
+    request: Request, user: Manager, connection: Connection, run_id: UUID
+) -> DictRow:
+    """Stop a sync. What it has loaded stays, and the next one goes on from there."""
+    run = await get_sync(user, connection, run_id)
+    if run["status"] != "RUNNING":
+        raise ProblemError(409, f"The sync has ended: {run['status']}.")
+    try:
+        url = request.app.state.database_url
+        await run_in_threadpool(sync.cancel, url, str(run_id), user.name)
+    except sync.CannotCancelError as error:
+        raise ProblemError(409, str(error)) from error
+    await record(connection, user, "cancel", "sync", run_id)
+    return await get_sync(user, connection, run_id)

@@ -57,3 +57,14 @@ class SyncRunning(Problem):
     """Refused, for a sync is under way."""
 
     run: SyncRun
+
+
+class SyncProgress(SyncRun):
+    """A run of the pipeline, and how far it has come."""
+
+    phase: Literal["STARTING", "LOADING", "MERGING", "ENDED"]
+    records_claimed: int | None = Field(
+        description="How many records the CRM says there are to read; it can be wrong"
+    )
+    percent: float | None = Field(description="Of the records that the CRM claims, read so far")
+    records_per_second: float | None = Field(description="Read, on average so far")

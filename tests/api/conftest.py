@@ -1,13 +1,17 @@
 """The API under test, on a database filled with SQL; no test needs a CRM."""
 
+import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Self
 
+import httpx
 import psycopg
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from pydantic_settings import SettingsConfigDict
 
@@ -127,3 +131,28 @@ def caller(database: str, settings: Settings) -> Iterator[Caller]:
     """An admin, on an empty database of this test's own."""
     with calling(database, settings) as caller:
         yield caller
+
+
+@contextmanager
+def serving(url: str, settings: Settings) -> Iterator[str]:
+    """Serve the API on a database by a real server, and give its address."""
+    config = uvicorn.Config(create_app(settings, url), port=0, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def server(database: str, settings: Settings) -> Iterator[httpx.Client]:
+    """An admin who calls a real server, on an empty database of this test's own."""
+    token = make_token(database, Role.ADMIN, timedelta(hours=1))
+    with (
+        serving(database, settings) as address,
+        httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}) as client,
+    ):
+        yield client

@@ -3,18 +3,25 @@
 The process is a stand-in here: these are the API's own tests.
 """
 
+import json
+import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 
+from api.auth import Role
+from api.sync import events
 from orchestrate import sync
+from orchestrate.settings import ROOT
 from tests.api.conftest import Caller
 
 
@@ -102,16 +109,10 @@ def test_one_that_dies_before_it_begins_is_failed_with_its_last_words(
 
 
 def test_a_run_from_a_shell_counts_too(caller: Caller, command: Command) -> None:
-    run_id = "7b0ac4a8-6e5e-4f0b-9d25-6a6d1f1a8c11"
+    run_id = str(uuid.uuid4())
     with psycopg.connect(caller.database, autocommit=True) as shell:
-        shell.execute(
-            "insert into meltano.runs (job_name, run_id, state, started_at, last_heartbeat_at,"
-            " payload, payload_flags, trigger)"
-            " values ('dev:tap-oracle-crm-to-target-postgres', %s, 'RUNNING', now(), now(), '{}',"
-            " 0, 'cli')",
-            [run_id],
-        )
         shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
+        load(caller.database, run_id)
         assert caller.get("/api/sync-status").json()["status"] == "RUNNING"
         answer = caller.post("/api/sync-database")
         assert answer.status_code == 409
@@ -126,3 +127,105 @@ def test_full_must_be_said_clearly(caller: Caller, command: Command) -> None:
     for body in bodies:
         assert caller.post("/api/sync-database", json=body).status_code == 422
     assert command.full == []
+
+
+def load(database: str, run_id: str) -> None:
+    """Let a run be recorded as loading, by Meltano and by its recorder."""
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "insert into meltano.runs (job_name, run_id, state, started_at, last_heartbeat_at,"
+            " payload, payload_flags, trigger) values ('dev:tap-oracle-crm-to-target-postgres',"
+            " %s, 'RUNNING', now() - interval '10 s', now(), '{}', 0, 'api')",
+            [run_id],
+        )
+        connection.execute(
+            "insert into sync_runs (run_id, sync_type, records_claimed, records_fetched,"
+            " observed_at) values (%s, 'INCREMENTAL', 1000, 250, now())",
+            [run_id],
+        )
+
+
+def test_a_sync_is_followed_to_its_end(
+    server: httpx.Client, database: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
+    run_id = server.post("/api/sync-database").json()["run_id"]
+    seen: list[tuple[str, dict[str, Any]]] = []
+    with (
+        psycopg.connect(database, autocommit=True) as meltano,
+        server.stream("GET", f"/api/sync-runs/{run_id}/events") as stream,
+    ):
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        event = ""
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                seen.append((event, json.loads(line.removeprefix("data: "))))
+                if len(seen) == 1:
+                    meltano.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
+                    load(database, run_id)
+                elif seen[-1][1]["phase"] == "LOADING":
+                    meltano.execute("update sync_runs set transform_started_at = now()")
+                elif seen[-1][1]["phase"] == "MERGING":
+                    meltano.execute(
+                        "update sync_runs set new_records = 250, transform_succeeded = true,"
+                        " transform_completed_at = now()"
+                    )
+                    meltano.execute("update meltano.runs set state = 'SUCCESS', ended_at = now()")
+    phases = [data["phase"] for _, data in seen]
+    assert phases == ["STARTING", "LOADING", "MERGING", "ENDED"]
+    assert [event for event, _ in seen] == ["progress"] * 3 + ["end"]
+    loading, end = seen[1][1], seen[-1][1]
+    assert (loading["percent"], loading["records_claimed"]) == (25, 1000)
+    assert loading["records_per_second"] == pytest.approx(25, rel=0.2)
+    assert (end["status"], end["new_records"]) == ("SUCCESS", 250)
+
+
+def test_nobody_follows_an_unknown_sync(caller: Caller) -> None:
+    run_id = uuid.uuid4()
+    for path in (f"/api/sync-runs/{run_id}/events", f"/api/sync-runs/{run_id}"):
+        assert caller.get(path).status_code == 404
+    assert caller.post(f"/api/sync-runs/{run_id}/cancel").status_code == 404
+
+
+def test_a_sync_is_cancelled(caller: Caller, command: Command) -> None:
+    run_id = caller.post("/api/sync-database").json()["run_id"]
+    assert caller.be(Role.ASSESSOR).post(f"/api/sync-runs/{run_id}/cancel").status_code == 403
+    assert caller.be(Role.MANAGER).post(f"/api/sync-runs/{run_id}/cancel").status_code == 202
+    run = until(caller, "FAILED")
+    assert run["run_id"] == run_id
+    assert run["error_message"] == "Cancelled by service-manager."
+    again = caller.post(f"/api/sync-runs/{run_id}/cancel")
+    assert again.status_code == 409
+    assert "ended" in again.json()["detail"]
+    trail = caller.be(Role.ADMIN).get("/api/audit", params={"subject": "sync"}).json()
+    assert [entry["action"] for entry in trail] == ["cancel", "start"]
+
+
+def test_a_run_from_a_shell_is_not_cancelled_from_here(caller: Caller) -> None:
+    run_id = str(uuid.uuid4())
+    with psycopg.connect(caller.database, autocommit=True) as shell:
+        shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
+        load(caller.database, run_id)
+        answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
+        assert answer.status_code == 409
+        assert "not started from here" in answer.json()["detail"]
+
+
+def test_a_sync_outlives_who_started_it(caller: Caller, command: Command, tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib
+from orchestrate import sync
+sync.LOGS = pathlib.Path({str(tmp_path)!r})
+print(sync.start({caller.database!r}, False, "test", argv={command(False)!r})["run_id"], flush=True)
+os._exit(0)
+"""
+    starter = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, text=True, stdout=subprocess.PIPE, check=True
+    )
+    run = caller.get("/api/sync-status").json()
+    assert (run["run_id"], run["status"]) == (starter.stdout.strip(), "RUNNING")
+    assert caller.post("/api/sync-database").status_code == 409
+    caller.post(f"/api/sync-runs/{run['run_id']}/cancel")
+    assert until(caller, "FAILED")["run_id"] == run["run_id"]

@@ -1,0 +1,93 @@
+"""The export of opportunities: everything that matches, streamed from PostgreSQL's COPY."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+
+from api.auth import Viewer
+from api.database import Pool
+from api.opportunities import queries
+from api.opportunities.schemas import Listing
+from api.problems import ProblemError, answers
+
+router = APIRouter(prefix="/api/opportunities", tags=["opportunities"])
+
+CHUNK_BYTES = 64 * 1024
+# Each holds a connection for as long as its reader takes; others need some too.
+AT_ONCE = asyncio.Semaphore(3)
+
+
+class Format(StrEnum):
+    """How to write rows."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+class Export(Listing):
+    """What to export, and how."""
+
+    format: Format = Field(Format.CSV, description="`ndjson`: a JSON object on each line")
+
+
+CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "application/x-ndjson"}
+
+
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses=answers(401, 422, 503)
+    | {
+        200: {
+            "description": "All that match",
+            "content": {type_.split(";")[0]: {"schema": {}} for type_ in CONTENT_TYPES.values()},
+        }
+    },
+)
+async def export_opportunities(
+    request: Request, _: Viewer, wanted: Annotated[Export, Query()]
+) -> StreamingResponse:
+    """Stream all opportunities that fulfil every condition, as of one moment."""
+    if AT_ONCE.locked():
+        detail = "Several exports are under way. Wait for one of them to end."
+        raise ProblemError(503, detail, headers={"Retry-After": "10"})
+    conditions = queries.conditions(wanted)
+    query = queries.export(
+        tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
+    )
+    chunks = _copy(request.app.state.pool, query, conditions | {"search": wanted.search})
+    first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
+    return StreamingResponse(
+        _follow(first, chunks),
+        media_type=CONTENT_TYPES[wanted.format],
+        headers={
+            "Content-Disposition": f'attachment; filename="opportunities.{wanted.format}"',
+        },
+    )
+
+
+async def _copy(pool: Pool, query: bytes, parameters: dict[str, Any]) -> AsyncIterator[bytes]:
+    async with AT_ONCE, pool.connection() as connection, connection.transaction():
+        # The reader sets the pace.
+        await connection.execute("set local statement_timeout = '30min'")
+        buffer = bytearray()
+        async with connection.cursor().copy(query, parameters) as rows:
+            async for row in rows:
+                buffer += row
+                if len(buffer) >= CHUNK_BYTES:
+                    yield bytes(buffer)
+                    buffer.clear()
+        yield bytes(buffer)
+
+
+async def _follow(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(chunks):  # type: ignore[type-var]
+        yield first
+        async for chunk in chunks:
+            yield chunk

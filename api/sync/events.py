@@ -1,0 +1,46 @@
+"""Following a sync: server-sent events, one whenever something has changed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from api.auth import Viewer
+from api.database import Pool
+from api.problems import ProblemError, answers
+from api.sync import queries
+from api.sync.schemas import SyncProgress
+
+router = APIRouter(prefix="/api/sync-runs", tags=["sync"])
+
+POLL_SECONDS = 1
+
+
+async def _progress(request: Request, run_id: UUID) -> SyncProgress:
+    # No connection is held between two looks: many may follow.
+    pool: Pool = request.app.state.pool
+    async with pool.connection() as connection:
+        rows = await queries.fetch(connection, queries.PROGRESS, run_id)
+    if not rows:
+        raise ProblemError(404, f"There is no sync {run_id}.")
+    return SyncProgress.model_validate(rows[0])
+
+
+@router.get(
+    "/{run_id}/events", response_class=EventSourceResponse, responses=answers(401, 404, 422)
+)
+async def follow_sync(
+    request: Request, _: Viewer, run_id: UUID, progress: Annotated[SyncProgress, Depends(_progress)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Follow a sync: events `progress`, and at its end one `end`, each with a SyncProgress."""
+    sent = None
+    while progress.status == "RUNNING":
+        if progress != sent:
+            yield ServerSentEvent(data=progress, event="progress")
+            sent = progress
+        await asyncio.sleep(POLL_SECONDS)
+        progress = await _progress(request, run_id)
+    yield ServerSentEvent(data=progress, event="end")

@@ -1,0 +1,63 @@
+"""The export: everything, as it is, and in little memory."""
+
+import csv
+import io
+import json
+
+import psycopg
+import pytest
+
+from tests.api.conftest import Caller
+
+PATH = "/api/opportunities/export"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"sort": "-deal_value", "include_deleted": True},
+        {"stage": ["01 - Qualification", "02 - Discovery"], "min_value": 5000},
+        {"search": "generale", "sort": "-relevance"},
+    ],
+)
+def test_both_formats_hold_what_the_list_holds(reader: Caller, wanted: dict[str, object]) -> None:
+    listed = reader.get("/api/opportunities", params=wanted | {"limit": 1000}).json()["items"]
+    lines = reader.get(PATH, params=wanted | {"format": "ndjson"})
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in lines.text.splitlines()] == listed
+    table = reader.get(PATH, params=wanted | {"format": "csv"})
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    assert table.headers["content-disposition"] == 'attachment; filename="opportunities.csv"'
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert list(rows[0]) == list(listed[0])
+    assert [row["remote_id"] for row in rows] == [item["remote_id"] for item in listed]
+
+
+def test_awkward_text_arrives_as_it_is(caller: Caller) -> None:
+    name = 'a "quoted", \\back\\slashed\\n\nsecond line\r\n\t\x01\x02 =1+1 😀 \u2028'
+    with psycopg.connect(caller.database) as connection:
+        connection.execute("insert into opportunities (remote_id, name) values ('1', %s)", [name])
+    lines = caller.get(PATH, params={"format": "ndjson"}).text
+    assert lines.count("\n") == 1
+    assert json.loads(lines)["name"] == name
+    table = caller.get(PATH).text
+    assert next(csv.DictReader(io.StringIO(table, newline="")))["name"] == name
+
+
+def test_an_empty_export(caller: Caller) -> None:
+    assert caller.get(PATH, params={"format": "ndjson"}).text == ""
+    assert caller.get(PATH).text.startswith("id,remote_id,")
+
+
+def test_what_makes_no_sense_is_refused(reader: Caller) -> None:
+    for wanted in ({"format": "xml"}, {"sort": "relevance"}, {"limit": 5}):
+        assert reader.get(PATH, params=wanted).status_code == 422
+
+
+def test_it_is_compressed_for_who_takes_that(reader: Caller) -> None:
+    plain = reader.get(PATH, headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    packed = reader.get(PATH, headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.text == plain.text
