@@ -23,7 +23,7 @@ help: ## List the targets
 setup: .venv/.installed ## Install everything and bring the database up to date
 	$(PYTHON) -m orchestrate.migrate
 
-demo: setup ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
+demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo
 
 test: .venv/.installed-dev lint ## Every test

@@ -39,8 +39,10 @@ def main() -> int:
         console.rule("[bold]meltano run " + " ".join(PIPELINE))
         sync = subprocess.run([BIN / "meltano", "run", *PIPELINE], cwd=ROOT, check=False)
         _summarise()
-        if sync.returncode == 0 and os.environ.get("DEMO_SERVE", "1") != "0":
-            _serve()
+        if sync.returncode == 0:
+            _show_addresses()
+            if os.environ.get("DEMO_SERVE", "1") != "0":
+                _serve()
         return sync.returncode
 
 
@@ -157,26 +159,31 @@ def _deal_table(deals: list[DictRow]) -> Table:
     return table
 
 
-def _serve() -> None:
-    """Serve the API until Ctrl-C."""
+def _show_addresses() -> None:
+    """Print where the demo is to be looked at, and a token."""
     token = subprocess.run(
         [sys.executable, "-m", "api.token", "admin"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.strip()  # fmt: skip
+    authorization = f"-H 'Authorization: Bearer {token}'"
     console.rule("[bold]To look at")
-    console.print(f"Console    {API_URL}/   (sign in with the token)")
-    console.print(f"API docs   {API_URL}/docs")
-    console.print(f"CRM        {SANDBOX_URL}/crmRestApi/resources/latest/opportunities")
-    console.print(f"Token      {token}", soft_wrap=True)
-    console.print(
-        f"\ncurl -H 'Authorization: Bearer {token}' '{API_URL}/api/opportunities?limit=3'",
-        soft_wrap=True,
-    )
-    console.print(
-        f"curl -H 'Authorization: Bearer {token}' -X POST {API_URL}/api/sync-database\n",
-        soft_wrap=True,
-    )
-    console.print("[dim]Ctrl-C ends the demo; the database stays, `make stop` stops it.")
+    for label, text in {
+        "Console": f"{API_URL}/ (sign in with the token)",
+        "API docs": f"{API_URL}/docs",
+        "CRM": f"{SANDBOX_URL}/crmRestApi/resources/latest/opportunities",
+        "Database": "make psql",
+        "Token": token,
+    }.items():
+        console.print(f"[bold]{label:10}[/]{text}", soft_wrap=True)
+    console.print()
+    console.print(f"curl {authorization} '{API_URL}/api/opportunities?limit=3'", soft_wrap=True)
+    console.print(f"curl {authorization} -X POST {API_URL}/api/sync-database", soft_wrap=True)
+    console.print()
+
+
+def _serve() -> None:
+    """Serve API and console until Ctrl-C."""
+    console.print(f"Serving on {API_URL} until Ctrl-C; the database stays, `make stop` stops it.")
     try:
         subprocess.run([sys.executable, "-m", "api"], cwd=ROOT, check=False)
     except KeyboardInterrupt:
