@@ -32,6 +32,7 @@ fi
 
 say "Installing the locked environment into .venv ..."
 # Bytecode is compiled now: it cuts the start of each process to a third.
-export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never
+# The system's certificates are trusted, since a company's proxy may have its own.
+export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
 "$uv" sync --locked --inexact "$@"
 .venv/bin/python -m compileall -q api orchestrate extract || true
