@@ -109,7 +109,7 @@ def _summarise() -> None:
         run = connection.execute("select * from sync_logs order by id desc limit 1").fetchone()
         deals = connection.execute(
             """
-            select name, customer, deal_value, currency, stage, workflow_status
+            select name, deal_value, currency, stage, workflow_status
             from opportunities
             order by last_synced_at desc, id desc
             limit 5
@@ -144,17 +144,16 @@ def _run_table(run: DictRow, total: int) -> Table:
 
 
 def _deal_table(deals: list[DictRow]) -> Table:
-    table = Table(title="The last ones to arrive", title_justify="left", expand=False)
-    table.add_column("Opportunity", max_width=40, no_wrap=True)
-    table.add_column("Customer", max_width=28, no_wrap=True)
-    table.add_column("Value", justify="right", no_wrap=True)
-    table.add_column("Stage", max_width=24, no_wrap=True)
-    table.add_column("Workflow", no_wrap=True)
+    table = Table(title="The last ones to arrive", title_justify="left", expand=True)
+    table.add_column("Opportunity", no_wrap=True, ratio=3)
+    table.add_column("Value", justify="right", no_wrap=True, min_width=14)
+    table.add_column("Stage", no_wrap=True, ratio=2)
+    table.add_column("Workflow", no_wrap=True, min_width=8)
     for deal in deals:
         value = "" if deal["deal_value"] is None else f"{deal['deal_value']:,.0f}"
         table.add_row(
-            deal["name"], deal["customer"], f"{value} {deal['currency'] or ''}".strip(),
-            deal["stage"], deal["workflow_status"],
+            deal["name"], f"{value} {deal['currency'] or ''}".strip(), deal["stage"],
+            deal["workflow_status"],
         )  # fmt: skip
     return table
 
