@@ -1,0 +1,148 @@
+"""`make docs` makes one page that shows, offline and in a browser, where each column comes from."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from orchestrate.settings import ROOT
+from tests.warehouse import Warehouse
+
+# No GPU, no sandbox of its own (it can't have one as root), and not a word to the network.
+CHROMIUM_OPTIONS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def docs(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the documentation of a database that was synced once."""
+    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("docs"))
+    warehouse.merge()
+    done = subprocess.run(
+        [Path(sys.executable).with_name("meltano"), "invoke", "dbt-postgres:docs"],
+        cwd=ROOT, env=warehouse.environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return warehouse.target
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.fail(
+            "This test looks at the lineage in a real browser. Install it with "
+            "`apt-get install chromium`, or say in CHROMIUM where there is one."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        yield browser.new_page()
+        browser.close()
+
+
+def referenced_by(page: Page, kind: str, name: str) -> None:
+    """Go on to what is made of the node that the page shows."""
+    section = page.locator("section", has=page.locator("#referenced_by")).first
+    section.get_by_text(kind, exact=True).click()
+    section.get_by_role("link", name=name, exact=True).click()
+
+
+def test_the_page_leads_from_the_source_to_the_api(docs: Path, page: Page) -> None:
+    html = docs / "static_index.html"
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    title = page.locator("h1:visible")
+
+    page.goto(html.as_uri())
+    expect(page.get_by_role("heading", name="From Oracle CRM to the API")).to_be_visible()
+
+    page.goto(html.as_uri() + "#!/source/source.oracle_crm.oracle_crm.opportunities")
+    expect(title).to_contain_text("oracle_crm.opportunities")
+    referenced_by(page, "Models", "stg_opportunities")
+    expect(title).to_contain_text("stg_opportunities")
+    referenced_by(page, "Models", "opportunities")
+    expect(title).to_have_text("opportunities merge_into")
+    referenced_by(page, "Exposures", "list_of_opportunities")
+    expect(title).to_contain_text("GET /api/opportunities")
+
+    assert asked
+    assert all(url.startswith(docs.as_uri()) for url in asked)
+
+
+def test_the_graph_is_drawn(docs: Path, page: Page) -> None:
+    html = docs / "static_index.html"
+    page.goto(html.as_uri() + "#!/model/model.oracle_crm.opportunities?g_v=1")
+    expect(page.locator("canvas").first).to_be_visible()
+    # The library that draws it keeps what is drawn at the element it draws into.
+    edges = page.evaluate(
+        """() => [...document.querySelectorAll("*")].filter(element => element._cyreg).flatMap(
+            element => element._cyreg.cy.edges(":visible").map(
+                edge => edge.source().id() + " > " + edge.target().id()
+            )
+        )"""
+    )
+    assert {
+        "source.oracle_crm.oracle_crm.opportunities > model.oracle_crm.stg_opportunities",
+        "model.oracle_crm.stg_opportunities > model.oracle_crm.opportunities",
+        "model.oracle_crm.opportunities > exposure.oracle_crm.list_of_opportunities",
+    } <= set(edges)
+
+
+def read(docs: Path, name: str) -> dict[str, Any]:
+    artifact: dict[str, Any] = json.loads((docs / name).read_text())
+    return artifact
+
+
+def described(docs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All that the documentation holds of tables and views, by their ids."""
+    manifest = read(docs, "manifest.json")
+    for unique_id, node in (manifest["nodes"] | manifest["sources"]).items():
+        if unique_id.startswith(("model.oracle_crm.", "source.oracle_crm.")):
+            yield unique_id, node
+
+
+def test_all_that_is_there_is_described(docs: Path) -> None:
+    catalog = read(docs, "catalog.json")
+    there = catalog["nodes"] | catalog["sources"]
+    undescribed = []
+    for unique_id, node in described(docs):
+        texts = {name: column["description"] for name, column in node["columns"].items()}
+        columns = there[unique_id]["columns"] if unique_id in there else texts
+        undescribed += [unique_id] if not node["description"] else []
+        undescribed += [f"{unique_id}.{name}" for name in columns if not texts.get(name)]
+    # Custom fields are called what the customer calls them.
+    missing = [name for name in undescribed if not name.endswith("_c")]
+    assert missing == [], "describe these in the YAML beside the model, or in that of its source"
+
+
+def test_what_is_described_is_there_with_that_type(docs: Path) -> None:
+    catalog = read(docs, "catalog.json")
+    there = catalog["nodes"] | catalog["sources"]
+    wrong = []
+    for unique_id, node in described(docs):
+        columns = there.get(unique_id, {}).get("columns", {})
+        for name, column in node["columns"].items():
+            if columns and name not in columns:
+                wrong.append(f"{unique_id}.{name} is not there")
+            elif columns and column["data_type"] not in (None, columns[name]["type"]):
+                wrong.append(f"{unique_id}.{name} is {columns[name]['type']}")
+    assert wrong == []
+
+
+def test_each_exposure_rests_on_what_is_there(docs: Path) -> None:
+    exposures = read(docs, "manifest.json")["exposures"].values()
+    assert {exposure["label"].split(",")[0] for exposure in exposures} >= {
+        "GET /api/opportunities", "GET /api/oracle-opportunity/{remote_id}",
+        "GET /api/sync-status", "GET /api/rejected-records", "The console",
+    }  # fmt: skip
+    assert all(exposure["depends_on"]["nodes"] for exposure in exposures)
