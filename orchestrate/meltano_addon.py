@@ -9,24 +9,14 @@ to be said twice and `meltano run` works without a wrapper.
 import os
 import sys
 import uuid
-from urllib.parse import quote
 
 import psycopg
 from meltano.core.setting_definition import SettingDefinition
 
 from orchestrate.dead_runs import clear_dead_runs
 from orchestrate.migrate import migrate_if_needed
-from orchestrate.postgres import database_url, libpq_environment
+from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
 from orchestrate.settings import setting
-
-
-def _sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
-    options = " ".join(f"-c{name}={value}" for name, value in parameters.items())
-    separator = "&" if "?" in url else "?"
-    return (
-        url.replace("postgresql://", "postgresql+psycopg://", 1)
-        + f"{separator}application_name={application}&options={quote(options)}"
-    )
 
 
 def prepare_environment() -> None:
@@ -35,9 +25,9 @@ def prepare_environment() -> None:
     os.umask(0o077)
     url = database_url()
     os.environ |= libpq_environment(url) | {
-        "MELTANO_DATABASE_URI": _sqlalchemy_url(url, "meltano", search_path="meltano"),
+        "MELTANO_DATABASE_URI": sqlalchemy_url(url, "meltano", search_path="meltano"),
         # The loader drops the offsets of timestamps; in UTC that changes nothing.
-        "TARGET_POSTGRES_SQLALCHEMY_URL": _sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+        "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
     }
     defaults = {
         # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.

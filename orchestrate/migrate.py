@@ -6,6 +6,7 @@ finds the database behind, which costs one query when it is not.
 
 import subprocess
 import sys
+from typing import NoReturn
 
 import psycopg
 
@@ -29,6 +30,10 @@ def migrate_if_needed(url: str) -> None:
         sys.exit("The database could not be brought up to date: see above.")
 
 
+def _unreachable(error: psycopg.OperationalError) -> NoReturn:
+    sys.exit(f"The database of DATABASE_URL can't be reached: {error}".strip())
+
+
 def _revision(url: str) -> str | None:
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
@@ -38,7 +43,7 @@ def _revision(url: str) -> str | None:
             row = connection.execute("select version_num from public.alembic_version").fetchone()
             return None if row is None else str(row[0])
     except psycopg.OperationalError as error:
-        sys.exit(f"The database of DATABASE_URL can't be reached: {error}".strip())
+        _unreachable(error)
 
 
 def migrate(url: str) -> None:
@@ -61,4 +66,7 @@ def migrate(url: str) -> None:
 
 
 if __name__ == "__main__":
-    migrate(database_url())
+    try:
+        migrate(database_url())
+    except psycopg.OperationalError as unreachable:
+        _unreachable(unreachable)

@@ -92,6 +92,14 @@ def libpq_environment(url: str) -> dict[str, str]:
     return environment | others
 
 
+def sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
+    """Return a database URL as SQLAlchemy wants it, with run-time parameters of the server's."""
+    options = quote(" ".join(f"-c{name}={value}" for name, value in parameters.items()))
+    separator = "&" if "?" in url else "?"
+    address = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    return f"{address}{separator}application_name={application}&options={options}"
+
+
 def _ensure_database(url: str) -> None:
     import psycopg
 

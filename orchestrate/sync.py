@@ -86,6 +86,10 @@ def start(
         except BaseException:
             process.terminate()  # nobody would know of it
             raise
+        finally:
+            # Without someone to wait for it, an ended child would look alive. Not before: one
+            # that is waited for is gone, and when it was started with it.
+            threading.Thread(target=process.wait, name=f"sync {run_id}", daemon=True).start()
         run = connection.execute(
             "select * from public.syncs where run_id = %s", [run_id]
         ).fetchone()
@@ -174,7 +178,7 @@ def _spawn(run_id: str, argv: list[str], trigger: str) -> subprocess.Popen[bytes
         old.unlink(missing_ok=True)
     log = os.open(log_file(run_id), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             argv,
             cwd=ROOT,
             env=os.environ | {"MELTANO_RUN_ID": run_id, "MELTANO_JOB_TRIGGER": trigger},
@@ -185,9 +189,6 @@ def _spawn(run_id: str, argv: list[str], trigger: str) -> subprocess.Popen[bytes
         )
     finally:
         os.close(log)
-    # Without someone to wait for it, an ended child would look alive.
-    threading.Thread(target=process.wait, name=f"sync {run_id}", daemon=True).start()
-    return process
 
 
 def _process(request: Run) -> psutil.Process | None:

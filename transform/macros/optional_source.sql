@@ -9,6 +9,6 @@
             null::{{ type }} as {{ adapter.quote(name) }}{{ ',' if not loop.last }}
             {%- endfor %}
         where false
-    )
+    ) as absent
     {%- endif -%}
 {%- endmacro %}
