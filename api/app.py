@@ -7,13 +7,14 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
+import api.assessments.router
 import api.opportunities.export
 import api.opportunities.router
 import api.sync.events
 import api.sync.router
 import api.users.router
 import api.users.session
-from api import audit, health, metrics, problems, start_page, workflow
+from api import audit, health, metrics, problems, rejects, start_page, workflow
 from api.database import make_pool
 from api.opportunities.totals import Totals
 from api.requests import RequestMiddleware
@@ -48,6 +49,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.export.router,
         api.opportunities.router.router,
         workflow.router,
+        api.assessments.router.router,
+        rejects.router,
         api.sync.router.router,
         api.sync.events.router,
         api.users.session.router,

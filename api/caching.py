@@ -7,9 +7,9 @@ from fastapi import Header, Request, Response
 
 from api.problems import ProblemError
 
-IfMatch = Annotated[
-    str | None, Header(max_length=1000, description="The ETag of what is to be changed")
-]
+_IF_MATCH = Header(max_length=1000, description="The ETag of what is to be changed")
+RequiredIfMatch = Annotated[str, _IF_MATCH]
+IfMatch = Annotated[str | None, _IF_MATCH]
 
 
 def etag_of(body: bytes) -> str:

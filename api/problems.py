@@ -89,6 +89,9 @@ async def _http(_: Request, error: Exception) -> ProblemResponse:
 
 async def _validation(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - how it is registered
+    missing = {found["loc"] for found in error.errors() if found["type"] == "missing"}
+    if ("header", "if-match") in missing:
+        return problem(428, "Say what you change: send its ETag as If-Match.")
     # What was sent is left out: it may hold a secret.
     errors = [
         {"where": ".".join(str(part) for part in found["loc"]), "message": found["msg"]}

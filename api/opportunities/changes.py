@@ -35,6 +35,18 @@ values (
 IS_ACTIVE: LiteralString = "select true from users where id = %s and active"
 
 
+async def lock_opportunity(connection: AsyncConnection[DictRow], opportunity_id: int) -> DictRow:
+    """Keep a deal as it is for the rest of the transaction, and return its status and assignee.
+
+    Raises:
+        ProblemError: 404, there is none.
+    """
+    deal = await (await connection.execute(LOCK, [opportunity_id])).fetchone()
+    if deal is None:
+        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
+    return deal
+
+
 async def change_opportunity(
     connection: AsyncConnection[DictRow],
     user: User,
@@ -48,9 +60,7 @@ async def change_opportunity(
     Raises:
         ProblemError: 403, 404, 409 or 422, why not.
     """
-    before = await (await connection.execute(LOCK, [opportunity_id])).fetchone()
-    if before is None:
-        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
+    before = await lock_opportunity(connection, opportunity_id)
     check_open(before["workflow_status"], before["is_closed"])
     after = before | change
     check_move(before["workflow_status"], after["workflow_status"], before["is_closed"], user.role)

@@ -11,7 +11,7 @@ from api.auth import Assessor, Viewer
 from api.caching import IfMatch, check_match, etag_of, json_response
 from api.database import Connection
 from api.opportunities import queries
-from api.opportunities.changes import LOCK, change_opportunity
+from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
 from api.opportunities.schemas import (
     HistoryRequest,
@@ -106,7 +106,7 @@ async def patch_opportunity(
     async with connection.transaction():
         if if_match is not None:
             # The row has to stay as it was compared.
-            await connection.execute(LOCK, [opportunity_id])
+            await lock_opportunity(connection, opportunity_id)
             check_match(if_match, etag_of((await _item(connection, opportunity_id)).encode()))
         await change_opportunity(
             connection, user, opportunity_id, change.model_dump(exclude_unset=True)

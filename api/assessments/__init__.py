@@ -1,0 +1,1 @@
+"""Assessments: whether to bid for a deal, scored by criteria, decided by a manager."""

@@ -1,0 +1,118 @@
+"""What the endpoints of assessments take and give."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.assessments.criteria import CRITERIA, MAX_SCORE
+from api.types import Id, LongText
+
+CriterionKey = StrEnum("CriterionKey", {item.key.upper(): item.key for item in CRITERIA})  # type: ignore[misc]
+Recommendation = Literal["BID", "NO_BID"]
+Status = Literal["DRAFT", "SUBMITTED", "APPROVED", "REJECTED", "RETURNED"]
+Body = Annotated[str, Field(min_length=1, max_length=10_000, pattern="^[^\x00]*$")]
+
+
+class CriterionAnswer(BaseModel):
+    """Something that a deal is scored for."""
+
+    key: CriterionKey
+    title: str
+    question: str
+    weight: int
+    max_score: int = MAX_SCORE
+
+
+class Score(BaseModel):
+    """A score for a criterion, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    score: int = Field(ge=0, le=MAX_SCORE, strict=True, description="From against to for bidding")
+    comment: LongText = ""
+
+
+class Content(BaseModel):
+    """What assessors write: all of it, each time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scores: dict[CriterionKey, Score] = Field(
+        {}, examples=[{"strategic_fit": {"score": 4, "comment": "A reference in a new sector"}}]
+    )
+    summary: LongText = ""
+    recommendation: Recommendation | None = None
+
+
+class NewAssessment(BaseModel):
+    """An assessment to be begun."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    opportunity_id: Id
+
+
+class Decision(BaseModel):
+    """What a manager makes of a submitted assessment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision: Literal["APPROVED", "REJECTED", "RETURNED"] = Field(
+        description="Bid; don't; or back to the assessors, as a new draft"
+    )
+    comment: LongText = ""
+
+
+class Assessment(BaseModel):
+    """An assessment of a deal."""
+
+    id: int
+    opportunity_id: int
+    version: int = Field(description="Counts the assessments of the deal")
+    status: Status
+    scores: dict[CriterionKey, Score]
+    weighted_score: float | None = Field(
+        description="Percent of the best, of the criteria scored so far", examples=[72.5]
+    )
+    summary: str
+    recommendation: Recommendation | None
+    revision: int = Field(description="Counts the changes; the ETag is made of it")
+    created_by: int | None
+    created_at: datetime
+    updated_by: int | None
+    updated_at: datetime
+    submitted_by: int | None
+    submitted_at: datetime | None
+    decided_by: int | None
+    decided_at: datetime | None
+    decision_comment: str | None
+
+
+class AssessmentQuery(BaseModel):
+    """Which assessments are wanted."""
+
+    opportunity_id: Id | None = None
+    status: Status | None = None
+    before: Id | None = Field(None, description="Assessments older than this one")
+    limit: int = Field(50, ge=1, le=1000)
+
+
+class NewComment(BaseModel):
+    """A comment to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    body: Body
+
+
+class Comment(BaseModel):
+    """A comment on an assessment."""
+
+    id: int
+    assessment_id: int
+    author_id: int | None
+    author: str | None = Field(description="The author's name")
+    body: str
+    created_at: datetime
