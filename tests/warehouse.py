@@ -39,7 +39,13 @@ class Warehouse:
     """A database with raw tables, of which the marts are made."""
 
     def __init__(self, postgres: str, template: str, scratch: Path) -> None:
-        """Create the database from `template` on the server, with empty raw tables."""
+        """Create the database on the server as a copy of another.
+
+        Args:
+            postgres: the server's URL, without a database.
+            template: the database to copy.
+            scratch: the folder for what dbt writes.
+        """
         name = f"test_{uuid.uuid4().hex[:12]}"
         with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
             connection.execute(
@@ -49,6 +55,14 @@ class Warehouse:
             )
         self.url = f"{postgres}/{name}"
         self.target = scratch / "dbt"
+
+    def copy(self, scratch: Path) -> "Warehouse":
+        """Return a copy, to change it and leave this one as it is."""
+        postgres, name = self.url.rsplit("/", 1)
+        return Warehouse(postgres, name, scratch)
+
+    def create_raw_tables(self) -> None:
+        """Create what the loader creates at its first run."""
         self.query(_RAW_TABLES)
 
     def query(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
@@ -92,14 +106,15 @@ class Warehouse:
             }
         )
 
-    def dbt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call dbt, whatever comes of it; what it prints is in `stdout`."""
         return subprocess.run(
-            [Path(sys.executable).with_name("dbt"), *arguments], cwd=ROOT, env=self.environment(),
+            [Path(sys.executable).with_name("dbt"), *arguments], cwd=ROOT,
+            env=self.environment() | environment,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
 
-    def merge(self) -> None:
+    def merge(self, **environment: str) -> None:
         """Run the models as a sync does."""
-        done = self.dbt("run", "--exclude", "tag:reconcile")
+        done = self.dbt("run", "--exclude", "tag:reconcile", **environment)
         assert done.returncode == 0, done.stdout

@@ -1,0 +1,233 @@
+"""The data tests find what is wrong, the marts count right, and views stand in nobody's way."""
+
+import json
+import shutil
+import uuid
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from api.workflow import FROM_CRM, MOVES
+from orchestrate.settings import ROOT
+from tests.warehouse import Warehouse
+
+
+def deal(key: int, **attributes: Any) -> dict[str, Any]:
+    """A good record of the CRM's, with some attributes of its own."""
+    return {
+        "OptyId": key, "Name": f"Deal {key}", "Revenue": 100, "CurrencyCode": "EUR",
+        "WinProb": 50, "SalesStage": "01 - Qualification", "StatusCode": "OPEN",
+        "EffectiveDate": date(2026, 12, 1), "LastUpdateDate": "2026-11-01 10:00:00",
+        "Practice_c": "Cloud",
+    } | attributes  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    """A database in which deals of each kind are merged."""
+    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("dbt"))
+    warehouse.create_raw_tables()
+    warehouse.load(
+        deal(1),
+        deal(2, Revenue=None, WinProb=None),
+        deal(3, StatusCode="WON", Revenue=300),
+        deal(4, StatusCode="LOST"),
+        deal(5, StatusCode="NO_SALE", Practice_c=None),
+        deal(6, StatusCode=None, SalesStage="07 - Closed Lost"),
+        deal(7, WinProb=700),
+        deal(8, EffectiveDate=date(2027, 1, 31), CurrencyCode="USD"),
+    )
+    warehouse.query(
+        """
+        insert into raw.rejected_records (id, stream, remote_id, reason, payload, rejected_at,
+            _sdc_batched_at)
+        values ('a', 'opportunities', '9', 'Revenue: no number', '{}', now(), now())
+        """
+    )
+    warehouse.merge()
+    return warehouse
+
+
+def run_of_meltano(
+    warehouse: Warehouse, run_id: str, began: str, seconds: float, state: str
+) -> None:
+    """Add a run of the pipeline to Meltano's own table, as if it had run there."""
+    warehouse.query(
+        """
+        insert into meltano.runs (job_name, run_id, state, payload, started_at, ended_at)
+        select 'dev:tap-oracle-crm-to-target-postgres', %s, %s, '{}', began,
+            began + make_interval(secs => %s)
+        from (select %s::timestamp as began) as _
+        """,
+        run_id, state, seconds, began,
+    )  # fmt: skip
+
+
+def test_what_is_merged_passes_every_test(warehouse: Warehouse) -> None:
+    done = warehouse.dbt("test")
+    assert "WARN=0 ERROR=0 SKIP=0" in done.stdout, done.stdout
+
+
+def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: Path) -> None:
+    broken = warehouse.copy(tmp_path)
+    run_id = str(uuid.uuid4())
+    run_of_meltano(broken, run_id, "2026-11-01", 1, "SUCCESS")
+    broken.query(
+        """
+        -- won in the CRM, and yet the bid team's again
+        update opportunities set workflow_status = 'NEW' where remote_id = '3';
+        delete from opportunities where remote_id = '2';
+        update rejected_records set resolved_at = now() where remote_id = '7';
+        """
+    )
+    broken.query(
+        "insert into sync_runs (run_id, new_records, transform_succeeded) values (%s, 99, true)",
+        run_id,
+    )
+
+    broken.dbt("test", "--select", "test_type:singular")
+
+    results = json.loads((broken.target / "run_results.json").read_text())["results"]
+    outcomes = {
+        result["unique_id"].split(".")[2]: result["status"]
+        for result in results
+        if result["unique_id"].startswith("test.")
+    }
+    singular = {path.stem for path in (ROOT / "transform" / "tests").glob("*.sql")}
+    assert outcomes == dict.fromkeys(singular, "fail")
+
+
+def test_a_status_that_the_bid_team_has_is_an_accepted_one(warehouse: Warehouse) -> None:
+    nodes = json.loads((warehouse.target / "manifest.json").read_text())["nodes"].values()
+    (accepted,) = (
+        node["test_metadata"]["kwargs"]["values"]
+        for node in nodes
+        if node["name"].startswith("accepted_values_opportunities_workflow_status")
+    )
+    assert accepted == [*MOVES, *FROM_CRM]
+
+
+def test_the_pipeline_holds_what_is_open(warehouse: Warehouse) -> None:
+    rows = warehouse.query("select * from pipeline_by_stage_and_month order by close_month")
+    assert rows == [
+        {"stage": "01 - Qualification", "currency": "EUR", "close_month": date(2026, 12, 1),
+         "deals": 2, "deal_value": 100, "weighted_value": 50},
+        {"stage": "01 - Qualification", "currency": "USD", "close_month": date(2027, 1, 1),
+         "deals": 1, "deal_value": 100, "weighted_value": 50},
+    ]  # fmt: skip
+
+
+def test_the_win_rate_is_that_of_what_was_decided(warehouse: Warehouse) -> None:
+    rows = warehouse.query("select * from win_rate_by_practice order by practice")
+    assert rows == [
+        {"practice": "Cloud", "currency": "EUR", "won": 1, "lost": 2, "closed": 0,
+         "win_rate": Decimal("0.3333"), "won_value": 300, "lost_value": 200, "closed_value": 0,
+         "win_rate_by_value": Decimal("0.6")},
+        {"practice": None, "currency": "EUR", "won": 0, "lost": 0, "closed": 1,
+         "win_rate": None, "won_value": 0, "lost_value": 0, "closed_value": 100,
+         "win_rate_by_value": None},
+    ]  # fmt: skip
+
+
+def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse, tmp_path: Path) -> None:
+    aged = warehouse.copy(tmp_path)
+    aged.query(
+        """
+        update opportunities set first_synced_at = now() - interval '30 days';
+        update opportunities set workflow_status = 'ASSIGNED' where remote_id in ('1', '2');
+        update opportunities set win_probability = 60 where remote_id in ('1', '2');
+        update opportunity_changes set changed_at = now() - interval '10 days'
+        where field = 'workflow_status' and opportunity_id = (
+            select id from opportunities where remote_id = '1'
+        );
+        update opportunity_changes set changed_at = now() - interval '20 days'
+        where field = 'workflow_status' and opportunity_id = (
+            select id from opportunities where remote_id = '2'
+        );
+        """
+    )
+    assert aged.query("select * from workflow_ageing order by workflow_status") == [
+        {"workflow_status": "ASSIGNED", "deals": 2, "median_days": 15, "oldest_days": 20},
+        {"workflow_status": "NEW", "deals": 1, "median_days": 30, "oldest_days": 30},
+    ]
+
+
+def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse, tmp_path: Path) -> None:
+    synced = warehouse.copy(tmp_path)
+    for began, seconds, state in [
+        ("2026-11-01 00:00", 10, "SUCCESS"),
+        ("2026-11-01 12:00", 40, "FAIL"),
+        ("2026-11-01 23:59:50", 30, "SUCCESS"),
+        ("2026-11-02 00:00", 5, "SUCCESS"),
+    ]:
+        run_id = str(uuid.uuid4())
+        run_of_meltano(synced, run_id, began, seconds, state)
+        synced.query(
+            """
+            insert into sync_runs (run_id, records_fetched, new_records, updated_records,
+                records_rejected, extraction_completed, transform_succeeded)
+            values (%s, 100, 10, 5, 1, true, true)
+            """,
+            run_id,
+        )
+    assert synced.query("select * from sync_quality order by day") == [
+        {"day": date(2026, 11, 1), "runs": 3, "failed_runs": 1, "total_fetched": 300,
+         "new_records": 30, "updated_records": 15, "failed_records": 3,
+         "median_duration_seconds": 30, "max_duration_seconds": 40},
+        {"day": date(2026, 11, 2), "runs": 1, "failed_runs": 0, "total_fetched": 100,
+         "new_records": 10, "updated_records": 5, "failed_records": 1,
+         "median_duration_seconds": 5, "max_duration_seconds": 5},
+    ]  # fmt: skip
+
+
+def test_a_merge_replaces_no_view_but_one_that_has_changed(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    """So it waits for no reader, and what others have built on our views stays."""
+    merged = warehouse.copy(tmp_path)
+    merged.query(
+        """
+        create view report as select sum(deals) as deals from pipeline_by_stage_and_month;
+        drop view workflow_ageing;
+        create view workflow_ageing as select 'NEW' as workflow_status, 1 as days;
+        drop view win_rate_by_practice;
+        """
+    )
+    merged.load(deal(10))
+    with psycopg.connect(merged.url) as reader:
+        for view in ("staging.stg_opportunities", "staging.workflow_rule",
+                     "public.pipeline_by_stage_and_month", "public.sync_quality"):  # fmt: skip
+            reader.execute(f"select * from {view}")  # noqa: S608
+        merged.merge(PGOPTIONS="-c lock_timeout=3s")
+    assert merged.query("select deals from report") == [{"deals": 4}]
+    assert set(merged.query("select * from workflow_ageing")[0]) == {
+        "workflow_status", "deals", "median_days", "oldest_days",
+    }  # fmt: skip
+    assert len(merged.query("select * from win_rate_by_practice")) == 2
+    # Each run of dbt writes its counts to a row of its own.
+    assert merged.query("select new_records from sync_runs order by transform_started_at") == [
+        {"new_records": 7}, {"new_records": 1},
+    ]  # fmt: skip
+
+
+def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    broken = warehouse.copy(tmp_path)
+    project = tmp_path / "transform"
+    shutil.copytree(ROOT / "transform", project, ignore=shutil.ignore_patterns("target", "logs"))
+    model = project / "models/marts/sync_quality.sql"
+    model.write_text(model.read_text().replace("count(*) as runs", "count(*)::text as runs"))
+    done = broken.dbt("run", "--select", "sync_quality", "--project-dir", str(project))
+    assert done.returncode == 1
+    assert "This model has an enforced contract that failed" in done.stdout
+    assert broken.query("select pg_typeof(runs)::text as type from sync_quality") == []
+
+
+def test_the_rejects_cost_what_changed(warehouse: Warehouse) -> None:
+    """A plan that reads all deals into a temporary table first grows with the deals."""
+    compiled = next(warehouse.target.glob("compiled/*/models/marts/rejected_records.sql"))
+    plan = warehouse.query(f"explain {compiled.read_text()}")
+    assert "CTE Scan on opportunities" not in "\n".join(row["QUERY PLAN"] for row in plan)
