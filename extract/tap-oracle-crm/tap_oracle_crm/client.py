@@ -264,9 +264,8 @@ class CrmClient:
         except requests.exceptions.SSLError as error:
             cause = _cause(error)
             if "certificate" not in cause:
-                raise RetryError(
-                    f"no TLS connection to {host} ({cause})", unreachable=True
-                ) from None
+                text = f"no TLS connection to {host} ({cause})"
+                raise RetryError(text, unreachable=True) from None
             msg = (
                 f"{host} showed a TLS certificate that is not trusted ({cause}). If your company "
                 "has a certificate authority of its own, set ca_bundle to its file."

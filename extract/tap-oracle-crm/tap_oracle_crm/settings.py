@@ -28,7 +28,7 @@ INTEGERS = {
     "page_size": (499, 1, 500),
     "lookback_seconds": (600, 0, 30 * 86_400),
     "concurrency": (4, 1, 32),
-    "request_timeout": (120, 1, 3_600),
+    "request_timeout": (90, 1, 3_600),
     "max_retries": (8, 0, 100),
     "max_backoff_seconds": (60, 1, 3_600),
     "max_runtime_seconds": (0, 0, 30 * 86_400),

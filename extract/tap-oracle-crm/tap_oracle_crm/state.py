@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tap_oracle_crm.errors import OracleCrmError
 from tap_oracle_crm.ranges import Bounds
 
 
@@ -40,9 +41,20 @@ class Scan:
 
     @classmethod
     def load(cls, text: Any) -> Scan | None:
-        """Read what `dump` wrote; None where no scan is under way."""
+        """Read what `dump` wrote; None where no scan is under way.
+
+        Raises:
+            OracleCrmError: the state was changed by other hands.
+        """
         if not text:
             return None
-        kept = json.loads(text)
-        kept["bounds"] = [(low, high) for low, high in kept["bounds"]]
-        return cls(**kept)
+        try:
+            kept = json.loads(text)
+            kept["bounds"] = [(low, high) for low, high in kept["bounds"]]
+            return cls(**kept)
+        except (ValueError, TypeError, KeyError) as error:
+            msg = (
+                f"The state's scan cannot be read ({error}): empty `scan` in the state to start "
+                "from the bookmark, or run a full refresh."
+            )
+            raise OracleCrmError(msg) from None

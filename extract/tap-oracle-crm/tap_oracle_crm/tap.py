@@ -38,6 +38,7 @@ class TapOracleCRM(Tap):
         TapCapabilities.ACTIVATE_VERSION,
         PluginCapabilities.ABOUT,
         PluginCapabilities.STREAM_MAPS,
+        PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
     ]
 
@@ -162,7 +163,7 @@ class TapOracleCRM(Tap):
         th.Property(
             "request_timeout",
             th.IntegerType,
-            default=120,
+            default=90,
             title="Request time-out",
             description="Seconds to wait for a complete answer.",
         ),

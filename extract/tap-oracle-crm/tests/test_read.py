@@ -186,3 +186,32 @@ def test_stream_maps_apply(tap: TapUser) -> None:
     records = tap.sync(stream_maps=maps).records()
     assert len(records) == 1000
     assert {tuple(record) for record in records} == {("OptyId", "Won")}
+
+
+def test_more_attributes_than_an_address_holds_are_asked_for_without_naming_them(
+    tap: TapUser,
+) -> None:
+    for number in range(150):
+        tap.crm.add_attribute(f"AnAttributeWithQuiteALongNameOfAField{number:03}_c", values=["x"])
+    catalog = tap.discover()
+    for entry in catalog["streams"]:
+        for item in entry["metadata"]:
+            item["metadata"]["selected"] = entry["stream"] == "opportunities"
+    output = tap.sync(catalog=catalog)
+    assert len(output.by_key()) == 1000
+    assert {
+        record["AnAttributeWithQuiteALongNameOfAField149_c"] for record in output.records()
+    } == {"x"}
+    assert max(len(item["query"]) for item in tap.requests()) < 4_000
+
+
+def test_a_state_changed_by_hand_is_named(tap: TapUser) -> None:
+    state = {"bookmarks": {"opportunities": {"scan": "junk"}}}
+    assert "full refresh" in str(tap.sync(state).error)
+
+
+def test_a_dry_run_reads_a_few_records_of_each_stream(tap: TapUser) -> None:
+    done = tap.cli("--test", "all")
+    assert done.code == 0, done.log
+    assert len(done.records()) == 1
+    assert len(done.records("accounts")) == 1
