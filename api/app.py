@@ -1,7 +1,8 @@
 """The application: its resources, its errors, its life."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -14,20 +15,36 @@ import api.sync.events
 import api.sync.router
 import api.users.router
 import api.users.session
-from api import audit, health, metrics, problems, rejects, start_page, workflow
+from api import audit, health, metrics, problems, rejects, start_page, webhook, workflow
+from api.background import every
 from api.database import make_pool
+from api.notifications import notify, sender
 from api.opportunities.totals import Totals
 from api.requests import RequestMiddleware
 from api.settings import Settings
+from api.webhook import start_wanted_sync
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
-    """Return the application over the database at a URL, whose tables are up to date."""
+    """Return the application over the database at a URL, whose tables are up to date.
+
+    Raises:
+        ValueError: a setting is wrong.
+    """
+    urls = settings.notify_urls
+    send = None if urls is None else sender(urls.get_secret_value().split())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with make_pool(database_url, settings) as pool:
-            app.state.pool = pool
+        async with AsyncExitStack() as stack:
+            app.state.pool = pool = await stack.enter_async_context(
+                make_pool(database_url, settings)
+            )
+            wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
+            await stack.enter_async_context(every(1, wanted))
+            if send is not None:
+                incidents = partial(notify, pool, send, settings.notify_late_hours)
+                await stack.enter_async_context(every(30, incidents))
             yield
 
     app = FastAPI(
@@ -51,6 +68,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         workflow.router,
         api.assessments.router.router,
         rejects.router,
+        webhook.router,
         api.sync.router.router,
         api.sync.events.router,
         api.users.session.router,

@@ -32,8 +32,17 @@ class Settings(BaseSettings):
     """Seconds after which a query is given up."""
     api_lock_timeout: int = 10
     """Seconds an edit waits for a merge that holds the same row."""
+    oracle_webhook_secret: SecretStr | None = None
+    """What the CRM proves its calls with; unset, they are refused."""
+    webhook_quiet_seconds: float = 5
+    """How long no call has come before the sync starts that they ask for."""
     metrics_token: SecretStr | None = None
     """A token that reads `/metrics` and nothing else."""
+
+    notify_urls: SecretStr | None = None
+    """Where to tell of failed, late and empty syncs and of rejects: Apprise URLs, by spaces."""
+    notify_late_hours: int = 26
+    """Hours without a successful sync after which one is late."""
 
     @field_validator("api_cors_origins", mode="before")
     @classmethod

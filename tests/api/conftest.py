@@ -1,12 +1,14 @@
 """The API under test, on a database filled with SQL; no test needs a CRM."""
 
+import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import httpx
 import psycopg
@@ -19,6 +21,7 @@ from api.app import create_app
 from api.auth import Role
 from api.settings import Settings
 from api.token import make_token
+from orchestrate import sync
 
 FILL = """
 insert into opportunities (
@@ -156,3 +159,38 @@ def server(database: str, settings: Settings) -> Iterator[httpx.Client]:
         httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}) as client,
     ):
         yield client
+
+
+class Command:
+    """What `orchestrate.sync` starts instead of Meltano."""
+
+    def __init__(self, script: str) -> None:
+        self.script = script
+        self.full: list[bool] = []
+
+    def __call__(self, full: bool) -> list[str]:
+        self.full.append(full)
+        return [sys.executable, "-c", self.script]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command]:
+    """A process that waits for the test's end in place of the pipeline."""
+    end = tmp_path / "end"
+    command = Command(
+        f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.02)"
+    )
+    monkeypatch.setattr(sync, "command", command)
+    monkeypatch.setattr(sync, "LOGS", tmp_path / "logs")
+    yield command
+    end.touch()
+
+
+def until(caller: Caller, status: str) -> dict[str, Any]:
+    """Wait for the last sync to have a status, and return it."""
+    for _ in range(500):
+        run: dict[str, Any] = caller.get("/api/sync-status").json()
+        if run["status"] == status:
+            return run
+        time.sleep(0.02)
+    raise AssertionError(f"no {status}: {run}")

@@ -7,9 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,44 +18,8 @@ import pytest
 
 from api.auth import Role
 from api.sync import events
-from orchestrate import sync
 from orchestrate.settings import ROOT
-from tests.api.conftest import Caller
-
-
-class Command:
-    """What `orchestrate.sync` starts instead of Meltano."""
-
-    def __init__(self, script: str) -> None:
-        self.script = script
-        self.full: list[bool] = []
-
-    def __call__(self, full: bool) -> list[str]:
-        self.full.append(full)
-        return [sys.executable, "-c", self.script]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command]:
-    """A process that waits for the test's end in place of the pipeline."""
-    end = tmp_path / "end"
-    command = Command(
-        f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.02)"
-    )
-    monkeypatch.setattr(sync, "command", command)
-    monkeypatch.setattr(sync, "LOGS", tmp_path / "logs")
-    yield command
-    end.touch()
-
-
-def until(caller: Caller, status: str) -> dict[str, Any]:
-    """Wait for the last sync to have a status, and return it."""
-    for _ in range(500):
-        run: dict[str, Any] = caller.get("/api/sync-status").json()
-        if run["status"] == status:
-            return run
-        time.sleep(0.02)
-    raise AssertionError(f"no {status}: {run}")
+from tests.api.conftest import Caller, Command, until
 
 
 def test_there_is_nothing_before_the_first(caller: Caller) -> None:

@@ -1,0 +1,129 @@
+"""Notifications: one when something is wrong with the syncs, one when it is well again.
+
+An incident opens when its condition holds and closes when it does not: nobody is told twice of
+the same. What could not be sent is tried again. Several processes of the API may look at once:
+a row lock lets one of them send.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import LiteralString
+
+from apprise import Apprise, NotifyType
+from psycopg.rows import DictRow
+
+from api.database import Pool
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[str, str, NotifyType], Awaitable[None]]
+
+TITLES = {
+    "failed": ("The sync failed", "The sync works again"),
+    "late": ("The sync is late", "The sync is on time again"),
+    "empty": ("The sync is empty", "The sync reads opportunities again"),
+    "rejects": ("Records could not be loaded", "All records are loaded"),
+}
+# Each condition that holds now, in words.
+CONDITIONS: LiteralString = """
+with
+completed as (
+    select *
+    from syncs
+    where status != 'RUNNING' and coalesce(error_message, '') not like 'Cancelled by %%'
+    order by started_at desc
+    limit 1
+),
+first_run as (
+    select min(started_at) as at from syncs
+),
+success as (
+    select max(completed_at) as at from syncs where status = 'SUCCESS'
+)
+select 'failed' as kind, coalesce(error_message, 'No reason is known.') as detail
+from completed
+where status = 'FAILED'
+union all
+select 'late', case
+    when success.at is null then 'No sync has succeeded yet.'
+    else 'The last sync that succeeded ended at ' || to_char(success.at, 'YYYY-MM-DD HH24:MI')
+        || ' UTC.'
+end
+from success, first_run
+where coalesce(success.at, first_run.at) < now() - make_interval(hours => %(late_hours)s)
+union all
+select 'empty',
+    'It read everything and found no opportunity: look at the account''s record set.'
+from completed
+where status = 'SUCCESS' and sync_type = 'FULL' and total_fetched = 0
+union all
+select 'rejects', count(*) || ' records are waiting, the last because of: '
+    || left((array_agg(reason order by last_seen_at desc))[1], 500)
+from rejected_records
+where resolved_at is null
+having count(*) > 0
+"""
+OPEN: LiteralString = """
+insert into incidents (kind, detail) values (%s, %s)
+on conflict (kind) where closed_at is null do nothing
+"""
+CLOSE: LiteralString = """
+update incidents set closed_at = clock_timestamp()
+where closed_at is null and not kind = any(%s)
+"""
+# What ended before anybody was told of it needs no word.
+UNSENT: LiteralString = """
+select id, kind, detail, closed_at is not null as is_over
+from incidents
+where (closed_at is null and opening_notified_at is null)
+    or (closed_at is not null and opening_notified_at is not null and closing_notified_at is null)
+order by id
+for update skip locked
+"""
+SENT: LiteralString = """
+update incidents
+set
+    opening_notified_at = coalesce(opening_notified_at, clock_timestamp()),
+    closing_notified_at = case when closed_at is not null then clock_timestamp() end
+where id = %s
+"""
+
+
+def sender(urls: list[str]) -> Send:
+    """Return what sends to the services that Apprise URLs name.
+
+    Raises:
+        ValueError: a URL is none that Apprise knows.
+    """
+    services = Apprise()
+    for number, url in enumerate(urls, 1):
+        if not services.add(url):
+            raise ValueError(f"NOTIFY_URLS: Apprise does not know the {number}. of them")
+
+    async def send(title: str, body: str, kind: NotifyType) -> None:
+        if not await services.async_notify(title=title, body=body, notify_type=kind):
+            raise ConnectionError("a notification could not be sent to every service")
+
+    return send
+
+
+async def notify(pool: Pool, send: Send, late_hours: int) -> None:
+    """Open and close incidents by what holds now, and tell of those nobody was told of."""
+    async with pool.connection() as connection, connection.transaction():
+        holding = await (
+            await connection.execute(CONDITIONS, {"late_hours": late_hours})
+        ).fetchall()
+        for condition in holding:
+            await connection.execute(OPEN, [condition["kind"], condition["detail"]])
+        await connection.execute(CLOSE, [[condition["kind"] for condition in holding]])
+    async with pool.connection() as connection, connection.transaction():
+        for incident in await (await connection.execute(UNSENT)).fetchall():
+            await send(*_message(incident))
+            await connection.execute(SENT, [incident["id"]])
+
+
+def _message(incident: DictRow) -> tuple[str, str, NotifyType]:
+    opening, closing = TITLES[incident["kind"]]
+    if incident["is_over"]:
+        return closing, f"It was: {incident['detail']}", NotifyType.SUCCESS
+    return opening, incident["detail"], NotifyType.FAILURE

@@ -1,0 +1,178 @@
+"""Notifications, against a real mail server on this machine."""
+
+import asyncio
+import socket
+import uuid
+from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
+from email.policy import default
+from typing import Any
+
+import psycopg
+import pytest
+from aiosmtpd.controller import Controller
+
+from api.database import make_pool
+from api.notifications import notify, sender
+from api.settings import Settings
+
+
+class Mailbox:
+    """What takes the mails."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.mails: list[Message] = []
+        self.refuse = False
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+        if self.refuse:
+            return "451 Not now"
+        self.mails.append(message_from_bytes(envelope.content, policy=default))
+        return "250 Taken"
+
+
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    mailbox = Mailbox(port)
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield mailbox
+    controller.stop()
+
+
+class Desk:
+    """A database and a mailbox: what happens in the one arrives in the other."""
+
+    def __init__(self, database: str, mailbox: Mailbox, settings: Settings) -> None:
+        self.database, self.mailbox, self.settings = database, mailbox, settings
+        self.url = f"mailto://127.0.0.1:{mailbox.port}?from=sync@example.com&to=ops@example.com"
+
+    def execute(self, sql: str, *parameters: object) -> None:
+        with psycopg.connect(self.database) as connection:
+            connection.execute(sql, parameters)
+
+    def run(self, state: str, ago: str = "1 minute", **observed: object) -> None:
+        """Let a run have ended."""
+        run_id = uuid.uuid4()
+        self.execute(
+            "insert into meltano.runs (job_name, run_id, state, started_at, last_heartbeat_at,"
+            " ended_at, payload, payload_flags, trigger)"
+            " select 'dev:tap-oracle-crm-to-target-postgres', %s, %s, at, at, at, '{}', 0, 'cli'"
+            " from (select now() at time zone 'UTC' - %s::interval as at) as ended",
+            run_id, state, ago,
+        )  # fmt: skip
+        values = {"sync_type": "INCREMENTAL", "records_fetched": 1} | observed
+        self.execute(
+            "insert into sync_runs (run_id, sync_type, records_fetched, transform_succeeded,"
+            " transform_completed_at, error_message)"
+            " values (%s, %s, %s, %s, now() - %s::interval, %s)",
+            run_id, values["sync_type"], values["records_fetched"], state == "SUCCESS", ago,
+            values.get("error_message"),
+        )  # fmt: skip
+
+    def look(self) -> list[str]:
+        """Look for incidents, and return the subjects of the mails that came of it."""
+
+        async def once() -> None:
+            async with make_pool(self.database, self.settings) as pool:
+                await notify(pool, sender([self.url]), late_hours=26)
+
+        before = len(self.mailbox.mails)
+        asyncio.run(once())
+        return [mail["subject"] for mail in self.mailbox.mails[before:]]
+
+
+@pytest.fixture
+def desk(database: str, mailbox: Mailbox, settings: Settings) -> Desk:
+    return Desk(database, mailbox, settings)
+
+
+def test_nothing_is_wrong(desk: Desk) -> None:
+    assert desk.look() == []
+    desk.run("SUCCESS")
+    assert desk.look() == []
+
+
+def test_a_failure_is_told_once_and_its_end_once(desk: Desk) -> None:
+    desk.run("SUCCESS", "4 hours")
+    desk.run("FAIL", "3 hours", error_message="tap-oracle-crm: 401 Unauthorized")
+    assert desk.look() == ["The sync failed"]
+    mail = desk.mailbox.mails[-1]
+    assert mail["to"] == "ops@example.com"
+    assert "401 Unauthorized" in str(mail)
+    desk.run("FAIL", "2 hours")
+    assert desk.look() == []
+    desk.run("SUCCESS", "1 hour")
+    assert desk.look() == ["The sync works again"]
+    assert desk.look() == []
+    desk.run("FAIL")
+    assert desk.look() == ["The sync failed"]
+
+
+def test_a_late_sync(desk: Desk) -> None:
+    desk.run("SUCCESS", "27 hours")
+    assert desk.look() == ["The sync is late"]
+    desk.run("SUCCESS")
+    assert desk.look() == ["The sync is on time again"]
+
+
+def test_an_empty_sync(desk: Desk) -> None:
+    desk.run("SUCCESS", "2 hours", sync_type="FULL", records_fetched=0)
+    assert desk.look() == ["The sync is empty"]
+    desk.run("SUCCESS", sync_type="FULL", records_fetched=5)
+    assert desk.look() == ["The sync reads opportunities again"]
+
+
+def test_an_incremental_sync_may_be_empty(desk: Desk) -> None:
+    desk.run("SUCCESS", records_fetched=0)
+    assert desk.look() == []
+
+
+def test_rejects(desk: Desk) -> None:
+    desk.execute(
+        "insert into rejected_records (record_key, stream, reason)"
+        " values ('a', 'opportunities', 'WinProb is no number')"
+    )
+    assert desk.look() == ["Records could not be loaded"]
+    assert "WinProb is no number" in str(desk.mailbox.mails[-1])
+    desk.execute("update rejected_records set resolved_at = now()")
+    assert desk.look() == ["All records are loaded"]
+
+
+def test_what_could_not_be_sent_is_sent_later(desk: Desk) -> None:
+    desk.run("FAIL")
+    desk.mailbox.refuse = True
+    with pytest.raises(ConnectionError):
+        desk.look()
+    desk.mailbox.refuse = False
+    assert desk.look() == ["The sync failed"]
+    assert desk.look() == []
+
+
+def test_what_is_over_before_it_was_told_is_not_told(desk: Desk) -> None:
+    desk.run("FAIL", "2 hours")
+    desk.mailbox.refuse = True
+    with pytest.raises(ConnectionError):
+        desk.look()
+    desk.run("SUCCESS")
+    desk.mailbox.refuse = False
+    assert desk.look() == []
+
+
+def test_a_cancelled_sync_is_no_failure(desk: Desk) -> None:
+    desk.execute(
+        "insert into sync_requests (run_id, sync_type, trigger, host, ended_at, error_message)"
+        " values (%s, 'FULL', 'api', 'here', now(), 'Cancelled by ada.')",
+        uuid.uuid4(),
+    )
+    assert desk.look() == []
+
+
+def test_a_url_that_names_no_service_is_refused_without_showing_it() -> None:
+    with pytest.raises(ValueError, match=r"^NOTIFY_URLS: .* 2\. of them$"):
+        sender(["mailto://user:secret@example.com", "nonsense://secret"])
