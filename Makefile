@@ -7,7 +7,7 @@ LOCKED := uv.lock pyproject.toml extract/tap-oracle-crm/pyproject.toml
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule sandbox token lint docs psql stop
+.PHONY: help setup demo test sync serve schedule sandbox token lint bench docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ sync: setup ## Sync once what `.env` names
 serve: setup ## The API and the console
 	$(PYTHON) -m api
 
+schedule: setup ## Run what meltano.yml schedules, when it is due
+	$(PYTHON) -m orchestrate.scheduler
+
 sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
 	$(PYTHON) -m tests.sandbox
 
@@ -47,6 +50,9 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/mypy api orchestrate tests
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/sqlfluff lint --disable-progress-bar transform
+
+bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and the limit
+	$(PYTHON) -m tests.bench
 
 docs: setup ## The lineage as one static page, transform/target/static_index.html
 	$(MELTANO) invoke dbt-postgres:docs

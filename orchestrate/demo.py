@@ -181,12 +181,16 @@ def _show_addresses() -> None:
 
 
 def _serve() -> None:
-    """Serve API and console until Ctrl-C."""
+    """Serve API and console, and keep to the schedule, until Ctrl-C."""
     console.print(f"Serving on {API_URL} until Ctrl-C; the database stays, `make stop` stops it.")
+    scheduler = subprocess.Popen([sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT)
     try:
         subprocess.run([sys.executable, "-m", "api"], cwd=ROOT, check=False)
     except KeyboardInterrupt:
         console.print("Demo ended.")
+    finally:
+        scheduler.terminate()
+        scheduler.wait()
 
 
 if __name__ == "__main__":

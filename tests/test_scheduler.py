@@ -1,0 +1,65 @@
+"""The scheduler runs what Meltano's schedules declare, makes up for what it missed, and stops."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from orchestrate.settings import ROOT
+from tests.conftest import Pipeline
+from tests.test_sync_log import wait_until
+
+
+@contextmanager
+def scheduler(pipeline: Pipeline, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT,
+        env=pipeline.environment | environment,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=90) == 0
+
+
+def schedule(pipeline: Pipeline, name: str) -> dict[str, object]:
+    return pipeline.query("select * from schedules where name = %s", name)[0]
+
+
+def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
+    with scheduler(pipeline, SCHEDULE_TIMEZONE="Europe/Paris"):
+        wait_until(lambda: pipeline.query("select name from schedules where next_run_at is not null"))
+    nightly = schedule(pipeline, "nightly")
+    assert (nightly["job"], nightly["interval"]) == ("sync", "0 0 * * *")
+    assert pipeline.syncs() == []
+
+    # Two nights pass while nothing runs.
+    pipeline.query("update schedules set next_run_at = now() - interval '2 days'"
+                   " where name = 'nightly'")  # fmt: skip
+    with scheduler(pipeline):
+        wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is not None)
+    (run,) = pipeline.syncs()
+    assert (run["status"], run["new_records"]) == ("SUCCESS", 1000)
+    nightly = schedule(pipeline, "nightly")
+    assert nightly["last_succeeded"] is True
+    now = datetime.now(UTC)
+    assert isinstance(nightly["next_run_at"], datetime)
+    assert now < nightly["next_run_at"] <= now + timedelta(days=1)
+    assert nightly["next_run_at"].astimezone(UTC).hour == 0
+
+
+def test_a_failed_sync_is_tried_again(pipeline: Pipeline) -> None:
+    with scheduler(pipeline):
+        wait_until(lambda: pipeline.query("select name from schedules where next_run_at is not null"))
+    pipeline.query("update schedules set next_run_at = now() - interval '1 hour'"
+                   " where name = 'nightly'")  # fmt: skip
+    pipeline.crm.fault("error", status=503)
+    with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02,0.02"):
+        wait_until(lambda: len(pipeline.syncs()) == 1 and pipeline.last_sync()["completed_at"])
+        pipeline.crm.clear_faults()
+        wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"])
+    assert [run["status"] for run in pipeline.syncs()] == ["FAILED", "SUCCESS"]
+    assert schedule(pipeline, "nightly")["attempt"] == 2
