@@ -38,7 +38,7 @@ def make_pool(url: str, settings: Settings) -> Pool:
         kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=1,
         max_size=settings.api_pool_size,
-        timeout=5,
+        timeout=settings.api_pool_timeout,
         check=AsyncConnectionPool.check_connection,
         open=False,
     )

@@ -1,4 +1,4 @@
-"""What holds for every request: an id, a time limit, security headers, a line in the log."""
+"""What holds for every request: an id, limits, security headers, a line in the log."""
 
 import asyncio
 import logging
@@ -11,13 +11,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
-from api.problems import problem
+from api.problems import ProblemError, problem
 
 log = logging.getLogger("api.requests")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 TIME_LIMIT_SECONDS = 60
+SIZE_LIMIT_BYTES = 1_000_000
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
@@ -50,12 +51,22 @@ class RequestMiddleware:
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         started = time.perf_counter()
         status = 0
+        received = 0
+
+        async def receive_at_most() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > SIZE_LIMIT_BYTES:
+                raise ProblemError(413, f"A request may have {SIZE_LIMIT_BYTES} bytes at most.")
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                limit.reschedule(None)  # a long answer may take its time
+                if not limit.expired():
+                    limit.reschedule(None)  # a long answer may take its time
                 headers = list(message.get("headers", []))
                 set_by_app = {name.lower() for name, _ in headers}
                 headers += [item for item in own_headers.items() if item[0] not in set_by_app]
@@ -66,7 +77,7 @@ class RequestMiddleware:
         try:
             async with asyncio.timeout(TIME_LIMIT_SECONDS) as limit:
                 try:
-                    await self.app(scope, receive, send_with_headers)
+                    await self.app(scope, receive_at_most, send_with_headers)
                 except Exception as error:
                     log.exception("failed", exc_info=error)
                     if status:

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Origins whose pages may call the API, comma-separated; none by default."""
     api_pool_size: int = 10
     """Connections to the database that the API holds at most."""
+    api_pool_timeout: float = 5
+    """Seconds that a request waits for one of them."""
     api_statement_timeout: int = 30
     """Seconds after which a query is given up."""
     api_lock_timeout: int = 10
