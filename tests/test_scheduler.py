@@ -29,9 +29,14 @@ def schedule(pipeline: Pipeline, name: str) -> dict[str, object]:
     return pipeline.query("select * from schedules where name = %s", name)[0]
 
 
+def wait_until_scheduled(pipeline: Pipeline) -> None:
+    due = "select name from schedules where next_run_at is not null"
+    wait_until(lambda: pipeline.query(due))
+
+
 def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     with scheduler(pipeline, SCHEDULE_TIMEZONE="Europe/Paris"):
-        wait_until(lambda: pipeline.query("select name from schedules where next_run_at is not null"))
+        wait_until_scheduled(pipeline)
     nightly = schedule(pipeline, "nightly")
     assert (nightly["job"], nightly["interval"]) == ("sync", "0 0 * * *")
     assert pipeline.syncs() == []
@@ -53,7 +58,7 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
 
 def test_a_failed_sync_is_tried_again(pipeline: Pipeline) -> None:
     with scheduler(pipeline):
-        wait_until(lambda: pipeline.query("select name from schedules where next_run_at is not null"))
+        wait_until_scheduled(pipeline)
     pipeline.query("update schedules set next_run_at = now() - interval '1 hour'"
                    " where name = 'nightly'")  # fmt: skip
     pipeline.crm.fault("error", status=503)
