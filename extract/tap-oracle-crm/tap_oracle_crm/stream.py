@@ -231,6 +231,7 @@ class CollectionStream(CrmStream):
     ) -> Generator[dict[str, Any], Any, Any]:
         yield from ()  # records are written a page at a time
         if self.tap.client.stopping.is_set():
+            self.log("Left out: the run-time limit is reached", level=logging.WARNING)
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -246,6 +247,9 @@ class CollectionStream(CrmStream):
                 "Stopped at the run-time limit of %s s: what was read stays, the next run goes on "
                 "from there", self.config["max_runtime_seconds"], level=logging.WARNING,
             )  # fmt: skip
+        except BaseException:
+            self.tap.client.stopping.set()  # workers must not go on asking for a run that failed
+            raise
         finally:
             self._write_state()
 

@@ -47,7 +47,7 @@ def test_tokens_are_replaced_before_they_end(tap: TapUser) -> None:
     tap.crm.settings(token_seconds=2)
     catalog = tap.discover()
     tap.crm.fault("latency", ms=300)
-    output = tap.sync(catalog=catalog, **oauth(tap), page_size=100, concurrency=1)
+    output = tap.sync(catalog=catalog, **oauth(tap), page_size=250, concurrency=1)
     assert len(output.by_key()) == 1000
     assert tap.crm.requests()["by_status"].get("401") is None
 
