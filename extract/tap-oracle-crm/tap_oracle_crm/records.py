@@ -83,7 +83,7 @@ def clean_number(value: Any) -> int | Decimal | None:
         if not text:
             return None
         if not _NUMBER.fullmatch(text):
-            raise RejectedError(f"{_shown(value)} is not a finite number")
+            raise RejectedError(f"{_shown(value)} is not a number")
         value = Decimal(text)
     elif kind is int:
         value = Decimal(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from singer_sdk import Stream, metrics
 from singer_sdk import typing as th
 
-from tap_oracle_crm.records import reject
+from tap_oracle_crm.records import key_of, reject
 from tap_oracle_crm.stream import ChildStream, CollectionStream
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class OpportunityKeys(CollectionStream):
     tracks_changes = False
     selected_by_default = False
     attributes: ClassVar = {"OptyId": "integer"}
+
+    def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
+        """Write the keys; rows without a usable one are told of by `opportunities`."""
+        return super().emit(row for row in rows if key_of(row, self.key) is not None)
 
     def _read_all(self, counter: metrics.Counter) -> None:
         self._stream_version = int(time.time() * 1000)

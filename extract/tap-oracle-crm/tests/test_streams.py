@@ -118,8 +118,11 @@ def test_a_field_that_changes_its_type_does_not_stop_the_sync(tap: TapUser) -> N
 
 
 def test_keys_are_complete_and_activated_only_at_the_end(tap: TapUser) -> None:
+    lost = tap.crm.create()["OptyId"]
+    tap.crm.poison(lost, "missing_id")
     output = tap.sync(streams=("opportunity_keys",), page_size=100)
-    assert set(output.by_key("opportunity_keys")) == set(tap.expected(["OptyId"]))
+    assert set(output.by_key("opportunity_keys")) == set(tap.expected(["OptyId"])) - {lost}
+    assert output.records("rejected_records") == []
     versions = {item["version"] for item in output.messages if item["type"] == "RECORD"}
     kinds = [item["type"] for item in output.messages if item["type"] != "STATE"]
     activation = output.messages[-1 - (output.messages[-1]["type"] == "STATE")]
