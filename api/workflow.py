@@ -61,6 +61,12 @@ async def get_workflow(_: Viewer) -> Workflow:
     return Workflow(states=list(MOVES), from_crm=list(FROM_CRM), moves=moves)
 
 
+def allowed_moves(before: str, role: Role) -> list[str]:
+    """Return the states to which a role may move an open deal."""
+    moves = MOVES.get(before, FROM_UNKNOWN)
+    return [state for state, needed in moves.items() if role.includes(needed)]
+
+
 def check_move(before: str, after: str, is_closed: bool, role: Role) -> None:
     """Refuse a move that the workflow does not know, or that is above a role.
 
@@ -71,7 +77,7 @@ def check_move(before: str, after: str, is_closed: bool, role: Role) -> None:
     if before == after:
         return
     moves = MOVES.get(before, FROM_UNKNOWN)
-    allowed = [state for state, needed in moves.items() if role.includes(needed)]
+    allowed = allowed_moves(before, role)
     may = f"You may move it to {', '.join(allowed)}." if allowed else "You may not move it."
     if after in FROM_CRM:
         raise ProblemError(409, f"{after} comes from the CRM alone. {may}", allowed=allowed)

@@ -41,6 +41,18 @@ async def list_opportunities(
     The next page begins after the last row of the one before: rows that a sync adds or takes
     away meanwhile are neither skipped nor given twice.
     """
+    rows, total, next_cursor = await read_page(request, connection, wanted)
+    items = ",".join(row["item"] for row in rows)
+    return json_response(
+        request,
+        f'{{"items":[{items}],"total":{total},"next_cursor":{json.dumps(next_cursor)}}}',
+    )
+
+
+async def read_page(
+    request: Request, connection: AsyncConnection[DictRow], wanted: PageRequest
+) -> tuple[list[DictRow], int, str | None]:
+    """Return a page's rows, each with an `item` as JSON, the list's total and the next cursor."""
     conditions = queries.conditions(wanted)
     listing = digest(conditions, wanted.key, wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
@@ -57,11 +69,7 @@ async def list_opportunities(
     if len(rows) > wanted.limit:
         rows.pop()
         next_cursor = Cursor(listing, total, rows[-1]["key"], rows[-1]["id"]).encode()
-    items = ",".join(row["item"] for row in rows)
-    return json_response(
-        request,
-        f'{{"items":[{items}],"total":{total},"next_cursor":{json.dumps(next_cursor)}}}',
-    )
+    return rows, total, next_cursor
 
 
 @router.get("/opportunities/{id}", response_model=Opportunity, responses=answers(401, 404, 422))
