@@ -12,6 +12,7 @@
       on_update   {column: expression over `target` and `source`}, in place of source's value
       on_insert   {column: expression over `source`}, likewise
       stamp       the column that takes the time of the write
+      analyze     relations that have grown with the merge, besides its target; text, as `log`
       log         a statement over `source` and `counted`, run as a part of the merge; as text
                   that is rendered then, since what is rendered sooner is parsed anew whenever
                   the environment has changed, as the run's id does
@@ -99,6 +100,13 @@
 
         {{ render(config.get('log', 'select * from counted')) }}
     {%- endcall %}
+
+    {#- After many rows the planner must not work from what it knew of a small table. -#}
+    {%- if run_query('select count(*) from ' ~ source_relation).columns[0].values()[0] > 10000 -%}
+        {%- call statement('analyze') -%}
+            analyze {{ [target_relation, render(config.get('analyze', ''))] | select | join(', ') }}
+        {%- endcall -%}
+    {%- endif -%}
 
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}

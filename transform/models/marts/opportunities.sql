@@ -16,6 +16,7 @@
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
         },
         log="{{ log_merge() }}",
+        analyze="{{ source('oracle_crm', 'opportunities') }}",
         pre_hook="create index if not exists opportunities_loaded_at on {{ source('oracle_crm', 'opportunities') }} ((_sdc_batched_at at time zone 'UTC'))",
     )
 }}
