@@ -20,14 +20,14 @@ class Query:
         timestamp_format: strftime format of a timestamp literal, in UTC.
         condition: a further condition of the user's, in the language of that version.
         key: the attribute that identifies a row.
-        changed: the attribute that says when a row changed, or None.
+        changed: the attribute that says when a row changed.
     """
 
     framework_version: int
     timestamp_format: str
     condition: str | None
     key: str
-    changed: str | None
+    changed: str
 
     def q(
         self,

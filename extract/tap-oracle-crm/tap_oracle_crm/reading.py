@@ -105,19 +105,17 @@ class Reader:
             self.collection.resource,
             fields=self.collection.fields,
             q=self.collection.query.q(since=since),
-            order_by=f"{self.changed}:desc" if self.changed else f"{self.key}:asc",
+            order_by=f"{self.changed}:desc",
             finder=self.collection.finder,
             limit=limit,
             total=True,
         )
         mark = self._newest(page)
-        if mark is None and self.changed and page.items and not page.complete:
+        if mark is None and not page.complete and self.changed in self.collection.fields:
             mark = self._probe_newest(since)
         return Start(page, mark)
 
     def _newest(self, page: Page) -> datetime | None:
-        if not self.changed:
-            return None
         stamps = [
             stamp
             for row in page.items
@@ -129,7 +127,7 @@ class Reader:
 
     def _probe_newest(self, since: datetime | None) -> datetime | None:
         """Find the newest change where rows without one, which sort first, fill the page."""
-        if self.collection.query.framework_version == 1 or not self.changed:
+        if self.collection.query.framework_version == 1:
             return None
         return self._newest(
             self.client.page(
@@ -151,7 +149,7 @@ class Reader:
         if page.total is not None:
             parts = min(parts, -(-page.total // size))
         bounds = RangePlan.partition(sample, parts)
-        return RangePlan(bounds, sample if self.changed else (), size)
+        return RangePlan(bounds, sample, size)
 
     def scan(
         self, plan: RangePlan, since: datetime | None, *, large: bool

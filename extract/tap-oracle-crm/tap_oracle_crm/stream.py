@@ -204,15 +204,18 @@ class CollectionStream(CrmStream):
 
     Attributes:
         uses_finder: the settings `finder` and `filter` apply.
+        tracks_changes: what changed since the last run is enough.
+        changed: the attribute that says when a record changed.
     """
 
     uses_finder: ClassVar[bool] = False
     tracks_changes: ClassVar[bool] = True
+    changed: ClassVar[str] = "LastUpdateDate"
 
     def __init__(self, tap: TapOracleCRM, schema: dict[str, Any] | None = None) -> None:
         super().__init__(tap, schema)
         if self.tracks_changes:
-            self.replication_key = "LastUpdateDate"
+            self.replication_key = self.changed
         self.emitted = 0
         self._last_state = time.monotonic()
         self._rows_since_state = 0
@@ -268,7 +271,7 @@ class CollectionStream(CrmStream):
                     settings["timestamp_format"],
                     settings.get("filter") if self.uses_finder else None,
                     self.key,
-                    self.replication_key,
+                    self.changed,
                 ),
                 None if str(finder).lower() == "none" else finder,
             ),
@@ -494,9 +497,12 @@ class ChildStream(CrmStream):
     def emit_of(self, parents: list[dict[str, Any]]) -> None:
         """Read and write the children of these opportunities, several at a time."""
         numbers = [str(parent[self.parent_key]) for parent in parents if parent[self.parent_key]]
-        with ThreadPoolExecutor(self.tap.client.gate.most) as workers:
+        workers = ThreadPoolExecutor(self.tap.client.gate.most)
+        try:
             for rows in workers.map(self._children_of, numbers):
                 self._counter.increment(len(self.emit(rows)))
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)
 
     def _children_of(self, number: str) -> list[Any]:
         rows: list[Any] = []
