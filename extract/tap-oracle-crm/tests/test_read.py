@@ -145,6 +145,18 @@ def test_records_without_a_change_time_are_read_each_time(tap: TapUser) -> None:
     assert first.bookmark["replication_key_value"] is not None
 
 
+def test_the_bookmark_is_found_behind_pages_without_change_times(tap: TapUser) -> None:
+    keys = sorted(tap.expected(["OptyId"]))[:40]
+    for key in keys:
+        tap.crm.update(key, LastUpdateDate=None)
+    rows = tap.expected(["OptyId", "LastUpdateDate"])
+    newest = max(row["LastUpdateDate"] for row in rows.values() if row["LastUpdateDate"])
+    first = tap.sync(page_size=25)
+    assert set(first.by_key()) == set(rows)
+    assert first.bookmark["replication_key_value"] == newest
+    assert set(keys) <= set(tap.sync(first.state, page_size=25).by_key())
+
+
 def test_a_start_date_leaves_older_records_out(tap: TapUser) -> None:
     rows = tap.expected(["OptyId", "LastUpdateDate"])
     middle = sorted(row["LastUpdateDate"] for row in rows.values())[500]
