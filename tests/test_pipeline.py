@@ -123,6 +123,31 @@ def test_the_bid_teams_status_survives_everything_but_a_closing(pipeline: Pipeli
     assert {name: row()[name] for name in before} == before
 
 
+def test_custom_fields_change_under_us(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    pipeline.crm.rename_attribute("GEO_c", "Geo_c")
+    pipeline.crm.retype_attribute("Practice_c", "integer")
+    pipeline.crm.remove_attribute("Sector_c")
+    for moved in pipeline.crm.mass_update(40):
+        pipeline.crm.update(moved, Geo_c="Atlantis")
+    pipeline.sync("--full-refresh")
+    rows = {
+        int(row["remote_id"]): row
+        for row in pipeline.query("select remote_id, geo, practice, sector from opportunities")
+    }
+    assert len(rows) == 1000
+    for theirs in pipeline.crm.rows():
+        ours = rows[theirs["OptyId"]]
+        assert ours["geo"] == as_column("GEO_c", theirs.get("Geo_c"))
+        assert ours["practice"] == as_column("Practice_c", theirs.get("Practice_c"))
+
+    # Another customer calls them otherwise: one setting each says so.
+    pipeline.crm.add_attribute("Offering_c", "string", values=["Cloud", "Data"])
+    pipeline.sync("--full-refresh", ORACLE_PRACTICE_FIELD="Offering_c")
+    practices = pipeline.query("select distinct practice from opportunities order by 1")
+    assert [row["practice"] for row in practices] == ["Cloud", "Data"]
+
+
 @pytest.mark.parametrize(
     ("settings", "said", "runs"),
     [

@@ -3,7 +3,7 @@
 
     The raw table has a column for each attribute that was selected and that this customer's
     instance has; an absent one gives null. Spelling is matched without regard to case, since
-    custom fields are called GEO_c here and Geo_c there.
+    custom fields are called GEO_c here and Geo_c there; of two the newer column counts.
 -#}
 {% macro attribute(relation, name, type) -%}
     {%- set found = namespace(column=none) -%}
@@ -13,7 +13,7 @@
             {%- set relation = api.Relation.create(schema='raw', identifier=relation.identifier.split('__') | last) -%}
         {%- endif -%}
         {%- for column in adapter.get_columns_in_relation(relation) -%}
-            {%- if column.name | lower == name | lower and found.column != name -%}
+            {%- if column.name | lower == name | lower -%}
                 {%- set found.column = column.name -%}
             {%- endif -%}
         {%- endfor -%}
