@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 5
 STATE_SECONDS = 5
+METRIC_SECONDS = 2
+"""Between two records of how many rows were read, for those who follow a run."""
 STATE_ROWS = 10_000
 LARGE_PAGES = 8
 """Pages from which on it is worth a request to learn the largest key."""
@@ -168,6 +170,7 @@ class CrmStream(Stream):
         requests = metrics.http_request_counter(self.name, self.path)
         before = self.tap.client.requests
         with self.get_sync_timer(), requests, self.get_record_counter() as records:
+            records.log_interval = METRIC_SECONDS
             try:
                 yield records
             finally:

@@ -141,7 +141,7 @@ class TapOracleCRM(Tap):
         th.Property(
             "lookback_seconds",
             th.IntegerType,
-            default=600,
+            default=300,
             title="Lookback",
             description="How far before the bookmark to read again, for late commits and clocks "
             "that differ.",
