@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Match
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +59,19 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def describe(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Say in an OpenAPI document that errors are problem documents, which FastAPI can't."""
+    """Complete an OpenAPI document: errors are problem documents, and some may always come."""
+    schema = {"$ref": "#/components/schemas/Problem"}
     for path in openapi["paths"].values():
         for operation in path.values():
-            for status, response in operation["responses"].items():
-                if status >= "400" and "application/json" in response.get("content", {}):
-                    content = response["content"].pop("application/json")
+            anywhere = (400, 413, 503) if "requestBody" in operation else (503,)
+            responses = operation["responses"]
+            for status in anywhere:
+                responses.setdefault(str(status), {"content": {"": {"schema": schema}}})
+            for status, response in responses.items():
+                if status >= "400":
+                    (described,) = response["content"].values()
                     response["description"] = HTTPStatus(int(status)).phrase
-                    response["content"][ProblemResponse.media_type] = content
+                    response["content"] = {ProblemResponse.media_type: described}
     return openapi
 
 
@@ -80,11 +86,25 @@ def install(app: FastAPI) -> None:
     app.exception_handler(PoolTimeout)(_unavailable)
 
 
-async def _http(_: Request, error: Exception) -> ProblemResponse:
+async def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, StarletteHTTPException)  # noqa: S101 - how it is registered
     members = error.members if isinstance(error, ProblemError) else {}
     headers = dict(error.headers) if error.headers else None
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_methods(request))}
     return problem(error.status_code, error.detail, headers, **members)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that a path has, be it by several routes: Starlette names the first's."""
+    return [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 async def _validation(_: Request, error: Exception) -> ProblemResponse:

@@ -91,7 +91,7 @@ class RequestMiddleware:
             await given_up(scope, receive, send_with_headers)
         finally:
             seconds = time.perf_counter() - started
-            route = getattr(scope.get("route"), "path", "")
+            route = getattr(scope.get("route"), "path_format", "")
             metrics.REQUESTS.labels(scope["method"], route, status).observe(seconds)
             user = scope.get("state", {}).get("user")
             log.info(

@@ -1,16 +1,34 @@
 """Types of input that several resources share."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+
+def _in_words(value: object) -> object:
+    """Refuse numbers, which would be taken for seconds since 1970."""
+    if isinstance(value, (int, float)) or (
+        isinstance(value, str) and value.strip().replace(".", "", 1).lstrip("+-").isdigit()
+    ):
+        raise ValueError("write it as ISO 8601 says, 2026-01-31 or 2026-01-31T06:30:00Z")
+    return value
+
+
+def _in_utc(at: datetime) -> datetime:
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+# Beyond this JavaScript's integers are not exact.
+_MAX_ID = 2**53 - 1
 
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern="^[^\x00]*$")]
 LongText = Annotated[str, Field(max_length=10_000, pattern="^[^\x00]*$")]
 AnyOf = Annotated[list[Text], Field(max_length=50)]
 Money = Annotated[Decimal, Field(allow_inf_nan=False, max_digits=30)]
-Utc = Annotated[datetime, AfterValidator(lambda at: at if at.tzinfo else at.replace(tzinfo=UTC))]
-Id = Annotated[int, Field(ge=1, lt=2**63)]
-PathId = Annotated[int, Path(alias="id", ge=1, lt=2**63)]
+Day = Annotated[date, BeforeValidator(_in_words)]
+Utc = Annotated[datetime, BeforeValidator(_in_words), AfterValidator(_in_utc)]
+Id = Annotated[int, Field(ge=1, le=_MAX_ID)]
+PathId = Annotated[int, Path(alias="id", ge=1, le=_MAX_ID)]

@@ -75,7 +75,7 @@ async def begin_assessment(
     return _tagged(response, created)
 
 
-@router.get("/assessments/{id}", response_model=Assessment, responses=answers(401, 404, 422))
+@router.get("/assessments/{id:int}", response_model=Assessment, responses=answers(401, 404, 422))
 async def get_assessment(
     _: Viewer, response: Response, connection: Connection, assessment_id: PathId
 ) -> DictRow:
@@ -84,7 +84,7 @@ async def get_assessment(
 
 
 @router.put(
-    "/assessments/{id}",
+    "/assessments/{id:int}",
     response_model=Assessment,
     responses=answers(401, 403, 404, 409, 412, 422, 428),
 )
@@ -115,7 +115,7 @@ async def write_assessment(
 
 
 @router.post(
-    "/assessments/{id}/submit",
+    "/assessments/{id:int}/submit",
     response_model=Assessment,
     responses=answers(401, 403, 404, 409, 412, 422, 428, 503),
 )
@@ -142,7 +142,7 @@ async def submit_assessment(
 
 
 @router.post(
-    "/assessments/{id}/decision",
+    "/assessments/{id:int}/decision",
     response_model=Assessment,
     responses=answers(401, 403, 404, 409, 412, 422, 428, 503),
 )
@@ -172,7 +172,7 @@ async def decide_assessment(
 
 
 @router.get(
-    "/assessments/{id}/comments", response_model=list[Comment], responses=answers(401, 404, 422)
+    "/assessments/{id:int}/comments", response_model=list[Comment], responses=answers(401, 404, 422)
 )
 async def list_comments(_: Viewer, connection: Connection, assessment_id: PathId) -> list[DictRow]:
     """List the comments on an assessment, the oldest first."""
@@ -181,7 +181,7 @@ async def list_comments(_: Viewer, connection: Connection, assessment_id: PathId
 
 
 @router.post(
-    "/assessments/{id}/comments",
+    "/assessments/{id:int}/comments",
     status_code=201,
     response_model=Comment,
     responses=answers(401, 403, 404, 422),

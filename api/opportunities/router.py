@@ -72,7 +72,7 @@ async def read_page(
     return rows, total, next_cursor
 
 
-@router.get("/opportunities/{id}", response_model=Opportunity, responses=answers(401, 404, 422))
+@router.get("/opportunities/{id:int}", response_model=Opportunity, responses=answers(401, 404, 422))
 async def get_opportunity(
     request: Request,
     _: Viewer,
@@ -97,7 +97,7 @@ async def get_oracle_opportunity(
 
 
 @router.patch(
-    "/opportunities/{id}",
+    "/opportunities/{id:int}",
     response_model=Opportunity,
     responses=answers(401, 404, 412, 422, 503)
     | {403: {"model": MoveRefused}, 409: {"model": MoveRefused}},
@@ -123,7 +123,7 @@ async def patch_opportunity(
 
 
 @router.get(
-    "/opportunities/{id}/history",
+    "/opportunities/{id:int}/history",
     response_model=list[PastChange],
     responses=answers(401, 404, 422),
 )

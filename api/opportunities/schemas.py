@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from api.problems import Problem
-from api.types import AnyOf, Id, Money, Text, Utc
+from api.types import AnyOf, Day, Id, Money, Text, Utc
 
 
 class SortKey(StrEnum):
@@ -62,8 +63,8 @@ class Filters(BaseModel):
     assigned_to: list[Id] = Field([], max_length=50, description="Any of these users")
     min_value: Money | None = Field(None, description="Least deal value, inclusive")
     max_value: Money | None = Field(None, description="Greatest deal value, inclusive")
-    closing_before: date | None = Field(None, description="Last close date, inclusive")
-    closing_after: date | None = Field(None, description="First close date, inclusive")
+    closing_before: Day | None = Field(None, description="Last close date, inclusive")
+    closing_after: Day | None = Field(None, description="First close date, inclusive")
     updated_since: Utc | None = Field(
         None, description="Changed in the CRM then or later; UTC where no offset is given"
     )
@@ -177,10 +178,10 @@ class Page(BaseModel):
 class OpportunityChange(BaseModel):
     """What is to change of an opportunity; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
-    workflow_status: str | None = Field(
-        None, max_length=100, description="See GET /api/workflow", examples=["ASSIGNED"]
+    workflow_status: Text | SkipJsonSchema[None] = Field(
+        None, description="See GET /api/workflow", examples=["ASSIGNED"]
     )
     assigned_to: Id | None = Field(None, description="A user; null: nobody", examples=[3])
 

@@ -1,9 +1,10 @@
 """What the endpoints of users, sessions and tokens take and give."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from api.auth import Role
 from api.types import Text
@@ -56,9 +57,16 @@ class UserChange(BaseModel):
 
     full_name: Text | None = None
     email: Email | None = None
-    role: Role | None = None
-    active: bool | None = None
-    password: NewPassword | None = None
+    role: Role | SkipJsonSchema[None] = None
+    active: StrictBool | SkipJsonSchema[None] = None
+    password: NewPassword | SkipJsonSchema[None] = None
+
+    @model_validator(mode="after")
+    def _clears_no_more_than_it_can(self) -> Self:
+        for name in ("role", "active", "password"):
+            if name in self.model_fields_set and getattr(self, name) is None:
+                raise ValueError(f"{name} can't be null")
+        return self
 
 
 class SignIn(BaseModel):

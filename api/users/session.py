@@ -110,7 +110,7 @@ async def create_token(user: Viewer, connection: Connection, new: NewToken) -> d
     return {"token": token, **(row or {})}
 
 
-@router.delete("/tokens/{id}", status_code=204, responses=answers(401, 403, 404, 422))
+@router.delete("/tokens/{id:int}", status_code=204, responses=answers(401, 403, 404, 422))
 async def revoke_token(user: Viewer, connection: Connection, token_id: PathId) -> None:
     """Revoke an API token; an admin may revoke anybody's."""
     async with connection.transaction():

@@ -62,6 +62,7 @@ def test_errors_are_problems(reader: Caller) -> None:
         assert (problem["status"], problem["type"]) == (status, "about:blank")
         assert problem["detail"]
     assert reader.delete("/api/sync-status").headers["allow"] == "GET"
+    assert reader.options("/api/assessments/1").headers["allow"] == "GET, PUT"
 
 
 def test_a_body_that_is_too_large_is_not_read(caller: Caller) -> None:
