@@ -154,6 +154,8 @@ def test_custom_fields_change_under_us(pipeline: Pipeline) -> None:
         ({"ORACLE_PASS": "wrong-password-1"}, "ORACLE_PASS", 1),
         ({"ORACLE_BASE_URL": "http://127.0.0.1:1"}, "ORACLE_BASE_URL", 1),
         ({"ORACLE_BASE_URL": ""}, "ORACLE_BASE_URL", 1),
+        ({"TAP_ORACLE_CRM_FINDER": "MyOpportunitiesFinder;RecordSet='MYOPTIES'"}, "finder", 1),
+        ({"TAP_ORACLE_CRM_FINDER": "MyOpportunitiesFinder;RecordSet='TYPO'"}, "record set", 1),
         ({"DATABASE_URL": "postgresql://nobody:secret-1@127.0.0.1:1/none"}, "DATABASE_URL", 0),
         ({"DATABASE_URL": "mysql://127.0.0.1/none"}, "DATABASE_URL", 0),
     ],

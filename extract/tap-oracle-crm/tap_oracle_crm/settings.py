@@ -33,9 +33,11 @@ INTEGERS = {
     "max_backoff_seconds": (60, 1, 3_600),
     "max_runtime_seconds": (0, 0, 30 * 86_400),
 }
+DEFAULT_FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
+"""All deals that the account may see."""
 DEFAULTS = {
     "api_version": "latest",
-    "finder": "MyOpportunitiesFinder;RecordSet='ALLOPTIES'",
+    "finder": DEFAULT_FINDER,
     "timestamp_format": "%Y-%m-%dT%H:%M:%SZ",
 }
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -58,7 +60,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, (default, smallest, largest) in INTEGERS.items():
         settings[name] = _integer(name, settings.get(name, default), smallest, largest)
     settings["custom_fields"] = _names(settings.get("custom_fields", []))
-    for name in ("allow_http", "allow_empty"):
+    for name in ("allow_http", "allow_partial"):
         settings[name] = str(settings.get(name, "")).lower() in {"true", "1", "yes", "on"}
     if "start_date" in settings:
         settings["start_date"] = str(settings["start_date"])

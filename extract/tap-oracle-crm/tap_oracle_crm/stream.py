@@ -20,12 +20,14 @@ from singer_sdk import Stream, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
 
+from tap_oracle_crm.answers import Page
 from tap_oracle_crm.discovery import attributes_of, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
 from tap_oracle_crm.reading import Batch, Collection, Reader, timestamp
 from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
+from tap_oracle_crm.settings import DEFAULT_FINDER
 from tap_oracle_crm.state import Scan
 from tap_oracle_crm.writer import encoded_size
 
@@ -261,9 +263,9 @@ class CollectionStream(CrmStream):
 
     # Reading
 
-    def _reader(self) -> Reader:
+    def _reader(self, finder: str | None = None) -> Reader:
         settings = self.config
-        finder = settings.get("finder") if self.uses_finder else None
+        finder = (finder or settings.get("finder")) if self.uses_finder else None
         return Reader(
             self.tap.client,
             Collection(
@@ -301,8 +303,8 @@ class CollectionStream(CrmStream):
         reader = self._reader()
         start = reader.start(since)
         self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
-        if not start.page.items and bookmark is None:
-            self._nothing_to_see()
+        if bookmark is None:
+            self._check_record_set(start.page)
         if start.page.complete:
             self._emit_batch(start.page.items, counter)
             self._advance(start.mark)
@@ -393,22 +395,40 @@ class CollectionStream(CrmStream):
             )
         )
 
-    def _nothing_to_see(self) -> None:
-        """Tell of a first read that finds nothing, which is hardly ever the truth.
+    def _check_record_set(self, page: Page) -> None:
+        """Make sure that a first read sees what the user may see.
+
+        Few or no rows are the sign of a wrong record set, which the CRM answers as if all were
+        well.
 
         Raises:
-            OracleCrmError: nothing explains it but a wrong record set or missing rights.
+            OracleCrmError: nothing explains how few there are but the finder or missing rights.
         """
-        msg = f"The CRM shows this user no {self.path} at all."
-        narrowed = any(self.config.get(name) for name in ("filter", "start_date", "allow_empty"))
-        if not self.uses_finder or narrowed:
-            self.log(msg, level=logging.WARNING)
+        if not self.uses_finder or self.config["allow_partial"]:
             return
-        raise OracleCrmError(
-            f"{msg} Most likely the record set is wrong (setting finder: "
-            f"{self.config['finder']}) or the user lacks visibility: compare with what the user "
-            "sees in the CRM. If the CRM really is empty, set allow_empty to true."
-        )
+        finder = self.config["finder"]
+        if not page.items:
+            msg = f"The CRM shows this user no {self.path} at all."
+            if self.config.get("filter") or self.config.get("start_date"):
+                self.log(msg, level=logging.WARNING)
+                return
+            raise OracleCrmError(
+                f"{msg} Most likely the record set is wrong (setting finder: {finder}) or the user "
+                "lacks visibility: compare with what the user sees in the CRM. If the CRM really "
+                "is empty, set allow_partial to true."
+            )
+        if finder == DEFAULT_FINDER or page.total is None:
+            return
+        try:
+            whole = self._reader(DEFAULT_FINDER).start(self._since(None), limit=1).page.total
+        except RefusedError:
+            return  # this instance has no such record set to compare with
+        if whole is not None and whole > page.total:
+            raise OracleCrmError(
+                f"The finder {finder} shows {page.total:,} {self.path}, and {DEFAULT_FINDER} shows "
+                f"this user {whole:,}. Correct the setting finder, or set allow_partial to true if "
+                "the others are not wanted."
+            )
 
     # State
 

@@ -204,12 +204,13 @@ class TapOracleCRM(Tap):
             description="Send credentials over plain http to other hosts than this one.",
         ),
         th.Property(
-            "allow_empty",
+            "allow_partial",
             th.BooleanType,
             default=False,
-            title="Allow an empty CRM",
-            description="Let a first read that finds no opportunities at all pass. It fails by "
-            "default, since a wrong record set or missing rights look just like that.",
+            title="Allow a part of the CRM",
+            description="Let a first read pass that finds no opportunities at all, or fewer than "
+            "the record set ALLOPTIES shows. It fails by default, since a wrong record set or "
+            "missing rights look just like that.",
         ),
         th.Property(
             "user_agent",

@@ -184,7 +184,16 @@ def test_a_user_who_sees_nothing_is_told_why(tap: TapUser) -> None:
     assert "RecordSet='ALLOPTIES'" in output.error
     assert "visibility" in output.error
     assert "replication_key_value" not in output.bookmark
-    assert tap.sync(allow_empty=True).error is None
+    assert tap.sync(allow_partial=True).error is None
+
+
+def test_a_record_set_that_shows_a_part_is_taken_for_a_mistake(tap: TapUser) -> None:
+    output = tap.sync(finder="MyOpportunitiesFinder;RecordSet='MYOPTIES'")
+    assert output.error is not None
+    assert "1,000" in output.error
+    assert "setting finder" in output.error
+    assert output.records() == {}
+    assert len(tap.sync(finder="none", allow_partial=True).records()) < 20
 
 
 def test_a_filter_explains_that_nothing_is_found(tap: TapUser) -> None:
