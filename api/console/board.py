@@ -1,0 +1,42 @@
+"""The board: the open deals by workflow state, to move them from one to the next."""
+
+from typing import Annotated
+
+from fastapi import Query, Request, Response
+
+from api.auth import Viewer
+from api.console.choices import people
+from api.console.opportunities import STALE_DAYS, View, read_deals
+from api.console.pages import console_router, page, wants_part
+from api.database import Connection
+from api.workflow import MOVES
+
+router = console_router()
+
+CARDS = 20
+
+
+@router.get("/board")
+async def show_board(
+    request: Request, _: Viewer, connection: Connection, view: Annotated[View, Query()]
+) -> Response:
+    """Show the most valuable deals of each state, of those that fulfil the filters."""
+    columns = []
+    for state in MOVES:
+        of_state = view.model_copy(
+            update={"workflow_status": [state], "sort": "-deal_value", "limit": CARDS,
+                    "cursor": None}
+        )  # fmt: skip
+        deals, total, _ = await read_deals(request, connection, of_state)
+        columns.append((state, deals, total, of_state.query(limit=None)))
+    users = await people(connection)
+    context = {
+        "view": view, "columns": columns, "stale_days": STALE_DAYS,
+        "names": {row["id"]: row["label"] for row in users},
+    }  # fmt: skip
+    if wants_part(request, "board"):
+        response = page(request, "_board.html", **context)
+        response.headers["HX-Push-Url"] = view.address(request.url.path)
+        return response
+    choices = await request.app.state.choices.get(connection)
+    return page(request, "board.html", choices=choices, users=users, **context)

@@ -1,0 +1,56 @@
+"""What a filter of the list can be set to: the values that there are."""
+
+import time
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+KEPT_SECONDS = 60
+MOST = 500
+
+# Hops from value to value on the indexes that the filters have, however many rows share one.
+_HOPS: LiteralString = """
+with recursive found as (
+    (select left({0}, 200) as value from opportunities
+        where left({0}, 200) is not null order by 1 limit 1)
+    union all
+    select (select left({0}, 200) from opportunities
+        where left({0}, 200) > found.value order by 1 limit 1)
+    from found where found.value is not null
+)
+select value from found where value is not null limit %s
+"""
+_QUERIES: dict[str, LiteralString] = {
+    "stage": _HOPS.format("stage"),
+    "practice": _HOPS.format("practice"),
+    "sales_owner": _HOPS.format("sales_owner"),
+    "geo": "select distinct geo as value from opportunities where geo is not null"
+    " order by 1 limit %s",
+}
+_USERS: LiteralString = """
+select id, coalesce(full_name, name) as label, active from users order by lower(name)
+"""
+
+
+class Choices:
+    """The values of the filters, read again once a minute."""
+
+    def __init__(self) -> None:
+        self._read_at = -float(KEPT_SECONDS)
+        self._values: dict[str, list[str]] = {}
+
+    async def get(self, connection: AsyncConnection[DictRow]) -> dict[str, list[str]]:
+        """Return the values of each filter, by its name."""
+        if time.monotonic() - self._read_at >= KEPT_SECONDS or not any(self._values.values()):
+            self._values = {
+                name: [row["value"] for row in await (await connection.execute(query, [MOST])).fetchall()]
+                for name, query in _QUERIES.items()
+            }
+            self._read_at = time.monotonic()
+        return self._values
+
+
+async def people(connection: AsyncConnection[DictRow]) -> list[dict[str, Any]]:
+    """Return the users, for who assigns deals and who reads to whom."""
+    return await (await connection.execute(_USERS)).fetchall()

@@ -1,0 +1,284 @@
+"""The table of opportunities: find, sort, page on, and move a deal in the workflow."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, LiteralString
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from fastapi import Form, Query, Request, Response
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+from pydantic import BaseModel, Field
+
+from api.auth import Assessor, User, Viewer
+from api.console.choices import people
+from api.console.pages import console_router, page, wants_part
+from api.database import Connection
+from api.opportunities.changes import change_opportunity, lock_opportunity
+from api.opportunities.queries import ITEM_BY_ID
+from api.opportunities.router import read_page
+from api.opportunities.schemas import Filters, PageRequest
+from api.problems import ProblemError
+from api.types import PathId
+from api.workflow import allowed_moves
+
+router = console_router()
+
+STALE_DAYS = 90
+
+
+class Column(StrEnum):
+    """A column that the table can show beside the name, in the table's order."""
+
+    CUSTOMER = "customer"
+    STAGE = "stage"
+    WORKFLOW_STATUS = "workflow_status"
+    DEAL_VALUE = "deal_value"
+    WIN_PROBABILITY = "win_probability"
+    CLOSE_DATE = "close_date"
+    ASSIGNED_TO = "assigned_to"
+    SALES_OWNER = "sales_owner"
+    PRACTICE = "practice"
+    GEO = "geo"
+    REGION = "region"
+    SECTOR = "sector"
+    OPTY_NUMBER = "opty_number"
+    REMOTE_UPDATED_AT = "remote_updated_at"
+    LAST_SYNCED_AT = "last_synced_at"
+
+
+TITLES = {
+    Column.CUSTOMER: "Customer",
+    Column.STAGE: "Stage",
+    Column.WORKFLOW_STATUS: "Workflow",
+    Column.DEAL_VALUE: "Value",
+    Column.WIN_PROBABILITY: "Win",
+    Column.CLOSE_DATE: "Closes",
+    Column.ASSIGNED_TO: "Assigned",
+    Column.SALES_OWNER: "Owner",
+    Column.PRACTICE: "Practice",
+    Column.GEO: "Geo",
+    Column.REGION: "Region",
+    Column.SECTOR: "Sector",
+    Column.OPTY_NUMBER: "Number",
+    Column.REMOTE_UPDATED_AT: "Changed in the CRM",
+    Column.LAST_SYNCED_AT: "Synced",
+}
+USUAL = [
+    Column.CUSTOMER, Column.STAGE, Column.WORKFLOW_STATUS, Column.DEAL_VALUE,
+    Column.WIN_PROBABILITY, Column.CLOSE_DATE, Column.ASSIGNED_TO,
+]  # fmt: skip
+CHECKED = ("workflow_status", "stage", "practice", "geo", "sales_owner")
+
+# What a list does not hold of its deals.
+_MARKS: LiteralString = """
+select
+    id,
+    workflow_status_before_close is not null as is_closed,
+    remote_id in (
+        select remote_id from rejected_records
+        where resolved_at is null and remote_id is not null
+    ) as is_rejected,
+    workflow_status_before_close is null and deleted_at is null
+        and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale
+from opportunities
+where id = any(%(ids)s)
+"""
+
+
+class View(PageRequest):
+    """A view of the table: its address holds all of it."""
+
+    columns: list[Column] = Field(USUAL, max_length=len(Column))
+
+    def query(self, without: str = "", **changes: Any) -> str:
+        """Return the query of the address of this view, with some changes.
+
+        `without` names a filter to leave out, or `name=value` one value of it.
+        """
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"}) | changes
+        name, _, value = without.partition("=")
+        if value:
+            given[name] = [one for one in given.get(name, []) if str(one) != value]
+        elif name:
+            given.pop(name, None)
+        kept = {key: value for key, value in given.items() if value not in (None, "", [])}
+        return urlencode(_plain(kept), doseq=True)
+
+    def address(self, path: str) -> str:
+        """Return the address of this view of a page."""
+        return f"{path}?{query}" if (query := self.query()) else path
+
+    def sorted_by(self, name: str) -> str:
+        """Return the query that sorts by a column, the other way round if it does already."""
+        return self.query(sort=f"-{name}" if self.sort == name else name)
+
+    @property
+    def export_query(self) -> str:
+        """The query with which the API exports what this shows."""
+        return self.model_copy(update={"columns": USUAL, "limit": 50}).query()
+
+    def chips(self, names: dict[int, str]) -> list[tuple[str, str]]:
+        """Return what each filter says, and the query of the view without it."""
+        chips = [
+            (f"{title}: {value}", self.query(f"{name}={value}"))
+            for name, title in (("stage", "Stage"), ("practice", "Practice"), ("geo", "Geo"),
+                                ("sales_owner", "Owner"), ("region", "Region"),
+                                ("sector", "Sector"))
+            for value in getattr(self, name)
+        ]  # fmt: skip
+        chips += [
+            (state.replace("_", " ").capitalize(), self.query(f"workflow_status={state}"))
+            for state in self.workflow_status
+        ]
+        chips += [
+            (f"Assigned to {names.get(id_, id_)}", self.query(f"assigned_to={id_}"))
+            for id_ in self.assigned_to
+        ]
+        for name, words in (
+            ("search", "“{}”"), ("min_value", "Value from {}"), ("max_value", "Value to {}"),
+            ("closing_after", "Closes from {}"), ("closing_before", "Closes by {}"),
+            ("updated_since", "Changed since {}"),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None:
+                chips.append((words.format(value), self.query(name)))
+        if self.include_deleted:
+            chips.append(("With deleted ones", self.query("include_deleted")))
+        return chips
+
+
+def _plain(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: "true" if value is True else value for key, value in given.items()}
+
+
+def presets(user: User) -> list[tuple[str, str]]:
+    """Return views that many want: their names and the queries of their addresses."""
+    today = datetime.now(UTC).date()
+    soon = {"closing_after": today, "closing_before": today + timedelta(days=30)}
+    return [
+        ("All", ""),
+        ("Mine", View(assigned_to=[user.id]).query()),
+        ("New", View(workflow_status=["NEW"], sort="-deal_value").query()),
+        ("To review", View(workflow_status=["PENDING_REVIEW"]).query()),
+        ("Closing in 30 days", View(**soon, sort="close_date").query()),
+        ("Largest", View(sort="-deal_value").query()),
+    ]
+
+
+async def with_marks(
+    connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return deals with what their badges tell: `is_closed`, `is_rejected` and `is_stale`."""
+    found = await connection.execute(
+        _MARKS, {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
+    )
+    marks = {row["id"]: row for row in await found.fetchall()}
+    return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]
+
+
+def deal_of(item: str) -> dict[str, Any]:
+    """Return a deal from its JSON; values stay exact."""
+    deal: dict[str, Any] = json.loads(item, parse_float=Decimal)
+    return deal
+
+
+async def read_deals(
+    request: Request, connection: AsyncConnection[DictRow], wanted: PageRequest
+) -> tuple[list[dict[str, Any]], int, str | None]:
+    """Return a page's deals with their marks, the list's total and the next cursor."""
+    rows, total, cursor = await read_page(request, connection, wanted)
+    return await with_marks(connection, [deal_of(row["item"]) for row in rows]), total, cursor
+
+
+@router.get("/opportunities")
+async def show_opportunities(
+    request: Request, user: Viewer, connection: Connection, view: Annotated[View, Query()]
+) -> Response:
+    """Show the table, or the part of it that has changed."""
+    deals, total, cursor = await read_deals(request, connection, view)
+    users = await people(connection)
+    context = {
+        "view": view, "deals": deals, "total": total, "next_cursor": cursor,
+        "titles": TITLES, "names": {row["id"]: row["label"] for row in users},
+        "stale_days": STALE_DAYS, "filters": Filters(),
+    }  # fmt: skip
+    if wants_part(request, "more"):
+        return page(request, "_rows.html", **context)
+    if wants_part(request, "results"):
+        response = page(request, "_results.html", **context)
+        response.headers["HX-Push-Url"] = view.address(request.url.path)
+        return response
+    choices = await request.app.state.choices.get(connection)
+    return page(
+        request, "opportunities.html",
+        choices=choices, users=users, presets=presets(user), **context,
+    )  # fmt: skip
+
+
+class StatusForm(BaseModel):
+    """A move in the workflow, and the status from which it was made."""
+
+    workflow_status: str = Field(max_length=100)
+    seen: str = Field(max_length=100)
+
+
+@router.post("/opportunities/{id}/status")
+async def move(
+    request: Request,
+    user: Assessor,
+    connection: Connection,
+    opportunity_id: PathId,
+    given: Annotated[StatusForm, Form()],
+) -> Response:
+    """Move a deal, unless it has moved since the page was made, and offer the way back."""
+    async with connection.transaction():
+        before = (await lock_opportunity(connection, opportunity_id))["workflow_status"]
+        if before != given.seen:
+            words = before.replace("_", " ").lower()
+            raise ProblemError(409, f"It has been moved meanwhile: it is {words}. Reload the page.")
+        change = {"workflow_status": given.workflow_status}
+        await change_opportunity(connection, user, opportunity_id, change)
+    deal = await _deal(connection, opportunity_id)
+    message: dict[str, Any] = {
+        "text": f"{deal['name'] or deal['remote_id']}: "
+        + deal["workflow_status"].replace("_", " ").lower()
+    }
+    target = request.headers.get("hx-target", "")
+    if before in allowed_moves(deal["workflow_status"], user.role):
+        message["undo"] = {
+            "path": f"/opportunities/{opportunity_id}/status",
+            "values": {"workflow_status": before, "seen": deal["workflow_status"]},
+            "target": f"#{target}",
+        }
+    if target == f"deal-{opportunity_id}":
+        names = {row["id"]: row["label"] for row in await people(connection)}
+        response: Response = page(
+            request, "_row.html", deal=deal, view=View(columns=_columns(request)), names=names,
+            titles=TITLES, stale_days=STALE_DAYS,
+        )  # fmt: skip
+        events: dict[str, Any] = {"message": message}
+    else:
+        response = Response(status_code=204)
+        events = {"message": message, "deal-changed": {}}
+    response.headers["HX-Trigger"] = json.dumps(events)
+    return response
+
+
+async def _deal(connection: AsyncConnection[DictRow], opportunity_id: int) -> dict[str, Any]:
+    row = await (await connection.execute(ITEM_BY_ID, [opportunity_id])).fetchone()
+    if row is None:
+        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
+    (deal,) = await with_marks(connection, [deal_of(row["item"])])
+    return deal
+
+
+def _columns(request: Request) -> list[Column]:
+    """Return the columns of the table that a row is to go back into."""
+    query = parse_qs(urlsplit(request.headers.get("hx-current-url", "")).query)
+    given = [Column(name) for name in query.get("columns", []) if name in list(Column)]
+    return given or USUAL
+
+

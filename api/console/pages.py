@@ -1,0 +1,149 @@
+"""How a page is made: templates, the headers of a page, and refusals that people can read."""
+
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from functools import cache
+from hashlib import blake2b
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.types import Scope
+
+from api.auth import Role
+from api.problems import problem
+from api.workflow import FROM_CRM, MOVES, allowed_moves
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+templates = Environment(
+    loader=FileSystemLoader(FOLDER / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+class _StaticFiles(StaticFiles):
+    """Files whose addresses change when they do, so that a browser may keep them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+static_files = _StaticFiles(directory=FOLDER / "static")
+
+
+@cache
+def _asset(name: str) -> str:
+    content = (FOLDER / "static" / name).read_bytes()
+    return f"/static/{name}?{blake2b(content, digest_size=6).hexdigest()}"
+
+
+def _words(name: str) -> str:
+    """Return a state or a column as people read it.
+
+    >>> _words("UNDER_ASSESSMENT")
+    'Under assessment'
+    """
+    return name.replace("_", " ").capitalize()
+
+
+templates.globals |= {
+    "asset": _asset,
+    "Role": Role,
+    "states": list(MOVES),
+    "from_crm": list(FROM_CRM),
+    "allowed_moves": allowed_moves,
+}
+templates.filters["words"] = _words
+templates.filters["pretty_json"] = lambda value: json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def wants_part(request: Request, target: str) -> bool:
+    """Tell whether htmx asks for one element of a page alone."""
+    return request.headers.get("hx-target") == target
+
+
+def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    """Return a template as a page, or as a part of one."""
+    text = templates.get_template(template).render(
+        user=getattr(request.state, "user", None), path=request.url.path, **context
+    )
+    headers = {"Content-Security-Policy": POLICY, "Vary": "HX-Request, HX-Target"}
+    return HTMLResponse(text, status, headers)
+
+
+def back_to(request: Request, path: str) -> Response:
+    """Go to a page after a form was sent."""
+    if "hx-request" in request.headers:
+        return Response(status_code=204, headers={"HX-Redirect": path})
+    return RedirectResponse(path, 303)
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are the API's, shown as a page; a script shows them as a message."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of this route."""
+        handle = super().get_route_handler()
+
+        async def handle_as_page(request: Request) -> Response:
+            # A field of a form that was left empty sets no filter.
+            given = parse_qsl(request.scope["query_string"].decode("latin-1"))
+            request.scope["query_string"] = urlencode(given).encode()
+            try:
+                return await handle(request)
+            except Exception as error:
+                refusal = await _refusal(request, error)
+            if "hx-request" in request.headers:
+                if refusal.status_code == HTTPStatus.UNAUTHORIZED:
+                    here = urlsplit(request.headers.get("hx-current-url", ""))
+                    refusal.headers["HX-Redirect"] = _sign_in_path(here.path, here.query)
+                return refusal
+            if refusal.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":
+                return RedirectResponse(_sign_in_path(request.url.path, request.url.query), 303)
+            shown = json.loads(bytes(refusal.body))
+            response = page(request, "refusal.html", refusal.status_code, problem=shown)
+            for name in ("retry-after", "allow"):
+                if name in refusal.headers:
+                    response.headers[name] = refusal.headers[name]
+            return response
+
+        return handle_as_page
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    for type_ in type(error).__mro__:
+        handler = request.app.exception_handlers.get(type_)
+        if handler is not None:
+            answer: Response = await handler(request, error)
+            return answer
+    log.exception("failed", exc_info=error)
+    return problem(500, "Something went wrong. The log has it under the request's id.")
+
+
+def _sign_in_path(path: str, query: str) -> str:
+    here = path + (f"?{query}" if query else "")
+    return "/sign-in" if here in ("", "/") else f"/sign-in?next={quote(here, safe='/')}"
+
+
+def console_router() -> APIRouter:
+    """Return a router for pages, which the API's description leaves out."""
+    return APIRouter(include_in_schema=False, route_class=PageRoute)

@@ -1,0 +1,307 @@
+// What the pages can't do by HTML and htmx alone. No library beside htmx, nothing inline.
+"use strict";
+
+// --- Values as the viewer's locale and zone write them ---------------------------------------
+
+const locale = navigator.languages;
+const formats = new Map();
+const once = (key, make) => formats.get(key) ?? formats.set(key, make()).get(key);
+
+function money(value, currency, style) {
+  const options =
+    style === "compact" ? { notation: "compact", maximumFractionDigits: 1 }
+    : style === "exact" ? { maximumFractionDigits: 2 }
+    : { maximumFractionDigits: 0 };
+  // The CRM's currency codes need not be ones that the browser knows the shape of.
+  const own = /^[A-Z]{3}$/.test(currency) ? { style: "currency", currency, minimumFractionDigits: 0 } : {};
+  return once(`money ${currency} ${style}`, () => new Intl.NumberFormat(locale, { ...own, ...options }))
+    .format(value);
+}
+
+const UNITS = [["year", 31557600], ["month", 2629800], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+
+function ago(at) {
+  const seconds = (new Date(at) - Date.now()) / 1000;
+  const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
+  return once("ago", () => new Intl.RelativeTimeFormat(locale, { numeric: "auto" }))
+    .format(Math.trunc(seconds / length), unit);
+}
+
+const time = (at) => once("time", () => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" })).format(new Date(at));
+
+const WRITERS = {
+  number: (element) => once(`number ${element.dataset.digits}`, () => new Intl.NumberFormat(locale, { maximumFractionDigits: Number(element.dataset.digits) })).format(element.value),
+  percent: (element) => once("percent", () => new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 })).format(element.value / 100),
+  money: (element) => money(element.value, element.dataset.currency, element.dataset.style),
+  seconds: (element) => once("seconds", () => new Intl.NumberFormat(locale, { style: "unit", unit: "second", maximumFractionDigits: 1 })).format(element.value),
+  time: (element) => time(element.dateTime),
+  // A day has no zone: it is the same day everywhere.
+  day: (element) => once("day", () => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeZone: "UTC" })).format(new Date(element.dateTime)),
+  month: (element) => once("month", () => new Intl.DateTimeFormat(locale, { month: "short", year: "2-digit", timeZone: "UTC" })).format(new Date(element.dateTime)),
+  ago: (element) => ago(element.dateTime),
+};
+
+function write(root) {
+  for (const element of root.querySelectorAll("[data-format]")) {
+    element.textContent = WRITERS[element.dataset.format](element);
+    if (element.dataset.format === "ago") element.title = time(element.dateTime);
+  }
+}
+
+setInterval(() => {
+  for (const element of document.querySelectorAll("[data-format=ago]")) element.textContent = ago(element.dateTime);
+}, 30_000);
+
+// --- Messages, among them the way back -------------------------------------------------------
+
+function say(text, { bad = false, undo = null } = {}) {
+  const message = document.createElement("div");
+  message.className = bad ? "message bad" : "message";
+  const words = document.createElement("span");
+  words.dir = "auto";
+  words.textContent = text;
+  message.append(words);
+  if (undo) {
+    const button = document.createElement("button");
+    button.textContent = "Undo";
+    button.addEventListener("click", () => {
+      message.remove();
+      htmx.ajax("POST", undo.path, { values: undo.values, target: undo.target, swap: "outerHTML" });
+    });
+    message.append(button);
+  }
+  const close = document.createElement("button");
+  close.className = "close";
+  close.setAttribute("aria-label", "Close");
+  close.textContent = "×";
+  close.addEventListener("click", () => message.remove());
+  message.append(close);
+  const messages = document.getElementById("messages");
+  messages.append(message);
+  while (messages.children.length > 3) messages.firstChild.remove();
+  // Long enough to read and to reach; what went wrong stays until it is closed.
+  if (!bad) setTimeout(() => message.remove(), 20_000);
+}
+
+document.addEventListener("message", (event) => say(event.detail.text, { undo: event.detail.undo }));
+
+document.addEventListener("htmx:responseError", (event) => {
+  const { xhr, elt } = event.detail;
+  let text = "That did not work.";
+  try {
+    const problem = JSON.parse(xhr.responseText);
+    text = problem.detail ?? problem.title ?? text;
+  } catch (error) {
+    text = `${text} (${xhr.status})`;
+  }
+  say(text, { bad: true });
+  // A choice that was refused shows again what holds.
+  if (elt.matches("form.move")) elt.reset();
+});
+
+// --- Without a connection --------------------------------------------------------------------
+
+const offline = (is) => { document.querySelector(".offline").hidden = !is; };
+window.addEventListener("offline", () => offline(true));
+window.addEventListener("online", () => offline(false));
+document.addEventListener("htmx:sendError", () => offline(true));
+document.addEventListener("htmx:timeout", () => offline(true));
+document.addEventListener("htmx:afterOnLoad", () => offline(false));
+
+// --- A sync while it runs --------------------------------------------------------------------
+
+function follow(element) {
+  const source = new EventSource(element.dataset.follow);
+  const show = (event) => {
+    const run = JSON.parse(event.data);
+    element.querySelector("[data-lost]").hidden = true;
+    element.querySelector("[data-phase]").textContent = run.phase[0] + run.phase.slice(1).toLowerCase();
+    const progress = element.querySelector("progress");
+    if (run.phase === "LOADING" && run.percent !== null) progress.value = run.percent;
+    else progress.removeAttribute("value");
+    const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
+    element.querySelector("[data-fetched]").textContent = number.format(run.total_fetched);
+    element.querySelector("[data-rate]").textContent =
+      run.records_per_second ? `${number.format(run.records_per_second)} per second` : "";
+  };
+  source.addEventListener("progress", show);
+  source.addEventListener("end", (event) => {
+    source.close();
+    const run = JSON.parse(event.data);
+    const read = new Intl.NumberFormat(locale).format(run.total_fetched);
+    if (run.status === "SUCCESS") say(`The sync has ended: ${read} records read.`);
+    else say(`The sync failed: ${run.error_message ?? "see its log"}`, { bad: true });
+    htmx.trigger(document.body, "sync-ended");
+    htmx.trigger("#indicator", "load");
+  });
+  source.addEventListener("error", () => {
+    if (element.isConnected) element.querySelector("[data-lost]").hidden = false;
+    else source.close();
+  });
+}
+
+// --- Saved views: an address and a name, kept in this browser ---------------------------------
+
+const savedViews = () => JSON.parse(localStorage.getItem("views") ?? "[]");
+
+function showSavedViews() {
+  const place = document.getElementById("saved");
+  if (!place) return;
+  place.replaceChildren(...savedViews().map(({ name, query }) => {
+    const view = document.createElement("span");
+    view.className = "saved";
+    const link = document.createElement("a");
+    link.href = location.pathname + query;
+    link.textContent = name;
+    link.dir = "auto";
+    if (query === location.search) link.setAttribute("aria-current", "true");
+    const forget = document.createElement("button");
+    forget.type = "button";
+    forget.className = "close";
+    forget.setAttribute("aria-label", `Forget the view ${name}`);
+    forget.textContent = "×";
+    forget.addEventListener("click", () => {
+      localStorage.setItem("views", JSON.stringify(savedViews().filter((one) => one.name !== name)));
+      showSavedViews();
+    });
+    view.append(link, forget);
+    return view;
+  }));
+  place.hidden = place.children.length === 0;
+}
+
+function saveView() {
+  const name = prompt("Name of this view");
+  if (!name?.trim()) return;
+  const others = savedViews().filter((one) => one.name !== name.trim());
+  localStorage.setItem("views", JSON.stringify([...others, { name: name.trim(), query: location.search }]));
+  showSavedViews();
+}
+
+// --- The board: drag a card, or move it with Alt and an arrow ----------------------------------
+
+const moves = (card) => (card.dataset.moves ?? "").split(" ").filter(Boolean);
+
+function move(card, state) {
+  htmx.ajax("POST", `/opportunities/${card.dataset.deal}/status`, {
+    values: { workflow_status: state, seen: card.dataset.state }, target: "#board", swap: "outerHTML",
+  });
+}
+
+document.addEventListener("dragstart", (event) => {
+  const card = event.target.closest?.(".deal[draggable]");
+  if (!card) return;
+  event.dataTransfer.setData("text/plain", card.dataset.deal);
+  event.dataTransfer.effectAllowed = "move";
+  card.classList.add("dragged");
+  for (const lane of document.querySelectorAll(".lane"))
+    lane.classList.toggle("open", moves(card).includes(lane.dataset.state));
+});
+document.addEventListener("dragover", (event) => {
+  if (event.target.closest?.(".lane.open")) event.preventDefault();
+});
+document.addEventListener("drop", (event) => {
+  const lane = event.target.closest?.(".lane.open");
+  const card = document.querySelector(".deal.dragged");
+  if (!lane || !card) return;
+  event.preventDefault();
+  move(card, lane.dataset.state);
+});
+document.addEventListener("dragend", () => {
+  document.querySelectorAll(".dragged, .lane.open").forEach((one) => one.classList.remove("dragged", "open"));
+});
+
+let moved = null;
+document.addEventListener("keydown", (event) => {
+  const card = event.target.closest?.(".deal");
+  if (!card || !event.altKey || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+  event.preventDefault();
+  const lanes = [...document.querySelectorAll(".lane")].map((lane) => lane.dataset.state);
+  const here = lanes.indexOf(card.dataset.state);
+  const open = event.key === "ArrowRight" ? lanes.slice(here + 1) : lanes.slice(0, here).reverse();
+  const state = open.find((one) => moves(card).includes(one));
+  if (!state) return say("It can't be moved there.");
+  moved = card.dataset.deal;
+  move(card, state);
+});
+
+// --- Small things ----------------------------------------------------------------------------
+
+const THEMES = ["system", "light", "dark"];
+function showTheme() {
+  for (const element of document.querySelectorAll("[data-theme-name]"))
+    element.textContent = document.documentElement.dataset.theme ?? "system";
+}
+
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied.");
+  } catch (error) {
+    say(`The browser does not let a page copy here: ${text}`, { bad: true });
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const on = (selector) => event.target.closest(selector);
+  if (on("[data-reload]")) location.reload();
+  if (on("[data-save-view]")) saveView();
+  if (on("[data-copy-address]")) copy(location.href);
+  if (on("[data-copy]")) copy(on("[data-copy]").dataset.copy);
+  if (on("[data-theme-next]")) {
+    const present = document.documentElement.dataset.theme ?? "system";
+    const next = THEMES[(THEMES.indexOf(present) + 1) % THEMES.length];
+    if (next === "system") {
+      localStorage.removeItem("theme");
+      delete document.documentElement.dataset.theme;
+    } else {
+      localStorage.setItem("theme", next);
+      document.documentElement.dataset.theme = next;
+    }
+    showTheme();
+  }
+  for (const open of document.querySelectorAll("details.filter[open], details.menu[open]"))
+    if (!open.contains(event.target)) open.open = false;
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  for (const open of document.querySelectorAll("details.filter[open], details.menu[open]")) {
+    open.open = false;
+    open.querySelector("summary").focus();
+  }
+});
+
+document.addEventListener("input", (event) => {
+  if (!event.target.matches("[data-narrows]")) return;
+  event.stopPropagation();
+  const wanted = event.target.value.toLowerCase();
+  for (const option of event.target.closest(".popover").querySelectorAll(".options label"))
+    option.hidden = !option.textContent.toLowerCase().includes(wanted);
+});
+
+document.addEventListener("change", (event) => {
+  const filter = event.target.closest("details.filter");
+  const checked = filter?.querySelectorAll("input[type=checkbox]:checked").length ?? 0;
+  if (!filter || filter.querySelector("[name=columns]") || !filter.querySelector("[type=checkbox]")) return;
+  filter.querySelector(".count")?.remove();
+  if (!checked) return;
+  const count = document.createElement("span");
+  count.className = "count";
+  count.textContent = checked;
+  filter.querySelector("summary").append(" ", count);
+});
+
+// htmx tells of each part that comes in, and of the page itself.
+document.addEventListener("htmx:load", (event) => {
+  const part = event.detail.elt;
+  write(part.parentElement ?? part);
+  part.querySelectorAll("[data-follow]").forEach(follow);
+  if (part.matches("[data-follow]")) follow(part);
+  if (moved) {
+    document.getElementById(`card-${moved}`)?.focus();
+    moved = null;
+  }
+  showSavedViews();
+  showTheme();
+});
