@@ -1,0 +1,118 @@
+"""Every command of the README does what it says there."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from api.settings import Settings
+from orchestrate.settings import ROOT
+from tests.conftest import Pipeline
+from tests.test_sync_log import wait_until
+
+README = (ROOT / "README.md").read_text()
+PORT = "18765"
+# What is long-running or would start a whole test run within this one; its own tests are named.
+ELSEWHERE = {
+    "make test": "is what runs this",
+    "make serve": "see `serving`",
+    "make schedule": "tests/test_scheduler.py",
+    "make sandbox": "tests/test_sandbox.py",
+    "make bench": "is long, and no test",
+    "make screenshots": "tests/console",
+    "make soak": "is long, and no test",
+    "cp .env.example .env": "test_the_example_settings_are_complete",
+}
+
+
+def commands() -> list[str]:
+    """The commands of the README, in its order."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`((?:make|curl|cp|\.venv/bin/\S+) [^`]+)`", README)
+    found = [line for line in lines + inline if line and "=" not in line.split()[0]]
+    return list(dict.fromkeys(found))
+
+
+def run(pipeline: Pipeline, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/bash", "-c", command], cwd=ROOT, env=pipeline.environment | environment,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+    )  # fmt: skip
+
+
+@contextmanager
+def serving(pipeline: Pipeline) -> Iterator[None]:
+    server = subprocess.Popen(
+        ["make", "serve"], cwd=ROOT, env=pipeline.environment | {"API_PORT": PORT},
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        wait_until(answers)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def answers() -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/health/ready", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def test_the_readmes_commands_work(pipeline: Pipeline) -> None:
+    done = run(pipeline, "make setup")
+    assert done.returncode == 0, done.stdout
+    token = subprocess.run(
+        ["make", "token", "ROLE=admin"], cwd=ROOT, env=pipeline.environment,
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert re.fullmatch(r"\S+\n", token), "alone on a line"
+    with serving(pipeline):
+        for command in commands():
+            if command in ELSEWHERE:
+                continue
+            print(command, flush=True)
+            local = command.replace("localhost:8000", f"127.0.0.1:{PORT}").replace(
+                "curl ", "curl --silent --show-error --fail "
+            )
+            if command == "make psql":
+                local = "echo 'select status from sync_logs' | make psql"
+            if command.startswith("meltano run --full-refresh"):
+                local = ".venv/bin/meltano run --full-refresh tap-oracle-crm target-postgres"
+            done = run(pipeline, local, TOKEN=token.strip(), DEMO_SERVE="0", SANDBOX_PORT="18766")
+            assert done.returncode == 0, f"{command}:\n{done.stdout}"
+            while any(sync["status"] == "RUNNING" for sync in pipeline.syncs()):
+                time.sleep(0.2)
+    assert len(pipeline.syncs()) >= 4
+
+
+def test_the_readme_names_no_command_that_is_not_there() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", README))
+    assert named <= targets
+    assert "make demo" in commands()
+
+
+def test_the_example_settings_are_complete() -> None:
+    example = (ROOT / ".env.example").read_text()
+    offered = set(re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE))
+    sources = [*ROOT.glob("api/**/*.py"), *ROOT.glob("orchestrate/**/*.py")]
+    text = "\n".join(path.read_text() for path in sources)
+    used = set(re.findall(r'setting\(\s*"([A-Z_]+)"', text))
+    used |= {name.upper() for name in Settings.model_fields}
+    assert used <= offered
+    secrets = re.findall(r"^[A-Z_]*(?:PASS|SECRET|KEY|TOKEN)[A-Z_]*=(.+)$", example, re.MULTILINE)
+    assert not secrets
+
+
+def test_no_path_of_a_machine_in_the_documents() -> None:
+    for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
+        assert not re.search(r"/(?:root|home|work)/", document.read_text()), document
