@@ -5,6 +5,7 @@ says otherwise, writes the embedded PostgreSQL.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,8 @@ console = Console(highlight=False)
 
 def main() -> int:
     """Run the demo; returns the exit code of the sync."""
+    # Told to stop, it stops what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.environ.setdefault("DATABASE_URL", start_embedded(DATA / "postgres"))
     subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True)
     with _sandbox():
