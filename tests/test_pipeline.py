@@ -174,7 +174,7 @@ def test_a_wrong_setting_is_named(
     logged = pipeline.syncs()
     assert len(logged) == runs
     for run in logged:
-        assert run["status"] == "FAILED"
+        assert (run["status"], run["sync_type"]) == ("FAILED", "FULL")
         assert said in run["error_message"]
         assert "Traceback" not in run["error_message"]
 

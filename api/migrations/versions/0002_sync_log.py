@@ -71,6 +71,7 @@ def upgrade() -> None:
         with judged as (
             select
                 loads.id,
+                loads.job_name,
                 loads.state,
                 loads.started_at as load_started_at,
                 loads.ended_at,
@@ -93,7 +94,19 @@ def upgrade() -> None:
         select
             id,
             load_run_id as run_id,
-            coalesce(sync_type, 'INCREMENTAL') as sync_type,
+            coalesce(
+                sync_type,
+                -- It failed before it read anything: what it set out to be.
+                case
+                    when exists (
+                        select from sync_loads as earlier
+                        where earlier.job_name = judged.job_name
+                            and earlier.id < judged.id
+                            and earlier.state = 'SUCCESS'
+                    ) then 'INCREMENTAL'
+                    else 'FULL'
+                end
+            ) as sync_type,
             status,
             coalesce(records_fetched, 0) as total_fetched,
             coalesce(new_records, 0) as new_records,
