@@ -7,7 +7,7 @@ LOCKED := uv.lock pyproject.toml extract/tap-oracle-crm/pyproject.toml
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule sandbox token lint bench docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ serve: setup ## The API and the console
 
 schedule: setup ## Run what meltano.yml schedules, when it is due
 	$(PYTHON) -m orchestrate.scheduler
+
+doctor: .venv/.installed ## Check settings, database, CRM, schedule; say what to do
+	@$(PYTHON) -m orchestrate.doctor
 
 sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
 	$(PYTHON) -m tests.sandbox

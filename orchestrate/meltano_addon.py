@@ -16,13 +16,14 @@ from meltano.core.setting_definition import SettingDefinition
 from orchestrate.dead_runs import clear_dead_runs
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
-from orchestrate.settings import setting
+from orchestrate.settings import export_settings, setting
 
 
 def prepare_environment() -> None:
     """Give this process and the plugins it starts their database, and the run its id."""
     # Meltano writes the plugins' configuration, passwords among it, to files of its own.
     os.umask(0o077)
+    export_settings()
     url = database_url()
     os.environ |= libpq_environment(url) | {
         "MELTANO_DATABASE_URI": sqlalchemy_url(url, "meltano", search_path="meltano"),

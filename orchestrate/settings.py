@@ -1,4 +1,8 @@
-"""Where the project lies, and how a setting is looked up: the environment first, then `.env`."""
+"""Where the project lies, and how a setting is looked up.
+
+The environment comes first, then `.env`, then the folder that SECRETS_DIR names: a file in it
+holds the setting it is named after, as container engines and systemd hand over secrets.
+"""
 
 import os
 from functools import cache
@@ -15,6 +19,19 @@ def _dotenv() -> dict[str, str | None]:
     return dotenv_values(ROOT / ".env")
 
 
+def _secrets() -> dict[str, str]:
+    folder = os.environ.get("SECRETS_DIR") or _dotenv().get("SECRETS_DIR")
+    files = sorted(Path(folder).iterdir()) if folder else []
+    return {file.name.upper(): file.read_text().strip() for file in files if file.is_file()}
+
+
 def setting(name: str) -> str | None:
     """Return a setting's value; an empty one counts as unset."""
-    return os.environ.get(name) or _dotenv().get(name) or None
+    return os.environ.get(name) or _dotenv().get(name) or _secrets().get(name) or None
+
+
+def export_settings() -> None:
+    """Put what `.env` and the secrets' files say into the environment, for plugins to find."""
+    for name in {**_secrets(), **_dotenv()}:
+        if value := setting(name):
+            os.environ[name] = value

@@ -1,0 +1,390 @@
+"""`make doctor`: look at all that a sync needs, and say what to do where something is amiss.
+
+`python -m orchestrate.doctor` prints a line for each check: ✓ it is well, ! look at it, ✗ syncs
+fail or have stopped; `--json` prints the same for machines. The exit code is 1 if there is any ✗.
+Nothing is changed; the CRM gets two requests.
+
+Settings: what the sync itself reads, and NOTIFY_LATE_HOURS (26), after which a sync is late.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import DictRow, dict_row
+from tap_oracle_crm.answers import Page
+from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.discovery import attributes_of
+from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
+from tap_oracle_crm.settings import resolve
+from tap_oracle_crm.tap import TapOracleCRM
+
+from orchestrate.migrate import MIGRATIONS
+from orchestrate.postgres import database_url
+from orchestrate.scheduler import HEARTBEAT_SECONDS, MELTANO, declared_schedules
+from orchestrate.settings import DATA, ROOT, export_settings, setting
+
+MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
+SECRETS = ("ORACLE_PASS", "ORACLE_CLIENT_SECRET")
+OLDEST_POSTGRES = 15
+SKEW = timedelta(seconds=30)
+GIGABYTE = 1 << 30
+LOW_DISK, FULL_DISK = 5 * GIGABYTE, GIGABYTE // 2
+
+Config = dict[str, Any]
+Connection = psycopg.Connection[DictRow]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        check: what was looked at.
+        status: `ok`, `warning` or `error`.
+        detail: what is so.
+        advice: what to do; empty where nothing is to be done.
+    """
+
+    check: str
+    status: str
+    detail: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Check everything, what depends on nothing else first."""
+    yield disk(shutil.disk_usage(DATA if DATA.exists() else ROOT).free)
+    connection: Connection | Finding
+    try:
+        connection = _connect()
+    except _UnusableError as unusable:
+        yield unusable.finding
+        yield from crm(_tap_config(meltano=False))
+        return
+    with connection:
+        yield from database(connection)
+        migrated = migrations(connection)
+        yield migrated
+        table_rows = None
+        if migrated.status == "ok":
+            yield from schedule(connection)
+            yield last_sync(connection)
+            table_rows = _scalar(
+                connection, "select count(*) from opportunities where deleted_at is null"
+            )
+        yield from crm(_tap_config(meltano=True), table_rows)
+
+
+class _UnusableError(Exception):
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.detail)
+        self.finding = finding
+
+
+def _connect() -> Connection:
+    try:
+        url = database_url()
+        conninfo_to_dict(url)
+    except SystemExit as error:
+        raise _UnusableError(
+            Finding("database", "error", str(error), "Correct DATABASE_URL.")
+        ) from None
+    except psycopg.ProgrammingError:
+        # Its own words would quote the URL, password and all.
+        raise _UnusableError(
+            Finding(
+                "database", "error", "DATABASE_URL is no URL",
+                "Percent-encode special characters in user and password.",
+            )
+        ) from None  # fmt: skip
+    try:
+        return psycopg.connect(url, autocommit=True, connect_timeout=10, row_factory=dict_row)
+    except psycopg.OperationalError as error:
+        said = " ".join(str(error).split())
+        advice = (
+            "Check user and password in DATABASE_URL."
+            if "authentication failed" in said
+            else "Check host, port and name in DATABASE_URL, and that the server runs."
+        )
+        raise _UnusableError(Finding("database", "error", said, advice)) from None
+
+
+def database(connection: Connection) -> Iterator[Finding]:
+    """Look at the server's version, the role's rights and the clock."""
+    info = connection.info
+    major = info.server_version // 10_000
+    where = f"PostgreSQL {info.parameter_status('server_version')}, {info.dbname} at {info.host}"
+    if major < OLDEST_POSTGRES:
+        yield Finding(
+            "database", "error", where, f"PostgreSQL {OLDEST_POSTGRES} or newer is needed."
+        )
+    elif setting("DATABASE_URL") is None:
+        yield Finding(
+            "database", "warning", f"{where}: the embedded one",
+            "Good to try it; for production set DATABASE_URL to a server that is backed up.",
+        )  # fmt: skip
+    else:
+        yield Finding("database", "ok", where)
+    if not _scalar(connection, "select has_database_privilege(current_database(), 'create')"):
+        yield Finding(
+            "rights", "error", f"role {info.user} may not create schemas in {info.dbname}",
+            f"grant create on database {info.dbname} to {info.user}",
+        )  # fmt: skip
+    before = datetime.now(UTC)
+    there = _scalar(connection, "select clock_timestamp()")
+    yield clock("database", there - before - (datetime.now(UTC) - before) / 2)
+
+
+def migrations(connection: Connection) -> Finding:
+    """Compare the database's migration with the newest."""
+    newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    advice = "Run make setup."
+    if _scalar(connection, "select to_regclass('public.alembic_version')") is None:
+        return Finding("migrations", "error", "the database has no tables yet", advice)
+    current = _scalar(connection, "select max(version_num) from public.alembic_version")
+    if current == newest:
+        return Finding("migrations", "ok", f"{current}, the newest")
+    if current is not None and current > newest:
+        advice = "The database is of a newer release: install that one."
+    return Finding("migrations", "error", f"{current}; the newest is {newest}", advice)
+
+
+def schedule(connection: Connection) -> Iterator[Finding]:
+    """Compare Meltano's schedules with those of the scheduler, and see whether it lives."""
+    try:
+        declared = {
+            (one["name"], one["job"]["name"], one["cron_interval"]) for one in declared_schedules()
+        }
+    except subprocess.CalledProcessError as error:
+        said = _last_line(error.stderr)
+        yield Finding("schedule", "error", f"Meltano lists none: {said}", "Correct meltano.yml.")
+        return
+    if not declared:
+        yield Finding("schedule", "warning", "none", "Declare schedules in meltano.yml.")
+        return
+    text = ", ".join(f"{name} ({interval})" for name, _, interval in sorted(declared))
+    yield Finding("schedule", "ok", text)
+    known = connection.execute(
+        """
+        select name, job, interval, next_run_at, heartbeat_at,
+            heartbeat_at < now() - make_interval(secs => %s) as is_silent
+        from schedules
+        order by next_run_at
+        """,
+        [4 * HEARTBEAT_SECONDS],
+    ).fetchall()
+    advice = "Start make schedule, unless cron or Airflow runs the schedules."
+    if not known:
+        yield Finding("scheduler", "warning", "has not run yet", advice)
+    elif all(one["is_silent"] for one in known):
+        last = max(one["heartbeat_at"] for one in known)
+        yield Finding("scheduler", "warning", f"silent since {_minute(last)}", advice)
+    elif declared != {(one["name"], one["job"], one["interval"]) for one in known}:
+        yield Finding(
+            "scheduler", "warning", "runs other schedules than meltano.yml declares", "Restart it."
+        )
+    else:
+        due = next((one for one in known if one["next_run_at"] is not None), None)
+        detail = f"next is {due['name']}, {_minute(due['next_run_at'])}" if due else "is starting"
+        yield Finding("scheduler", "ok", detail)
+
+
+def last_sync(connection: Connection) -> Finding:
+    """Tell how the last sync ended, and whether there was one of late."""
+    run = connection.execute("select * from syncs order by started_at desc limit 1").fetchone()
+    if run is None:
+        return Finding("last sync", "warning", "there was none yet", "Run make sync.")
+    if run["status"] == "RUNNING":
+        return Finding("last sync", "ok", f"under way since {_minute(run['started_at'])}")
+    if run["status"] == "FAILED":
+        return Finding(
+            "last sync", "error",
+            f"failed at {_minute(run['completed_at'])}: {run['error_message']}",
+            "Mend the cause and run make sync: it goes on from what was kept.",
+        )  # fmt: skip
+    late = timedelta(hours=float(setting("NOTIFY_LATE_HOURS") or 26))
+    detail = f"succeeded at {_minute(run['completed_at'])}, {run['total_fetched']:,} read"
+    if datetime.now(UTC) - run["completed_at"] > late:
+        return Finding(
+            "last sync", "error", detail,
+            f"That is more than {late.total_seconds() / 3600:g} hours ago: see scheduler.",
+        )  # fmt: skip
+    return Finding("last sync", "ok", detail)
+
+
+def crm(config: Config, table_rows: int | None = None) -> Iterator[Finding]:
+    """Ask the CRM for one row as the sync does, and for its attributes.
+
+    Args:
+        config: the tap's settings.
+        table_rows: how many deals the table has that are not marked as deleted, where known.
+    """
+    try:
+        # One attempt and one more; nobody wants to wait for all that a sync waits for.
+        settings = resolve(config | {"max_retries": 1, "request_timeout": 30})
+    except ConfigError as error:
+        yield Finding("crm", "error", str(error), "Set what it names in .env; see .env.example.")
+        return
+    client, finder = CrmClient(settings), settings["finder"]
+    try:
+        page = client.page(
+            "opportunities",
+            fields=["OptyId"],
+            q=settings.get("filter"),
+            finder=None if finder.lower() == "none" else finder,
+            limit=1,
+            total=True,
+        )
+        yield Finding("crm", "ok", f"{client.host} answers")
+        yield Finding("credentials", "ok", "accepted, and may read opportunities")
+        yield clock("CRM", page.server_time - datetime.now(UTC))
+        yield record_set(page, finder, table_rows)
+        yield custom_fields(settings["custom_fields"], client.describe("opportunities"))
+    except RefusedError as error:
+        if error.status in {401, 403}:
+            yield Finding("crm", "ok", f"{client.host} answers")
+            yield Finding("credentials", "error", *_advice(error))
+        else:
+            yield Finding("crm", "error", *_advice(error))
+    except OracleCrmError as error:
+        check = "credentials" if "token endpoint" in str(error) else "crm"
+        yield Finding(check, "error", *_advice(error))
+    finally:
+        client.close()
+
+
+def record_set(page: Page, finder: str, table_rows: int | None) -> Finding:
+    """Judge how many rows the CRM claims to show."""
+    if not page.items:
+        return Finding(
+            "record set", "error", f"the CRM shows this account no opportunity ({finder})",
+            "Correct TAP_ORACLE_CRM_FINDER, or ask the CRM's administrator for visibility.",
+        )  # fmt: skip
+    if page.total is None:
+        return Finding("record set", "ok", f"{finder}; the CRM does not say how many rows")
+    detail = f"{finder}, {page.total:,} rows"
+    if table_rows is not None and page.total < 0.8 * table_rows:
+        return Finding(
+            "record set", "warning", f"{detail}, and the table has {table_rows:,}",
+            "Deals were deleted (meltano run reconcile marks them), or the account sees less now.",
+        )  # fmt: skip
+    return Finding("record set", "ok", detail)
+
+
+def custom_fields(wanted: list[str], description: object) -> Finding:
+    """Look for the custom fields that are configured among the attributes of a describe."""
+    known = {name.lower() for name in attributes_of(description, "opportunities")}
+    missing = [name for name in wanted if name.lower() not in known]
+    if missing:
+        return Finding(
+            "custom fields", "warning", f"the CRM has no {', '.join(missing)}: null in the table",
+            "Set ORACLE_PRACTICE_FIELD, ORACLE_GEO_FIELD, ... to the CRM's names.",
+        )  # fmt: skip
+    return Finding("custom fields", "ok", ", ".join(wanted) or "none")
+
+
+def clock(whose: str, ahead: timedelta) -> Finding:
+    """Judge how far another clock is ahead of this machine's."""
+    # HTTP tells whole seconds.
+    seconds = round(ahead.total_seconds())
+    if abs(ahead) <= SKEW:
+        return Finding(f"clock of the {whose}", "ok", f"{seconds:+d} s to this machine's")
+    return Finding(
+        f"clock of the {whose}", "warning", f"{seconds:+,d} s to this machine's",
+        "Synchronise the clocks (NTP): times in the log and the schedule are off.",
+    )  # fmt: skip
+
+
+def disk(free: int) -> Finding:
+    """Judge the bytes that are free where logs and the embedded database lie."""
+    detail = f"{free / GIGABYTE:,.1f} GB free"
+    if free < FULL_DISK:
+        return Finding("disk", "error", detail, "Free some: nothing can be written soon.")
+    if free < LOW_DISK:
+        return Finding("disk", "warning", detail, "Free some before it is full.")
+    return Finding("disk", "ok", detail)
+
+
+def _tap_config(*, meltano: bool) -> Config:
+    """Return the tap's settings as Meltano passes them, the environment's alone without it."""
+    if meltano:
+        dumped = subprocess.run(
+            [MELTANO, "invoke", "--dump=config", "tap-oracle-crm"],
+            cwd=ROOT, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        if dumped.returncode == 0:
+            config: Config = json.loads(dumped.stdout)
+            return config
+    names = TapOracleCRM.config_jsonschema["properties"]
+    return {name: setting(f"TAP_ORACLE_CRM_{name.upper()}") for name in names}
+
+
+def _advice(error: OracleCrmError) -> tuple[str, str]:
+    """Split the tap's message into what is so and what to do."""
+    text = str(error)
+    for begin in ("Check ", "Ask ", "If your company "):
+        detail, found, advice = text.partition(begin)
+        if found:
+            return detail.strip(), begin + advice
+    return text, "See the tap's README."
+
+
+def _scalar(connection: Connection, statement: str) -> Any:
+    row = connection.execute(statement).fetchone()
+    return next(iter(row.values())) if row else None
+
+
+def _minute(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _last_line(text: str | None) -> str:
+    lines = (text or "").strip().splitlines()
+    return lines[-1].strip() if lines else "without a word"
+
+
+def _hider() -> Callable[[str], str]:
+    """Return what replaces every secret in a text."""
+    password = urlsplit(setting("DATABASE_URL") or "").password or ""
+    secrets = {password, unquote(password), *(setting(name) or "" for name in SECRETS)} - {""}
+
+    def hide(text: str) -> str:
+        for secret in sorted(secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    return hide
+
+
+def main() -> int:
+    """Print the findings; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m orchestrate.doctor", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    as_json = parser.parse_args().json
+    export_settings()
+    hide = _hider()
+    findings = []
+    for finding in examine():
+        shown = Finding(**{name: hide(text) for name, text in asdict(finding).items()})
+        findings.append(shown)
+        if not as_json:
+            print(f"{MARKS[shown.status]} {shown.check:22}{shown.detail}", flush=True)
+            if shown.advice:
+                print(f"  {'':22}→ {shown.advice}", flush=True)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    return int(any(finding.status == "error" for finding in findings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
