@@ -1,5 +1,7 @@
 """`python -m api` serves the API and the console."""
 
+import gc
+
 import uvicorn
 
 from api.app import create_app
@@ -14,8 +16,12 @@ def main() -> None:
     settings = Settings()
     url = database_url()
     migrate_if_needed(url)
+    app = create_app(settings, url)
+    # What is there now stays: looking through it again and again would hold up requests.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
-        create_app(settings, url),
+        app,
         host=settings.api_host,
         port=settings.api_port,
         log_config=CONFIGURATION,

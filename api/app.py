@@ -1,5 +1,6 @@
 """The application: its resources, its errors, its life."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -15,7 +16,7 @@ import api.sync.events
 import api.sync.router
 import api.users.router
 import api.users.session
-from api import audit, docs, health, metrics, problems, rejects, start_page, webhook, workflow
+from api import audit, console, docs, health, metrics, problems, rejects, webhook, workflow
 from api.background import every
 from api.database import make_pool
 from api.notifications import notify, sender
@@ -58,6 +59,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.settings = settings
     app.state.database_url = database_url
     app.state.totals = Totals()
+    app.state.exports = asyncio.Semaphore(api.opportunities.export.AT_ONCE_MOST)
     problems.install(app)
     generate = app.openapi
     app.openapi = lambda: app.openapi_schema or problems.describe(generate())  # type: ignore[method-assign]
@@ -76,9 +78,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         audit.router,
         metrics.router,
         docs.router,
-        start_page.router,
     ):
         app.include_router(router)
+    console.install(app)
     app.mount("/docs/static", docs.swagger_ui)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(

@@ -1,7 +1,9 @@
 """The API's connections to PostgreSQL."""
 
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated
+from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
 from psycopg import AsyncConnection
@@ -12,6 +14,9 @@ from psycopg_pool import AsyncConnectionPool
 from api.settings import Settings
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+# A server may have gone since; asking before each use would cost as much as most queries do.
+IDLE_SECONDS = 2
 
 
 def make_pool(url: str, settings: Settings) -> Pool:
@@ -27,6 +32,15 @@ def make_pool(url: str, settings: Settings) -> Pool:
         # Finds "amzon" and "zurcih"; the search's ranking puts the better matches first.
         "pg_trgm.word_similarity_threshold": "0.42",
     }
+    used_at: WeakKeyDictionary[AsyncConnection[DictRow], float] = WeakKeyDictionary()
+
+    async def note_use(connection: AsyncConnection[DictRow]) -> None:
+        used_at[connection] = time.monotonic()
+
+    async def check_idle(connection: AsyncConnection[DictRow]) -> None:
+        if time.monotonic() - used_at.get(connection, 0) > IDLE_SECONDS:
+            await AsyncConnectionPool.check_connection(connection)
+
     given = str(conninfo_to_dict(url).get("options") or "")
     return AsyncConnectionPool(
         make_conninfo(
@@ -39,7 +53,8 @@ def make_pool(url: str, settings: Settings) -> Pool:
         min_size=1,
         max_size=settings.api_pool_size,
         timeout=settings.api_pool_timeout,
-        check=AsyncConnectionPool.check_connection,
+        check=check_idle,
+        reset=note_use,
         open=False,
     )
 

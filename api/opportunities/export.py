@@ -1,7 +1,7 @@
 """The export of opportunities: everything that matches, streamed from PostgreSQL's COPY."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from enum import StrEnum
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/opportunities", tags=["opportunities"])
 
 CHUNK_BYTES = 64 * 1024
 # Each holds a connection for as long as its reader takes; others need some too.
-AT_ONCE = asyncio.Semaphore(3)
+AT_ONCE_MOST = 3
 
 
 class Format(StrEnum):
@@ -54,17 +54,18 @@ async def export_opportunities(
     request: Request, _: Viewer, wanted: Annotated[Export, Query()]
 ) -> StreamingResponse:
     """Stream all opportunities that fulfil every condition, as of one moment."""
-    if AT_ONCE.locked():
+    at_once: asyncio.Semaphore = request.app.state.exports
+    if at_once.locked():
         detail = "Several exports are under way. Wait for one of them to end."
         raise ProblemError(503, detail, headers={"Retry-After": "10"})
     conditions = queries.conditions(wanted)
     query = queries.export(
         tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
     )
-    chunks = _copy(request.app.state.pool, query, conditions | {"search": wanted.search})
+    chunks = _copy(at_once, request.app.state.pool, query, conditions | {"search": wanted.search})
     first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
     return StreamingResponse(
-        _follow(first, chunks),
+        _follow(request, first, chunks),
         media_type=CONTENT_TYPES[wanted.format],
         headers={
             "Content-Disposition": f'attachment; filename="opportunities.{wanted.format}"',
@@ -72,22 +73,32 @@ async def export_opportunities(
     )
 
 
-async def _copy(pool: Pool, query: bytes, parameters: dict[str, Any]) -> AsyncIterator[bytes]:
-    async with AT_ONCE, pool.connection() as connection, connection.transaction():
-        # The reader sets the pace.
-        await connection.execute("set local statement_timeout = '30min'")
+async def _copy(
+    at_once: asyncio.Semaphore, pool: Pool, query: bytes, parameters: dict[str, Any]
+) -> AsyncGenerator[bytes]:
+    async with at_once, pool.connection() as connection:
+        await connection.execute("set statement_timeout = '30min'")  # the reader sets the pace
         buffer = bytearray()
         async with connection.cursor().copy(query, parameters) as rows:
-            async for row in rows:
-                buffer += row
-                if len(buffer) >= CHUNK_BYTES:
-                    yield bytes(buffer)
-                    buffer.clear()
+            try:
+                async for row in rows:
+                    buffer += row
+                    if len(buffer) >= CHUNK_BYTES:
+                        yield bytes(buffer)
+                        buffer.clear()
+            except (GeneratorExit, asyncio.CancelledError):
+                await connection.close()  # the reader has gone: ends the COPY at once
+                raise
+        await connection.execute("reset statement_timeout")
         yield bytes(buffer)
 
 
-async def _follow(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(chunks):  # type: ignore[type-var]
+async def _follow(
+    request: Request, first: bytes, chunks: AsyncGenerator[bytes]
+) -> AsyncIterator[bytes]:
+    async with aclosing(chunks):
         yield first
         async for chunk in chunks:
+            if await request.is_disconnected():
+                return
             yield chunk

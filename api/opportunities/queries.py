@@ -171,8 +171,3 @@ order by id desc
 limit %(limit)s
 """
 SNAPSHOT = b"select pg_current_snapshot()::text as snapshot"
-FIRST = (
-    SQL("select {} from opportunities where deleted_at is null order by id limit 20")
-    .format(COLUMNS)
-    .as_bytes()
-)

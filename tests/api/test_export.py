@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+import time
+from contextlib import ExitStack
 
+import httpx
 import psycopg
 import pytest
 
-from tests.api.conftest import Caller
+from api.opportunities.export import AT_ONCE_MOST
+from tests.api.conftest import Caller, fill
 
 PATH = "/api/opportunities/export"
 
@@ -61,3 +65,29 @@ def test_it_is_compressed_for_who_takes_that(reader: Caller) -> None:
     packed = reader.get(PATH, headers={"Accept-Encoding": "gzip"})
     assert packed.headers["content-encoding"] == "gzip"
     assert packed.text == plain.text
+
+
+def test_who_goes_away_in_the_middle_leaves_nothing_behind(
+    server: httpx.Client, database: str
+) -> None:
+    fill(database, 20_000)
+    for _ in range(2 * AT_ONCE_MOST):
+        with server.stream("GET", PATH) as stream:
+            next(stream.iter_raw())
+    for _ in range(500):
+        export = server.get(PATH, params={"format": "ndjson", "include_deleted": True})
+        if export.status_code == 200:
+            break
+        time.sleep(0.02)
+    assert export.text.count("\n") == 20_000
+
+
+def test_too_many_at_once_are_told_to_wait(server: httpx.Client, database: str) -> None:
+    fill(database, 20_000)
+    with ExitStack() as streams:
+        for _ in range(AT_ONCE_MOST):
+            stream = streams.enter_context(server.stream("GET", PATH))
+            assert stream.status_code == 200
+        refused = server.get(PATH)
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
