@@ -103,7 +103,10 @@ async def show_account(request: Request, user: Viewer, connection: Connection) -
 
 @router.post("/account/password")
 async def set_password(
-    request: Request, user: Viewer, connection: Connection, change: Annotated[PasswordChange, Form()]
+    request: Request,
+    user: Viewer,
+    connection: Connection,
+    change: Annotated[PasswordChange, Form()],
 ) -> Response:
     """Change one's password, which ends all sessions, this one too."""
     await change_password(user, connection, change)

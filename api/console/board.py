@@ -1,6 +1,6 @@
 """The board: the open deals by workflow state, to move them from one to the next."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 
@@ -27,10 +27,10 @@ async def show_board(
             update={"workflow_status": [state], "sort": "-deal_value", "limit": CARDS,
                     "cursor": None}
         )  # fmt: skip
-        deals, total, _ = await read_deals(request, connection, of_state)
-        columns.append((state, deals, total, of_state.query(limit=None)))
+        deals, total, more = await read_deals(request, connection, of_state)
+        columns.append((state, deals, total, of_state.query(limit=None) if more else None))
     users = await people(connection)
-    context = {
+    context: dict[str, Any] = {
         "view": view, "columns": columns, "stale_days": STALE_DAYS,
         "names": {row["id"]: row["label"] for row in users},
     }  # fmt: skip

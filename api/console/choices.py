@@ -44,7 +44,10 @@ class Choices:
         """Return the values of each filter, by its name."""
         if time.monotonic() - self._read_at >= KEPT_SECONDS or not any(self._values.values()):
             self._values = {
-                name: [row["value"] for row in await (await connection.execute(query, [MOST])).fetchall()]
+                name: [
+                    row["value"]
+                    for row in await (await connection.execute(query, [MOST])).fetchall()
+                ]
                 for name, query in _QUERIES.items()
             }
             self._read_at = time.monotonic()

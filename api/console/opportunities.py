@@ -19,7 +19,7 @@ from api.database import Connection
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.queries import ITEM_BY_ID
 from api.opportunities.router import read_page
-from api.opportunities.schemas import Filters, PageRequest
+from api.opportunities.schemas import PageRequest
 from api.problems import ProblemError
 from api.types import PathId
 from api.workflow import allowed_moves
@@ -154,17 +154,21 @@ def _plain(given: dict[str, Any]) -> dict[str, Any]:
     return {key: "true" if value is True else value for key, value in given.items()}
 
 
+def _view(**given: Any) -> str:
+    return View.model_validate(given).query()
+
+
 def presets(user: User) -> list[tuple[str, str]]:
     """Return views that many want: their names and the queries of their addresses."""
     today = datetime.now(UTC).date()
     soon = {"closing_after": today, "closing_before": today + timedelta(days=30)}
     return [
         ("All", ""),
-        ("Mine", View(assigned_to=[user.id]).query()),
-        ("New", View(workflow_status=["NEW"], sort="-deal_value").query()),
-        ("To review", View(workflow_status=["PENDING_REVIEW"]).query()),
-        ("Closing in 30 days", View(**soon, sort="close_date").query()),
-        ("Largest", View(sort="-deal_value").query()),
+        ("Mine", _view(assigned_to=[user.id])),
+        ("New", _view(workflow_status=["NEW"], sort="-deal_value")),
+        ("To review", _view(workflow_status=["PENDING_REVIEW"])),
+        ("Closing in 30 days", _view(**soon, sort="close_date")),
+        ("Largest", _view(sort="-deal_value")),
     ]
 
 
@@ -200,10 +204,10 @@ async def show_opportunities(
     """Show the table, or the part of it that has changed."""
     deals, total, cursor = await read_deals(request, connection, view)
     users = await people(connection)
-    context = {
+    context: dict[str, Any] = {
         "view": view, "deals": deals, "total": total, "next_cursor": cursor,
         "titles": TITLES, "names": {row["id"]: row["label"] for row in users},
-        "stale_days": STALE_DAYS, "filters": Filters(),
+        "stale_days": STALE_DAYS,
     }  # fmt: skip
     if wants_part(request, "more"):
         return page(request, "_rows.html", **context)
@@ -241,7 +245,7 @@ async def move(
             raise ProblemError(409, f"It has been moved meanwhile: it is {words}. Reload the page.")
         change = {"workflow_status": given.workflow_status}
         await change_opportunity(connection, user, opportunity_id, change)
-    deal = await _deal(connection, opportunity_id)
+    deal = await read_deal(connection, opportunity_id)
     message: dict[str, Any] = {
         "text": f"{deal['name'] or deal['remote_id']}: "
         + deal["workflow_status"].replace("_", " ").lower()
@@ -256,7 +260,8 @@ async def move(
     if target == f"deal-{opportunity_id}":
         names = {row["id"]: row["label"] for row in await people(connection)}
         response: Response = page(
-            request, "_row.html", deal=deal, view=View(columns=_columns(request)), names=names,
+            request, "_row.html", deal=deal, names=names,
+            view=View.model_validate({"columns": _columns(request)}),
             titles=TITLES, stale_days=STALE_DAYS,
         )  # fmt: skip
         events: dict[str, Any] = {"message": message}
@@ -267,7 +272,12 @@ async def move(
     return response
 
 
-async def _deal(connection: AsyncConnection[DictRow], opportunity_id: int) -> dict[str, Any]:
+async def read_deal(connection: AsyncConnection[DictRow], opportunity_id: int) -> dict[str, Any]:
+    """Return a deal with its marks.
+
+    Raises:
+        ProblemError: 404, there is none.
+    """
     row = await (await connection.execute(ITEM_BY_ID, [opportunity_id])).fetchone()
     if row is None:
         raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
@@ -280,5 +290,3 @@ def _columns(request: Request) -> list[Column]:
     query = parse_qs(urlsplit(request.headers.get("hx-current-url", "")).query)
     given = [Column(name) for name in query.get("columns", []) if name in list(Column)]
     return given or USUAL
-
-

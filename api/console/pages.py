@@ -74,6 +74,7 @@ templates.globals |= {
 }
 templates.filters["words"] = _words
 templates.filters["pretty_json"] = lambda value: json.dumps(value, ensure_ascii=False, indent=2)
+templates.filters["one_line_json"] = lambda value: json.dumps(value, ensure_ascii=False)
 
 
 def wants_part(request: Request, target: str) -> bool:

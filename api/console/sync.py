@@ -1,5 +1,6 @@
 """The syncs: the one under way, those that were, and what they could not load."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, LiteralString
 from uuid import UUID
@@ -10,7 +11,7 @@ from psycopg.rows import DictRow
 from pydantic import BaseModel
 
 from api.auth import Manager, Viewer
-from api.console.charts import Bar, columns
+from api.console.charts import Bar, Columns, columns
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
 from api.docs import LINEAGE
@@ -40,7 +41,7 @@ async def show_sync(request: Request, _: Viewer, connection: Connection) -> Resp
     runs = await queries.fetch(connection, queries.HISTORY, SHOWN)
     current = await _progress(connection, runs)
     last_success = await (await connection.execute(_LAST_SUCCESS)).fetchone()
-    context = {
+    context: dict[str, Any] = {
         "runs": runs,
         "current": current,
         "last_success": last_success["completed_at"] if last_success else None,
@@ -50,7 +51,7 @@ async def show_sync(request: Request, _: Viewer, connection: Connection) -> Resp
     }
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)
-    rejects = await list_rejected_records(_, connection, RejectsQuery(limit=20))
+    rejects = await list_rejected_records(_, connection, RejectsQuery.model_validate({"limit": 20}))
     return page(request, "sync.html", rejects=rejects, resolved=False, **context)
 
 
@@ -110,25 +111,27 @@ async def _progress(
     return found[0] if found else None
 
 
-def _charts(runs: list[DictRow]) -> dict[str, Any]:
-    charted = list(reversed(runs[:CHARTED]))
-    now = datetime.now(UTC)
-    return {
-        name: columns(
-            [
-                Bar(
-                    label=f"{run['started_at']:%d %b %H:%M} UTC, {run['status'].lower()}",
-                    value=float(value(run) or 0),
-                    tone="bad" if run["status"] == "FAILED" else "",
-                )
-                for run in charted
-            ]
+def _charts(runs: list[DictRow]) -> dict[str, Columns]:
+    return {"duration": _chart(runs, _seconds), "rows": _chart(runs, _read)}
+
+
+def _chart(runs: list[DictRow], value: Callable[[DictRow], float]) -> Columns:
+    bars = [
+        Bar(
+            label=f"{run['started_at']:%d %b %H:%M} UTC, {run['status'].lower()}",
+            value=value(run),
+            tone="bad" if run["status"] == "FAILED" else "",
         )
-        for name, value in (
-            (
-                "duration",
-                lambda run: run["duration_seconds"] or (now - run["started_at"]).total_seconds(),
-            ),
-            ("rows", lambda run: run["total_fetched"]),
-        )
-    }
+        for run in reversed(runs[:CHARTED])
+    ]
+    return columns(bars)
+
+
+def _seconds(run: DictRow) -> float:
+    if run["duration_seconds"] is None:
+        return float((datetime.now(UTC) - run["started_at"]).total_seconds())
+    return float(run["duration_seconds"])
+
+
+def _read(run: DictRow) -> float:
+    return float(run["total_fetched"])

@@ -11,7 +11,6 @@ import psycopg
 from api.assessments.criteria import CRITERIA, weighted_score
 
 PASSWORD = "correct horse battery"  # what all of the people below sign in with
-# argon2id of it with least cost: the tests sign in a few times.
 PEOPLE = {
     "vera": ("Vera Lindqvall", "viewer"),
     "ada": ("Ada Bellweather", "assessor"),
@@ -25,7 +24,7 @@ ODD_NAMES = (
     "تجديد عقد الصيانة والدعم الفني للأنظمة المالية",
     "הסכם שירות - שלב ב'",
     LONG,
-    "<b>Bold</b> & \"quoted\" rollout",
+    '<b>Bold</b> & "quoted" rollout',
     "名前の長い案件" * 6,
     "Renewal 🚀 phase II",
     None,
@@ -68,7 +67,9 @@ def fill(url: str, password_hash: str, deals: int = 400) -> None:
                 " values (%s, %s, %s, %s, %s)",
                 [name, full_name, f"{name}@example.com", role, password_hash],
             )
-        with connection.cursor().copy(f"copy opportunities ({', '.join(COLUMNS)}) from stdin") as copy:
+        with connection.cursor().copy(
+            f"copy opportunities ({', '.join(COLUMNS)}) from stdin"
+        ) as copy:
             for number in range(1, deals + 1):
                 copy.write_row(list(_deal(number, dice, now).values()))
         connection.execute("analyze opportunities")
@@ -163,7 +164,9 @@ def add_run(
     run_id = str(uuid.uuid4())
     ended = None if seconds is None else started + timedelta(seconds=seconds)
     state = "RUNNING" if ended is None else "FAIL" if error else "SUCCESS"
-    naive = [None if at is None else at.astimezone(UTC).replace(tzinfo=None) for at in (started, ended)]
+    naive = [
+        None if at is None else at.astimezone(UTC).replace(tzinfo=None) for at in (started, ended)
+    ]
     connection.execute(
         "insert into meltano.runs (job_name, run_id, state, started_at, ended_at,"
         " last_heartbeat_at, payload, payload_flags, trigger)"

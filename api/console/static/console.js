@@ -305,3 +305,19 @@ document.addEventListener("htmx:load", (event) => {
   showSavedViews();
   showTheme();
 });
+
+// --- What was written and not saved -----------------------------------------------------------
+
+const guarded = new Set();
+document.addEventListener("input", (event) => {
+  const form = event.target.closest("form[data-guard]");
+  if (form) guarded.add(form);
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (!event.detail.successful) return;
+  guarded.delete(event.detail.elt);
+  if (event.detail.elt.matches("[data-clears]")) event.detail.elt.reset();
+});
+window.addEventListener("beforeunload", (event) => {
+  if ([...guarded].some((form) => form.isConnected)) event.preventDefault();
+});

@@ -1,0 +1,284 @@
+"""One opportunity: what the CRM says of it, what became of it, and its assessment."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import Form, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+from pydantic import BaseModel, Field, ValidationError
+
+from api.assessments.criteria import CRITERIA, MAX_SCORE, weighted_score
+from api.assessments.router import (
+    begin_assessment,
+    comment,
+    decide_assessment,
+    get_assessment,
+    list_assessments,
+    list_comments,
+    submit_assessment,
+    write_assessment,
+)
+from api.assessments.schemas import (
+    AssessmentQuery,
+    Content,
+    Decision,
+    NewAssessment,
+    NewComment,
+    Score,
+)
+from api.auth import Assessor, Manager, User, Viewer
+from api.console.choices import people
+from api.console.opportunities import STALE_DAYS, read_deal
+from api.console.pages import back_to, console_router, page
+from api.database import Connection
+from api.opportunities.changes import change_opportunity
+from api.opportunities.queries import ITEM_BY_REMOTE_ID
+from api.opportunities.router import list_changes
+from api.opportunities.schemas import HistoryRequest
+from api.problems import ProblemError
+from api.types import LongText, PathId, Text
+from orchestrate.settings import setting
+
+router = console_router()
+
+# Where Oracle's page of an opportunity is, on the CRM's host unless it names another.
+CRM_LINK = "/fscmUI/faces/deeplink?objType=OPPORTUNITY&action=EDIT_IN_TAB&objKey=OptyId%3D{}"
+
+FACTS = (
+    ("Customer", "customer"), ("Stage", "stage"), ("Status in the CRM", "status_code"),
+    ("Sales owner", "sales_owner"), ("Practice", "practice"), ("Geo", "geo"),
+    ("Region", "region"), ("Sector", "sector"), ("Number", "opty_number"),
+    ("OptyId", "remote_id"),
+)  # fmt: skip
+FIELDS = {
+    "stage": "Stage", "status_code": "Status in the CRM", "deal_value": "Value",
+    "win_probability": "Win probability", "close_date": "Close date",
+    "sales_owner": "Sales owner", "workflow_status": "Workflow", "assigned_to": "Assigned to",
+    "deleted_at": "Deleted in the CRM",
+}  # fmt: skip
+
+
+def crm_link(remote_id: str) -> str | None:
+    """Return the address of a deal in the CRM, if it is known where that is."""
+    base = setting("ORACLE_BASE_URL")
+    if base is None or not base.startswith(("https://", "http://")):
+        return None
+    return base.rstrip("/") + CRM_LINK.format(remote_id)
+
+
+@router.get("/opportunities/{id}")
+async def show_deal(
+    request: Request, user: Viewer, connection: Connection, opportunity_id: PathId
+) -> Response:
+    """Show a deal."""
+    deal = await read_deal(connection, opportunity_id)
+    users = await people(connection)
+    assessments = await list_assessments(
+        user, connection, AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
+    )
+    first_changes = HistoryRequest.model_validate({"limit": 30})
+    tagged = Response()
+    for assessment in assessments:
+        if assessment["status"] in ("DRAFT", "SUBMITTED"):
+            await get_assessment(user, tagged, connection, assessment["id"])
+    context = {
+        "deal": deal,
+        "etag": tagged.headers.get("etag"),
+        "link": crm_link(deal["remote_id"]),
+        "facts": FACTS,
+        "users": users,
+        "names": {row["id"]: row["label"] for row in users},
+        "stale_days": STALE_DAYS,
+        "assessments": assessments,
+        "comments": [
+            {**said, "version": assessment["version"]}
+            for assessment in reversed(assessments)
+            for said in await list_comments(user, connection, assessment["id"])
+        ],
+        "criteria": CRITERIA,
+        "max_score": MAX_SCORE,
+    } | await _timeline(user, connection, opportunity_id, first_changes)
+    return page(request, "deal.html", **context)
+
+
+@router.get("/opportunities/{id}/timeline")
+async def show_more_changes(
+    request: Request,
+    user: Viewer,
+    connection: Connection,
+    opportunity_id: PathId,
+    wanted: Annotated[HistoryRequest, Query()],
+) -> Response:
+    """Show older changes of a deal."""
+    deal = await read_deal(connection, opportunity_id)
+    changes = await _timeline(user, connection, opportunity_id, wanted)
+    return page(request, "_timeline.html", deal=deal, **changes)
+
+
+async def _timeline(
+    user: User, connection: AsyncConnection[DictRow], deal: int, wanted: HistoryRequest
+) -> dict[str, Any]:
+    one_more = wanted.model_copy(update={"limit": wanted.limit + 1})
+    changes = await list_changes(user, connection, deal, one_more)
+    return {
+        "changes": changes[: wanted.limit],
+        "has_more": len(changes) > wanted.limit,
+        "fields": FIELDS,
+    }
+
+
+@router.get("/remote/{remote_id}")
+async def go_to_deal(
+    _: Viewer, connection: Connection, remote_id: Annotated[Text, Path()]
+) -> Response:
+    """Go to the deal of an OptyId."""
+    row = await (await connection.execute(ITEM_BY_REMOTE_ID, [remote_id])).fetchone()
+    if row is None:
+        raise ProblemError(404, f"No version of the deal {remote_id} has been loaded yet.")
+    return Response(
+        status_code=303, headers={"Location": f"/opportunities/{json.loads(row['item'])['id']}"}
+    )
+
+
+class AssignForm(BaseModel):
+    """Who is to work on a deal: a user's id, or nothing for nobody."""
+
+    assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] = ""
+
+
+@router.post("/opportunities/{id}/assign")
+async def assign(
+    request: Request,
+    user: Assessor,
+    connection: Connection,
+    opportunity_id: PathId,
+    given: Annotated[AssignForm, Form()],
+) -> Response:
+    """Assign a deal."""
+    assigned_to = int(given.assigned_to) if given.assigned_to else None
+    async with connection.transaction():
+        await change_opportunity(connection, user, opportunity_id, {"assigned_to": assigned_to})
+    words = "Assigned." if assigned_to else "Given back."
+    return _changed(request, opportunity_id, words, "deal-changed")
+
+
+@router.post("/opportunities/{id}/assessment")
+async def begin(
+    request: Request, user: Assessor, connection: Connection, opportunity_id: PathId
+) -> Response:
+    """Begin an assessment of a deal."""
+    new = NewAssessment(opportunity_id=opportunity_id)
+    await begin_assessment(user, Response(), connection, new)
+    return _changed(request, opportunity_id, "The assessment has begun.")
+
+
+@router.post("/score")
+async def score(request: Request, _: Viewer) -> Response:
+    """Show what scores come to, before anything is saved."""
+    return page(request, "_score.html", **_standing(await _content(request)))
+
+
+@router.post("/opportunities/{id}/assessments/{assessment_id}")
+async def save(
+    request: Request,
+    user: Assessor,
+    connection: Connection,
+    opportunity_id: PathId,
+    assessment_id: int,
+) -> Response:
+    """Save a draft, and submit it if that was asked for."""
+    form = await request.form()
+    etag = str(form.get("etag", ""))
+    response = Response()
+    content = await _content(request)
+    await write_assessment(user, response, connection, assessment_id, etag, content)
+    if "submit" in form:
+        await submit_assessment(user, response, connection, assessment_id, response.headers["etag"])
+        return _changed(request, opportunity_id, "Submitted for review.")
+    return _changed(request, opportunity_id, "Saved.")
+
+
+class DecisionForm(BaseModel):
+    """What a manager decides, and of which state of the assessment."""
+
+    etag: str = Field(max_length=100)
+    decision: Literal["APPROVED", "REJECTED", "RETURNED"]
+    comment: LongText = ""
+
+
+@router.post("/opportunities/{id}/assessments/{assessment_id}/decision")
+async def decide(
+    request: Request,
+    user: Manager,
+    connection: Connection,
+    opportunity_id: PathId,
+    assessment_id: int,
+    given: Annotated[DecisionForm, Form()],
+) -> Response:
+    """Decide a submitted assessment."""
+    decision = Decision(decision=given.decision, comment=given.comment)
+    await decide_assessment(user, Response(), connection, assessment_id, given.etag, decision)
+    words = {"APPROVED": "We bid.", "REJECTED": "We don't bid.", "RETURNED": "Returned."}
+    return _changed(request, opportunity_id, words[given.decision])
+
+
+@router.post("/opportunities/{id}/assessments/{assessment_id}/comments")
+async def say(
+    request: Request,
+    user: Assessor,
+    connection: Connection,
+    opportunity_id: PathId,
+    assessment_id: int,
+    new: Annotated[NewComment, Form()],
+) -> Response:
+    """Comment on an assessment."""
+    await comment(user, connection, assessment_id, new)
+    return _changed(request, opportunity_id, "The comment is there.", "comments-changed")
+
+
+def _changed(
+    request: Request,
+    opportunity_id: int,
+    words: str,
+    *events: str,
+) -> Response:
+    """Say so, and which parts of the page to read again: without events the assessment's too."""
+    if "hx-request" not in request.headers:
+        return back_to(request, f"/opportunities/{opportunity_id}")
+    trigger: dict[str, Any] = {"message": {"text": words}}
+    for event in events or ("deal-changed", "assessment-changed"):
+        trigger[event] = {}
+    return Response(status_code=204, headers={"HX-Trigger": json.dumps(trigger)})
+
+
+async def _content(request: Request) -> Content:
+    """Return what the form of an assessment says."""
+    form = await request.form()
+    scores = {
+        item.key: {
+            "score": int(given),
+            "comment": str(form.get(f"comment.{item.key}", "")),
+        }
+        for item in CRITERIA
+        if (given := str(form.get(f"score.{item.key}", ""))).isdecimal() and len(given) == 1
+    }
+    said = {
+        "scores": scores,
+        "summary": str(form.get("summary", "")),
+        "recommendation": form.get("recommendation") or None,
+    }
+    try:
+        return Content.model_validate(said)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+
+
+def _standing(content: Content) -> dict[str, Any]:
+    scores: dict[str, Score] = {key.value: given for key, given in content.scores.items()}
+    return {
+        "score": weighted_score({key: given.score for key, given in scores.items()}),
+        "scored": len(scores),
+        "of": len(CRITERIA),
+    }
