@@ -1,0 +1,1 @@
+"""MeltanoLabs' target-postgres with a fast path for records of plain values."""

@@ -1,0 +1,18 @@
+"""A PostgreSQL server of the tests' own."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrate.postgres import start_embedded, stop_embedded
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """The URL of an empty database."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        cluster = Path(folder) / "postgres"
+        yield start_embedded(cluster)
+        stop_embedded(cluster)
