@@ -55,6 +55,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # api.docs has one that loads nothing from elsewhere
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,  # short names for clients
     )
     app.state.settings = settings
     app.state.database_url = database_url

@@ -60,7 +60,7 @@ class Accepted(BaseModel):
         },
     },
 )
-async def oracle_calls(request: Request, connection: Connection) -> Accepted:
+async def call_of_oracle(request: Request, connection: Connection) -> Accepted:
     """Take a call of the CRM's, which asks for an incremental sync.
 
     It proves itself by the secret in `X-Webhook-Secret`, as the password of Basic

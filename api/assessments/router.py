@@ -186,7 +186,7 @@ async def list_comments(_: Viewer, connection: Connection, assessment_id: PathId
     response_model=Comment,
     responses=answers(401, 403, 404, 422),
 )
-async def comment(
+async def comment_on_assessment(
     user: Assessor, connection: Connection, assessment_id: PathId, new: NewComment
 ) -> DictRow:
     """Comment on an assessment, whatever its status."""

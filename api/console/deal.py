@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from api.assessments.criteria import CRITERIA, MAX_SCORE, weighted_score
 from api.assessments.router import (
     begin_assessment,
-    comment,
+    comment_on_assessment,
     decide_assessment,
     get_assessment,
     list_assessments,
@@ -234,7 +234,7 @@ async def say(
     new: Annotated[NewComment, Form()],
 ) -> Response:
     """Comment on an assessment."""
-    await comment(user, connection, assessment_id, new)
+    await comment_on_assessment(user, connection, assessment_id, new)
     return _changed(request, opportunity_id, "The comment is there.", "comments-changed")
 
 

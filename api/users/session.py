@@ -46,7 +46,7 @@ def set_session_cookie(request: Request, response: Response, session: NewSession
 @router.post(
     "/session", status_code=201, response_model=Session, responses=answers(401, 403, 422, 429)
 )
-async def begin(
+async def begin_session(
     request: Request, response: Response, connection: Connection, given: SignIn
 ) -> dict[str, object]:
     """Sign in: a token that lives for an hour after its last use, in the cookie too."""
@@ -65,7 +65,7 @@ async def who_am_i(user: Viewer, connection: Connection) -> DictRow:
 
 
 @router.delete("/session", status_code=204, responses=answers(401, 403))
-async def end(user: Viewer, response: Response, connection: Connection) -> None:
+async def end_session(user: Viewer, response: Response, connection: Connection) -> None:
     """Sign out: the token that this request came with is good no more."""
     await connection.execute(queries.REVOKE, [user.token_id])
     response.delete_cookie(SESSION_COOKIE)
