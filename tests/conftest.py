@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +133,55 @@ class Pipeline:
 def pipeline(database: str, sandbox: Sandbox, tmp_path: Path) -> Pipeline:
     """The pipeline between the sandbox and a fresh database."""
     return Pipeline(database, sandbox, tmp_path)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until `condition` holds, and fail if it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+MAPPING = {
+    "OptyNumber": "opty_number", "Name": "name", "TargetPartyName": "customer",
+    "Revenue": "deal_value", "CurrencyCode": "currency", "WinProb": "win_probability",
+    "SalesStage": "stage", "StatusCode": "status_code", "EffectiveDate": "close_date",
+    "OwnerResourcePartyId": "sales_owner", "CreationDate": "remote_created_at",
+    "LastUpdateDate": "remote_updated_at", "Practice_c": "practice", "GEO_c": "geo",
+    "Region_c": "region", "Sector_c": "sector",
+}  # fmt: skip
+
+
+def as_column(attribute: str, value: Any) -> Any:
+    """What the contract's column holds for an attribute of the CRM's."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    match attribute:
+        case "Revenue" | "WinProb":
+            return Decimal(str(value))
+        case "EffectiveDate":
+            return None if value.startswith("0000") else date.fromisoformat(value)
+        case "CreationDate" | "LastUpdateDate":
+            return datetime.fromisoformat(value).astimezone(UTC)
+        case _:
+            return str(value).replace("\0", "").strip()
+
+
+def assert_equal_to_crm(pipeline: Pipeline) -> None:
+    """Assert that PostgreSQL holds what the CRM holds: row for row, field for field."""
+    columns = ", ".join(MAPPING.values())
+    rows = pipeline.query(
+        f"select remote_id, {columns} from opportunities where deleted_at is null"  # noqa: S608
+    )
+    ours = {row.pop("remote_id"): row for row in rows}
+    theirs = {
+        str(row["OptyId"]): {
+            column: as_column(attribute, row.get(attribute))
+            for attribute, column in MAPPING.items()
+        }
+        for row in pipeline.crm.rows()
+    }
+    assert ours.keys() == theirs.keys()
+    for remote_id, expected in theirs.items():
+        assert ours[remote_id] == expected

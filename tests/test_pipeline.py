@@ -1,57 +1,12 @@
 """The whole line, as a user runs it: from the CRM's REST API to public.opportunities."""
 
 import re
-from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tests.conftest import Pipeline
+from tests.conftest import Pipeline, as_column, assert_equal_to_crm
 from tests.sandbox.client import PASSWORD
-
-MAPPING = {
-    "OptyNumber": "opty_number", "Name": "name", "TargetPartyName": "customer",
-    "Revenue": "deal_value", "CurrencyCode": "currency", "WinProb": "win_probability",
-    "SalesStage": "stage", "StatusCode": "status_code", "EffectiveDate": "close_date",
-    "OwnerResourcePartyId": "sales_owner", "CreationDate": "remote_created_at",
-    "LastUpdateDate": "remote_updated_at", "Practice_c": "practice", "GEO_c": "geo",
-    "Region_c": "region", "Sector_c": "sector",
-}  # fmt: skip
-
-
-def as_column(attribute: str, value: Any) -> Any:
-    """What the contract's column holds for an attribute of the CRM's."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    match attribute:
-        case "Revenue" | "WinProb":
-            return Decimal(str(value))
-        case "EffectiveDate":
-            return None if value.startswith("0000") else date.fromisoformat(value)
-        case "CreationDate" | "LastUpdateDate":
-            return datetime.fromisoformat(value).astimezone(UTC)
-        case _:
-            return str(value).replace("\0", "").strip()
-
-
-def assert_equal_to_crm(pipeline: Pipeline) -> None:
-    """Assert that PostgreSQL holds what the CRM holds: row for row, field for field."""
-    columns = ", ".join(MAPPING.values())
-    rows = pipeline.query(
-        f"select remote_id, {columns} from opportunities where deleted_at is null"  # noqa: S608
-    )
-    ours = {row.pop("remote_id"): row for row in rows}
-    theirs = {
-        str(row["OptyId"]): {
-            column: as_column(attribute, row.get(attribute))
-            for attribute, column in MAPPING.items()
-        }
-        for row in pipeline.crm.rows()
-    }
-    assert ours.keys() == theirs.keys()
-    for remote_id, expected in theirs.items():
-        assert ours[remote_id] == expected
 
 
 def test_first_load_then_only_what_changed(pipeline: Pipeline) -> None:

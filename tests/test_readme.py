@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 from api.settings import Settings
 from orchestrate.settings import ROOT
-from tests.conftest import Pipeline
-from tests.test_sync_log import wait_until
+from tests.conftest import Pipeline, wait_until
 
 README = (ROOT / "README.md").read_text()
 PORT = "18765"

@@ -1,7 +1,6 @@
 """Deletes leave no trace in the CRM: a pass over all keys finds them."""
 
-from tests.conftest import Pipeline
-from tests.test_pipeline import assert_equal_to_crm
+from tests.conftest import Pipeline, assert_equal_to_crm
 
 
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from orchestrate.settings import ROOT
-from tests.conftest import Pipeline
-from tests.test_sync_log import wait_until
+from tests.conftest import Pipeline, wait_until
 
 
 @contextmanager

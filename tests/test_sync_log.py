@@ -5,18 +5,16 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
 from orchestrate.postgres import start_embedded, stop_embedded
-from tests.conftest import PIPELINE, Pipeline
+from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm, wait_until
 from tests.sandbox.client import Sandbox
-from tests.test_pipeline import assert_equal_to_crm
 
 
 @pytest.fixture
@@ -24,14 +22,6 @@ def sandbox() -> Iterator[Sandbox]:
     """A CRM of fewer deals than elsewhere: these tests wait for most of their time."""
     with Sandbox(records=400) as crm:
         yield crm
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until `condition` holds, and fail if it does not within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def child(meltano: subprocess.Popen[bytes], name: str) -> psutil.Process | None:
