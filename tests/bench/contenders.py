@@ -92,7 +92,7 @@ MELTANO: list[str | Path] = [
 CONTENDERS = [
     Contender("project", "this project", MELTANO, ("raw", "opportunities"), "migrated"),
     Contender("chain", "this project, with dbt", [*MELTANO, "dbt-postgres:run"],
-              ("raw", "opportunities"), "migrated"),
+              ("raw", "opportunities"), "migrated", repeats=1),
     Contender("dlt", "(a) dlt", [PYTHON, HERE / "dlt_pipeline.py", "{state}", "{rows}"],
               ("crm", "opportunities"), columns={name: _snake(name) for name in FIELDS}),
     Contender("script", "(b) plain script", [PYTHON, HERE / "plain_script.py"], template="plain",

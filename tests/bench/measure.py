@@ -15,10 +15,15 @@ from pathlib import Path
 
 import psutil
 
+from orchestrate.settings import ROOT
+
 SAMPLE_SECONDS = 0.1
+SETTLE_SECONDS = 0.1
+"""PostgreSQL needs a moment to notice that a client has gone."""
+OTHER = "script"
 ROLES = {
     "tap": r"/tap-oracle-crm ",
-    "loader": r"/target-postgres ",
+    "loader": r"/target-postgres(-copy)? ",
     "dbt": r"/dbt ",
     "Meltano": r"/meltano ",
 }
@@ -82,7 +87,9 @@ class _Sampler:
             return
         times = process.cpu_times()
         use = ProcessUse(times.user + times.system, int(peak[1]) * 1024)
-        self.seen[process.pid] = (_role(" ".join(process.cmdline())), use)
+        # A process that is about to end has no command line any more.
+        known = self.seen.get(process.pid, (OTHER, use))[0]
+        self.seen[process.pid] = (_role(" ".join(process.cmdline()), known), use)
 
     def by_role(self) -> dict[str, ProcessUse]:
         roles: dict[str, ProcessUse] = {}
@@ -93,8 +100,8 @@ class _Sampler:
         return roles
 
 
-def _role(command: str) -> str:
-    return next((role for role, found in ROLES.items() if re.search(found, command)), "script")
+def _role(command: str, otherwise: str) -> str:
+    return next((role for role, found in ROLES.items() if re.search(found, command)), otherwise)
 
 
 def run(
@@ -113,7 +120,7 @@ def run(
     before = {name: _server_cpu(pid) for name, pid in servers.items()}
     with tempfile.TemporaryFile() as output:
         begun = time.perf_counter()
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         with _Sampler(process.pid) as sampler:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.perf_counter() - begun
@@ -122,6 +129,7 @@ def run(
             output.seek(0)
             printed = output.read().decode(errors="replace")[-3000:]
             raise RuntimeError(f"{command} ended with {process.returncode}:\n{printed}")
+    time.sleep(SETTLE_SECONDS)
     return Measurement(
         wall=wall,
         cpu=usage.ru_utime + usage.ru_stime,

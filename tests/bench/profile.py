@@ -38,10 +38,10 @@ def of_chain(postgres: str, rows: int) -> Profile:
     with Sandbox(records=rows) as crm:
         given = environment(crm.env, database)
         _fresh(postgres)
-        stages = {
-            name: asdict(run(["bash", "-c", command], given, {}))
-            for name, command in _stages(given).items()
-        }
+        stages = {}
+        for name, command in _stages(given).items():
+            _fresh(postgres)
+            stages[name] = asdict(run(["bash", "-c", command], given, {}))
         _fresh(postgres)
         stacks = BENCH / "stacks.txt"
         spy: list[str | Path] = [
@@ -73,10 +73,14 @@ def _stages(given: Mapping[str, str]) -> dict[str, str]:
         file.touch(mode=0o600)
         file.write_text(done.stdout)
         dumped[plugin, what] = shlex.quote(str(file))
-    tap, loader = (shlex.quote(str(BIN / name)) for name in ("tap-oracle-crm", "target-postgres"))
+    tap, loader, stock = (
+        shlex.quote(str(BIN / name))
+        for name in ("tap-oracle-crm", "target-postgres-copy", "target-postgres")
+    )
     tap_config = f"--config {dumped['tap-oracle-crm', 'config']}"
     tap_all = f"{tap} {tap_config} --catalog {dumped['tap-oracle-crm', 'catalog']}"
-    loader_all = f"{loader} --config {dumped['target-postgres', 'config']}"
+    loader_config = f"--config {dumped['target-postgres', 'config']}"
+    loader_all = f"{loader} {loader_config}"
     messages = shlex.quote(str(BENCH / "messages.jsonl"))
     return {
         "Meltano says its version": f"{BIN / 'meltano'} --version",
@@ -84,6 +88,7 @@ def _stages(given: Mapping[str, str]) -> dict[str, str]:
         "loader loads nothing": f"{loader_all} < /dev/null",
         "tap alone, into a file": f"{tap_all} > {messages}",
         "loader alone, from that file": f"{loader_all} < {messages}",
+        "stock loader alone, from that file": f"{stock} {loader_config} < {messages}",
         "tap and loader, without Meltano": f"{tap_all} | {loader_all}",
     }
 

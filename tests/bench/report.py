@@ -90,8 +90,8 @@ Measured from {begun} to {ended} UTC on a machine with {results["cores"]} cores 
 The same job for each contender, one after the other in turns, with the same PostgreSQL and the
 same CRM sandbox on loopback: {sizes} deals, {latencies} ms of latency a page, a first load, a run
 after which nothing has changed, and one after which 1 % of the deals have. Each contender reads
-the same 17 attributes in pages of 499 rows ((b): 50). Medians of {results["repeats"]} repeats, (b)
-once. After each run its table is compared with the CRM, row for row and field for field.
+the same 17 attributes in pages of 499 rows ((b): 50). Medians of {results["repeats"]} repeats, of 2
+at 100,000 rows; (b) and the whole line with dbt once. After each run its table is compared with the CRM, row for row and field for field.
 
 - *this project*: `meltano run tap-oracle-crm target-postgres`; *with dbt*: the whole line, with
   `dbt-postgres:run`.
