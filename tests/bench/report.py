@@ -62,6 +62,7 @@ def page(results: dict[str, Any], plot: str) -> str:
         "## Against the targets\n",
         _table(["target", "measured", ""], _targets(runs)),
         "\n## What holds it back\n",
+        _costs(runs),
         _held_back(results["profile"]),
         "\n## All numbers\n",
         _numbers(runs),
@@ -89,9 +90,10 @@ Measured from {begun} to {ended} UTC on a machine with {results["cores"]} cores 
 
 The same job for each contender, one after the other in turns, with the same PostgreSQL and the
 same CRM sandbox on loopback: {sizes} deals, {latencies} ms of latency a page, a first load, a run
-after which nothing has changed, and one after which 1 % of the deals have. Each contender reads
-the same 17 attributes in pages of 499 rows ((b): 50). Medians of {results["repeats"]} repeats, of 2
-at 100,000 rows; (b) and the whole line with dbt once. After each run its table is compared with the CRM, row for row and field for field.
+when nothing has changed since, and one when 1 % of the deals have. Each contender reads
+the same 17 attributes in pages of 499 rows ((b): 50). Medians of {results["repeats"]} repeats, at
+100,000 rows of 2; (b) and the whole line with dbt once. After each run its table is compared
+with the CRM, row for row and field for field.
 
 - *this project*: `meltano run tap-oracle-crm target-postgres`; *with dbt*: the whole line, with
   `dbt-postgres:run`.
@@ -170,6 +172,39 @@ def _verdict(met: bool) -> str:
 
 
 # --- what holds it back -----------------------------------------------------------------
+
+
+def _costs(runs: Results) -> str:
+    """Return what a run costs before the first row, and what each row costs after that."""
+    rows, latency = max(runs.values("rows")), runs.values("latency")[0]
+
+    def of_process(role: str) -> Callable[[Run], float]:
+        return lambda run: float(run["processes"].get(role, {"cpu": 0})["cpu"])
+
+    def of_server(server: str) -> Callable[[Run], float]:
+        return lambda run: float(run["servers"][server])
+
+    lines = []
+    for contender, what, cost in (
+        ("project", "this project", cpu),
+        ("project", "- Meltano", of_process("Meltano")),
+        ("project", "- tap, discovery included", of_process("tap")),
+        ("project", "- loader", of_process("loader")),
+        ("project", "PostgreSQL meanwhile", of_server("database")),
+        ("project", "sandbox meanwhile", of_server("CRM")),
+        ("dlt", TITLES["dlt"], cpu),
+        ("dlt", "PostgreSQL meanwhile", of_server("database")),
+        ("dlt", "sandbox meanwhile", of_server("CRM")),
+        ("limit", TITLES["limit"], cpu),
+    ):
+        idle = runs.median(cost, contender, rows, latency, "nothing changed")
+        busy = runs.median(cost, contender, rows, latency, "first load")
+        if idle is not None and busy is not None:
+            lines.append([what, f"{idle:.2f}", f"{(busy - idle) / rows * 1e6:.1f}"])
+    return (
+        f"What a run costs when nothing has changed, and what each row costs beyond that (first "
+        f"load of {rows:,} rows):\n\n" + _table(["", "CPU s a run", "CPU µs a row"], lines, right=2)
+    )
 
 
 def _held_back(profile: dict[str, Any]) -> str:
