@@ -23,7 +23,6 @@ import yaml
 
 from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, wait_until
-from tests.conftest import wait_until
 
 DEPLOY = ROOT / "orchestrate" / "deploy"
 CONTAINERFILE = DEPLOY / "Containerfile"
