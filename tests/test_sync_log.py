@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,8 +28,10 @@ def sandbox() -> Iterator[Sandbox]:
 def child(meltano: subprocess.Popen[bytes], name: str) -> psutil.Process | None:
     """Return the process of a plugin that a Meltano started, if it runs."""
     for process in psutil.Process(meltano.pid).children(recursive=True):
-        if any(part.endswith(f"/{name}") for part in process.cmdline()):
-            return process
+        # One that has just ended has no command any more.
+        with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+            if any(part.endswith(f"/{name}") for part in process.cmdline()):
+                return process
     return None
 
 
