@@ -19,6 +19,7 @@ from pydantic_settings import SettingsConfigDict
 
 from api.app import create_app
 from api.auth import Role
+from api.health import NEWEST
 from api.settings import Settings
 from api.token import make_token
 from orchestrate import sync
@@ -57,6 +58,20 @@ from generate_series(1, %s) as i
 """.replace(" % ", " %% ")
 
 
+EMPTY = """
+do $$
+begin
+    execute (
+        select 'truncate meltano.runs, ' || string_agg(quote_ident(tablename), ', ')
+            || ' restart identity cascade'
+        from pg_tables
+        where schemaname = 'public' and tablename != 'alembic_version'
+    );
+end
+$$
+"""
+
+
 def fill(url: str, count: int) -> None:
     """Put so many opportunities in; their ids are 1, 2, ... on a fresh database."""
     with psycopg.connect(url, autocommit=True) as connection:
@@ -82,6 +97,22 @@ def filled(postgres: str, migrated: str) -> str:
     url = f"{postgres}/{name}"
     fill(url, 1000)
     return url
+
+
+@pytest.fixture(scope="session")
+def _reused(postgres: str, migrated: str) -> str:
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database api template {migrated}")
+    return f"{postgres}/api"
+
+
+@pytest.fixture
+def database(_reused: str) -> str:
+    """The URL of an up-to-date and empty database: one for all tests, emptied for each."""
+    with psycopg.connect(_reused) as connection:
+        connection.execute(EMPTY)
+        connection.execute("update alembic_version set version_num = %s", [NEWEST])
+    return _reused
 
 
 class Caller(TestClient):

@@ -71,7 +71,7 @@ def admin(database: str, address: str) -> Iterator[Callable[[], requests.Session
 
 @schema.parametrize()
 @settings(
-    max_examples=10, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=5, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 def test_the_api_does_what_it_says(
