@@ -4,6 +4,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.api.conftest import Caller, fill
 
@@ -190,3 +192,60 @@ def test_names_may_be_very_long(caller: Caller) -> None:
         )
     items = pages(caller, limit=1, sort="-name")
     assert [item["remote_id"] for item in items] == ["3", "2", "1"]
+
+
+BETWEEN_PAGES = {
+    "insert": "insert into opportunities (remote_id, name, deal_value, close_date)"
+    " select 'new' || count(*), %(to)s::int, %(to)s::int, date '2026-01-01' + %(to)s::int"
+    " from opportunities having count(*) < 60",
+    "delete": "update opportunities set deleted_at = now() where id = %(id)s",
+    "move": "update opportunities set name = %(to)s::int, deal_value = %(to)s::int,"
+    " close_date = date '2026-01-01' + %(to)s::int where id = %(id)s",
+    "touch": "update opportunities set stage = %(to)s::int where id = %(id)s",
+}
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(list(BETWEEN_PAGES)), st.integers(1, 30), st.none() | st.integers(0, 5)
+    ),
+    max_size=4,
+)
+
+
+@settings(
+    max_examples=30, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+@given(
+    sort=st.sampled_from(["id", "-id", "deal_value", "-deal_value", "name", "-close_date"]),
+    limit=st.integers(1, 7),
+    changes=st.lists(CHANGES, min_size=8, max_size=8),
+)
+def test_pages_give_what_stays_once_whatever_else_changes_between_them(
+    caller: Caller, sort: str, limit: int, changes: list[list[tuple[str, int, int | None]]]
+) -> None:
+    moved: set[int] = set()
+    seen: list[int] = []
+    wanted: dict[str, Any] = {"sort": sort, "limit": limit}
+    with psycopg.connect(caller.database, autocommit=True) as connection:
+        connection.execute("truncate opportunities restart identity cascade")
+        connection.execute(
+            "insert into opportunities (remote_id, name, deal_value, close_date)"
+            " select i, nullif(i % 4, 0), nullif(i % 3, 0), date '2026-01-01' + nullif(i % 5, 0)"
+            " from generate_series(1, 30) as i"
+        )
+        for between in [*changes, *([] for _ in range(60))]:
+            page = caller.get("/api/opportunities", params=wanted).json()
+            seen += [item["id"] for item in page["items"]]
+            wanted["cursor"] = page["next_cursor"]
+            if wanted["cursor"] is None:
+                break
+            for change, target, value in between:
+                connection.execute(BETWEEN_PAGES[change], {"id": target, "to": value})
+                if change in ("delete", "move"):
+                    moved.add(target)
+    assert wanted["cursor"] is None
+    stayed = set(range(1, 31)) - moved
+    assert [number for number in seen if seen.count(number) > 1 and number in stayed] == []
+    assert stayed <= set(seen)
+    if sort in ("id", "-id"):
+        assert len(seen) == len(set(seen))
