@@ -193,11 +193,14 @@ async def save(
     etag = str(form.get("etag", ""))
     response = Response()
     content = await _content(request)
-    await write_assessment(user, response, connection, assessment_id, etag, content)
-    if "submit" in form:
-        await submit_assessment(user, response, connection, assessment_id, response.headers["etag"])
-        return _changed(request, opportunity_id, "Submitted for review.")
-    return _changed(request, opportunity_id, "Saved.")
+    # All or nothing: what the page shows stays what it may change.
+    async with connection.transaction():
+        await write_assessment(user, response, connection, assessment_id, etag, content)
+        if "submit" in form:
+            written = response.headers["etag"]
+            await submit_assessment(user, response, connection, assessment_id, written)
+    words = "Submitted for review." if "submit" in form else "Saved."
+    return _changed(request, opportunity_id, words)
 
 
 class DecisionForm(BaseModel):

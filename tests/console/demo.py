@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from argon2 import PasswordHasher
 
 from api.assessments.criteria import CRITERIA, weighted_score
 
@@ -56,10 +57,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def fill(url: str, password_hash: str, deals: int = 400) -> None:
+def fill(url: str, deals: int = 400) -> None:
     """Fill a database that is up to date and empty."""
     dice = random.Random(7)
     now = datetime.now(UTC)
+    password_hash = PasswordHasher().hash(PASSWORD)
     with psycopg.connect(url, autocommit=True) as connection:
         for name, (full_name, role) in PEOPLE.items():
             connection.execute(

@@ -132,7 +132,6 @@ function follow(element) {
     if (run.status === "SUCCESS") say(`The sync has ended: ${read} records read.`);
     else say(`The sync failed: ${run.error_message ?? "see its log"}`, { bad: true });
     htmx.trigger(document.body, "sync-ended");
-    htmx.trigger("#indicator", "load");
   });
   source.addEventListener("error", () => {
     if (element.isConnected) element.querySelector("[data-lost]").hidden = false;

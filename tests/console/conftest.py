@@ -1,0 +1,145 @@
+"""The console in a real browser, on demo data: each test has its own database and server."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from psycopg.rows import dict_row
+
+from api.auth import ISSUE, SESSION_COOKIE, new_token
+from tests.api.conftest import DefaultSettings, serving
+from tests.console import demo
+from tests.test_lineage import CHROMIUM_OPTIONS
+from tests.warehouse import Warehouse
+
+
+@pytest.fixture(scope="session")
+def demo_template(
+    postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory
+) -> Warehouse:
+    """A database of demo data with dbt's marts, to be copied."""
+    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("console"))
+    warehouse.create_raw_tables()
+    warehouse.merge()
+    demo.fill(warehouse.url)
+    return warehouse
+
+
+@pytest.fixture(scope="package")  # no longer: it would keep others from asyncio's loop
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        pytest.fail(
+            "These tests look at the console in a real browser. Install it with "
+            "`apt-get install chromium`, or say in CHROMIUM where there is one."
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Desk:
+    """The console on a database, and what went wrong in the pages that were opened."""
+
+    browser: Browser
+    address: str
+    database: str
+    complaints: list[str] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
+
+    def open(self, path: str = "/", name: str | None = "olga", **options: Any) -> Page:
+        """Open a page as one of the people, or as nobody, in a browser of their own."""
+        context = self.browser.new_context(
+            base_url=self.address,
+            **{
+                "locale": "en-GB", "timezone_id": "Europe/Berlin",
+                "viewport": {"width": 1280, "height": 800}, **options,
+            },
+        )  # fmt: skip
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self._check_host(request.url))
+        if name is not None:
+            cookie = {"name": SESSION_COOKIE, "value": self.session(name), "url": self.address}
+            context.add_cookies([cookie])  # type: ignore[list-item]
+        self.pages.append(page)
+        page.goto(path)
+        return page
+
+    def session(self, name: str) -> str:
+        """Begin a session for one of the people."""
+        token, secret_hash = new_token()
+        (user,) = self.query("select id from users where name = %s", name)
+        life = timedelta(hours=1)
+        self.query(ISSUE, user["id"], "session", "test", secret_hash, life)
+        return token
+
+    def query(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        """Run a statement and return its rows, if it has any."""
+        with psycopg.connect(self.database, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def deal(self, id_: int) -> dict[str, Any]:
+        """Return a deal's row."""
+        return self.query("select * from opportunities where id = %s", id_)[0]
+
+    def expect_refusal(self, status: int) -> None:
+        """Take away the browser's own complaint about one answer; it must be there."""
+        heard = [one for one in self.complaints if f"status of {status}" in one]
+        assert heard, self.complaints
+        self.complaints = [
+            one for one in self.complaints
+            if one not in heard and "Response Status Error Code" not in one
+        ]  # fmt: skip
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.text} ({message.location.get('url')})")
+
+    def _check_host(self, url: str) -> None:
+        if urlsplit(url).scheme != "data" and not url.startswith(self.address):
+            self.complaints.append(f"request to {url}")
+
+
+def _copy(postgres: str, template: Warehouse) -> str:
+    name = f"desk_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template.url.rsplit('/', 1)[1]}")
+    return f"{postgres}/{name}"
+
+
+def _desk(browser: Browser, database: str) -> Iterator[Desk]:
+    with serving(database, DefaultSettings(api_lock_timeout=1)) as address:
+        desk = Desk(browser, address, database)
+        yield desk
+        for page in desk.pages:
+            page.context.close()
+    assert desk.complaints == []
+
+
+@pytest.fixture
+def desk(browser: Browser, postgres: str, demo_template: Warehouse) -> Iterator[Desk]:
+    """The console on demo data."""
+    yield from _desk(browser, _copy(postgres, demo_template))
+
+
+@pytest.fixture
+def empty_desk(browser: Browser, database: str) -> Iterator[Desk]:
+    """The console before the first sync."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("insert into users (name, role) values ('olga', 'admin')")
+    yield from _desk(browser, database)

@@ -1,0 +1,76 @@
+"""Administration: people, their tokens, and who changed what."""
+
+import httpx
+from playwright.sync_api import expect
+
+from tests.console.conftest import Desk
+
+
+def test_make_change_and_bar_a_user(desk: Desk) -> None:
+    page = desk.open("/admin/users")
+    page.get_by_label("Name to sign in with").fill("zoe")
+    page.get_by_label("Full name").fill("Zoë Ilvonen")
+    page.locator("select[name=role]").last.select_option(label="Assessor")
+    page.get_by_label("Password", exact=True).fill("a long enough passphrase")
+    page.get_by_role("button", name="Make the user").click()
+    row = page.locator("tr", has_text="Zoë Ilvonen")
+    expect(row).to_be_visible()
+    expect(page.get_by_label("Name to sign in with")).to_have_value("")
+
+    def signs_in() -> int:
+        given = {"name": "zoe", "password": "a long enough passphrase"}
+        return httpx.post(f"{desk.address}/api/session", json=given).status_code
+
+    assert signs_in() == 201
+    row.get_by_label("Active").uncheck()
+    row.get_by_role("button", name="Save zoe").click()
+    expect(row.get_by_text("Barred")).to_be_visible()
+    assert signs_in() == 401
+
+
+def test_the_last_admin_stays(desk: Desk) -> None:
+    page = desk.open("/admin/users")
+    row = page.locator("tr", has_text="Olga Petrarch")
+    row.get_by_label("Role of olga").select_option(label="Viewer")
+    row.get_by_role("button", name="Save olga").click()
+    expect(page.locator("#messages")).to_contain_text("olga is the last active admin.")
+    desk.expect_refusal(409)
+    page.reload()
+    expect(page.get_by_label("Role of olga")).to_have_value("admin")
+
+
+def test_saving_a_user_as_is_ends_no_session(desk: Desk) -> None:
+    other = desk.open("/opportunities", "ada")
+    page = desk.open("/admin/users")
+    page.get_by_role("button", name="Save ada").click()
+    expect(page.locator("#messages")).to_contain_text("Nothing to change.")
+    other.reload()
+    expect(other.get_by_role("heading", name="Opportunities")).to_be_visible()
+
+
+def test_revoke_the_token_of_another(desk: Desk) -> None:
+    owner = desk.open("/account", "vera")
+    owner.get_by_label("What is it for?").fill("report")
+    owner.get_by_role("button", name="Make a token").click()
+    token = owner.locator(".secret").inner_text()
+    page = desk.open("/admin/users")
+    page.get_by_label("Tokens of vera").click()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("Revoked")).to_be_visible()
+    answer = httpx.get(f"{desk.address}/api/session", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 401
+
+
+def test_the_audit_tells_who_did_what(desk: Desk) -> None:
+    deals = desk.open("/opportunities?workflow_status=NEW", "ada")
+    row = deals.locator(".deals tbody tr").first
+    deal = (row.get_attribute("id") or "")[5:]
+    row.get_by_role("combobox").select_option(label="Assigned")
+    expect(deals.locator("#messages")).to_contain_text("assigned")
+    page = desk.open("/admin/audit")
+    page.get_by_label("Of a kind").select_option(label="Opportunity")
+    page.get_by_role("button", name="Show").click()
+    entry = page.locator("tbody tr").first
+    for words in ("ada", "Update opportunity", deal, '"workflow_status": "ASSIGNED"'):
+        expect(entry).to_contain_text(words)

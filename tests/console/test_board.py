@@ -1,0 +1,63 @@
+"""The board: move a deal by mouse, by keyboard and by choice."""
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.console.conftest import Desk
+
+
+def first(page: Page, state: str) -> tuple[int, Locator]:
+    card = page.locator(f".lane[data-state={state}] .deal").first
+    return int(card.get_attribute("data-deal") or ""), card
+
+
+def in_lane(page: Page, state: str, deal: int) -> Locator:
+    return page.locator(f".lane[data-state={state}] .deal[data-deal='{deal}']")
+
+
+def test_drag_a_card_to_the_next_lane_and_undo(desk: Desk) -> None:
+    page = desk.open("/board", "ada")
+    deal, card = first(page, "NEW")
+    desk.query("update opportunities set deal_value = 90000000 where id = %s", deal)
+    card.drag_to(page.locator(".lane[data-state=ASSIGNED] h2"))
+    expect(in_lane(page, "ASSIGNED", deal)).to_be_visible()
+    assert desk.deal(deal)["workflow_status"] == "ASSIGNED"
+    page.get_by_role("button", name="Undo").click()
+    expect(in_lane(page, "NEW", deal)).to_be_visible()
+
+
+def test_a_card_can_only_be_dropped_where_it_may_go(desk: Desk) -> None:
+    page = desk.open("/board", "ada")
+    deal, card = first(page, "NEW")
+    card.drag_to(page.locator(".lane[data-state=PENDING_REVIEW] h2"))
+    expect(in_lane(page, "NEW", deal)).to_be_visible()
+    assert desk.deal(deal)["workflow_status"] == "NEW"
+
+
+def test_move_by_keyboard_and_keep_the_focus(desk: Desk) -> None:
+    page = desk.open("/board", "ada")
+    deal, card = first(page, "NEW")
+    desk.query("update opportunities set deal_value = 90000000 where id = %s", deal)
+    card.get_by_role("link").focus()
+    for state in ("ASSIGNED", "UNDER_ASSESSMENT"):
+        page.keyboard.press("Alt+ArrowRight")
+        expect(in_lane(page, state, deal).get_by_role("link")).to_be_focused()
+    page.keyboard.press("Alt+ArrowLeft")
+    expect(in_lane(page, "ASSIGNED", deal).get_by_role("link")).to_be_focused()
+    page.keyboard.press("Alt+ArrowRight")
+    expect(in_lane(page, "UNDER_ASSESSMENT", deal).get_by_role("link")).to_be_focused()
+    assert desk.deal(deal)["workflow_status"] == "UNDER_ASSESSMENT"
+
+
+def test_move_by_choice_among_filtered_deals(desk: Desk) -> None:
+    page = desk.open("/board?geo=EMEA", "mira")
+    deal, card = first(page, "PENDING_REVIEW")
+    card.get_by_role("combobox").select_option(label="Approved")
+    expect(page.locator("#messages")).to_contain_text("approved")
+    assert desk.deal(deal)["workflow_status"] == "APPROVED"
+    expect(page.get_by_label("Remove the filter Geo: EMEA")).to_be_visible()
+
+
+def test_a_viewer_moves_nothing(desk: Desk) -> None:
+    page = desk.open("/board", "vera")
+    assert page.locator(".deal").count() > 20
+    assert page.locator(".deal[draggable], .deal select").count() == 0

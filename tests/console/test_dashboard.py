@@ -1,0 +1,63 @@
+"""The dashboard shows what the marts hold, as charts with tables behind them."""
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.console.conftest import Desk
+
+
+def test_charts_and_their_tables_are_the_marts(desk: Desk) -> None:
+    page = desk.open("/dashboard", "vera")
+    (total,) = desk.query(
+        "select sum(deals)::int as deals from pipeline_by_stage_and_month where currency = 'EUR'"
+    )
+    expect(page.locator(".figures")).to_contain_text(str(total["deals"]))
+
+    stages = desk.query(
+        "select stage, sum(deals)::int as deals from pipeline_by_stage_and_month"
+        " where currency = 'EUR' group by stage order by stage"
+    )
+    rows = page.get_by_role("region").or_(page.locator("section")).filter(
+        has=page.get_by_role("heading", name="Pipeline by stage")
+    ).last.locator("tbody tr")  # fmt: skip
+    assert [row.locator("td").last.inner_text() for row in rows.all()] == [
+        str(row["deals"]) for row in stages
+    ]
+    widths = [float(bar.get_attribute("width", timeout=1000).strip("%"))  # type: ignore[union-attr]
+              for bar in rows.locator(".bar-fill").all()]  # fmt: skip
+    assert max(widths) == 100
+    assert len(widths) == len(stages)
+
+    months = desk.query(
+        "select close_month, sum(deals)::int as deals from pipeline_by_stage_and_month"
+        " where currency = 'EUR' and close_month >= date_trunc('month', now())"
+        " group by close_month order by close_month"
+    )
+    page.get_by_text("As a table").click()
+    table = page.get_by_label("Pipeline by month", exact=True).locator("tbody tr")
+    assert [row.locator("td").first.inner_text() for row in table.all()] == [
+        str(row["deals"]) for row in months
+    ]
+    assert page.locator(".months .bar-fill").count() >= len(months)
+
+
+def test_another_currency_and_the_way_to_the_deals(desk: Desk) -> None:
+    page = desk.open("/dashboard", "vera")
+    page.get_by_role("link", name=re.compile("^USD")).click()
+    expect(page.locator(".top-deals data").first).to_have_text(re.compile(r"^US\$"))
+    page.get_by_role("link", name="02 - Discovery").click()
+    expect(page).to_have_url(re.compile(r"/opportunities\?stage=02"))
+    expect(page.get_by_label("Remove the filter Stage: 02 - Discovery")).to_be_visible()
+
+
+def test_before_the_first_sync(empty_desk: Desk) -> None:
+    page = empty_desk.open("/dashboard")
+    expect(page.get_by_text("Nothing to show yet")).to_be_visible()
+    page.goto("/opportunities")
+    expect(page.get_by_text("No opportunities yet")).to_be_visible()
+    page.goto("/board")
+    expect(page.get_by_text("None", exact=True)).to_have_count(6)
+    page.goto("/sync")
+    expect(page.get_by_text("There has been no sync yet.")).to_be_visible()
+    expect(page.get_by_text("Nothing is rejected.")).to_be_visible()

@@ -1,0 +1,122 @@
+"""One opportunity: facts and history, and an assessment from the first score to the decision."""
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from api.assessments.criteria import CRITERIA, weighted_score
+from tests.console.conftest import Desk
+
+
+def score(page: Page, title: str, points: int) -> None:
+    page.get_by_role("group", name=title).get_by_role("radio", name=str(points)).check()
+
+
+def test_what_the_crm_says_and_what_became_of_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORACLE_BASE_URL", "https://crm.example.com/")
+    page = desk.open("/opportunities/3", "vera")
+    facts = page.locator(".facts")
+    expect(facts).to_contain_text(desk.deal(3)["remote_id"])
+    expect(page.locator(".timeline li").first).to_contain_text("Assigned → to Under assessment")
+    expect(page.locator(".timeline")).to_contain_text("€900,000")
+    link = page.get_by_role("link", name="Open in the CRM")
+    address = link.get_attribute("href") or ""
+    assert address.startswith("https://crm.example.com/fscmUI/")
+    assert desk.deal(3)["remote_id"] in address
+    assert page.locator("form[hx-post*=assess], form.assign, form.move").count() == 0
+
+
+def test_a_long_history_comes_in_parts(desk: Desk) -> None:
+    desk.query(
+        "insert into opportunity_changes (opportunity_id, field, old_value, new_value, changed_by)"
+        " select 9, 'deal_value', i::text, (i + 1)::text, 'sync' from generate_series(1, 70) as i"
+    )
+    page = desk.open("/opportunities/9", "vera")
+    for _ in range(2):
+        page.get_by_role("button", name="Older changes").click()
+    expect(page.locator(".timeline li")).to_have_count(71)
+    expect(page.get_by_text("First synced")).to_be_visible()
+
+
+def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
+    (deal,) = desk.query(
+        "select id from opportunities where workflow_status = 'NEW' and deleted_at is null limit 1"
+    )
+    path = f"/opportunities/{deal['id']}"
+    page = desk.open(path, "ada")
+    page.get_by_role("button", name="Begin an assessment").click()
+    running = page.locator("#running-score")
+    expect(running).to_contain_text("nothing scored yet")
+    score(page, "Strategic fit", 5)
+    expect(running).to_contain_text("100.0 %")
+    score(page, "Chance to win", 2)
+    so_far = weighted_score({"strategic_fit": 5, "win_chance": 2})
+    expect(running).to_contain_text(f"{so_far} %")
+    expect(running).to_contain_text("2 of 7 scored")
+    expect(page.locator("#deal-head")).to_contain_text("Under assessment")
+
+    page.get_by_role("button", name="Save and submit").click()
+    expect(page.locator("#messages")).to_contain_text("Not complete")
+    desk.expect_refusal(409)
+    for item in CRITERIA:
+        score(page, item.title, 4)
+    page.get_by_label("Why: Risk").fill("Penalties are capped")
+    page.get_by_label("Bid", exact=True).check()
+    page.get_by_label("Summary").fill("Let us do it")
+    page.get_by_role("button", name="Save and submit").click()
+    expect(page.get_by_text("A manager decides.")).to_be_visible()
+    assert desk.deal(deal["id"])["workflow_status"] == "PENDING_REVIEW"
+
+    boss = desk.open(path, "mira")
+    expect(boss.locator("#assessment")).to_contain_text("80.0 %")
+    expect(boss.locator("#assessment")).to_contain_text("Penalties are capped")
+    boss.get_by_label("Comment on the decision").fill("Go for it")
+    boss.get_by_role("button", name="Bid", exact=True).click()
+    expect(boss.locator("#deal-head")).to_contain_text("Approved")
+    boss.get_by_text("Version 1:").click()
+    expect(boss.get_by_text("Go for it")).to_be_visible()
+    assert desk.deal(deal["id"])["workflow_status"] == "APPROVED"
+
+
+def test_two_assessors_do_not_overwrite_each_other(desk: Desk) -> None:
+    one, other = desk.open("/opportunities/3", "ada"), desk.open("/opportunities/3", "yusuf")
+    for page in (one, other):
+        page.get_by_label("Summary").fill("From " + ("one" if page is one else "the other"))
+    one.get_by_role("button", name="Save", exact=True).click()
+    expect(one.locator("#messages")).to_contain_text("Saved.")
+    other.get_by_role("button", name="Save", exact=True).click()
+    expect(other.locator("#messages")).to_contain_text("It has changed since you read it")
+    desk.expect_refusal(412)
+    expect(other.get_by_label("Summary")).to_have_value("From the other")
+    (row,) = desk.query("select summary from assessments where opportunity_id = 3")
+    assert row["summary"] == "From one"
+
+
+def test_comment_and_keep_what_is_not_saved(desk: Desk) -> None:
+    page = desk.open("/opportunities/3", "ada")
+    page.get_by_label("Summary").fill("Half a thought")
+    page.get_by_label("Comment", exact=True).fill("<b>Lot 9</b> is capped at 5 %\nשאלה")
+    page.get_by_role("button", name="Comment", exact=True).click()
+    expect(page.locator(".comments li").last).to_contain_text("<b>Lot 9</b> is capped at 5 %")
+    expect(page.get_by_label("Summary")).to_have_value("Half a thought")
+
+
+def test_assign(desk: Desk) -> None:
+    page = desk.open("/opportunities/4", "mira")
+    page.get_by_label("Assigned to").select_option(label="Ada Bellweather")
+    expect(page.locator("#timeline")).to_contain_text("Assigned to")
+    assert desk.deal(4)["assigned_to"] == 2
+    own = desk.open("/opportunities/4", "ada")
+    assert own.get_by_label("Assigned to").locator("option").all_inner_texts() == [
+        "Nobody", "Ada Bellweather (me)",
+    ]  # fmt: skip
+    own.get_by_label("Assigned to").select_option(label="Nobody")
+    expect(own.locator("#messages")).to_contain_text("Given back.")
+    assert desk.deal(4)["assigned_to"] is None
+
+
+def test_a_deal_that_is_not_there(desk: Desk) -> None:
+    page = desk.open("/opportunities/999999", "vera")
+    expect(page.get_by_role("heading", name="Not Found")).to_be_visible()
+    desk.expect_refusal(404)

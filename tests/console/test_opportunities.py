@@ -1,0 +1,179 @@
+"""The table: find, sort, choose, page on, export, and move a deal."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import Desk
+from tests.console.demo import LONG, ODD_NAMES
+
+
+def names(page: Page) -> list[str]:
+    return page.locator(".deals tbody .name").all_inner_texts()
+
+
+def test_search_as_you_type(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera")
+    expect(page.get_by_text("395 opportunities")).to_be_visible()
+    page.get_by_label("Search names and customers").press_sequentially("kestral airline")
+    expect(page).to_have_url(re.compile(r"search=kestral\+airline"))
+    expect(page.locator("td[data-label=Customer]").first).to_have_text("Kestrel Airlines")
+    assert set(page.locator("td[data-label=Customer]").all_inner_texts()) == {"Kestrel Airlines"}
+    page.get_by_label("Remove the filter “kestral airline”").click()
+    expect(page.get_by_text("395 opportunities")).to_be_visible()
+
+
+def test_filters_add_up_and_the_address_holds_them(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera")
+    page.locator("summary", has_text="Stage").click()
+    page.get_by_label("04 - Proposal").check()
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile("stage=04"))
+    page.locator("summary", has_text="Value").click()
+    page.get_by_role("spinbutton", name="From").fill("1000000")
+    page.keyboard.press("Tab")
+    expect(page).to_have_url(re.compile(r"min_value=1000000"))
+    counted = desk.query(
+        "select count(*) from opportunities where stage = '04 - Proposal'"
+        " and deal_value >= 1000000 and deleted_at is null"
+    )[0]["count"]
+    expect(page.get_by_role("status").first).to_have_text(re.compile(rf"^{counted} opportunit"))
+    shown = names(page)
+    page.reload()
+    assert names(page) == shown
+    assert page.locator("summary", has_text="Stage").locator(".count").inner_text() == "1"
+    page.get_by_role("link", name="Clear").click()
+    expect(page).to_have_url(re.compile("/opportunities$"))
+
+
+def test_closing_window_and_presets(desk: Desk) -> None:
+    page = desk.open("/opportunities", "ada")
+    page.get_by_role("link", name="Closing in 30 days").click()
+    expect(page.get_by_role("link", name="Closing in 30 days")).to_have_attribute(
+        "aria-current", "true"
+    )
+    (counted,) = desk.query(
+        "select count(*) from opportunities where deleted_at is null and close_date"
+        " between (now() at time zone 'UTC')::date and (now() at time zone 'UTC')::date + 30"
+    )
+    expect(page.get_by_role("status").first).to_have_text(
+        re.compile(rf"^{counted['count']} opportunit")
+    )
+    page.get_by_role("link", name="Mine").click()
+    assert set(page.locator("td[data-label=Assigned]").all_inner_texts()) == {"Ada Bellweather"}
+
+
+def test_sort_by_a_column_both_ways(desk: Desk) -> None:
+    page = desk.open("/opportunities?min_value=1", "vera")
+    values = page.locator("td[data-label=Value] data")
+    page.get_by_role("link", name="Value", exact=True).click()
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text(re.compile("Value"))
+    page.locator("th[aria-sort=ascending]").get_by_role("link").click()
+    expect(page.locator("th[aria-sort=descending]")).to_have_text(re.compile("Value"))
+    read = [float(value.get_attribute("value") or 0) for value in values.all()]
+    assert read == sorted(read, reverse=True)
+    assert read[0] == desk.query("select max(deal_value) as most from opportunities")[0]["most"]
+
+
+def test_columns_are_a_choice(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera")
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_label("Sector").check()
+    expect(page.get_by_role("columnheader", name="Sector")).to_be_visible()
+    page.get_by_label("Win", exact=True).uncheck()
+    expect(page.get_by_role("columnheader", name="Win")).to_have_count(0)
+    page.get_by_label("Deleted deals too").check()
+    expect(page.get_by_text("400 opportunities")).to_be_visible()
+
+
+def test_a_view_is_saved_by_name(desk: Desk) -> None:
+    page = desk.open("/opportunities?geo=EMEA", "vera")
+    page.on("dialog", lambda dialog: dialog.accept("Our region"))
+    page.get_by_role("button", name="Save view").click()
+    page.goto("/opportunities")
+    page.get_by_role("link", name="Our region").click()
+    expect(page).to_have_url(re.compile(r"geo=EMEA"))
+    page.get_by_role("button", name="Forget the view Our region").click()
+    expect(page.get_by_role("link", name="Our region")).to_have_count(0)
+
+
+def test_each_deal_comes_once_page_by_page(desk: Desk) -> None:
+    page = desk.open("/opportunities?limit=100", "vera")
+    rows = page.locator(".deals tbody tr:not(.more)")
+    while page.locator("#more").count():
+        before = rows.count()
+        page.locator("#more").scroll_into_view_if_needed()
+        expect(rows).not_to_have_count(before)
+    ids = [row.get_attribute("id") for row in rows.all()]
+    assert len(ids) == len(set(ids)) == 395
+
+
+def test_what_is_shown_is_exported(desk: Desk) -> None:
+    page = desk.open("/opportunities?geo=APAC&sort=-deal_value&columns=sector", "vera")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export CSV").click()
+    lines = download.value.path().read_text().splitlines()
+    (counted,) = desk.query(
+        "select count(*) from opportunities where geo = 'APAC' and deleted_at is null"
+    )
+    assert len(lines) == 1 + counted["count"]
+
+
+def test_move_and_undo(desk: Desk) -> None:
+    page = desk.open("/opportunities?workflow_status=NEW&sort=-deal_value", "ada")
+    row = page.locator(".deals tbody tr").first
+    deal = int((row.get_attribute("id") or "").removeprefix("deal-"))
+    row = page.locator(f"#deal-{deal}")
+    row.get_by_role("combobox").select_option(label="Assigned")
+    expect(page.locator("#messages")).to_contain_text("assigned")
+    expect(row.get_by_role("combobox")).to_have_value("ASSIGNED")
+    assert desk.deal(deal)["workflow_status"] == "ASSIGNED"
+    page.get_by_role("button", name="Undo").click()
+    expect(row.get_by_role("combobox")).to_have_value("NEW")
+    assert desk.deal(deal)["workflow_status"] == "NEW"
+
+
+def test_a_move_of_what_has_moved_meanwhile_is_refused(desk: Desk) -> None:
+    page = desk.open("/opportunities?workflow_status=NEW&sort=-deal_value", "mira")
+    row = page.locator(".deals tbody tr").first
+    deal = int((row.get_attribute("id") or "").removeprefix("deal-"))
+    desk.query("update opportunities set workflow_status = 'APPROVED' where id = %s", deal)
+    row.get_by_role("combobox").select_option(label="Assigned")
+    expect(page.locator("#messages")).to_contain_text("moved meanwhile: it is approved")
+    expect(row.get_by_role("combobox")).to_have_value("NEW")
+    assert desk.deal(deal)["workflow_status"] == "APPROVED"
+    desk.expect_refusal(409)
+
+
+def test_only_moves_that_a_role_may_make_are_offered(desk: Desk) -> None:
+    pending = "/opportunities?workflow_status=PENDING_REVIEW"
+    assert desk.open(pending, "mira").get_by_role("combobox").count() > 0
+    assert desk.open(pending, "ada").locator(".deals select").count() == 0
+    viewer = desk.open("/opportunities", "vera")
+    assert viewer.locator(".deals tbody tr").count() > 0
+    assert viewer.locator(".deals select").count() == 0
+    closed = desk.open("/opportunities?workflow_status=WON", "mira")
+    assert closed.locator(".deals tbody tr").count() > 0
+    assert closed.locator(".deals select").count() == 0
+
+
+def test_badges(desk: Desk) -> None:
+    page = desk.open("/opportunities?include_deleted=true&limit=1000", "vera")
+    for badge, condition in (
+        ("Deleted", "deleted_at is not null"),
+        ("Closed", "workflow_status_before_close is not null"),
+        ("Rejected", "remote_id in (select remote_id from rejected_records)"),
+        ("Stale", "workflow_status_before_close is null and deleted_at is null"
+         " and remote_updated_at < now() - interval '90 days'"),
+    ):  # fmt: skip
+        (counted,) = desk.query(f"select count(*) from opportunities where {condition}")  # noqa: S608
+        assert counted["count"] > 0
+        expect(page.locator(".badge", has_text=badge)).to_have_count(counted["count"])
+
+
+def test_odd_names_are_shown_as_they_are(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera")
+    assert names(page)[: len(ODD_NAMES)] == [name or "(no name)" for name in ODD_NAMES]
+    assert page.locator(".deals b").count() == 0
+    long = page.get_by_role("link", name=LONG)
+    assert long.bounding_box()["width"] < 400  # type: ignore[index]

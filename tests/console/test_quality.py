@@ -1,0 +1,127 @@
+"""What holds for every page: it can be used by all, in any theme, width, zone and language."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.console.conftest import Desk
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+PAGES = (
+    "/opportunities", "/opportunities?search=nothing+has+this+name", "/board", "/opportunities/3",
+    "/opportunities/6", "/dashboard", "/sync", "/account", "/admin/users", "/admin/users/2/tokens",
+    "/admin/audit",
+)  # fmt: skip
+
+
+def violations(page: Page) -> list[str]:
+    page.evaluate(AXE)
+    found = page.evaluate("async () => (await axe.run()).violations")
+    return [
+        f"{page.url}: {one['id']}: {node['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:3]
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(desk: Desk, theme: str) -> None:
+    page = desk.open("/sign-in", None, color_scheme=theme)
+    found = violations(page)
+    page = desk.open("/opportunities", color_scheme=theme)
+    for path in PAGES:
+        page.goto(path)
+        expect(page.locator("#indicator")).to_contain_text("Synced")
+        found += violations(page)
+    page.goto("/opportunities?geo=EMEA")
+    page.locator("summary", has_text="Stage").click()
+    page.locator(".deals select").first.select_option(index=1)
+    expect(page.locator("#messages")).to_contain_text("Undo")
+    found += violations(page)
+    assert found == []
+
+
+def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
+    page = desk.open("/opportunities", viewport={"width": 360, "height": 740}, has_touch=True)
+    for path in PAGES:
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+    found = violations(page)
+    assert found == []
+
+
+def test_pages_have_a_strict_policy_and_nothing_inline(desk: Desk) -> None:
+    cookies = {"session": desk.session("olga")}
+    for path in (*PAGES, "/sign-in", "/nothing/here", "/opportunities/999999"):
+        answer = httpx.get(desk.address + path, cookies=cookies)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert " style=" not in answer.text
+        assert "<script>" not in answer.text
+        assert " onclick" not in answer.text
+        assert "https://" not in answer.text or "/opportunities/" in path
+
+
+def test_times_and_numbers_are_the_viewers(desk: Desk) -> None:
+    desk.query("update opportunities set deal_value = 1234567.5, close_date = '2026-12-01'")
+    desk.query("update opportunities set remote_updated_at = '2026-11-20T23:30:00Z'")
+    german = desk.open("/opportunities/3", locale="de-DE", timezone_id="Asia/Tokyo")
+    expect(german.locator(".figures")).to_contain_text("1.234.567,5 €")
+    expect(german.locator(".figures")).to_contain_text("01.12.2026")
+    expect(german.locator(".facts")).to_contain_text("21.11.2026, 08:30")
+    american = desk.open("/opportunities/3", locale="en-US", timezone_id="America/New_York")
+    expect(american.locator(".figures")).to_contain_text("€1,234,567.5")
+    expect(american.locator(".figures")).to_contain_text("Dec 1, 2026")
+    expect(american.locator(".facts")).to_contain_text("Nov 20, 2026, 6:30")
+
+
+def test_without_a_connection_it_says_so(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera")
+    page.context.set_offline(True)
+    expect(page.get_by_text("No connection.")).to_be_visible()
+    page.get_by_label("Search names and customers").fill("bank")
+    page.wait_for_function("document.querySelectorAll('.htmx-request').length === 0")
+    assert page.locator(".deals tbody tr").count() > 0
+    page.context.set_offline(False)
+    expect(page.get_by_text("No connection.")).to_be_hidden()
+    page.get_by_label("Search names and customers").fill("alder bank")
+    expect(page.locator("td[data-label=Customer]").first).to_have_text("Alder Bank")
+    desk.complaints = [one for one in desk.complaints if "ERR_INTERNET_DISCONNECTED" not in one
+                       and "Send Error" not in one]  # fmt: skip
+
+
+def test_the_theme_is_a_choice_that_stays(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera", color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_label("Account of vera").click()
+    for _ in range(2):
+        page.get_by_role("button", name="Theme").click()
+    expect(page.get_by_role("button", name="Theme")).to_have_text("Theme: dark")
+    page.reload()
+    assert page.evaluate(ground) != light
+
+
+def test_the_table_is_worked_by_keyboard_alone(desk: Desk) -> None:
+    page = desk.open("/opportunities?workflow_status=NEW", "ada")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.get_by_label("Search names and customers").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Approved")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Approved")).to_be_hidden()
+    expect(page.locator("summary", has_text="Workflow")).to_be_focused()
+
+
+def test_a_value_that_is_none_is_told(desk: Desk) -> None:
+    page = desk.open("/opportunities?min_value=much", "vera")
+    expect(page.get_by_role("heading", name="Unprocessable")).to_be_visible()
+    expect(page.get_by_text("min_value")).to_be_visible()
+    desk.expect_refusal(422)

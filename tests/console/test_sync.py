@@ -1,0 +1,124 @@
+"""The syncs: start, follow live, cancel, look back, and see what was rejected."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from playwright.sync_api import Dialog, expect
+
+from tests.api.conftest import Command, command
+from tests.console.conftest import Desk
+from tests.console.demo import add_run
+
+__all__ = ["command"]
+
+
+@pytest.fixture
+def running(desk: Desk) -> Iterator[str]:
+    """The id of a sync that is under way: it holds the lock that a live run holds."""
+    with psycopg.connect(desk.database, autocommit=True) as connection:
+        run_id = add_run(connection, datetime.now(UTC) - timedelta(seconds=20), None, 250)
+        connection.execute("select pg_advisory_lock(hashtextextended(%s::text, 0))", [run_id])
+        yield run_id
+
+
+def test_follow_a_sync_to_its_end(desk: Desk, running: str) -> None:
+    page = desk.open("/sync", "vera")
+    now = page.locator("[data-follow]")
+    expect(now).to_contain_text("250 read of about 1,000")
+    desk.query("update sync_runs set records_fetched = 640 where run_id = %s", running)
+    expect(now).to_contain_text("640 read")
+    assert float(now.locator("progress").get_attribute("value") or 0) == 64
+    desk.query("update sync_runs set transform_started_at = now() where run_id = %s", running)
+    expect(now.locator("[data-phase]")).to_have_text("Merging")
+    desk.query(
+        "update sync_runs set transform_succeeded = true, transform_completed_at = now(),"
+        " extraction_completed = true, records_fetched = 1000 where run_id = %s", running,
+    )  # fmt: skip
+    expect(page.locator("#messages")).to_contain_text("The sync has ended: 1,000 records read.")
+    expect(page.get_by_text("No sync is under way.")).to_be_visible()
+    expect(page.locator("#indicator")).to_contain_text("Synced")
+
+
+def test_the_console_works_while_a_sync_runs(desk: Desk, running: str) -> None:
+    page = desk.open("/opportunities?workflow_status=NEW", "ada")
+    expect(page.locator("#indicator")).to_contain_text("Syncing…")
+    with psycopg.connect(desk.database) as merge:
+        deal = int((page.locator(".deals tbody tr").first.get_attribute("id") or "")[5:])
+        merge.execute("update opportunities set stage = 'new stage' where id = %s", [deal])
+        page.locator(f"#move-{deal}").select_option(label="Assigned")
+        expect(page.locator("#messages")).to_contain_text("A sync is merging this row")
+        desk.expect_refusal(503)
+        merge.commit()
+    page.locator(f"#move-{deal}").select_option(label="Assigned")
+    expect(page.locator("#messages")).to_contain_text("assigned")
+    after = desk.deal(deal)
+    assert (after["stage"], after["workflow_status"]) == ("new stage", "ASSIGNED")
+
+
+def test_start_and_cancel(desk: Desk, command: Command) -> None:
+    page = desk.open("/sync", "mira")
+    page.get_by_role("button", name="Sync what changed").click()
+    expect(page.get_by_text("Starting")).to_be_visible()
+    other = desk.open("/sync", "olga")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel the sync").click()
+    expect(page.get_by_text("No sync is under way.")).to_be_visible()
+    expect(other.locator("#messages")).to_contain_text("Cancelled by mira.")
+    assert command.full == [False]
+    row = page.locator("tr.failed").first
+    row.get_by_text("Why").click()
+    expect(row.locator("pre")).to_have_text("Cancelled by mira.")
+
+
+def test_sync_everything_asks_first(desk: Desk, command: Command) -> None:
+    page = desk.open("/sync", "mira")
+    asked: list[str] = []
+
+    def refuse(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    page.once("dialog", refuse)
+    page.get_by_role("button", name="Sync everything").click()
+    assert command.full == []
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Retry all").click()
+    expect(page.get_by_text("Starting")).to_be_visible()
+    assert "Read everything" in asked[0]
+    assert command.full == [True]
+
+
+def test_failures_stand_out_and_say_why(desk: Desk) -> None:
+    page = desk.open("/sync", "vera")
+    expect(page.locator("tr.failed")).to_have_count(2)
+    expect(page.locator(".chart .bad")).to_have_count(4)
+    row = page.locator("tr.failed").first
+    expect(row.locator("pre")).to_be_hidden()
+    row.get_by_text("Why").click()
+    expect(row.locator("pre")).to_contain_text("503 Service Unavailable")
+
+
+def test_freshness_and_the_next_run(desk: Desk) -> None:
+    page = desk.open("/sync", "vera")
+    expect(page.locator(".card", has_text="Freshness")).to_contain_text("1 hour ago")
+    expect(page.locator(".card", has_text="Next").first).to_contain_text("Nightly")
+    desk.query("update schedules set heartbeat_at = now() - interval '1 hour'")
+    page.reload()
+    expect(page.get_by_text("The scheduler has not shown itself")).to_be_visible()
+
+
+def test_rejects_show_reason_and_payload(desk: Desk) -> None:
+    page = desk.open("/sync", "vera")
+    reject = page.locator(".rejects li", has_text="WinProb: 'high' is not a number")
+    reject.locator("summary").click()
+    expect(reject.locator("pre")).to_contain_text('"WinProb": "high"')
+    reject.get_by_role("link", name="The deal as it was").click()
+    expect(page).to_have_url(re.compile("/opportunities/1$"))
+    desk.query("update rejected_records set resolved_at = now()")
+    page.goto("/sync")
+    expect(page.get_by_text("Nothing is rejected.")).to_be_visible()
+    page.get_by_role("link", name="Also those that arrived good since").click()
+    expect(page.get_by_text("Arrived good")).to_have_count(3)
