@@ -1,8 +1,10 @@
 """`python -m api` serves the API and the console."""
 
 import gc
+import sys
 
 import uvicorn
+from pydantic import ValidationError
 
 from api.app import create_app
 from api.logs import CONFIGURATION
@@ -13,10 +15,16 @@ from orchestrate.postgres import database_url
 
 def main() -> None:
     """Bring the database up to date, and serve until told to stop."""
-    settings = Settings()
-    url = database_url()
-    migrate_if_needed(url)
-    app = create_app(settings, url)
+    try:
+        settings = Settings()
+        url = database_url()
+        migrate_if_needed(url)
+        app = create_app(settings, url)
+    except ValidationError as error:
+        # Not pydantic's own words: they quote the value, which may be a secret.
+        sys.exit("; ".join(f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))
+    except ValueError as error:
+        sys.exit(str(error))
     # What is there now stays: looking through it again and again would hold up requests.
     gc.collect()
     gc.freeze()

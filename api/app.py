@@ -16,7 +16,18 @@ import api.sync.events
 import api.sync.router
 import api.users.router
 import api.users.session
-from api import audit, console, docs, health, metrics, problems, rejects, webhook, workflow
+from api import (
+    audit,
+    console,
+    docs,
+    health,
+    metrics,
+    problems,
+    rejects,
+    schedules,
+    webhook,
+    workflow,
+)
 from api.background import every
 from api.database import make_pool
 from api.notifications import notify, sender
@@ -71,6 +82,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         workflow.router,
         api.assessments.router.router,
         rejects.router,
+        schedules.router,
         webhook.router,
         api.sync.router.router,
         api.sync.events.router,

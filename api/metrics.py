@@ -34,6 +34,8 @@ GAUGES = {
         "sync_last_new_records": "Records that were new in the last completed run",
         "sync_last_updated_records": "Records that the last completed run changed",
         "sync_last_failed_records": "Records that the last completed run could not load",
+        "scheduler_heartbeat_timestamp_seconds": "When the scheduler last was seen alive",
+        "schedule_next_run_timestamp_seconds": "When the next scheduled run is due",
         "sync_freshness_seconds": "How old the table is: since the last successful run began",
     }.items()
 }
@@ -58,6 +60,10 @@ select
     (select new_records from completed) as sync_last_new_records,
     (select updated_records from completed) as sync_last_updated_records,
     (select failed_records from completed) as sync_last_failed_records,
+    (select extract(epoch from max(heartbeat_at)) from schedules)
+        as scheduler_heartbeat_timestamp_seconds,
+    (select extract(epoch from min(next_run_at)) from schedules)
+        as schedule_next_run_timestamp_seconds,
     (select extract(epoch from now() - started_at) from successful) as sync_freshness_seconds
 """
 

@@ -107,3 +107,25 @@ def test_a_page_of_another_site_changes_nothing_with_the_cookie(browser: Caller)
         answer = browser.post("/api/sync-database", headers=headers)
         assert answer.status_code == 403
         assert "another site" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("API_PORT", "eighty", "API_PORT: Input should be a valid integer"),
+        ("NOTIFY_URLS", "mailto://a:swordfish@example.com nonsense://b", "NOTIFY_URLS: "),
+        ("DATABASE_URL", "mysql://swordfish", "DATABASE_URL must look like postgresql://"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_not_quoted(
+    database: str, name: str, value: str, message: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api"], cwd=ROOT, text=True, stderr=subprocess.PIPE, check=False,
+        env=os.environ | {"DATABASE_URL": database, "API_PORT": "0"} | {name: value},
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(message)
+    assert value not in line
+    assert "swordfish" not in line

@@ -36,6 +36,7 @@ LEAST = {
     "GET /api/assessments/{id}/comments": Role.VIEWER,
     "POST /api/assessments/{id}/comments": Role.ASSESSOR,
     "GET /api/rejected-records": Role.VIEWER,
+    "GET /api/schedules": Role.VIEWER,
     "POST /api/webhooks/oracle": NOBODY,
     "POST /api/sync-database": Role.MANAGER,
     "GET /api/sync-status": Role.VIEWER,

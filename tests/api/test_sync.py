@@ -191,3 +191,18 @@ os._exit(0)
     assert caller.post("/api/sync-database").status_code == 409
     caller.post(f"/api/sync-runs/{run['run_id']}/cancel")
     assert until(caller, "FAILED")["run_id"] == run["run_id"]
+
+
+def test_the_schedules(caller: Caller) -> None:
+    assert caller.get("/api/schedules").json() == []
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into schedules (name, job, interval, timezone, next_run_at)"
+            " values ('nightly', 'sync', '0 0 * * *', 'UTC', '2026-02-05T00:00:00Z')"
+        )
+    (nightly,) = caller.get("/api/schedules").json()
+    assert (nightly["name"], nightly["next_run_at"]) == ("nightly", "2026-02-05T00:00:00Z")
+    assert (
+        "oracle_crm_schedule_next_run_timestamp_seconds 1.7702496e+09"
+        in caller.get("/metrics").text
+    )
