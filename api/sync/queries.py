@@ -20,7 +20,9 @@ select
         else 'STARTING'
     end as phase,
     records_claimed,
-    least(100, round(100.0 * total_fetched / nullif(records_claimed, 0), 1)) as percent,
+    case when records_claimed > 0
+        then least(100, round(100.0 * total_fetched / records_claimed, 1))
+    end as percent,
     round(
         total_fetched / nullif(extract(epoch from observed_at - syncs.started_at), 0), 1
     ) as records_per_second

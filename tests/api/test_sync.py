@@ -138,7 +138,8 @@ def test_a_sync_is_followed_to_its_end(
     phases = [data["phase"] for _, data in seen]
     assert phases == ["STARTING", "LOADING", "MERGING", "ENDED"]
     assert [event for event, _ in seen] == ["progress"] * 3 + ["end"]
-    loading, end = seen[1][1], seen[-1][1]
+    starting, loading, end = seen[0][1], seen[1][1], seen[-1][1]
+    assert (starting["percent"], starting["records_claimed"]) == (None, None)
     assert (loading["percent"], loading["records_claimed"]) == (25, 1000)
     assert loading["records_per_second"] == pytest.approx(25, rel=0.2)
     assert (end["status"], end["new_records"]) == ("SUCCESS", 250)
