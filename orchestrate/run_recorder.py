@@ -64,11 +64,12 @@ class RunRecorder(logging.Handler):
         super().__init__(logging.INFO)
         self._observed: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take in a log record of Meltano's or a plugin's, if it belongs to a run."""
         event = record.msg
-        if not isinstance(event, Mapping) or "run_id" not in event:
+        if self._closed or not isinstance(event, Mapping) or "run_id" not in event:
             return
         if self._writer is None:
             self._writer = threading.Thread(
@@ -79,10 +80,10 @@ class RunRecorder(logging.Handler):
 
     def close(self) -> None:
         """Save the last of it. Called by `logging` when the process ends."""
-        if self._writer is not None:
+        if self._writer is not None and not self._closed:
             self._observed.put(None)
             self._writer.join(timeout=10)
-            self._writer = None
+        self._closed = True
         super().close()
 
 

@@ -81,10 +81,10 @@ def upgrade() -> None:
                 runs.*,
                 case
                     when loads.state = 'FAIL' then 'FAILED'
-                    -- A loader that is told to stop does so without a word of failure.
-                    when loads.state = 'SUCCESS' and not runs.extraction_completed then 'FAILED'
-                    when runs.transform_succeeded then 'SUCCESS'
                     when not runs.transform_succeeded then 'FAILED'
+                    -- A loader that is told to stop does so without a word of failure.
+                    when runs.transform_succeeded and runs.extraction_completed is not false
+                        then 'SUCCESS'
                     when sync_run_is_alive(loads.run_id) then 'RUNNING'
                     else 'FAILED'
                 end as status
