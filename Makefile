@@ -3,11 +3,13 @@ SHELL := /bin/bash
 MELTANO := .venv/bin/meltano
 PYTHON := .venv/bin/python
 PIPELINE := tap-oracle-crm target-postgres dbt-postgres:run
-LOCKED := uv.lock pyproject.toml extract/tap-oracle-crm/pyproject.toml
+LOCKED := uv.lock pyproject.toml $(wildcard */*/pyproject.toml)
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench bench-api screenshots soak docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +28,13 @@ setup: .venv/.installed ## Install everything and bring the database up to date
 demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo
 
-test: .venv/.installed-dev lint ## Every test
-	.venv/bin/pytest
+# The browser that the tests of the pages drive is Debian's own.
+.venv/.browser: .venv/.installed-dev
+	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; }
+	@touch $@
+
+test: .venv/.browser lint ## Every test
+	.venv/bin/pytest -n 2 --dist loadfile
 
 sync: setup ## Sync once what `.env` names
 	$(MELTANO) run $(PIPELINE)
@@ -52,10 +59,20 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy api orchestrate tests
 	.venv/bin/mypy extract/tap-oracle-crm
+	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform
 
 bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and the limit
 	$(PYTHON) -m tests.bench
+
+bench-api: .venv/.installed-dev ## The API beside a plain ORM endpoint
+	$(PYTHON) -m tests.api.bench
+
+screenshots: .venv/.installed-dev ## Regenerate docs/screenshots from the console
+	$(PYTHON) -m tests.console.screenshots
+
+soak: .venv/.installed-dev ## Syncs, API load and faults at once, for minutes
+	$(PYTHON) -m tests.soak
 
 docs: setup ## The lineage as one static page, transform/target/static_index.html
 	$(MELTANO) invoke dbt-postgres:docs
