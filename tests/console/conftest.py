@@ -15,15 +15,17 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from psycopg.rows import dict_row
 
 from api.auth import ISSUE, SESSION_COOKIE, new_token
-from tests.api.conftest import DefaultSettings, serving
+from tests.api.conftest import DefaultSettings, _unsafe, serving
 from tests.console import demo
 from tests.test_lineage import CHROMIUM_OPTIONS
 from tests.warehouse import Warehouse
 
+__all__ = ["_unsafe"]  # a fixture of the API's tests
+
 
 @pytest.fixture(scope="session")
 def demo_template(
-    postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory
+    postgres: str, _unsafe: None, migrated: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Warehouse:
     """A database of demo data with dbt's marts, to be copied."""
     warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("console"))

@@ -48,6 +48,7 @@ def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
     page = desk.open("/opportunities", viewport={"width": 360, "height": 740}, has_touch=True)
     for path in PAGES:
         page.goto(path)
+        expect(page.locator("#indicator")).to_contain_text("Synced")
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
     found = violations(page)
     assert found == []
