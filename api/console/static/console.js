@@ -106,7 +106,7 @@ window.addEventListener("offline", () => offline(true));
 window.addEventListener("online", () => offline(false));
 document.addEventListener("htmx:sendError", () => offline(true));
 document.addEventListener("htmx:timeout", () => offline(true));
-document.addEventListener("htmx:afterOnLoad", () => offline(false));
+document.addEventListener("htmx:afterOnLoad", () => offline(!navigator.onLine));
 
 // --- A sync while it runs --------------------------------------------------------------------
 

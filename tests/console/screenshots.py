@@ -1,0 +1,88 @@
+"""`python -m tests.console.screenshots` takes the pictures of the console in docs/screenshots."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+from playwright.sync_api import Browser, sync_playwright
+
+from orchestrate.postgres import start_embedded, stop_embedded
+from orchestrate.settings import ROOT
+from tests.api.conftest import DefaultSettings, serving
+from tests.console import demo
+from tests.test_lineage import CHROMIUM_OPTIONS
+from tests.warehouse import Warehouse
+
+FOLDER = ROOT / "docs" / "screenshots"
+WIDE = {"width": 1280, "height": 720}
+PHONE = {"width": 390, "height": 844}
+# A name for the file, the page, and how it is looked at.
+PICTURES = (
+    ("opportunities", "/opportunities?sort=-deal_value", "light", WIDE),
+    ("opportunities-dark", "/opportunities?search=renewal&include_deleted=true", "dark", WIDE),
+    ("board", "/board", "light", WIDE),
+    ("opportunity", "/opportunities/3", "light", WIDE),
+    ("dashboard", "/dashboard", "light", WIDE),
+    ("dashboard-dark", "/dashboard", "dark", WIDE),
+    ("sync", "/sync", "light", WIDE),
+    ("opportunities-phone", "/opportunities?sort=-deal_value", "light", PHONE),
+    ("opportunity-phone", "/opportunities/3", "dark", PHONE),
+)
+
+
+def main() -> None:
+    """Fill a database of its own, serve the console on it, and take the pictures."""
+    with tempfile.TemporaryDirectory(prefix="screenshots-") as scratch:
+        cluster = Path(scratch) / "postgres"
+        server = start_embedded(cluster).rsplit("/", 1)[0]
+        try:
+            warehouse = _warehouse(server, Path(scratch))
+            with serving(warehouse.url, DefaultSettings()) as address, sync_playwright() as player:
+                browser = player.chromium.launch(
+                    executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+                    args=CHROMIUM_OPTIONS,
+                )
+                _take(browser, address)
+                browser.close()
+        finally:
+            stop_embedded(cluster)
+
+
+def _warehouse(server: str, scratch: Path) -> Warehouse:
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute("create database migrated")
+    subprocess.run(
+        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+        env=os.environ | {"DATABASE_URL": f"{server}/migrated"},
+    )  # fmt: skip
+    warehouse = Warehouse(server, "migrated", scratch)
+    warehouse.create_raw_tables()
+    warehouse.merge()
+    demo.fill(warehouse.url)
+    return warehouse
+
+
+def _take(browser: Browser, address: str) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, path, theme, size in PICTURES:
+        context = browser.new_context(
+            base_url=address, color_scheme=theme, viewport=size,  # type: ignore[arg-type]
+            locale="en-GB", timezone_id="Europe/Berlin",
+        )  # fmt: skip
+        page = context.new_page()
+        page.goto(f"/sign-in?next={path.replace('?', '%3F').replace('&', '%26')}")
+        page.get_by_label("Name").fill("mira")
+        page.get_by_label("Password").fill(demo.PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("#indicator .dot").wait_for()
+        page.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
+        context.close()
+        print(FOLDER / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
