@@ -146,7 +146,7 @@ def test_the_database_restarts_half_way(pipeline: Pipeline, postgres_cluster: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("victim", ["meltano", "tap-oracle-crm", "target-postgres", "dbt"])
+@pytest.mark.parametrize("victim", ["meltano", "tap-oracle-crm", "target-postgres-copy", "dbt"])
 def test_a_killed_run_is_failed_at_once(
     pipeline: Pipeline, victim: str, number: signal.Signals
 ) -> None:
@@ -163,7 +163,7 @@ def test_a_killed_run_is_failed_at_once(
     os.kill(process.pid, number)
     code = meltano.wait(timeout=60)
     # A loader that is told to stop ends well, and Meltano takes it for the end of the load.
-    assert code != 0 or (victim, number) == ("target-postgres", signal.SIGTERM)
+    assert code != 0 or (victim, number) == ("target-postgres-copy", signal.SIGTERM)
     (run,) = pipeline.syncs()
     assert run["status"] == "FAILED"
     assert run["error_message"]
