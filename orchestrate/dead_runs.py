@@ -41,6 +41,13 @@ _STOP_LOADERS = """
             select from public.sync_loads
             where state = 'RUNNING' and public.sync_run_is_alive(run_id)
         )
+        -- Loaders of other pipelines, of the keys or of a first load's partitions, are none of it.
+        and not exists (
+            select from meltano.runs
+            where
+                state = 'RUNNING'
+                and last_heartbeat_at at time zone 'UTC' > now() - make_interval(secs => %s)
+        )
 """
 
 
@@ -57,4 +64,4 @@ def clear_dead_runs(connection: psycopg.Connection) -> None:
         time.sleep(0.2)
     connection.execute(_CLOSE, [[run for run, beats in unlocked if not beats]])
     if not any(beats for _, beats in unlocked):
-        connection.execute(_STOP_LOADERS)
+        connection.execute(_STOP_LOADERS, [HEARTBEAT_SECONDS])

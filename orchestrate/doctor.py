@@ -25,13 +25,12 @@ from tap_oracle_crm.answers import Page
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.discovery import attributes_of
 from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
-from tap_oracle_crm.settings import resolve
-from tap_oracle_crm.tap import TapOracleCRM
 
+from orchestrate.crm import tap_settings
 from orchestrate.migrate import MIGRATIONS
 from orchestrate.postgres import database_url
-from orchestrate.scheduler import HEARTBEAT_SECONDS, MELTANO, declared_schedules
-from orchestrate.settings import DATA, ROOT, export_settings, setting
+from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
+from orchestrate.settings import DATA, ROOT, setting
 
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 SECRETS = ("ORACLE_PASS", "ORACLE_CLIENT_SECRET")
@@ -40,7 +39,6 @@ SKEW = timedelta(seconds=30)
 GIGABYTE = 1 << 30
 LOW_DISK, FULL_DISK = 5 * GIGABYTE, GIGABYTE // 2
 
-Config = dict[str, Any]
 Connection = psycopg.Connection[DictRow]
 
 
@@ -69,7 +67,7 @@ def examine() -> Iterator[Finding]:
         connection = _connect()
     except _UnusableError as unusable:
         yield unusable.finding
-        yield from crm(_tap_config(meltano=False))
+        yield from crm(meltano=False)
         return
     with connection:
         yield from database(connection)
@@ -82,7 +80,7 @@ def examine() -> Iterator[Finding]:
             table_rows = _scalar(
                 connection, "select count(*) from opportunities where deleted_at is null"
             )
-        yield from crm(_tap_config(meltano=True), table_rows)
+        yield from crm(meltano=True, table_rows=table_rows)
 
 
 class _UnusableError(Exception):
@@ -222,16 +220,16 @@ def last_sync(connection: Connection) -> Finding:
     return Finding("last sync", "ok", detail)
 
 
-def crm(config: Config, table_rows: int | None = None) -> Iterator[Finding]:
+def crm(*, meltano: bool, table_rows: int | None = None) -> Iterator[Finding]:
     """Ask the CRM for one row as the sync does, and for its attributes.
 
     Args:
-        config: the tap's settings.
+        meltano: whether Meltano can be asked for the tap's settings.
         table_rows: how many deals the table has that are not marked as deleted, where known.
     """
     try:
         # One attempt and one more; nobody wants to wait for all that a sync waits for.
-        settings = resolve(config | {"max_retries": 1, "request_timeout": 30})
+        settings = tap_settings(meltano=meltano, max_retries=1, request_timeout=30)
     except ConfigError as error:
         yield Finding("crm", "error", str(error), "Set what it names in .env; see .env.example.")
         return
@@ -315,20 +313,6 @@ def disk(free: int) -> Finding:
     return Finding("disk", "ok", detail)
 
 
-def _tap_config(*, meltano: bool) -> Config:
-    """Return the tap's settings as Meltano passes them, the environment's alone without it."""
-    if meltano:
-        dumped = subprocess.run(
-            [MELTANO, "invoke", "--dump=config", "tap-oracle-crm"],
-            cwd=ROOT, check=False, capture_output=True, text=True,
-        )  # fmt: skip
-        if dumped.returncode == 0:
-            config: Config = json.loads(dumped.stdout)
-            return config
-    names = TapOracleCRM.config_jsonschema["properties"]
-    return {name: setting(f"TAP_ORACLE_CRM_{name.upper()}") for name in names}
-
-
 def _advice(error: OracleCrmError) -> tuple[str, str]:
     """Split the tap's message into what is so and what to do."""
     text = str(error)
@@ -371,7 +355,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrate.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
     as_json = parser.parse_args().json
-    export_settings()
     hide = _hider()
     findings = []
     for finding in examine():

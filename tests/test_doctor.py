@@ -47,6 +47,7 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
         values
             ('nightly', 'sync', '0 0 * * *', 'UTC', now() + interval '1 hour'),
             ('nightly-reconcile', 'reconcile', '0 3 * * *', 'UTC', now() + interval '4 hours'),
+            ('nightly-build', 'build', '30 3 * * *', 'UTC', now() + interval '5 hours'),
             ('weekly-housekeeping', 'housekeeping', '0 4 * * 0', 'UTC', now() + interval '1 day')
         """
     )

@@ -1,0 +1,174 @@
+"""The DAGs: one for each schedule of `meltano.yml`, and one for a first load in partitions.
+
+What runs, and when, is said in `meltano.yml` alone. Each task is a process of the project's own
+environment, which need not be Airflow's; a worker needs the project's folder, its `.venv`, and
+its settings in the environment or `.env`.
+
+Settings: SCHEDULE_TIMEZONE (UTC) and SCHEDULE_RETRY_MINUTES (1,5,15) as for `make schedule`;
+NOTIFY_URLS says who is told when a task has failed for good.
+"""
+
+# Airflow has an environment of its own.
+# mypy: disable-error-code="import-not-found"
+
+import json
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param
+
+PROJECT = Path(__file__).resolve().parents[3]
+MELTANO, PYTHON = ".venv/bin/meltano", ".venv/bin/python"
+FIRST_LOAD = f"{PYTHON} -m orchestrate.airflow.first_load"
+PAUSES = [float(pause) for pause in os.environ.get("SCHEDULE_RETRY_MINUTES", "1,5,15").split(",")]
+
+
+def declared_schedules() -> list[dict[str, Any]]:
+    """Return Meltano's schedules; asked of Meltano when `meltano.yml` has changed."""
+    kept = Path(os.environ.get("AIRFLOW_HOME", Path.home() / "airflow")) / "meltano-schedules.json"
+    changed = (PROJECT / "meltano.yml").stat().st_mtime_ns
+    if kept.exists():
+        known = json.loads(kept.read_text())
+        if known["changed"] == changed:
+            schedules: list[dict[str, Any]] = known["schedules"]
+            return schedules
+    listed = subprocess.run(
+        [MELTANO, "schedule", "list", "--format=json"],
+        cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+    schedules = json.loads(listed)["schedules"]["job"]
+    written = kept.with_suffix(f".{os.getpid()}")
+    written.write_text(json.dumps({"changed": changed, "schedules": schedules}))
+    written.replace(kept)
+    return schedules
+
+
+def alert(context: Any) -> None:
+    """Tell of a task that has failed for good; Airflow calls it."""
+    task = context["task_instance"]
+    subprocess.run(
+        [PYTHON, "-m", "orchestrate.airflow.alert", f"{task.dag_id} failed",
+         f"Task {task.task_id} of {task.run_id}, attempt {task.try_number}: "
+         f"{context.get('exception')}"],
+        cwd=PROJECT, check=True,
+    )  # fmt: skip
+
+
+def warehouse(schema: str, table: str) -> Asset:
+    """Return a table as Airflow's lineage names it; no user or password in it."""
+    url = urlsplit(os.environ.get("DATABASE_URL", ""))
+    address = f"{url.hostname or 'localhost'}:{url.port or 5432}"
+    return Asset(f"postgres://{address}/{url.path.strip('/') or 'oracle_crm'}/{schema}/{table}")
+
+
+CRM = Asset(
+    f"oraclecrm://{urlsplit(os.environ.get('ORACLE_BASE_URL', '')).netloc or 'crm'}/opportunities"
+)
+RAW, OPPORTUNITIES = warehouse("raw", "opportunities"), warehouse("public", "opportunities")
+KEYS = warehouse("raw", "opportunity_keys")
+# What each job reads and writes, for the lineage.
+FLOWS: dict[str, tuple[list[Asset], list[Asset]]] = {
+    "sync": ([CRM], [RAW, OPPORTUNITIES]),
+    "reconcile": ([CRM], [KEYS, OPPORTUNITIES]),
+    "build": ([RAW], [OPPORTUNITIES]),
+    "housekeeping": ([], []),
+}
+
+TASKS: dict[str, Any] = {
+    "cwd": str(PROJECT),
+    "append_env": True,
+    "retries": len(PAUSES),
+    "retry_delay": timedelta(minutes=PAUSES[0]),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=PAUSES[-1]),
+    "on_failure_callback": alert,
+    "skip_on_exit_code": None,
+}
+DAGS: dict[str, Any] = {
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "catchup": False,
+    "max_active_runs": 1,
+    "tags": ["oracle-crm"],
+    "default_args": TASKS,
+}
+
+for schedule in declared_schedules():
+    job = schedule["job"]["name"]
+    inlets, outlets = FLOWS.get(job, ([], []))
+    with DAG(
+        f"oracle-crm.{schedule['name']}",
+        description=f"meltano run {job}: {', then '.join(schedule['job']['tasks'])}",
+        schedule=CronTriggerTimetable(
+            schedule["cron_interval"], timezone=os.environ.get("SCHEDULE_TIMEZONE") or "UTC"
+        ),
+        **DAGS,
+    ):
+        BashOperator(
+            task_id=job,
+            bash_command=f"exec {MELTANO} run {job}",
+            env={"MELTANO_JOB_TRIGGER": "airflow", **schedule["env"]},
+            inlets=inlets,
+            outlets=outlets,
+        )
+
+with DAG(
+    "oracle-crm.first-load",
+    description="Loads millions of deals in partitions, on several workers",
+    schedule=None,
+    params={"partitions": Param(16, type="integer", minimum=1, maximum=500)},
+    render_template_as_native_obj=False,
+    **DAGS,
+):
+    planned = BashOperator(
+        task_id="plan",
+        bash_command=f"exec {FIRST_LOAD} plan $PARTITIONS",
+        env={"PARTITIONS": "{{ params.partitions }}"},
+        output_processor=json.loads,
+        inlets=[CRM],
+    )
+    # A partition goes on where it was when it is tried again, or cleared, since it has a state
+    # of its own. Airflow runs it once at a time, so what it finds running is dead: --force.
+    load = f"exec {MELTANO} run --force tap-oracle-crm-partition target-postgres"
+    tables = BashOperator(
+        task_id="make_tables",
+        bash_command=load,
+        # No row, but the tables: those who load at once would trip over each other's.
+        env={
+            "TAP_ORACLE_CRM_PARTITION_FILTER": "OptyId < 0",
+            "MELTANO_RUN_STATE_ID_SUFFIX": "first-load-tables",
+        },
+    )
+    loaded = BashOperator.partial(
+        task_id="load",
+        bash_command=load,
+        map_index_template="{{ task.env['TAP_ORACLE_CRM_PARTITION_FILTER'] }}",
+        inlets=[CRM],
+        outlets=[RAW],
+    ).expand(env=planned.output)
+    merged = BashOperator(
+        task_id="merge",
+        bash_command=f"exec {MELTANO} run dbt-postgres:run",
+        # Whatever was merged before: loads side by side commit in no order.
+        env={"DBT_FULL_REFRESH": "true"},
+        inlets=[RAW],
+        outlets=[OPPORTUNITIES],
+    )
+    handed_over = BashOperator(
+        task_id="hand_over",
+        bash_command=f"exec {FIRST_LOAD} hand-over $MARK",
+        env={"MARK": "{{ ti.xcom_pull(task_ids='plan')[0]['FIRST_LOAD_MARK'] }}"},
+    )
+    synced = BashOperator(
+        task_id="sync",
+        bash_command=f"exec {MELTANO} run sync",
+        env={"MELTANO_JOB_TRIGGER": "airflow"},
+        inlets=[CRM],
+        outlets=[RAW, OPPORTUNITIES],
+    )
+    tidied = BashOperator(task_id="tidy", bash_command=f"exec {FIRST_LOAD} tidy")
+    planned >> tables >> loaded >> merged >> handed_over >> synced >> tidied

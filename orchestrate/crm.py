@@ -1,0 +1,35 @@
+"""The settings with which a sync reads the CRM, for what asks it a question beside one."""
+
+import json
+import subprocess
+from typing import Any
+
+from tap_oracle_crm.settings import resolve
+from tap_oracle_crm.tap import TapOracleCRM
+
+from orchestrate.scheduler import MELTANO
+from orchestrate.settings import ROOT, export_settings, setting
+
+
+def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]:
+    """Return the tap's settings, resolved.
+
+    Args:
+        meltano: ask Meltano, which knows what `meltano.yml` says; it needs the database. Where
+            it can't tell, the environment's settings have to do.
+        overrides: settings that come before all others.
+
+    Raises:
+        ConfigError: one is missing or senseless.
+    """
+    export_settings()
+    names = TapOracleCRM.config_jsonschema["properties"]
+    config = {name: setting(f"TAP_ORACLE_CRM_{name.upper()}") for name in names}
+    if meltano:
+        dumped = subprocess.run(
+            [MELTANO, "invoke", "--dump=config", "tap-oracle-crm"],
+            cwd=ROOT, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        if dumped.returncode == 0:
+            config = json.loads(dumped.stdout)
+    return resolve(config | overrides)
