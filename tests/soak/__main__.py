@@ -1,0 +1,86 @@
+"""Soak the whole system: see the package's text."""
+
+import argparse
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.soak import __doc__ as about
+from tests.soak.actors import Cast, Ledger, seconds_to_midnight
+from tests.soak.verdict import MEGABYTE, judge, settle
+from tests.soak.world import World, world
+
+TELL_SECONDS = 15
+
+
+def main() -> int:
+    """Run the soak; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak", description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=3, help="how long (default 3)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--records", type=int, default=2000, help="deals in the CRM at first")
+    arguments = parser.parse_args()
+    print(f"Soaking for {arguments.minutes:g} minutes with seed {arguments.seed} ...", flush=True)
+    # Not in a folder that is closed to all but one user: as root, PostgreSQL runs as another.
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-") as scratch,
+        world(arguments.records, arguments.seed, Path(scratch)) as there,
+    ):
+        ledger = Ledger()
+        _soak(there, ledger, arguments.seed, 60 * arguments.minutes)
+        print("All quiet; running what the next night runs ...", flush=True)
+        settle(there, ledger)
+        return _report(there, ledger)
+
+
+def _soak(there: World, ledger: Ledger, seed: int, seconds: float) -> None:
+    there.pipeline.sync()
+    there.keep_running()
+    # The CRM's midnight comes half-way.
+    there.crm.clock(seconds_to_midnight(datetime.now(UTC)) - seconds / 2)
+    stop = threading.Event()
+    actors = Cast(there, ledger, seed).start(stop)
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(TELL_SECONDS, left))
+        told = ("status edits", "answers read", "faults of the CRM", "deals changed in the CRM")
+        kills = sum(number for what, number in ledger.tried.items() if "killed" in what)
+        print(
+            f"{max(0, end - time.monotonic()):5.0f} s left: {kills} kills, "
+            + ", ".join(f"{ledger.tried[what]:,} {what}" for what in told)
+            + (f", {len(ledger.defects)} DEFECTS" if ledger.defects else ""),
+            flush=True,
+        )
+    stop.set()
+    for actor in actors:
+        actor.join()
+    there.stop()
+
+
+def _report(there: World, ledger: Ledger) -> int:
+    print("\nTried")
+    for what, number in sorted(ledger.tried.items()):
+        print(f"  {number:9,}  {what}")
+    ended = Counter(run["status"] for run in there.pipeline.syncs())
+    print("Syncs in the log: " + ", ".join(f"{n} {status}" for status, n in sorted(ended.items())))
+    for name, samples in sorted(ledger.memory.items()):
+        print(f"Most memory of {name}: {max(rss for _, _, rss in samples) / MEGABYTE:.0f} MB")
+    print("\nSurvived")
+    failed = False
+    for what, against in judge(there, ledger):
+        print(f"{'✗' if against else '✓'} {what}")
+        for text in against[:10]:
+            print(f"    {text}")
+        failed = failed or bool(against)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

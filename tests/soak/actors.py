@@ -1,0 +1,283 @@
+"""Who acts in the soak, each in a thread of its own until it is told to stop."""
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+
+from api.assessments.criteria import CRITERIA
+from api.workflow import MOVES
+from tests.soak.world import World
+
+# What a single fault may be; each hits the next few requests that match.
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "throttle", "retry_after": 1},
+    {"kind": "error", "status": 500},
+    {"kind": "error", "status": 502, "body": "html"},
+    {"kind": "error", "status": 503},
+    {"kind": "html"},
+    {"kind": "empty_body"},
+    {"kind": "reset"},
+    {"kind": "reset", "at": "middle"},
+    {"kind": "truncate"},
+    {"kind": "invalid_json"},
+    {"kind": "latency", "ms": 1500},
+    {"kind": "short_page"},
+    {"kind": "error", "status": 401},  # ends the run at once
+]
+POISON = ("overflow_1e400", "bad_date", "wrong_type", "numeric_string", "nul")
+SCHEDULES = ("nightly", "nightly", "nightly-reconcile", "weekly-housekeeping")
+
+
+@dataclass
+class Ledger:
+    """What was tried, and what must therefore be found at the end.
+
+    Attributes:
+        tried: how often each thing was done.
+        defects: what must never happen, in words.
+        statuses: by opportunity, what `workflow_status` may be while the deal is open: one, or
+            several where an answer was lost.
+        summaries: by assessment, what its summary may be.
+        poisoned: the deals that the CRM shows broken.
+    """
+
+    tried: Counter[str] = field(default_factory=Counter)
+    defects: list[str] = field(default_factory=list)
+    statuses: dict[int, set[str]] = field(default_factory=dict)
+    summaries: dict[int, set[str]] = field(default_factory=dict)
+    poisoned: set[int] = field(default_factory=set)
+    memory: dict[str, list[tuple[int, float, int]]] = field(default_factory=dict)
+
+
+class Actor(threading.Thread):
+    """Does something every so often.
+
+    Args:
+        act: does it once, as the dice fall.
+        pause: seconds between two times, on average.
+    """
+
+    def __init__(
+        self, name: str, ledger: Ledger, stop: threading.Event, pause: float,
+        act: Callable[[random.Random], None], dice: random.Random,
+    ) -> None:  # fmt: skip
+        super().__init__(name=name)
+        self._ledger, self._stop_event, self._pause = ledger, stop, pause
+        self._act, self._dice = act, dice
+
+    def run(self) -> None:
+        """Act until told to stop; what an actor does not expect is a defect."""
+        while not self._stop_event.wait(self._dice.uniform(0.5, 1.5) * self._pause):
+            try:
+                self._act(self._dice)
+            except (httpx.TransportError, psycopg.OperationalError):
+                self._ledger.tried["answers lost to a kill"] += 1
+            except Exception as error:
+                self._ledger.defects.append(f"{self.name}: {type(error).__name__}: {error}")
+
+
+class Cast:
+    """What the actors do."""
+
+    def __init__(self, world: World, ledger: Ledger, seed: int) -> None:
+        self._world, self._ledger = world, ledger
+        self._seed = seed
+        self._http = httpx.Client(
+            base_url=world.api, headers={"Authorization": f"Bearer {world.token}"},
+            timeout=60, trust_env=False,
+        )  # fmt: skip
+
+    def start(self, stop: threading.Event) -> list[Actor]:
+        """Let all act; each rolls dice of its own."""
+        plan: list[tuple[str, float, Callable[[random.Random], None]]] = [
+            ("supervisor", 0.5, self._keep_running),
+            ("scheduler's clock", 12, self._miss_midnight),
+            ("sync by the API", 4, self._sync),
+            ("sync in a shell", 15, self._run_in_shell),
+            ("CRM users", 0.7, self._change_crm),
+            ("CRM faults", 2.5, self._break_crm),
+            ("killer", 4, self._kill),
+            ("database crash", 50, self._crash_database),
+            ("editor 0", 0.15, lambda dice: self._edit(dice, 0)),
+            ("editor 1", 0.15, lambda dice: self._edit(dice, 1)),
+            ("assessor", 0.5, self._assess),
+            ("reader 0", 0.05, self._read),
+            ("reader 1", 0.05, self._read),
+            ("memory", 1, self._measure),
+        ]
+        actors = []
+        for number, (name, pause, act) in enumerate(plan):
+            dice = random.Random(self._seed * 1000 + number)
+            actor = Actor(name, self._ledger, stop, pause, act, dice)
+            actor.start()
+            actors.append(actor)
+        return actors
+
+    # Operations
+
+    def _keep_running(self, _dice: random.Random) -> None:
+        self._world.keep_running()
+
+    def _miss_midnight(self, dice: random.Random) -> None:
+        if self._world.miss_midnight(dice.choice(SCHEDULES)):
+            self._ledger.tried["schedules missed, to be made up for"] += 1
+
+    def _sync(self, dice: random.Random) -> None:
+        answer = self._call("POST", "/api/sync-database", json={"full": dice.random() < 0.15})
+        self._ledger.tried[f"syncs asked of the API: {answer.status_code}"] += 1
+
+    def _run_in_shell(self, _dice: random.Random) -> None:
+        self._ledger.tried["syncs run in a shell"] += 1
+        self._world.pipeline.start().wait(timeout=300)
+
+    def _kill(self, dice: random.Random) -> None:
+        found = self._world.processes()
+        if not found:
+            return
+        # The services less often than the syncs: memory is measured on those that live.
+        names = [name for name in found for _ in range(1 if name in {"api", "scheduler"} else 4)]
+        name = dice.choice(names)
+        number = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+        try:
+            dice.choice(found[name]).send_signal(number)
+            self._ledger.tried[f"{name} killed ({number.name})"] += 1
+        except psutil.NoSuchProcess:
+            return  # it was quicker
+
+    def _crash_database(self, _dice: random.Random) -> None:
+        self._world.crash_database()
+        self._ledger.tried["PostgreSQL crashed"] += 1
+
+    def _measure(self, _dice: random.Random) -> None:
+        for name, processes in self._world.processes().items():
+            for process in processes:
+                try:
+                    sample = (process.pid, time.monotonic(), process.memory_info().rss)
+                except psutil.NoSuchProcess:
+                    continue
+                self._ledger.memory.setdefault(name, []).append(sample)
+
+    # The CRM
+
+    def _change_crm(self, dice: random.Random) -> None:
+        crm, tried = self._world.crm, self._ledger.tried
+        changed = crm.mutate(
+            create=2, update=10, close=2, reopen=1, delete=int(dice.random() < 0.2),
+            seed=dice.randrange(10**9),
+        )  # fmt: skip
+        tried["deals changed in the CRM"] += sum(map(len, changed.values()))
+        if dice.random() < 0.08:
+            tried["deals changed in the CRM"] += len(crm.mass_update(200))
+        if dice.random() < 0.1 and changed["updated"]:
+            key = changed["updated"][0]
+            crm.poison(key, dice.choice(POISON))
+            self._ledger.poisoned.add(key)
+            tried["deals broken in the CRM"] += 1
+
+    def _break_crm(self, dice: random.Random) -> None:
+        rule = dice.choice(FAULTS)
+        self._world.crm.fault(**rule, next=dice.randint(1, 3))
+        self._ledger.tried["faults of the CRM"] += 1
+
+    # People
+
+    def _edit(self, dice: random.Random, share: int) -> None:
+        deal = self._deal(dice, share)
+        if deal is None or deal["workflow_status"] not in MOVES:
+            return
+        before: str = deal["workflow_status"]
+        after = dice.choice(list(MOVES[before]))
+        known = self._ledger.statuses.get(deal["id"], {"NEW"})
+        if before not in known:
+            self._ledger.defects.append(
+                f"opportunity {deal['id']} shows {before}, which was never set: {known}"
+            )
+        self._ledger.statuses[deal["id"]] = {before, after}
+        answer = self._call(
+            "PATCH", f"/api/opportunities/{deal['id']}", json={"workflow_status": after}
+        )
+        if answer.status_code == 200:
+            self._ledger.statuses[deal["id"]] = {after}
+            self._ledger.tried["status edits"] += 1
+        elif answer.status_code == 409:  # closed meanwhile
+            self._ledger.statuses[deal["id"]] = {before}
+
+    def _assess(self, dice: random.Random) -> None:
+        deal = self._deal(dice, 2)
+        if deal is None or deal["workflow_status"] != "NEW":
+            return
+        self._ledger.statuses[deal["id"]] = {"NEW", "UNDER_ASSESSMENT"}
+        begun = self._call("POST", "/api/assessments", json={"opportunity_id": deal["id"]})
+        if begun.status_code == 409:
+            self._ledger.statuses[deal["id"]] = {"NEW"}
+        if begun.status_code != 201:
+            return
+        self._ledger.statuses[deal["id"]] = {"UNDER_ASSESSMENT"}
+        number, summary = begun.json()["id"], f"written in the soak, {dice.random()}"
+        self._ledger.summaries[number] = {begun.json()["summary"], summary}
+        written = self._call(
+            "PUT", f"/api/assessments/{number}", headers={"If-Match": begun.headers["ETag"]},
+            json={
+                "scores": {
+                    item.key: {"score": dice.randint(0, 5), "comment": ""} for item in CRITERIA
+                },
+                "summary": summary,
+                "recommendation": dice.choice(["BID", "NO_BID"]),
+            },
+        )  # fmt: skip
+        if written.status_code == 200:
+            self._ledger.summaries[number] = {summary}
+            self._ledger.tried["assessments written"] += 1
+        elif written.status_code in {409, 412}:
+            self._ledger.summaries[number] = {begun.json()["summary"]}
+
+    def _read(self, dice: random.Random) -> None:
+        path = dice.choice(
+            [
+                "/api/opportunities?limit=200&sort=-deal_value",
+                "/api/opportunities?search=cloud",
+                "/api/opportunities?workflow_status=NEW&workflow_status=WON",
+                "/api/opportunities/export?format=ndjson",
+                "/api/sync-status",
+                "/api/sync-history",
+                "/api/rejected-records",
+                "/metrics",
+            ]
+        )
+        answer = self._call("GET", path)
+        if answer.status_code == 200:
+            self._ledger.tried["answers read"] += 1
+
+    def _deal(self, dice: random.Random, share: int) -> dict[str, Any] | None:
+        """Return a deal of an actor's own third: no two edit the same one."""
+        answer = self._call("GET", f"/api/opportunities/{dice.randrange(1, 700) * 3 + share}")
+        deal: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
+        return None if deal is None or deal["deleted_at"] else deal
+
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        answer = self._http.request(method, path, **options)
+        if answer.status_code >= 500 and answer.status_code != 503:
+            self._ledger.defects.append(
+                f"{method} {path}: {answer.status_code} {answer.text[:200]}"
+            )
+        if answer.status_code == 503:
+            self._ledger.tried["answers 503: the database or a row is not to be had"] += 1
+        return answer
+
+
+def seconds_to_midnight(now: datetime) -> float:
+    """Return how far the next midnight is, in UTC."""
+    tomorrow = (now.astimezone(UTC) + timedelta(days=1)).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    return (tomorrow - now).total_seconds()

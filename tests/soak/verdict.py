@@ -1,0 +1,111 @@
+"""Whether everything is as it must be once all is quiet."""
+
+import statistics
+from collections.abc import Iterator
+
+from api.workflow import FROM_CRM
+from tests.conftest import MAPPING, as_column
+from tests.soak.actors import Ledger
+from tests.soak.world import World
+
+CLOSED = {"WON": "WON", "LOST": "LOST", "NO_SALE": "CLOSED", "CLOSED": "CLOSED"}
+MEGABYTE = 1 << 20
+WARM_UP_SECONDS = 20
+GROWTH, SLACK = 1.15, 16 * MEGABYTE
+
+
+def settle(world: World, ledger: Ledger) -> None:
+    """Mend the CRM, and run what the next night runs."""
+    world.crm.clear_faults()
+    for key in sorted(ledger.poisoned):
+        if world.pipeline.query(
+            "select from opportunities where remote_id = %s", str(key)
+        ) or key in {row["OptyId"] for row in world.crm.rows(fields=["OptyId"])}:
+            world.crm.heal(key)
+    for job in ("sync", "reconcile", "housekeeping"):
+        done = world.pipeline.meltano("run", job)
+        if done.returncode != 0:
+            ledger.defects.append(f"meltano run {job} fails in peace: {done.stdout[-800:]}")
+        # It is three hours from midnight to the reconcile, which leaves alone what a sync has
+        # touched a minute ago.
+        world.pipeline.query(
+            "update opportunities set last_synced_at = last_synced_at - interval '3 hours'"
+        )
+
+
+def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
+    """Give each thing that must hold, and what speaks against it."""
+    yield "nothing happened that must not", ledger.defects
+    yield "PostgreSQL equals the CRM", list(_difference(world))
+    yield (
+        f"no status is lost ({len(ledger.statuses):,} deals edited)",
+        list(_lost_statuses(world, ledger)),
+    )
+    yield (
+        f"no assessment is lost ({len(ledger.summaries):,})",
+        list(_lost_assessments(world, ledger)),
+    )
+    yield "every run has come to an end in the log", [
+        f"run {run['id']} is RUNNING" for run in world.pipeline.syncs()
+        if run["status"] == "RUNNING"
+    ]  # fmt: skip
+    for name in ("api", "scheduler"):
+        yield _memory(name, ledger)
+
+
+def _difference(world: World) -> Iterator[str]:
+    found = {
+        row.pop("remote_id"): row
+        for row in world.pipeline.query("select * from opportunities where deleted_at is null")
+    }
+    expected = {str(row["OptyId"]): row for row in world.crm.rows()}
+    for remote_id in sorted(expected.keys() ^ found.keys()):
+        yield f"{remote_id} is " + ("missing" if remote_id in expected else "gone from the CRM")
+    for remote_id in sorted(expected.keys() & found.keys()):
+        for attribute, column in MAPPING.items():
+            wanted = as_column(attribute, expected[remote_id].get(attribute))
+            if (value := found[remote_id][column]) != wanted:
+                yield f"{remote_id}: {column} is {value!r}, not {wanted!r}"
+
+
+def _lost_statuses(world: World, ledger: Ledger) -> Iterator[str]:
+    crm = {str(row["OptyId"]): row for row in world.crm.rows()}
+    for row in world.pipeline.query("select id, remote_id, workflow_status from opportunities"):
+        there = crm.get(row["remote_id"])
+        open_ones = ledger.statuses.get(row["id"], {"NEW"})
+        if there is None or not there.get("StatusCode"):
+            allowed = open_ones | {*FROM_CRM}  # gone, or closed by what its stage says
+        elif there["StatusCode"] in CLOSED:
+            allowed = {CLOSED[there["StatusCode"]]}
+        else:
+            allowed = open_ones
+        if row["workflow_status"] not in allowed:
+            yield f"opportunity {row['id']}: {row['workflow_status']}, not {allowed}"
+
+
+def _lost_assessments(world: World, ledger: Ledger) -> Iterator[str]:
+    found = {row["id"]: row["summary"] for row in world.pipeline.query("select * from assessments")}
+    for number, allowed in ledger.summaries.items():
+        if number not in found:
+            yield f"assessment {number} is gone"
+        elif found[number] not in allowed:
+            yield f"assessment {number}: {found[number]!r}, not {allowed}"
+
+
+def _memory(name: str, ledger: Ledger) -> tuple[str, list[str]]:
+    """Compare the early and the late memory of the process of a service that lived longest."""
+    lives: dict[int, list[tuple[float, int]]] = {}
+    for pid, at, rss in ledger.memory.get(name, []):
+        lives.setdefault(pid, []).append((at, rss))
+    if not lives:
+        return f"memory of the {name} is flat", ["it was never seen"]
+    life = max(lives.values(), key=lambda samples: samples[-1][0] - samples[0][0])
+    seconds = life[-1][0] - life[0][0]
+    grown = [rss for at, rss in life if at - life[0][0] >= min(WARM_UP_SECONDS, seconds / 2)]
+    third = max(1, len(grown) // 3)
+    early, late = statistics.median(grown[:third]), statistics.median(grown[-third:])
+    title = (
+        f"memory of the {name} is flat: {early / MEGABYTE:.0f} MB, then {late / MEGABYTE:.0f} MB, "
+        f"in the {seconds:.0f} s of its longest life"
+    )
+    return title, [] if late <= early * GROWTH + SLACK else ["it grew"]

@@ -1,0 +1,131 @@
+"""What the soak runs on: a database, a CRM, the API and the scheduler, all of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import psycopg
+
+from api.auth import Role
+from api.token import make_token
+from orchestrate.postgres import start_embedded, stop_embedded
+from orchestrate.settings import ROOT
+from tests.conftest import Pipeline
+from tests.sandbox.client import Sandbox
+
+SERVICES = {"api": "api", "scheduler": "orchestrate.scheduler"}
+PLUGINS = ("tap-oracle-crm", "target-postgres", "dbt", "meltano")
+
+
+class World:
+    """The parts, and how they are killed and come back."""
+
+    def __init__(self, crm: Sandbox, scratch: Path) -> None:
+        self.crm = crm
+        self._cluster = scratch / "postgres"
+        self.url = start_embedded(self._cluster)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        self.api = f"http://127.0.0.1:{port}"
+        self.pipeline = Pipeline(self.url, crm, scratch)
+        self.pipeline.environment |= {
+            "API_PORT": port,
+            "SCHEDULE_RETRY_MINUTES": "0.05,0.1,0.2",
+            "API_LOCK_TIMEOUT": "5",
+        }
+        self._log = (scratch / "services.log").open("ab")
+        self._services: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        subprocess.run(
+            [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+            env=self.pipeline.environment,
+        )  # fmt: skip
+        self.token = make_token(self.url, Role.ADMIN, timedelta(days=1))
+
+    def keep_running(self) -> None:
+        """Start the services that do not run, as systemd or Kubernetes would."""
+        for name, module in SERVICES.items():
+            service = self._services.get(name)
+            if service is None or service.poll() is not None:
+                self._services[name] = subprocess.Popen(
+                    [sys.executable, "-m", module], cwd=ROOT, env=self.pipeline.environment,
+                    stdout=self._log, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """Return the live processes by what they are: the services and those of syncs."""
+        found: dict[str, list[psutil.Process]] = {
+            name: [psutil.Process(service.pid)]
+            for name, service in self._services.items()
+            if service.poll() is None and psutil.pid_exists(service.pid)
+        }
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("DATABASE_URL") != self.url:
+                    continue
+                for name in PLUGINS:
+                    if any(part.endswith(f"bin/{name}") for part in process.cmdline()[:2]):
+                        found.setdefault(name, []).append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue  # gone, or not ours
+        return found
+
+    def crash_database(self) -> None:
+        """Let PostgreSQL end without tidying up, and start it again."""
+        with self._lock:
+            pid = int((self._cluster / "postmaster.pid").read_text().splitlines()[0])
+            os.kill(pid, signal.SIGQUIT)
+            while psutil.pid_exists(pid):
+                time.sleep(0.05)
+            assert start_embedded(self._cluster) == self.url, "it came back elsewhere"
+
+    def miss_midnight(self, name: str) -> bool:
+        """Let the scheduler find on its return that it slept through a schedule's time."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            missed = connection.execute(
+                "update schedules set next_run_at = now() - interval '1 day' where name = %s",
+                [name],
+            ).rowcount
+        if scheduler := self._services.get("scheduler"):
+            scheduler.kill()
+        return bool(missed)
+
+    def stop(self) -> None:
+        """End the services and the syncs that are under way, and wait for them."""
+        for service in self._services.values():
+            service.terminate()
+        for processes in self.processes().values():
+            for process in processes:
+                try:
+                    process.kill()
+                    process.wait(timeout=30)
+                except psutil.NoSuchProcess:
+                    continue  # it ended by itself
+        for service in self._services.values():
+            service.wait(timeout=120)
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.stop()
+        self._log.close()
+        stop_embedded(self._cluster)
+
+
+@contextmanager
+def world(records: int, seed: int, scratch: Path) -> Iterator[World]:
+    """Give a world with so many deals in its CRM."""
+    with ExitStack() as stack:
+        crm = stack.enter_context(Sandbox(records=records, seed=seed))
+        made = World(crm, scratch)
+        stack.callback(made.close)
+        yield made
