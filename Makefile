@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench bench-api screenshots soak docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench bench-api screenshots soak airflow test-airflow docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ schedule: setup ## Run what meltano.yml schedules, when it is due
 
 doctor: .venv/.installed ## Check settings, database, CRM, schedule; say what to do
 	@$(PYTHON) -m orchestrate.doctor
+
+airflow: .data/airflow/.installed ## Airflow in an environment of its own, .data/airflow
+
+.data/airflow/.installed: .venv/.installed orchestrate/airflow/requirements.txt
+	orchestrate/airflow/bootstrap.sh
+	@touch $@
+
+test-airflow: .venv/.installed-dev .data/airflow/.installed ## A real Airflow runs the DAGs; minutes
+	.venv/bin/pytest -m airflow tests/test_airflow.py
 
 sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
 	$(PYTHON) -m tests.sandbox

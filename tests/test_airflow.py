@@ -1,0 +1,357 @@
+"""A real Airflow runs the DAGs against the sandbox: `make test-airflow`.
+
+Not part of `make test`: Airflow has an environment of its own, which takes longer to install
+and to start than all that is tested here. AIRFLOW_ENV names one that exists already.
+"""
+
+import itertools
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrate.airflow.first_load import cuts
+from orchestrate.settings import DATA, ROOT
+from tests.conftest import Pipeline, assert_equal_to_crm, wait_until
+from tests.sandbox.client import Sandbox
+
+BIN = Path(os.environ.get("AIRFLOW_ENV", DATA / "airflow")) / "bin"
+RECORDS = 20_000
+FIRST_LOAD = "oracle-crm.first-load"
+
+
+class Airflow:
+    """Scheduler, DAG processor and API server, with a number of workers."""
+
+    def __init__(self, postgres: str, home: Path, environment: dict[str, str]) -> None:
+        name = f"airflow_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+            connection.execute(f"create database {name}")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.lineage = home / "lineage.jsonl"
+        self.environment = environment | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "orchestrate" / "airflow" / "dags"),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "true",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN":
+                f"{postgres.replace('postgresql://', 'postgresql+psycopg2://')}/{name}",
+            "AIRFLOW__OPENLINEAGE__NAMESPACE": "oracle-crm",
+            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+                {"type": "file", "log_file_path": str(self.lineage), "append": True}
+            ),
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+        }  # fmt: skip
+        self._log = (home / "processes.log").open("ab")
+        self._scheduler: subprocess.Popen[bytes] | None = None
+        subprocess.run(
+            [BIN / "airflow", "db", "migrate"], env=self.environment, check=True,
+            stdout=self._log, stderr=self._log,
+        )  # fmt: skip
+        self._running = [self._start("api-server"), self._start("dag-processor")]
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
+        wait_until(self._is_up, seconds=120)
+        token = self._http.get("/auth/token").raise_for_status().json()["access_token"]
+        self._http.headers["Authorization"] = f"Bearer {token}"
+        wait_until(lambda: len(self.dags()) >= 4 or self.import_errors(), seconds=120)
+
+    def _start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [BIN / "airflow", *command], env=self.environment | environment,
+            stdout=self._log, stderr=self._log, start_new_session=True,
+        )  # fmt: skip
+
+    def _is_up(self) -> bool:
+        try:
+            return self._http.get("/api/v2/version").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def dags(self) -> dict[str, dict[str, Any]]:
+        """Return what Airflow knows of the DAGs, by id."""
+        found = self._http.get("/api/v2/dags").raise_for_status().json()["dags"]
+        return {dag["dag_id"]: dag for dag in found}
+
+    def import_errors(self) -> list[str]:
+        """Return why DAGs could not be read."""
+        found = self._http.get("/api/v2/importErrors").raise_for_status().json()
+        return [error["stack_trace"] for error in found["import_errors"]]
+
+    def work(self, workers: int, **environment: str) -> None:
+        """Go on with so many workers, which see an environment."""
+        self._stop_scheduler()
+        environment["AIRFLOW__CORE__PARALLELISM"] = str(workers)
+        self._scheduler = self._start("scheduler", "--skip-serve-logs", **environment)
+
+    def start(self, dag: str, **conf: object) -> str:
+        """Start a DAG and return the run's id."""
+        path = f"/api/v2/dags/{dag}"
+        self._http.patch(path, json={"is_paused": False}).raise_for_status()
+        run = self._http.post(f"{path}/dagRuns", json={"logical_date": None, "conf": conf})
+        started: str = run.raise_for_status().json()["dag_run_id"]
+        return started
+
+    def wait(self, dag: str, run: str, seconds: float = 240) -> str:
+        """Wait for a run's end, and return its state."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}"
+        deadline = time.monotonic() + seconds
+        while (state := self._http.get(path).raise_for_status().json()["state"]) not in {
+            "success", "failed",
+        }:  # fmt: skip
+            assert time.monotonic() < deadline, self.tasks(dag, run)
+            time.sleep(0.3)
+        return str(state)
+
+    def tasks(self, dag: str, run: str) -> list[dict[str, Any]]:
+        """Return the task instances of a run."""
+        path = f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances?limit=100"
+        found: list[dict[str, Any]] = (
+            self._http.get(path).raise_for_status().json()["task_instances"]
+        )
+        return found
+
+    def clear_failed(self, dag: str, run: str) -> None:
+        """Let the failed tasks of a run, and what waits for them, run again."""
+        answer = self._http.post(
+            f"/api/v2/dags/{dag}/clearTaskInstances",
+            json={"dag_run_id": run, "dry_run": False, "only_failed": True,
+                  "include_downstream": True, "reset_dag_runs": True},
+        )  # fmt: skip
+        answer.raise_for_status()
+
+    def _stop_scheduler(self) -> None:
+        if self._scheduler is not None:
+            _stop(self._scheduler)
+
+    def close(self) -> None:
+        """Stop all of it."""
+        self._stop_scheduler()
+        for process in self._running:
+            _stop(process)
+        self._log.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def crm() -> Iterator[Sandbox]:
+    with Sandbox(records=RECORDS) as sandbox:
+        yield sandbox
+
+
+class Chat:
+    """A chat service that Apprise speaks to; what it was told is in `told`."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        told = self.told
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"json://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def chat() -> Iterator[Chat]:
+    chat = Chat()
+    yield chat
+    chat.server.shutdown()
+
+
+@pytest.fixture
+def pipeline(database: str, crm: Sandbox, tmp_path: Path) -> Pipeline:
+    """The pipeline between the sandbox of many rows and a fresh database."""
+    crm.clear_faults()
+    return Pipeline(database, crm, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def airflow(
+    postgres: str, crm: Sandbox, chat: Chat, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
+    home = tmp_path_factory.mktemp("airflow")
+    environment = os.environ | crm.env | {
+        "NOTIFY_URLS": chat.url,
+        "SCHEDULE_RETRY_MINUTES": "0.02",
+        "SCHEDULE_TIMEZONE": "Europe/Paris",
+    }  # fmt: skip
+    started = Airflow(postgres, home, environment)
+    yield started
+    started.close()
+
+
+def seconds_of_loads(tasks: list[dict[str, Any]]) -> float:
+    """How long the partitions took, from the first's start to the last's end."""
+    loads = [task for task in tasks if task["task_id"] == "load"]
+    began = min(datetime.fromisoformat(task["start_date"]) for task in loads)
+    ended = max(datetime.fromisoformat(task["end_date"]) for task in loads)
+    return (ended - began).total_seconds()
+
+
+@given(keys=st.sets(st.integers(1, 10**6), min_size=1, max_size=300), parts=st.integers(1, 20))
+def test_partitions_have_about_as_many_rows_each(keys: set[int], parts: int) -> None:
+    def count(upto: int) -> int:
+        return sum(key <= upto for key in keys)
+
+    found = cuts(count, min(keys), max(keys), len(keys), parts)
+    assert found == sorted(set(found))
+    assert len(found) < parts
+    bounds = [0, *found, max(keys)]
+    sizes = [count(high) - count(low) for low, high in itertools.pairwise(bounds)]
+    assert sum(sizes) == len(keys)
+    # A tenth of a share off at either end, and rows are whole.
+    assert max(sizes) <= 1.2 * len(keys) / parts + 2
+
+
+@pytest.mark.airflow
+def test_meltanos_schedules_are_the_dags(airflow: Airflow) -> None:
+    assert airflow.import_errors() == []
+    dags = airflow.dags()
+    assert dags.keys() == {
+        "oracle-crm.nightly", "oracle-crm.nightly-reconcile", "oracle-crm.nightly-build",
+        "oracle-crm.weekly-housekeeping", FIRST_LOAD,
+    }  # fmt: skip
+    assert dags["oracle-crm.nightly"]["timetable_summary"] == "0 0 * * *"
+    assert (
+        "tap-oracle-crm target-postgres dbt-postgres:run"
+        in (dags["oracle-crm.nightly"]["description"])
+    )
+
+
+@pytest.mark.airflow
+@pytest.mark.timeout(1200)
+def test_one_and_two_workers_load_the_same_table_and_two_are_faster(
+    airflow: Airflow, postgres: str, migrated: str, crm: Sandbox, tmp_path: Path
+) -> None:
+    tables, seconds = [], {}
+    for workers in (1, 2):
+        name = f"loaded_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+            connection.execute(f"create database {name} template {migrated}")
+        pipeline = Pipeline(f"{postgres}/{name}", crm, tmp_path / name)
+        crm.fault("latency", ms=150)
+        airflow.work(workers, **pipeline.environment)
+        run = airflow.start(FIRST_LOAD, partitions=4)
+        assert airflow.wait(FIRST_LOAD, run, 400) == "success", airflow.tasks(FIRST_LOAD, run)
+        seconds[workers] = seconds_of_loads(airflow.tasks(FIRST_LOAD, run))
+        assert_equal_to_crm(pipeline)
+        (sync,) = pipeline.syncs()
+        assert (sync["status"], sync["sync_type"]) == ("SUCCESS", "INCREMENTAL")
+        assert sync["total_fetched"] < RECORDS / 10
+        (state,) = pipeline.query("select state_id from meltano.state")
+        assert state["state_id"].endswith(":tap-oracle-crm-to-target-postgres")
+        tables.append(pipeline.query("select * from raw.opportunities order by 1"))
+    print(f"partitions at 150 ms a page: {seconds}")
+    assert [len(table) for table in tables] == [RECORDS, RECORDS]
+    assert without_times(tables[0]) == without_times(tables[1])
+    assert seconds[2] < seconds[1]
+
+
+def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if not name.startswith("_sdc_")} for row in rows
+    ]
+
+
+@pytest.mark.airflow
+@pytest.mark.timeout(900)
+def test_a_first_load_that_failed_goes_on_where_it_was(
+    airflow: Airflow, pipeline: Pipeline, crm: Sandbox
+) -> None:
+    # The last partition, and no other, is refused after some pages, and its second attempt too.
+    crm.fault("error", status=403, query="is null", after=8)
+    airflow.work(2, **pipeline.environment)
+    run = airflow.start(FIRST_LOAD, partitions=2)
+    assert airflow.wait(FIRST_LOAD, run) == "failed"
+    states = {(task["task_id"], task["map_index"]): task for task in airflow.tasks(FIRST_LOAD, run)}
+    assert states["load", 0]["state"] == "success"
+    assert states["load", 1]["state"] == "failed"
+    assert states["load", 1]["try_number"] == 2
+    assert pipeline.query("select from opportunities") == []
+    (there,) = pipeline.query("select count(*) as rows from raw.opportunities")
+    assert RECORDS / 2 < there["rows"] < RECORDS
+
+    crm.clear_faults()
+    crm.clear_requests()
+    crm.mutate(update=20, delete=5)
+    airflow.clear_failed(FIRST_LOAD, run)
+    assert airflow.wait(FIRST_LOAD, run) == "success", airflow.tasks(FIRST_LOAD, run)
+    assert crm.requests()["rows"] < RECORDS - there["rows"] + RECORDS / 10
+    assert pipeline.meltano("run", "reconcile").returncode == 0
+    pipeline.query("update opportunities set last_synced_at = last_synced_at - interval '1 hour'")
+    assert pipeline.meltano("run", "reconcile").returncode == 0
+    assert_equal_to_crm(pipeline)
+
+
+@pytest.mark.airflow
+@pytest.mark.timeout(900)
+def test_what_fails_for_good_is_told_of_and_what_succeeds_leaves_its_lineage(
+    airflow: Airflow, pipeline: Pipeline, crm: Sandbox, chat: Chat
+) -> None:
+    crm.settings(forbidden=["opportunities"])
+    airflow.work(1, **pipeline.environment)
+    chat.told.clear()
+    run = airflow.start("oracle-crm.nightly")
+    assert airflow.wait("oracle-crm.nightly", run) == "failed"
+    assert [sync["status"] for sync in pipeline.syncs()] == ["FAILED", "FAILED"]
+    (told,) = chat.told
+    assert told["title"] == "oracle-crm.nightly failed"
+    assert "Task sync" in told["message"]
+
+    crm.settings(forbidden=[])
+    for schedule in ("nightly", "nightly-reconcile", "nightly-build", "weekly-housekeeping"):
+        run = airflow.start(f"oracle-crm.{schedule}")
+        assert airflow.wait(f"oracle-crm.{schedule}", run) == "success", schedule
+    assert pipeline.last_sync()["new_records"] == len(crm.rows(fields=["OptyId"]))
+    assert len(pipeline.syncs()) == 3
+    assert_equal_to_crm(pipeline)
+
+    events = [json.loads(line) for line in airflow.lineage.read_text().splitlines()]
+    written = {
+        (event["job"]["name"], output["name"])
+        for event in events
+        if event["eventType"] == "COMPLETE"
+        for output in event["outputs"]
+    }
+    database = pipeline.database.rsplit("/", 1)[1]
+    assert any(
+        job == "oracle-crm.nightly.sync" and table.endswith(".public.opportunities")
+        for job, table in written
+    ), (written, database)
