@@ -21,6 +21,8 @@ ELSEWHERE = {
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",
     "make sandbox": "tests/test_sandbox.py",
+    "make doctor": "tests/test_doctor.py",
+    ".venv/bin/python -m api.users NAME --role admin": "tests/api",
     "make bench": "is long, and no test",
     "make screenshots": "tests/console",
     "make soak": "is long, and no test",
