@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -136,6 +137,7 @@ def _turn(
                 "moved": moved,
                 "requests": crm.requests()["total"],
                 "pages": max(1, -(-moved // PAGE)),
+                "load": os.getloadavg()[0],
                 "wrong": correctness.wrong_rows(expected, correctness.loaded(contender, database)),
             }
 

@@ -80,6 +80,7 @@ def _head(results: dict[str, Any], runs: Results, plot: str) -> str:
     sizes = ", ".join(f"{size:,}" for size in runs.values("rows"))
     latencies = " and ".join(f"{latency}" for latency in runs.values("latency"))
     begun, ended = results["begun"][:16].replace("T", " "), results["ended"][11:16]
+    load = median(run["load"] for run in runs.runs)
     return f"""# Benchmark
 
 <!-- Written by `make bench`; do not edit. -->
@@ -103,8 +104,9 @@ with the CRM, row for row and field for field.
   project replaces. It reads all rows each time, whatever has changed; at most 20,000 here.
 - *(c) the limit*: pages fetched four at once, COPY and one upsert, nothing else.
 
-The sandbox and PostgreSQL share the cores with the contender. A busy machine lengthens wall
-times; CPU times say how much work it was.
+The sandbox and PostgreSQL share the cores with the contender, which alone makes a load average of
+1 to 2. During these runs it was {load:.1f} in the median: what is above that is other work on the
+machine, which lengthens wall times; CPU times say how much work it was.
 
 ![Seconds for a first load, by rows]({plot})
 """
