@@ -1,6 +1,5 @@
 # `make demo` and `make test` need nothing but Python 3.11+; each target installs what it uses.
 SHELL := /bin/bash
-MAKEFLAGS += --no-print-directory
 MELTANO := .venv/bin/meltano
 PYTHON := .venv/bin/python
 PIPELINE := tap-oracle-crm target-postgres dbt-postgres:run
