@@ -106,7 +106,7 @@ class Cast:
             ("sync in a shell", 15, self._run_in_shell),
             ("CRM users", 0.7, self._change_crm),
             ("CRM faults", 2.5, self._break_crm),
-            ("killer", 4, self._kill),
+            ("killer", 6, self._kill),
             ("database crash", 50, self._crash_database),
             ("editor 0", 0.15, lambda dice: self._edit(dice, 0)),
             ("editor 1", 0.15, lambda dice: self._edit(dice, 1)),
@@ -145,7 +145,7 @@ class Cast:
         if not found:
             return
         # The services less often than the syncs: memory is measured on those that live.
-        names = [name for name in found for _ in range(1 if name in {"api", "scheduler"} else 4)]
+        names = [name for name in found for _ in range(1 if name in {"api", "scheduler"} else 8)]
         name = dice.choice(names)
         number = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         try:

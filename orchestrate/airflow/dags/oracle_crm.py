@@ -14,7 +14,7 @@ NOTIFY_URLS says who is told when a task has failed for good.
 import json
 import os
 import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -90,7 +90,8 @@ TASKS: dict[str, Any] = {
     "skip_on_exit_code": None,
 }
 DAGS: dict[str, Any] = {
-    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    # Without a start_date the first run waits until it is due; a later one that was missed, however
+    # often, runs once on return.
     "catchup": False,
     "max_active_runs": 1,
     "tags": ["oracle-crm"],
