@@ -1,5 +1,6 @@
 """The whole line, as a user runs it: from the CRM's REST API to public.opportunities."""
 
+import json
 import re
 from typing import Any
 
@@ -101,6 +102,20 @@ def test_custom_fields_change_under_us(pipeline: Pipeline) -> None:
     pipeline.sync("--full-refresh", ORACLE_PRACTICE_FIELD="Offering_c")
     practices = pipeline.query("select distinct practice from opportunities order by 1")
     assert [row["practice"] for row in practices] == ["Cloud", "Data"]
+
+
+def test_owners_get_their_names_where_resources_are_read(pipeline: Pipeline) -> None:
+    selected = ["opportunities.*", "rejected_records.*", "resources.*"]
+    pipeline.sync(TAP_ORACLE_CRM__SELECT=json.dumps(selected))
+    named = pipeline.query(
+        "select opportunities.remote_id, sales_owners.name from opportunities"
+        " join sales_owners on sales_owners.remote_id = sales_owner"
+    )
+    people = {row["PartyId"]: row["PartyName"] for row in pipeline.crm.rows("resources")}
+    deals = {str(row["OptyId"]): row.get("OwnerResourcePartyId") for row in pipeline.crm.rows()}
+    assert len(named) > 900
+    for row in named:
+        assert row["name"] == people[deals[row["remote_id"]]]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,11 @@ from api.opportunities.schemas import Filters, SortKey
 
 COLUMNS = SQL("""
     id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
-    currency, win_probability, sales_owner, stage, status_code, workflow_status, close_date,
-    remote_created_at, remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
+    currency, win_probability, sales_owner,
+    (select owner.name from sales_owners as owner where owner.remote_id = sales_owner)
+        as sales_owner_name,
+    stage, status_code, workflow_status, close_date, remote_created_at, remote_updated_at,
+    first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
 

@@ -125,6 +125,7 @@ class Opportunity(BaseModel):
     currency: str | None
     win_probability: float | None = Field(description="Percent")
     sales_owner: str | None
+    sales_owner_name: str | None = Field(description="Where the pipeline reads `resources`")
     stage: str | None
     status_code: str | None
     workflow_status: str
@@ -152,6 +153,7 @@ class Opportunity(BaseModel):
                 "currency": "EUR",
                 "win_probability": 60,
                 "sales_owner": "300000000000017",
+                "sales_owner_name": "Mira Kowalchik",
                 "stage": "03 - Proposal",
                 "status_code": "OPEN",
                 "workflow_status": "NEW",

@@ -53,6 +53,7 @@ def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
         "name": "Cloud migration 1", "customer": "Acme Corporation", "practice": "Data",
         "geo": "APAC", "region": "Region 1", "sector": "Sector 1", "deal_value": 1000.25,
         "currency": "EUR", "win_probability": 1, "sales_owner": "owner-1",
+        "sales_owner_name": None,
         "stage": "02 - Discovery", "status_code": "OPEN", "workflow_status": "ASSIGNED",
         "close_date": "2026-01-02", "remote_created_at": "2025-01-01T01:00:00+00:00",
         "remote_updated_at": "2026-01-01T00:00:00+00:00",
