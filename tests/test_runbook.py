@@ -1,0 +1,83 @@
+"""The commands of docs/runbook.md, each section's in its order, on real parts."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrate.settings import ROOT
+from tests.conftest import Pipeline, assert_equal_to_crm
+
+SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
+COMMANDS = re.compile(r"^( *)```sh\n(.+?)^ *```", re.MULTILINE | re.DOTALL)
+
+Run = Callable[[str], str]
+
+
+def commands() -> dict[str, str]:
+    """The commands of each section, those before the first under the empty name."""
+    start, *rest = SECTION.split((ROOT / "docs" / "runbook.md").read_text())
+    texts = {"": start} | dict(zip(rest[::2], rest[1::2], strict=True))
+    return {
+        title: "".join(script for _, script in COMMANDS.findall(text))
+        for title, text in texts.items()
+    }
+
+
+@pytest.fixture
+def run(pipeline: Pipeline, tmp_path: Path) -> Run:
+    """Runs a section's commands until one fails, which none may; returns what they print."""
+    environment = pipeline.environment | {
+        "STATES": str(tmp_path / "states.json"),
+        "STATE_URI": f"file://{tmp_path}/states",
+    }
+
+    def run_section(title: str) -> str:
+        script = commands()[title]
+        assert script, title
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return run_section
+
+
+def test_the_first_load_and_the_daily_and_weekly_tasks(run: Run, pipeline: Pipeline) -> None:
+    run("First load")
+    assert pipeline.last_sync()["new_records"] == 1000
+    assert "✓ credentials" in run("")
+    assert "Practice_c" in run("Environments")
+    printed = run("Tasks")
+    assert "SUCCESS" in printed
+    assert "ERROR=0" in printed
+    assert re.search(r"^[\w.-]{20,}$", run("Rotate credentials"), re.MULTILINE)
+
+
+def test_back_fills_and_state_elsewhere(run: Run, pipeline: Pipeline) -> None:
+    pipeline.sync()
+    # What a sync without the right record set would have missed.
+    pipeline.query('delete from raw.opportunities where mod("OptyId", 2) = 0')
+    run("Back-fill")
+    full, since = pipeline.syncs()[1:]
+    assert (full["sync_type"], full["total_fetched"]) == ("FULL", 1000)
+    assert since["sync_type"] == "INCREMENTAL"
+    (rows,) = pipeline.query("select count(*) as n from raw.opportunities")
+    assert rows["n"] == 1000
+
+    pipeline.crm.mutate(update=20, create=5)
+    run("State")
+    sync = pipeline.last_sync()
+    assert (sync["sync_type"], sync["new_records"]) == ("INCREMENTAL", 5)
+    assert_equal_to_crm(pipeline)
+
+
+def test_links_lead_somewhere() -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert targets
+    assert all((ROOT / "docs" / target).exists() for target in targets)
