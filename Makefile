@@ -73,6 +73,7 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 
 bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and the limit
 	$(PYTHON) -m tests.bench
+	$(PYTHON) -m tests.bench.merge
 
 bench-api: .venv/.installed-dev ## The API beside a plain ORM endpoint
 	$(PYTHON) -m tests.api.bench

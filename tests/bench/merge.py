@@ -1,0 +1,130 @@
+"""What a merge costs: 1,000 changed deals among 10,000 and among 1,000,000, in one run.
+
+`python -m tests.bench.merge` writes docs/benchmark-merge.md. The raw rows are made by SQL, as
+the loader would have left them; what is timed is `dbt run` as `dbt-postgres:run` calls it.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import psycopg
+
+from orchestrate.postgres import libpq_environment, start_embedded, stop_embedded
+from orchestrate.settings import ROOT
+
+REPEATS = 5
+CHANGED = 1000
+PAGE = ROOT / "docs" / "benchmark-merge.md"
+
+TABLE = """
+    create table raw.opportunities (
+        "OptyId" bigint primary key, "OptyNumber" text, "Name" text, "TargetPartyName" text,
+        "Revenue" numeric, "CurrencyCode" text, "WinProb" numeric, "SalesStage" text,
+        "StatusCode" text, "EffectiveDate" date, "OwnerResourcePartyId" bigint,
+        "CreationDate" timestamp, "LastUpdateDate" timestamp, "Practice_c" text,
+        _sdc_extracted_at timestamp, _sdc_batched_at timestamp
+    )
+"""
+# A batch of the loader's, 10,000 rows, has one time stamp.
+FILL = """
+    insert into raw.opportunities
+    select
+        300000000000000 + 3 * n, 'OPTY-' || n, 'Deal ' || n, 'Customer ' || n % 5000,
+        n * 1.5, 'EUR', n % 101, '0' || n % 6 || ' - Stage',
+        (array['OPEN', 'OPEN', 'OPEN', 'WON', 'LOST'])[1 + n % 5],
+        date '2026-01-01' + n % 400, 3000 + n % 90, timestamp '2025-01-01' + n * interval '1 s',
+        timestamp '2025-06-01' + n * interval '1 s', 'Cloud', at, at
+    from generate_series(%(first)s::int, %(last)s::int) as n,
+        lateral (select now() at time zone 'UTC' + n / 10000 * interval '1 ms') as stamp (at)
+"""
+CHANGE = """
+    update raw.opportunities
+    set "Revenue" = "Revenue" + 1, _sdc_batched_at = clock_timestamp() at time zone 'UTC'
+    where "OptyId" = any(
+        select 300000000000000 + 3 * n
+        from generate_series(%(step)s::int, %(rows)s::int, %(step)s::int) as n
+    )
+"""
+
+
+class Merges:
+    """A database of raw rows, and dbt on it."""
+
+    def __init__(self, url: str, scratch: Path) -> None:
+        self.connection = psycopg.connect(url, autocommit=True)
+        self.environment = os.environ | libpq_environment(url) | {
+            "DBT_TARGET_PATH": str(scratch), "DBT_LOG_PATH": str(scratch),
+            "DBT_PROJECT_DIR": str(ROOT / "transform"), "DBT_PROFILES_DIR": str(ROOT / "transform"),
+        }  # fmt: skip
+
+    def merge(self) -> float:
+        """Run dbt as a sync does; the seconds it took."""
+        begin = time.monotonic()
+        subprocess.run(
+            [Path(sys.executable).with_name("dbt"), "--no-write-json", "run",
+             "--exclude", "tag:reconcile"],
+            env=self.environment | {"MELTANO_RUN_ID": str(uuid.uuid4())}, check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return time.monotonic() - begin
+
+    def changed(self, rows: int) -> float:
+        """Change so many deals and merge them, over and over; the median of the seconds."""
+        times = []
+        for _ in range(REPEATS):
+            self.connection.execute(CHANGE, {"step": rows // CHANGED, "rows": rows})
+            times.append(self.merge())
+            counted = self.connection.execute(
+                "select updated_records from sync_runs order by transform_started_at desc limit 1"
+            ).fetchone()
+            assert counted == (CHANGED,), counted
+        return statistics.median(times)
+
+
+def main() -> None:
+    """Measure, print and write the page."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        cluster = Path(folder) / "postgres"
+        url = start_embedded(cluster)
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+                env=os.environ | {"DATABASE_URL": url},
+            )  # fmt: skip
+            merges = Merges(url, Path(folder) / "dbt")
+            merges.connection.execute(TABLE)
+            seconds, first = {}, 1
+            for rows in (10_000, 1_000_000):
+                merges.connection.execute(FILL, {"first": first, "last": rows})
+                load = merges.merge()
+                seconds[rows] = load, merges.changed(rows), merges.merge()
+                first = rows + 1
+            merges.connection.close()
+        finally:
+            stop_embedded(cluster)
+    ratio = seconds[1_000_000][1] / seconds[10_000][1]
+    lines = [
+        "# What a merge costs", "",
+        "<!-- Written by `make bench`; do not edit. -->", "",
+        f"Seconds of `dbt run`, process start included; medians of {REPEATS}.", "",
+        "| deals | first merge | 1,000 changed | nothing changed |",
+        "| ---: | ---: | ---: | ---: |",
+        *(
+            f"| {rows:,} | {load:.2f} | {changed:.2f} | {nothing:.2f} |"
+            for rows, (load, changed, nothing) in seconds.items()
+        ),
+        "", f"1,000 changed of 1,000,000 take {ratio:.2f} times what 1,000 of 10,000 take; "
+        f"at most 1.5 is asked for: {'met' if ratio <= 1.5 else '**missed**'}.", "",
+    ]  # fmt: skip
+    PAGE.write_text("\n".join(lines))
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
