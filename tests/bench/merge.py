@@ -35,10 +35,10 @@ TABLE = """
 FILL = """
     insert into raw.opportunities
     select
-        300000000000000 + 3 * n, 'OPTY-' || n, 'Deal ' || n, 'Customer ' || n % 5000,
-        n * 1.5, 'EUR', n % 101, '0' || n % 6 || ' - Stage',
-        (array['OPEN', 'OPEN', 'OPEN', 'WON', 'LOST'])[1 + n % 5],
-        date '2026-01-01' + n % 400, 3000 + n % 90, timestamp '2025-01-01' + n * interval '1 s',
+        300000000000000 + 3 * n, 'OPTY-' || n, 'Deal ' || n, 'Customer ' || n %% 5000,
+        n * 1.5, 'EUR', n %% 101, '0' || n %% 6 || ' - Stage',
+        (array['OPEN', 'OPEN', 'OPEN', 'WON', 'LOST'])[1 + n %% 5],
+        date '2026-01-01' + n %% 400, 3000 + n %% 90, timestamp '2025-01-01' + n * interval '1 s',
         timestamp '2025-06-01' + n * interval '1 s', 'Cloud', at, at
     from generate_series(%(first)s::int, %(last)s::int) as n,
         lateral (select now() at time zone 'UTC' + n / 10000 * interval '1 ms') as stamp (at)
