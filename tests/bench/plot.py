@@ -24,7 +24,7 @@ def main(results_file: str, svg: str) -> None:
     runs = [run for run in runs if run["scenario"] == "first load"]
     latencies = sorted({run["latency"] for run in runs})
     mpl.rcParams |= {"svg.hashsalt": "benchmark", "svg.fonttype": "none", "font.size": 10}
-    figure = Figure(figsize=(4.6 * len(latencies) + 0.4, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     for column, latency in enumerate(latencies, start=1):
         axes = figure.add_subplot(1, len(latencies), column)
         for name, (label, colour, marker) in STYLES.items():
@@ -40,7 +40,7 @@ def main(results_file: str, svg: str) -> None:
         axes.grid(alpha=0.3)
         if column == 1:
             axes.set_ylabel("seconds, first load")
-            axes.legend(frameon=False)
+            figure.legend(loc="outside lower center", ncols=len(STYLES), frameon=False)
     figure.savefig(svg, metadata={"Date": None})
 
 
