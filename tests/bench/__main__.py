@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -68,6 +70,11 @@ def measure(
 ) -> None:
     """Run all, and keep the results in a file as they come."""
     BENCH.mkdir(parents=True, exist_ok=True)
+    lock = (BENCH / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit("Another benchmark runs: two at once would measure each other.")
     install()
     begun = datetime.now(UTC)
     cluster = BENCH / "postgres"
