@@ -4,6 +4,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -117,11 +118,14 @@ class Desk:
             self.complaints.append(f"request to {url}")
 
 
-def _copy(postgres: str, template: Warehouse) -> str:
+@contextmanager
+def _copy(postgres: str, template: Warehouse) -> Iterator[str]:
     name = f"desk_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name} template {template.url.rsplit('/', 1)[1]}")
-    return f"{postgres}/{name}"
+        yield f"{postgres}/{name}"
+        # Many of them would hold up the server when it stops.
+        connection.execute(f"drop database {name} with (force)")
 
 
 def _desk(browser: Browser, database: str) -> Iterator[Desk]:
@@ -136,7 +140,8 @@ def _desk(browser: Browser, database: str) -> Iterator[Desk]:
 @pytest.fixture
 def desk(browser: Browser, postgres: str, demo_template: Warehouse) -> Iterator[Desk]:
     """The console on demo data."""
-    yield from _desk(browser, _copy(postgres, demo_template))
+    with _copy(postgres, demo_template) as database:
+        yield from _desk(browser, database)
 
 
 @pytest.fixture
