@@ -23,7 +23,7 @@ PHONE = {"width": 390, "height": 844}
 # A name for the file, the page, and how it is looked at.
 PICTURES = (
     ("opportunities", "/opportunities?sort=-deal_value", "light", WIDE),
-    ("opportunities-dark", "/opportunities?search=renewal&include_deleted=true", "dark", WIDE),
+    ("opportunities-dark", "/opportunities?search=payments", "dark", WIDE),
     ("board", "/board", "light", WIDE),
     ("opportunity", "/opportunities/3", "light", WIDE),
     ("dashboard", "/dashboard", "light", WIDE),
