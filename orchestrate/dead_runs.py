@@ -1,7 +1,7 @@
 """Clear up after runs whose Meltano process died, so that the next run can begin at once.
 
-A killed Meltano leaves its row in `meltano.runs` at RUNNING, and refuses a new run of the
-pipeline for five minutes because of it. The lock that the run recorder holds tells a dead run
+A killed Meltano leaves its row in `meltano.runs` at RUNNING, and refuses a new run of that
+pipeline, be it the sync, the reconcile or a partition, for five minutes because of it. The lock that the run recorder holds tells a dead run
 from a live one, so there is no need to wait.
 """
 
@@ -12,9 +12,14 @@ import psycopg
 HEARTBEAT_SECONDS = 5
 """Meltano beats every second; a run without a lock that beat this long ago is dead."""
 
+# Of every pipeline: Meltano records and refuses each of them alike.
 _UNLOCKED = """
-    select id, last_heartbeat_at > now() - make_interval(secs => %s) as beats
-    from public.sync_loads
+    select
+        id,
+        coalesce(
+            last_heartbeat_at at time zone 'UTC' > now() - make_interval(secs => %s), false
+        ) as beats
+    from meltano.runs
     where state = 'RUNNING' and not public.sync_run_is_alive(run_id)
 """
 _CLOSE = """
@@ -37,16 +42,15 @@ _STOP_LOADERS = """
         application_name = 'target-postgres'
         and datname = current_database()
         and usename = current_user
-        and not exists (
-            select from public.sync_loads
-            where state = 'RUNNING' and public.sync_run_is_alive(run_id)
-        )
-        -- Loaders of other pipelines, of the keys or of a first load's partitions, are none of it.
+        -- A loader does not tell whose it is: where one pipeline lives, all are left alone.
         and not exists (
             select from meltano.runs
             where
                 state = 'RUNNING'
-                and last_heartbeat_at at time zone 'UTC' > now() - make_interval(secs => %s)
+                and (
+                    public.sync_run_is_alive(run_id)
+                    or last_heartbeat_at at time zone 'UTC' > now() - make_interval(secs => %s)
+                )
         )
 """
 

@@ -1,6 +1,9 @@
 """Deletes leave no trace in the CRM: a pass over all keys finds them."""
 
-from tests.conftest import Pipeline, assert_equal_to_crm
+import subprocess
+
+from orchestrate.settings import ROOT
+from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
 
 
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
@@ -42,3 +45,29 @@ def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
     done = pipeline.meltano("run", "reconcile", SYNC_MAX_DELETED_SHARE="0.5")
     assert done.returncode == 0, done.stdout
     assert pipeline.query(unmarked) == [{"n": 700}]
+
+
+def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    pipeline.query("update opportunities set last_synced_at = now() - interval '1 hour'")
+    gone = pipeline.crm.mutate(delete=30)["deleted"]
+    pipeline.crm.fault("latency", ms=10_000)
+    killed = subprocess.Popen(
+        [BIN / "meltano", "run", "reconcile"], cwd=ROOT, env=pipeline.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    wait_until(lambda: running(pipeline))
+    killed.kill()
+    killed.wait()
+    assert running(pipeline), "it had no time to say that it ended"
+
+    pipeline.crm.clear_faults()
+    done = pipeline.meltano("run", "reconcile")
+    assert done.returncode == 0, done.stdout
+    assert not running(pipeline)
+    marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
+    assert {int(row["remote_id"]) for row in marked} == set(gone)
+
+
+def running(pipeline: Pipeline) -> list[dict[str, object]]:
+    return pipeline.query("select job_name from meltano.runs where state = 'RUNNING'")
