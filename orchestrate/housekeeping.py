@@ -137,11 +137,48 @@ _CHANGES = """
         limit %(batch)s
     )
 """
+# They live until the one or the other, so the sooner of both counts.
+_TOKENS = """
+    delete from public.tokens where id in (
+        select id
+        from public.tokens
+        where least(expires_at, revoked_at) < now() - make_interval(days => %(days)s)
+        limit %(batch)s
+    )
+"""
+_SIGN_IN_ATTEMPTS = """
+    delete from public.sign_in_attempts where id in (
+        select id
+        from public.sign_in_attempts
+        where at < now() - make_interval(days => %(days)s)
+        limit %(batch)s
+    )
+"""
+_AUDIT = """
+    delete from public.audit_log where id in (
+        select id
+        from public.audit_log
+        where at < now() - make_interval(days => %(days)s)
+        limit %(batch)s
+    )
+"""
+# Who was told of one has yet to hear that it is over.
+_INCIDENTS = """
+    delete from public.incidents where id in (
+        select id
+        from public.incidents
+        where
+            closed_at < now() - make_interval(days => %(days)s)
+            and (opening_notified_at is null or closing_notified_at is not null)
+        limit %(batch)s
+    )
+"""
 
 RETENTIONS = [
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "runs of Meltano", (), _MELTANO_RUNS),
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "details of runs", (), _SYNC_RUNS),
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "requests for runs", (), _SYNC_REQUESTS),
+    Retention("SYNC_LOG_RETENTION_DAYS", 365, "incidents that are over", (), _INCIDENTS),
     Retention(
         "REJECT_RETENTION_DAYS", 90, "raw rows of resolved rejects",
         ("raw.rejected_records",), _RAW_REJECTS,
@@ -152,6 +189,9 @@ RETENTIONS = [
         ("raw.opportunities",), _RAW_OPPORTUNITIES,
     ),
     Retention("CHANGE_RETENTION_DAYS", 1095, "changes of deals", (), _CHANGES),
+    Retention("TOKEN_RETENTION_DAYS", 90, "dead tokens and sessions", (), _TOKENS),
+    Retention("TOKEN_RETENTION_DAYS", 90, "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
+    Retention("AUDIT_RETENTION_DAYS", 3650, "entries of the audit trail", (), _AUDIT),
 ]  # fmt: skip
 
 

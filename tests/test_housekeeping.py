@@ -156,6 +156,66 @@ def test_settled_requests_for_runs_go(connection: Connection, database: str) -> 
     assert column(connection, "select trigger from sync_requests order by 1") == ["open", "young"]
 
 
+def test_incidents_go_once_everybody_was_told(connection: Connection, database: str) -> None:
+    connection.execute(
+        """
+        insert into incidents (
+            kind, detail, closed_at, opening_notified_at, closing_notified_at
+        )
+        select kind, '', now() - make_interval(days => days_ago), opening, closing
+        from (values
+            ('told', 366, now(), now()), ('nobody to tell', 366, null, null),
+            ('end untold', 366, now(), null), ('young', 364, now(), now()),
+            ('open', null, now(), null)
+        ) as _ (kind, days_ago, opening, closing)
+        """
+    )
+    housekeeping(database)
+    assert column(connection, "select kind from incidents order by 1") == [
+        "end untold", "open", "young",
+    ]  # fmt: skip
+
+
+def test_dead_tokens_and_old_attempts_go(connection: Connection, database: str) -> None:
+    connection.execute(
+        """
+        insert into users (name, role) values ('ada', 'viewer');
+        insert into tokens (user_id, kind, name, secret_hash, expires_at, revoked_at)
+        select 1, kind, name, name::bytea, now() + expires_in * interval '1 day',
+            now() - revoked_ago * interval '1 day'
+        from (values
+            ('session', 'expired', -91, null), ('personal', 'revoked', 200, 91),
+            ('personal', 'expired, then revoked', -91, 1),
+            ('session', 'just expired', -89, null), ('personal', 'just revoked', 200, 89),
+            ('personal', 'alive', 200, null)
+        ) as _ (kind, name, expires_in, revoked_ago);
+
+        insert into sign_in_attempts (name, client, at) values
+        ('old', '', now() - interval '91 days'), ('young', '', now());
+        """
+    )
+    housekeeping(database)
+    assert column(connection, "select name from tokens order by 1") == [
+        "alive", "just expired", "just revoked",
+    ]  # fmt: skip
+    assert column(connection, "select name from sign_in_attempts") == ["young"]
+
+
+def test_the_audit_trail_is_kept_long(connection: Connection, database: str) -> None:
+    connection.execute(
+        """
+        insert into audit_log (at, user_name, action, subject, subject_id)
+        select now() - days_ago * interval '1 day', 'ada', 'update', 'user', days_ago
+        from unnest(array[3651, 3649, 400, 0]) as _ (days_ago)
+        """
+    )
+    housekeeping(database)
+    kept = "select subject_id from audit_log order by id"
+    assert column(connection, kept) == ["3649", "400", "0"]
+    housekeeping(database, AUDIT_RETENTION_DAYS="365")
+    assert column(connection, kept) == ["0"]
+
+
 def test_resolved_rejects_go_with_their_raw_rows(connection: Connection, database: str) -> None:
     connection.execute(
         """
