@@ -33,7 +33,10 @@ class Format(StrEnum):
 class Export(Listing):
     """What to export, and how."""
 
-    format: Format = Field(Format.CSV, description="`ndjson`: a JSON object on each line")
+    format: Format = Field(
+        Format.CSV,
+        description="`csv`: for spreadsheets; `ndjson`: for programs, a JSON object on each line",
+    )
 
 
 CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "application/x-ndjson"}
@@ -53,7 +56,12 @@ CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "applicat
 async def export_opportunities(
     request: Request, _: Viewer, wanted: Annotated[Export, Query()]
 ) -> StreamingResponse:
-    """Stream all opportunities that fulfil every condition, as of one moment."""
+    """Stream all opportunities that fulfil every condition, as of one moment.
+
+    In CSV a text that begins with `=`, `+`, `-`, `@`, a tab or a line break, with which a
+    spreadsheet begins a formula, gets a `'` before it. Numbers, dates and `remote_id` are as
+    they are, and so is everything in NDJSON.
+    """
     at_once: asyncio.Semaphore = request.app.state.exports
     if at_once.locked():
         detail = "Several exports are under way. Wait for one of them to end."

@@ -7,11 +7,11 @@ end in the id, so every order is total. Keys and conditions are the expressions 
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, LiteralString
+from typing import Any, LiteralString, get_args
 
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from api.opportunities.schemas import Filters, SortKey
+from api.opportunities.schemas import Filters, Opportunity, SortKey
 
 COLUMNS = SQL("""
     id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
@@ -22,6 +22,8 @@ COLUMNS = SQL("""
     first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
+# What makes a spreadsheet take a cell for a formula: OWASP's list, with the wide forms.
+FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
 
 # Only the conditions that a request has go into its query.
 CONDITIONS: dict[str, LiteralString] = {
@@ -143,13 +145,32 @@ def total(names: tuple[str, ...]) -> bytes:
     return SQL("select count(*) from opportunities where {}").format(_where(names)).as_bytes()
 
 
+def _cell(column: str) -> Composable:
+    """Return a column for a spreadsheet, which is to take no text for a formula."""
+    # A key of the CRM's is made of digits, and has to stay what it is.
+    type_ = Opportunity.model_fields[column].annotation
+    if column == "remote_id" or str not in (type_, *get_args(type_)):
+        return Identifier(column)
+    begins_formula = SQL("ascii({}) in ({})").format(
+        Identifier(column), SQL(", ").join(map(Literal, map(ord, FORMULA_STARTS)))
+    )
+    return SQL("case when {} then '''' || {column} else {column} end as {column}").format(
+        begins_formula, column=Identifier(column)
+    )
+
+
 def export(names: tuple[str, ...], key: SortKey, descending: bool, as_csv: bool) -> bytes:
     """Return the COPY of a whole list, as CSV with a header or as lines of JSON."""
     rows = SQL("select {} from opportunities where {} order by {}").format(
         COLUMNS, _where(names), _order(key, descending)
     )
     if as_csv:
-        return SQL("copy ({}) to stdout (format csv, header)").format(rows).as_bytes()
+        cells = SQL(", ").join(map(_cell, Opportunity.model_fields))
+        return (
+            SQL("copy (select {} from ({}) as item) to stdout (format csv, header)")
+            .format(cells, rows)
+            .as_bytes()
+        )
     # JSON has neither of these characters, nor line breaks: as CSV it comes out as it is.
     return (
         SQL(

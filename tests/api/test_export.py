@@ -3,17 +3,23 @@
 import csv
 import io
 import json
+import operator
 import time
 from contextlib import ExitStack
+from decimal import Decimal
 
 import httpx
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from api.opportunities.export import AT_ONCE_MOST
 from tests.api.conftest import Caller, fill
 
 PATH = "/api/opportunities/export"
+DANGEROUS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
+STARTS = st.sampled_from(DANGEROUS + "' 1a")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +53,39 @@ def test_awkward_text_arrives_as_it_is(caller: Caller) -> None:
     assert json.loads(lines)["name"] == name
     table = caller.get(PATH).text
     assert next(csv.DictReader(io.StringIO(table, newline="")))["name"] == name
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+        | st.builds(operator.add, STARTS, st.text("+1=A", max_size=5)),
+        min_size=1, max_size=30,
+    ),
+    value=st.decimals(-(10**9), 10**9, places=2),
+)  # fmt: skip
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_text_becomes_a_formula_in_a_spreadsheet(
+    caller: Caller, texts: list[str], value: Decimal
+) -> None:
+    columns = ["name", "customer", "stage", "sales_owner", "workflow_status"]
+    with psycopg.connect(caller.database) as connection:
+        connection.execute("truncate opportunities cascade")
+        for number, text in enumerate(texts):
+            connection.execute(
+                f"insert into opportunities (remote_id, deal_value, {', '.join(columns)})"  # noqa: S608
+                " values (%s, %s, %s, %s, %s, %s, %s)",
+                [str(number), value, *[text] * len(columns)],
+            )
+    rows = list(csv.DictReader(io.StringIO(caller.get(PATH).text, newline="")))
+    lines = caller.get(PATH, params={"format": "ndjson"}).text.split("\n")
+    for text, row, line in zip(texts, rows, lines, strict=False):
+        guarded = "'" + text if text[:1] and text[0] in DANGEROUS else text
+        assert {row[column] for column in columns} == {guarded}
+        assert Decimal(row["deal_value"]) == value
+        assert {json.loads(line)[column] for column in columns} == {text}
+    assert [row["remote_id"] for row in rows] == [str(number) for number in range(len(texts))]
 
 
 def test_an_empty_export(caller: Caller) -> None:
