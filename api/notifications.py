@@ -23,6 +23,7 @@ TITLES = {
     "late": ("The sync is late", "The sync is on time again"),
     "empty": ("The sync is empty", "The sync reads opportunities again"),
     "rejects": ("Records could not be loaded", "All records are loaded"),
+    "schedule": ("A scheduled job failed", "The scheduled jobs work again"),
 }
 # Each condition that holds now, in words.
 CONDITIONS: LiteralString = """
@@ -39,10 +40,38 @@ first_run as (
 ),
 success as (
     select max(completed_at) as at from syncs where status = 'SUCCESS'
+),
+-- What a live scheduler has at work, or will try again, has not failed yet; but what people were
+-- told of is not well before it has succeeded.
+undecided as (
+    select *
+    from schedules
+    where last_run_at is not null and last_succeeded is null
+),
+open_ones as (
+    select kind from incidents where closed_at is null
 )
 select 'failed' as kind, coalesce(error_message, 'No reason is known.') as detail
 from completed
-where status = 'FAILED'
+where
+    status = 'FAILED'
+    and (
+        'failed' in (select kind from open_ones)
+        or not exists (
+            select from undecided
+            where job = 'sync' and heartbeat_at > now() - interval '3 minutes'
+        )
+    )
+union all
+select 'schedule', string_agg(name || ' (meltano run ' || job || ')', ', ' order by name)
+from (
+    select name, job from schedules where last_succeeded = false
+    union all
+    select name, job from undecided where 'schedule' in (select kind from open_ones)
+) as failed
+-- Of syncs, there is more to say.
+where job != 'sync'
+having count(*) > 0
 union all
 select 'late', case
     when success.at is null then 'No sync has succeeded yet.'

@@ -1,8 +1,8 @@
 """Clear up after runs whose Meltano process died, so that the next run can begin at once.
 
 A killed Meltano leaves its row in `meltano.runs` at RUNNING, and refuses a new run of that
-pipeline, be it the sync, the reconcile or a partition, for five minutes because of it. The lock that the run recorder holds tells a dead run
-from a live one, so there is no need to wait.
+pipeline, be it the sync, the reconcile or a partition, for five minutes because of it. The lock
+that the run recorder holds tells a dead run from a live one, so there is no need to wait.
 """
 
 import time

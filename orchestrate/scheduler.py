@@ -3,7 +3,9 @@
 Meltano declares schedules and has nothing that runs them. APScheduler keeps the time; what is
 due goes through Meltano, one after the other. `public.schedules` remembers when each is due
 next: one that was missed, since the machine slept or the scheduler was down, runs once on
-return. A job that fails is tried again after growing pauses.
+return. A job that fails is tried again after growing pauses, also by a scheduler that was
+restarted meanwhile; until the last attempt has failed, `last_succeeded` is null, and nobody is
+told. One scheduler works at a time; another waits until it has ended.
 
 Settings: SCHEDULE_TIMEZONE (UTC), SCHEDULE_RETRY_MINUTES (1,5,15).
 """
@@ -17,7 +19,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -31,9 +33,19 @@ from orchestrate.postgres import database_url
 from orchestrate.settings import ROOT, setting
 
 HEARTBEAT_SECONDS = 15
+RETRY = " (again)"
+KEEPALIVES = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
 MELTANO = str(Path(sys.executable).with_name("meltano"))
 
 log = logging.getLogger("scheduler")
+
+BEGUN: LiteralString = """
+update schedules set last_run_at = now(), last_succeeded = null, attempt = %s where name = %s
+"""
 
 
 class Scheduler:
@@ -44,6 +56,7 @@ class Scheduler:
         self._timezone = setting("SCHEDULE_TIMEZONE") or "UTC"
         pauses = setting("SCHEDULE_RETRY_MINUTES") or "1,5,15"
         self._pauses = [timedelta(minutes=float(pause)) for pause in pauses.split(",")]
+        self._is_stopping = False
         self._scheduler = BlockingScheduler(
             timezone=self._timezone,
             # One thread: what is due at once runs one after the other.
@@ -54,14 +67,13 @@ class Scheduler:
 
     def run(self) -> None:
         """Run until SIGTERM or Ctrl-C; a job that runs then is waited for."""
+        while not self._take_turn():
+            log.info("another scheduler works on this database: waiting")
+            time.sleep(HEARTBEAT_SECONDS)
         schedules = declared_schedules()
-        missed = self._remember(schedules)
+        known = self._remember(schedules)
         for schedule in schedules:
-            name, job = schedule["name"], schedule["job"]["name"]
-            self._scheduler.add_job(
-                self._run_job, self._trigger(schedule), args=[name, job], id=name,
-                **({"next_run_time": datetime.now(UTC)} if name in missed else {}),
-            )  # fmt: skip
+            self._plan(schedule, known[schedule["name"]])
         self._scheduler.add_job(
             self._beat, "interval", seconds=HEARTBEAT_SECONDS, executor="heartbeat",
             next_run_time=datetime.now(UTC),
@@ -72,19 +84,44 @@ class Scheduler:
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         log.info("stopping (%s)", signal.Signals(number).name)
+        self._is_stopping = True
         self._scheduler.shutdown(wait=False)
 
-    def _trigger(self, schedule: dict[str, Any]) -> CronTrigger:
-        return CronTrigger.from_crontab(schedule["cron_interval"], timezone=self._timezone)
+    def _take_turn(self) -> bool:
+        """Connect, and take the lock that only one scheduler of a database has; tell if it has."""
+        self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        # Of a machine that went off, the server learns in a minute that the lock is free.
+        for name, value in KEEPALIVES.items():
+            self._connection.execute("select set_config(%s, %s, false)", [name, value])
+        row = self._connection.execute(
+            "select pg_try_advisory_lock(hashtext('oracle_crm_sync.scheduler'))"
+        ).fetchone()
+        return bool(row and row[0])
 
-    def _remember(self, schedules: list[dict[str, Any]]) -> set[str]:
-        """Write the schedules to the database; returns those that were missed."""
-        with psycopg.connect(self._url, autocommit=True) as connection:
+    def _plan(self, schedule: dict[str, Any], known: dict[str, Any]) -> None:
+        """Plan a schedule's next run, and what an earlier scheduler left undone."""
+        name, job = schedule["name"], schedule["job"]["name"]
+        trigger = CronTrigger.from_crontab(schedule["cron_interval"], timezone=self._timezone)
+        now = datetime.now(UTC)
+        due, planned = known["next_run_at"], trigger.get_next_fire_time(None, now)
+        is_undecided = known["last_run_at"] is not None and known["last_succeeded"] is None
+        is_missed = due is not None and due < now and not is_undecided
+        self._scheduler.add_job(
+            self._run_job, trigger, args=[name, job], id=name,
+            **({"next_run_time": now} if is_missed else {}),
+        )  # fmt: skip
+        if is_missed:
+            log.info("%s was missed: it runs now", name)
+        elif is_undecided:
+            # It waited for its next attempt, or ended in the middle of one.
+            at = max(due, now) if due is not None and planned and due < planned else now
+            self._retry(name, job, known["attempt"], at)
+
+    def _remember(self, schedules: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Write the schedules to the database, and return what it knows of each, by name."""
+        with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
             names = [schedule["name"] for schedule in schedules]
             connection.execute("delete from schedules where name != all(%s)", [names])
-            missed = connection.execute(
-                "select name from schedules where next_run_at < now()"
-            ).fetchall()
             for schedule in schedules:
                 connection.execute(
                     """
@@ -98,42 +135,70 @@ class Scheduler:
                     [schedule["name"], schedule["job"]["name"], schedule["cron_interval"],
                      self._timezone],
                 )  # fmt: skip
-        for (name,) in missed:
-            log.info("%s was missed: it runs now", name)
-        return {name for (name,) in missed}
+            found = connection.execute("select * from schedules").fetchall()
+        return {row["name"]: row for row in found}
 
     def _beat(self) -> None:
         """Tell the database that the scheduler lives, and when what runs next."""
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            for job in self._scheduler.get_jobs():
-                connection.execute(
-                    "update schedules set next_run_at = %s, heartbeat_at = now() where name = %s",
-                    [job.next_run_time, job.id],
-                )
+        due: dict[str, datetime] = {}
+        for job in self._scheduler.get_jobs():
+            name = job.id.removesuffix(RETRY)
+            due[name] = min(job.next_run_time, due.get(name, job.next_run_time))
+        if self._connection.closed and not self._take_turn():
+            log.error("another scheduler has taken over while the database was away: stopping")
+            self._scheduler.shutdown(wait=False)
+            return
+        for name, at in due.items():
+            self._connection.execute(
+                "update schedules set next_run_at = %s, heartbeat_at = now() where name = %s",
+                [at, name],
+            )
 
     def _run_job(self, name: str, job: str, attempt: int = 1) -> None:
         log.info("%s: meltano run %s (attempt %d)", name, job, attempt)
-        succeeded = self._run_sync(job) if job == "sync" else self._run_meltano(job)
-        with psycopg.connect(self._url, autocommit=True) as connection:
-            connection.execute(
-                """
-                update schedules
-                set last_run_at = now(), last_succeeded = %s, attempt = %s
-                where name = %s
-                """,
-                [succeeded, attempt, name],
-            )
+        if attempt == 1 and self._scheduler.get_job(name + RETRY):
+            self._scheduler.remove_job(name + RETRY)  # this one takes its place
+        self._note(BEGUN, [attempt, name])
+        try:
+            succeeded = self._run_sync(job) if job == "sync" else self._run_meltano(job)
+        except psycopg.OperationalError as error:
+            log.error("%s: the database is away: %s", name, error)
+            succeeded = False
         if succeeded:
             log.info("%s: done", name)
-        elif attempt > len(self._pauses):
-            log.error("%s: failed %d times; it is not tried again before it is due", name, attempt)
+            self._note("update schedules set last_succeeded = true where name = %s", [name])
         else:
-            pause = self._pauses[attempt - 1]
-            log.warning("%s: failed, next attempt in %s", name, pause)
-            self._scheduler.add_job(
-                self._run_job, "date", run_date=datetime.now(UTC) + pause,
-                args=[name, job, attempt + 1],
-            )  # fmt: skip
+            pauses = [*self._pauses, timedelta()]
+            at = datetime.now(UTC) + pauses[min(attempt, len(pauses)) - 1]
+            self._retry(name, job, attempt, at)
+
+    def _retry(self, name: str, job: str, attempt: int, at: datetime) -> None:
+        """Plan the attempt after one that failed, or give up."""
+        if attempt > len(self._pauses):
+            log.error("%s: failed %d times; it is not tried again before it is due", name, attempt)
+            self._note("update schedules set last_succeeded = false where name = %s", [name])
+            return
+        log.warning("%s: failed, next attempt at %s", name, at.isoformat(timespec="seconds"))
+        self._scheduler.add_job(
+            self._run_job, "date", run_date=at, args=[name, job, attempt + 1], id=name + RETRY,
+            replace_existing=True,
+        )  # fmt: skip
+        self._note(
+            "update schedules set next_run_at = least(next_run_at, %s) where name = %s", [at, name]
+        )
+
+    def _note(self, statement: LiteralString, values: list[object]) -> None:
+        """Write down what is known of a schedule, as soon as the database is there."""
+        while True:
+            try:
+                with psycopg.connect(self._url, autocommit=True) as connection:
+                    connection.execute(statement, values)
+                return
+            except psycopg.OperationalError:
+                if self._is_stopping:
+                    raise
+                log.warning("the database is away: waiting")
+                time.sleep(1)
 
     def _run_meltano(self, job: str) -> bool:
         return subprocess.run([MELTANO, "run", job], cwd=ROOT, check=False).returncode == 0

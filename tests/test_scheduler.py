@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline, wait_until
@@ -24,7 +25,7 @@ def scheduler(pipeline: Pipeline, **environment: str) -> Iterator[subprocess.Pop
         assert process.wait(timeout=90) == 0
 
 
-def schedule(pipeline: Pipeline, name: str) -> dict[str, object]:
+def schedule(pipeline: Pipeline, name: str) -> dict[str, Any]:
     return pipeline.query("select * from schedules where name = %s", name)[0]
 
 
@@ -50,7 +51,6 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     nightly = schedule(pipeline, "nightly")
     assert nightly["last_succeeded"] is True
     now = datetime.now(UTC)
-    assert isinstance(nightly["next_run_at"], datetime)
     assert now < nightly["next_run_at"] <= now + timedelta(days=1)
     assert nightly["next_run_at"].astimezone(UTC).hour == 0
 
@@ -67,3 +67,59 @@ def test_a_failed_sync_is_tried_again(pipeline: Pipeline) -> None:
         wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"])
     assert [run["status"] for run in pipeline.syncs()] == ["FAILED", "SUCCESS"]
     assert schedule(pipeline, "nightly")["attempt"] == 2
+
+
+def test_a_retry_outlives_the_scheduler_and_the_last_one_is_the_end(pipeline: Pipeline) -> None:
+    # Where it is noon or so, midnight is far.
+    here = {"SCHEDULE_TIMEZONE": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"}
+    with scheduler(pipeline, **here):
+        wait_until_scheduled(pipeline)
+    miss(pipeline)
+    pipeline.crm.fault("error", status=403)
+    here["SCHEDULE_RETRY_MINUTES"] = "60"
+    with scheduler(pipeline, **here):
+        wait_until(lambda: hours_ahead(pipeline) < 2 and ended(pipeline) == 1)
+        wait_until(lambda: hours_ahead(pipeline) > 0)
+    nightly = schedule(pipeline, "nightly")
+    assert (nightly["last_succeeded"], nightly["attempt"]) == (None, 1), "not decided"
+
+    # An hour passes.
+    miss(pipeline)
+    with scheduler(pipeline, **here):
+        wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is False)
+        assert ended(pipeline) == schedule(pipeline, "nightly")["attempt"] == 2
+        wait_until(lambda: hours_ahead(pipeline) > 2)
+
+
+def test_a_second_scheduler_waits_for_the_first_to_end(pipeline: Pipeline) -> None:
+    held = "select pid from pg_locks where locktype = 'advisory' and granted"
+    with scheduler(pipeline) as first:
+        wait_until_scheduled(pipeline)
+        (before,) = pipeline.query(held)
+        miss(pipeline)
+        second = subprocess.Popen(
+            [sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT,
+            env=pipeline.environment, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert second.stderr is not None
+        assert "another scheduler works" in second.stderr.readline()
+        assert pipeline.query(held) == [before]
+        assert first.poll() is None
+        second.terminate()
+        second.communicate()
+    assert pipeline.syncs() == []
+
+
+def miss(pipeline: Pipeline) -> None:
+    pipeline.query(
+        "update schedules set next_run_at = now() - interval '1 minute' where name = 'nightly'"
+    )
+
+
+def ended(pipeline: Pipeline) -> int:
+    return sum(run["completed_at"] is not None for run in pipeline.syncs())
+
+
+def hours_ahead(pipeline: Pipeline) -> float:
+    due: datetime = schedule(pipeline, "nightly")["next_run_at"]
+    return (due - datetime.now(UTC)).total_seconds() / 3600

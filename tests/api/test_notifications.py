@@ -114,6 +114,49 @@ def test_a_failure_is_told_once_and_its_end_once(desk: Desk) -> None:
     assert desk.look() == ["The sync failed"]
 
 
+def test_a_sync_that_is_tried_again_has_not_failed_yet(desk: Desk) -> None:
+    desk.run("SUCCESS", "4 hours")
+    desk.run("FAIL", "1 minute")
+    desk.execute(
+        "insert into schedules (name, job, interval, timezone, last_run_at)"
+        " values ('nightly', 'sync', '0 0 * * *', 'UTC', now())"
+    )
+    assert desk.look() == []
+    desk.execute("update schedules set last_succeeded = false")
+    assert desk.look() == ["The sync failed"]
+    # The next night it is at work again, which is not yet well.
+    desk.execute("update schedules set last_succeeded = null")
+    assert desk.look() == []
+    desk.run("SUCCESS", "1 second")
+    desk.execute("update schedules set last_succeeded = true")
+    assert desk.look() == ["The sync works again"]
+
+
+def test_nobody_waits_for_a_scheduler_that_died(desk: Desk) -> None:
+    desk.run("FAIL", "1 minute")
+    desk.execute(
+        "insert into schedules (name, job, interval, timezone, last_run_at, heartbeat_at)"
+        " values ('nightly', 'sync', '0 0 * * *', 'UTC', now(), now() - interval '4 minutes')"
+    )
+    assert desk.look() == ["The sync failed"]
+
+
+def test_a_scheduled_job_that_failed_for_good(desk: Desk) -> None:
+    desk.run("SUCCESS", "1 hour")
+    desk.execute(
+        "insert into schedules (name, job, interval, timezone, last_run_at)"
+        " values ('weekly', 'reconcile', '0 3 * * 0', 'UTC', now())"
+    )
+    assert desk.look() == []
+    desk.execute("update schedules set last_succeeded = false")
+    assert desk.look() == ["A scheduled job failed"]
+    assert "weekly (meltano run reconcile)" in str(desk.mailbox.mails[-1])
+    desk.execute("update schedules set last_succeeded = null")
+    assert desk.look() == []
+    desk.execute("update schedules set last_succeeded = true")
+    assert desk.look() == ["The scheduled jobs work again"]
+
+
 def test_a_late_sync(desk: Desk) -> None:
     desk.run("SUCCESS", "27 hours")
     assert desk.look() == ["The sync is late"]
