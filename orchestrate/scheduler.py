@@ -48,6 +48,10 @@ update schedules set last_run_at = now(), last_succeeded = null, attempt = %s wh
 """
 
 
+class CancelledError(Exception):
+    """Somebody stopped a run, who does not want it again in a minute."""
+
+
 class Scheduler:
     """The schedules of `meltano.yml`, on the clock of one time zone."""
 
@@ -161,6 +165,10 @@ class Scheduler:
         self._note(BEGUN, [attempt, name])
         try:
             succeeded = self._run_sync(job) if job == "sync" else self._run_meltano(job)
+        except CancelledError as error:
+            log.info("%s: %s It is not tried again before it is due", name, error)
+            self._note("update schedules set last_succeeded = false where name = %s", [name])
+            return
         except psycopg.OperationalError as error:
             log.error("%s: the database is away: %s", name, error)
             succeeded = False
@@ -218,6 +226,8 @@ class Scheduler:
                 if now["status"] != "RUNNING":
                     break
                 time.sleep(1)
+        if (now["error_message"] or "").startswith("Cancelled by "):
+            raise CancelledError(now["error_message"])
         if now["status"] == "FAILED":
             log.error("sync failed: %s", now["error_message"])
         return bool(now["status"] == "SUCCESS")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from orchestrate import sync
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline, wait_until
 
@@ -89,6 +90,20 @@ def test_a_retry_outlives_the_scheduler_and_the_last_one_is_the_end(pipeline: Pi
         wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is False)
         assert ended(pipeline) == schedule(pipeline, "nightly")["attempt"] == 2
         wait_until(lambda: hours_ahead(pipeline) > 2)
+
+
+def test_a_sync_that_somebody_stopped_is_not_tried_again(pipeline: Pipeline) -> None:
+    with scheduler(pipeline):
+        wait_until_scheduled(pipeline)
+    miss(pipeline)
+    pipeline.crm.fault("latency", ms=5000)
+    with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02"):
+        wait_until(lambda: [run["status"] for run in pipeline.syncs()] == ["RUNNING"])
+        wait_until(lambda: pipeline.crm.requests()["total"])
+        sync.cancel(pipeline.database, str(pipeline.last_sync()["run_id"]), "ada")
+        wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is False)
+    assert schedule(pipeline, "nightly")["attempt"] == 1
+    assert len(pipeline.syncs()) == 1
 
 
 def test_a_second_scheduler_waits_for_the_first_to_end(pipeline: Pipeline) -> None:
