@@ -4,20 +4,24 @@ Meltano records that a run began, lived and ended, and dbt what it merged. How m
 the tap read, and the cause of a failure in words, pass by in the plugins' log and nowhere
 else; `logging.yaml` makes this handler see it. It runs in the Meltano process, whoever
 started that, and holds an advisory lock on the run's id as long as the process lives: a run
-whose lock is free is dead, and `sync_logs` says so at once.
+whose lock is free is dead, and `sync_logs` says so at once. It writes down which process that
+is, too, so that a sync can be cancelled by others than who started it.
 
 A recorder that can't reach the database never stops a run.
 """
 
 import logging
+import os
 import queue
 import re
+import socket
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
 import psycopg
 
 from orchestrate.postgres import database_url
@@ -44,6 +48,15 @@ _SAVE = """
         extraction_completed = excluded.extraction_completed,
         error_message = coalesce(sync_runs.error_message, excluded.error_message),
         observed_at = excluded.observed_at
+"""
+# Other pipelines than the sync's are none of the sync log's.
+_NAME_PROCESS = """
+    insert into public.sync_requests (
+        run_id, sync_type, trigger, host, pid, process_started_at
+    )
+    select %(run_id)s, %(sync_type)s, %(trigger)s, %(host)s, %(pid)s, %(process_started_at)s
+    where exists (select from public.sync_loads where run_id = %(run_id)s)
+    on conflict (run_id) do nothing
 """
 
 
@@ -89,6 +102,7 @@ class RunRecorder(logging.Handler):
 
 def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -> None:
     run = _Run(run_id)
+    process = _this_process(run_id)
     connection: psycopg.Connection | None = None
     ended = False
     while not ended:
@@ -109,6 +123,8 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
                 connection = _connect(run_id)
             if changed:
                 connection.execute(_SAVE, run.__dict__)
+            # Meltano may not have recorded the run at first.
+            connection.execute(_NAME_PROCESS, process)
         except psycopg.Error as error:
             # Not through the log, which would come back here.
             print(f"The run recorder can't reach the database: {error}".strip(), file=sys.stderr)
@@ -120,6 +136,18 @@ def _connect(run_id: str) -> psycopg.Connection:
     )
     connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [run_id])
     return connection
+
+
+def _this_process(run_id: str) -> dict[str, Any]:
+    process = psutil.Process()
+    return {
+        "run_id": run_id,
+        "sync_type": "FULL" if "--full-refresh" in sys.argv else "INCREMENTAL",
+        "trigger": os.environ.get("MELTANO_JOB_TRIGGER", "shell"),
+        "host": socket.gethostname(),
+        "pid": process.pid,
+        "process_started_at": process.create_time(),
+    }
 
 
 class _Run:

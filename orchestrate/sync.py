@@ -78,6 +78,9 @@ def start(
                     run_id, sync_type, trigger, requested_by, host, pid, process_started_at
                 )
                 values (%s, %s, %s, %s, %s, %s, %s)
+                -- The run's recorder writes its process down too, and may have been faster.
+                on conflict (run_id) do update
+                set trigger = excluded.trigger, requested_by = excluded.requested_by
                 """,
                 [run_id, "FULL" if full else "INCREMENTAL", trigger, requested_by,
                  socket.gethostname(), process.pid, psutil.Process(process.pid).create_time()],
@@ -146,6 +149,9 @@ def last_words(run_id: object) -> str | None:
 def cancel(url: str, run_id: str, cancelled_by: str) -> None:
     """Ask a run's Meltano process to end, which ends the plugins and keeps what is loaded.
 
+    Who started it is of no matter: the recorder writes down the process of each run, with
+    when it began, so that the number of one that is gone is never taken for it.
+
     Raises:
         CannotCancelError: it is not under way, or no process of this machine.
     """
@@ -154,7 +160,9 @@ def cancel(url: str, run_id: str, cancelled_by: str) -> None:
             "select * from public.sync_requests where run_id = %s for update", [run_id]
         ).fetchone()
         if request is None:
-            raise CannotCancelError("It was not started from here: stop it where it runs.")
+            raise CannotCancelError(
+                "Its process is not known here: stop it where it runs, or try again in a moment."
+            )
         if request["host"] != socket.gethostname():
             raise CannotCancelError(f"It runs on {request['host']}: stop it there.")
         process = _process(request)
@@ -164,7 +172,14 @@ def cancel(url: str, run_id: str, cancelled_by: str) -> None:
             "update public.sync_requests set cancelled_by = %s where run_id = %s",
             [cancelled_by, run_id],
         )
-        process.terminate()
+        try:
+            process.terminate()
+        except psutil.NoSuchProcess as error:
+            raise CannotCancelError("It has ended.") from error
+        except psutil.AccessDenied as error:
+            raise CannotCancelError(
+                f"It runs as another user of {request['host']}: stop it there."
+            ) from error
 
 
 def log_file(run_id: object) -> Path:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from orchestrate.postgres import start_embedded, stop_embedded
+from tests.api.conftest import DefaultSettings, calling
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm, wait_until
 from tests.sandbox.client import Sandbox
 
@@ -73,6 +74,21 @@ def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline)
     assert running.wait(timeout=120) == 0
     (done,) = pipeline.syncs()
     assert (done["status"], done["total_fetched"], done["new_records"]) == ("SUCCESS", 400, 400)
+
+
+def test_a_run_from_a_shell_is_cancelled_through_the_api(pipeline: Pipeline) -> None:
+    slow_down(pipeline)
+    meltano = pipeline.start()
+    wait_until_half_read(pipeline)
+    with calling(pipeline.database, DefaultSettings()) as caller:
+        run_id = caller.get("/api/sync-status").json()["run_id"]
+        # The recorder writes every two seconds.
+        wait_until(lambda: caller.post(f"/api/sync-runs/{run_id}/cancel").status_code == 202)
+        meltano.wait(timeout=60)
+        run = caller.get("/api/sync-status").json()
+    assert (run["run_id"], run["status"]) == (run_id, "FAILED")
+    assert run["error_message"] == "Cancelled by service-admin."
+    assert_next_run_makes_all_good(pipeline)
 
 
 def test_oracle_fails_half_way(pipeline: Pipeline) -> None:

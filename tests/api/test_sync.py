@@ -4,6 +4,7 @@ The process is a stand-in here: these are the API's own tests.
 """
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
@@ -166,14 +168,43 @@ def test_a_sync_is_cancelled(caller: Caller, command: Command) -> None:
     assert [entry["action"] for entry in trail] == ["cancel", "start"]
 
 
-def test_a_run_from_a_shell_is_not_cancelled_from_here(caller: Caller) -> None:
+def test_a_run_whose_process_nobody_knows_is_not_cancelled(caller: Caller) -> None:
     run_id = str(uuid.uuid4())
     with psycopg.connect(caller.database, autocommit=True) as shell:
         shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
         load(caller.database, run_id)
         answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
         assert answer.status_code == 409
-        assert "not started from here" in answer.json()["detail"]
+        assert "not known here" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("host", "began", "reason"),
+    [("elsewhere.example.com", 0, "runs on elsewhere.example.com"), (None, -60, "has ended")],
+)
+def test_no_other_process_is_taken_for_that_of_a_run(
+    caller: Caller, host: str | None, began: float, reason: str
+) -> None:
+    run_id = str(uuid.uuid4())
+    with (
+        psycopg.connect(caller.database, autocommit=True) as shell,
+        subprocess.Popen(["sleep", "60"]) as other,
+    ):
+        shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
+        load(caller.database, run_id)
+        shell.execute(
+            "insert into sync_requests"
+            " (run_id, sync_type, trigger, host, pid, process_started_at)"
+            " values (%s, 'FULL', 'shell', %s, %s, %s)",
+            [run_id, host or socket.gethostname(), other.pid,
+             psutil.Process(other.pid).create_time() + began],
+        )  # fmt: skip
+        answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
+        assert answer.status_code == 409
+        assert reason in answer.json()["detail"]
+        assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "RUNNING"
+        assert other.poll() is None
+        other.terminate()
 
 
 def test_a_sync_outlives_who_started_it(caller: Caller, command: Command, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def upgrade() -> None:
         create index sync_requests_unsettled on sync_requests (requested_at)
         where ended_at is null;
         comment on table sync_requests is
-            'The processes that orchestrate/sync.py started. sync_logs knows a run once Meltano '
-            'has recorded it; this knows it before, and if it died before.';
+            'The processes of syncs: from when orchestrate/sync.py started them, before Meltano '
+            'has recorded the run, and of those that someone started otherwise.';
 
         create view syncs as
         select
