@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -16,7 +16,7 @@ import psycopg
 
 from api.assessments.criteria import CRITERIA
 from api.workflow import MOVES
-from tests.soak.world import World
+from tests.soak.world import SERVICES, World
 
 # What a single fault may be; each hits the next few requests that match.
 FAULTS: list[dict[str, Any]] = [
@@ -38,6 +38,22 @@ POISON = ("overflow_1e400", "bad_date", "wrong_type", "numeric_string", "nul")
 SCHEDULES = ("nightly", "nightly", "nightly-reconcile", "weekly-housekeeping")
 
 
+class Sample(NamedTuple):
+    """The memory of a process at a moment.
+
+    Attributes:
+        pid: the process.
+        at: seconds of the monotonic clock.
+        bytes: its resident set.
+        answers: how many the API had given by then.
+    """
+
+    pid: int
+    at: float
+    bytes: int
+    answers: int
+
+
 @dataclass
 class Ledger:
     """What was tried, and what must therefore be found at the end.
@@ -49,6 +65,9 @@ class Ledger:
             several where an answer was lost.
         summaries: by assessment, what its summary may be.
         poisoned: the deals that the CRM shows broken.
+        memory: samples by the name of the process.
+        services_are_spared: set once API and scheduler are to be left alive.
+        midnight: when it becomes midnight for the scheduler.
     """
 
     tried: Counter[str] = field(default_factory=Counter)
@@ -56,7 +75,9 @@ class Ledger:
     statuses: dict[int, set[str]] = field(default_factory=dict)
     summaries: dict[int, set[str]] = field(default_factory=dict)
     poisoned: set[int] = field(default_factory=set)
-    memory: dict[str, list[tuple[int, float, int]]] = field(default_factory=dict)
+    memory: dict[str, list[Sample]] = field(default_factory=dict)
+    services_are_spared: threading.Event = field(default_factory=threading.Event)
+    midnight: datetime | None = None
 
 
 class Actor(threading.Thread):
@@ -106,13 +127,13 @@ class Cast:
             ("sync in a shell", 15, self._run_in_shell),
             ("CRM users", 0.7, self._change_crm),
             ("CRM faults", 2.5, self._break_crm),
-            ("killer", 6, self._kill),
+            ("killer", 10, self._kill),
             ("database crash", 50, self._crash_database),
             ("editor 0", 0.15, lambda dice: self._edit(dice, 0)),
             ("editor 1", 0.15, lambda dice: self._edit(dice, 1)),
             ("assessor", 0.5, self._assess),
-            ("reader 0", 0.05, self._read),
-            ("reader 1", 0.05, self._read),
+            ("reader 0", 0.02, self._read),
+            ("reader 1", 0.02, self._read),
             ("memory", 1, self._measure),
         ]
         actors = []
@@ -126,9 +147,13 @@ class Cast:
     # Operations
 
     def _keep_running(self, _dice: random.Random) -> None:
-        self._world.keep_running()
+        for name in self._world.keep_running():
+            if self._ledger.services_are_spared.is_set():
+                self._ledger.defects.append(f"the {name} ended, and nobody had killed it")
 
     def _miss_midnight(self, dice: random.Random) -> None:
+        if self._ledger.services_are_spared.is_set():
+            return
         if self._world.miss_midnight(dice.choice(SCHEDULES)):
             self._ledger.tried["schedules missed, to be made up for"] += 1
 
@@ -142,11 +167,11 @@ class Cast:
 
     def _kill(self, dice: random.Random) -> None:
         found = self._world.processes()
+        if self._ledger.services_are_spared.is_set():
+            found = {name: some for name, some in found.items() if name not in SERVICES}
         if not found:
             return
-        # The services less often than the syncs: memory is measured on those that live.
-        names = [name for name in found for _ in range(1 if name in {"api", "scheduler"} else 8)]
-        name = dice.choice(names)
+        name = dice.choice(list(found))
         number = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
         try:
             dice.choice(found[name]).send_signal(number)
@@ -162,7 +187,10 @@ class Cast:
         for name, processes in self._world.processes().items():
             for process in processes:
                 try:
-                    sample = (process.pid, time.monotonic(), process.memory_info().rss)
+                    sample = Sample(
+                        process.pid, time.monotonic(), process.memory_info().rss,
+                        self._ledger.tried["answers read"],
+                    )  # fmt: skip
                 except psutil.NoSuchProcess:
                     continue
                 self._ledger.memory.setdefault(name, []).append(sample)
@@ -273,11 +301,3 @@ class Cast:
         if answer.status_code == 503:
             self._ledger.tried["answers 503: the database or a row is not to be had"] += 1
         return answer
-
-
-def seconds_to_midnight(now: datetime) -> float:
-    """Return how far the next midnight is, in UTC."""
-    tomorrow = (now.astimezone(UTC) + timedelta(days=1)).replace(
-        hour=0, minute=0, second=0, microsecond=0
-    )
-    return (tomorrow - now).total_seconds()

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 from api.workflow import FROM_CRM
 from tests.conftest import MAPPING, as_column
-from tests.soak.actors import Ledger
-from tests.soak.world import World
+from tests.soak.actors import Ledger, Sample
+from tests.soak.world import SERVICES, World
 
 CLOSED = {"WON": "WON", "LOST": "LOST", "NO_SALE": "CLOSED", "CLOSED": "CLOSED"}
 MEGABYTE = 1 << 20
 WARM_UP_SECONDS = 20
-GROWTH, SLACK = 1.15, 16 * MEGABYTE
+GROWTH, SLACK = 1.05, 4 * MEGABYTE
 
 
 def settle(world: World, ledger: Ledger) -> None:
@@ -49,7 +49,11 @@ def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
         f"run {run['id']} is RUNNING" for run in world.pipeline.syncs()
         if run["status"] == "RUNNING"
     ]  # fmt: skip
-    for name in ("api", "scheduler"):
+    yield (
+        "it became midnight, and the scheduler began the night's sync",
+        list(_midnight(world, ledger)),
+    )
+    for name in SERVICES:
         yield _memory(name, ledger)
 
 
@@ -92,20 +96,31 @@ def _lost_assessments(world: World, ledger: Ledger) -> Iterator[str]:
             yield f"assessment {number}: {found[number]!r}, not {allowed}"
 
 
+def _midnight(world: World, ledger: Ledger) -> Iterator[str]:
+    (nightly,) = world.pipeline.query("select * from schedules where name = 'nightly'")
+    began = nightly["last_run_at"]
+    if began is None or ledger.midnight is None or began < ledger.midnight:
+        yield f"it was midnight at {ledger.midnight}, and the scheduler knows of {nightly}"
+
+
 def _memory(name: str, ledger: Ledger) -> tuple[str, list[str]]:
-    """Compare the early and the late memory of the process of a service that lived longest."""
-    lives: dict[int, list[tuple[float, int]]] = {}
-    for pid, at, rss in ledger.memory.get(name, []):
-        lives.setdefault(pid, []).append((at, rss))
+    """Compare the early and the late memory of a service's longest life."""
+    lives: dict[int, list[Sample]] = {}
+    for sample in ledger.memory.get(name, []):
+        lives.setdefault(sample.pid, []).append(sample)
     if not lives:
         return f"memory of the {name} is flat", ["it was never seen"]
-    life = max(lives.values(), key=lambda samples: samples[-1][0] - samples[0][0])
-    seconds = life[-1][0] - life[0][0]
-    grown = [rss for at, rss in life if at - life[0][0] >= min(WARM_UP_SECONDS, seconds / 2)]
-    third = max(1, len(grown) // 3)
-    early, late = statistics.median(grown[:third]), statistics.median(grown[-third:])
+    life = max(lives.values(), key=lambda samples: samples[-1].at - samples[0].at)
+    seconds = life[-1].at - life[0].at
+    warm = [sample for sample in life if sample.at - life[0].at >= WARM_UP_SECONDS]
+    if seconds < 3 * WARM_UP_SECONDS:
+        return f"memory of the {name} is flat", [f"it never lived for longer than {seconds:.0f} s"]
+    third = len(warm) // 3
+    early, late = (
+        statistics.median(sample.bytes for sample in part) for part in (warm[:third], warm[-third:])
+    )
     title = (
-        f"memory of the {name} is flat: {early / MEGABYTE:.0f} MB, then {late / MEGABYTE:.0f} MB, "
-        f"in the {seconds:.0f} s of its longest life"
+        f"memory of the {name} is flat: {early / MEGABYTE:.1f} MB, then {late / MEGABYTE:.1f} MB, "
+        f"in {seconds:.0f} s and {warm[-1].answers - warm[0].answers:,} answers of one life"
     )
     return title, [] if late <= early * GROWTH + SLACK else ["it grew"]

@@ -3,14 +3,16 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import TZPATH
 
 import psutil
 import psycopg
@@ -26,11 +28,18 @@ SERVICES = {"api": "api", "scheduler": "orchestrate.scheduler"}
 PLUGINS = ("tap-oracle-crm", "target-postgres", "target-postgres-copy", "dbt", "meltano")
 
 
+def time_zone(seconds: int) -> bytes:
+    """Return the file of a time zone that is so far ahead of UTC, in the format of RFC 9636."""
+    header = struct.pack(">4sc15x6I", b"TZif", b"\0", 0, 0, 0, 0, 1, 5)
+    return header + struct.pack(">iBB5s", seconds, 0, 0, b"SOAK\0")
+
+
 class World:
     """The parts, and how they are killed and come back."""
 
     def __init__(self, crm: Sandbox, scratch: Path) -> None:
         self.crm = crm
+        self._scratch = scratch
         self._cluster = scratch / "postgres"
         self.url = start_embedded(self._cluster)
         with socket.socket() as free:
@@ -52,15 +61,32 @@ class World:
         )  # fmt: skip
         self.token = make_token(self.url, Role.ADMIN, timedelta(days=1))
 
-    def keep_running(self) -> None:
-        """Start the services that do not run, as systemd or Kubernetes would."""
+    def make_it_midnight(self, at: datetime) -> None:
+        """Let it become midnight at that moment, for the CRM and, in a zone, for the scheduler."""
+        midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        ahead = (midnight + timedelta(days=1) - at).total_seconds()
+        self.crm.clock(ahead)
+        zones = self._scratch / "zones"
+        (zones / "Soak").mkdir(parents=True)
+        (zones / "Soak" / "Midnight").write_bytes(time_zone(round(ahead)))
+        self.pipeline.environment |= {
+            "PYTHONTZPATH": os.pathsep.join([str(zones), *TZPATH]),
+            "SCHEDULE_TIMEZONE": "Soak/Midnight",
+        }
+
+    def keep_running(self) -> list[str]:
+        """Start the services that do not run, as systemd would; returns which had ended."""
+        ended = []
         for name, module in SERVICES.items():
             service = self._services.get(name)
             if service is None or service.poll() is not None:
+                if service is not None:
+                    ended.append(name)
                 self._services[name] = subprocess.Popen(
                     [sys.executable, "-m", module], cwd=ROOT, env=self.pipeline.environment,
                     stdout=self._log, stderr=subprocess.STDOUT,
                 )  # fmt: skip
+        return ended
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Return the live processes by what they are: the services and those of syncs."""
