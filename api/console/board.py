@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 
 from api.auth import Viewer
-from api.console.choices import people
+from api.console.choices import owner_names, people
 from api.console.opportunities import STALE_DAYS, View, read_deals
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
@@ -33,6 +33,7 @@ async def show_board(
     context: dict[str, Any] = {
         "view": view, "columns": columns, "stale_days": STALE_DAYS,
         "names": {row["id"]: row["label"] for row in users},
+        "owners": await owner_names(connection, view.sales_owner),
     }  # fmt: skip
     if wants_part(request, "board"):
         response = page(request, "_board.html", **context)

@@ -33,15 +33,21 @@ select id, coalesce(full_name, name) as label, active from users order by lower(
 """
 
 
+_OWNERS: LiteralString = """
+select remote_id, name from sales_owners where remote_id = any(%s) and name is not null
+"""
+
+
 class Choices:
     """The values of the filters, read again once a minute."""
 
     def __init__(self) -> None:
         self._read_at = -float(KEPT_SECONDS)
         self._values: dict[str, list[str]] = {}
+        self._owners: dict[str, str] = {}
 
-    async def get(self, connection: AsyncConnection[DictRow]) -> dict[str, list[str]]:
-        """Return the values of each filter, by its name."""
+    async def get(self, connection: AsyncConnection[DictRow]) -> dict[str, Any]:
+        """Return the values of each filter, by its name, and what the owners are called."""
         if time.monotonic() - self._read_at >= KEPT_SECONDS or not any(self._values.values()):
             self._values = {
                 name: [
@@ -50,8 +56,21 @@ class Choices:
                 ]
                 for name, query in _QUERIES.items()
             }
+            owners = self._values["sales_owner"]
+            self._owners = await owner_names(connection, owners)
+            owners.sort(key=lambda owner: (self._owners.get(owner) or owner).casefold())
             self._read_at = time.monotonic()
-        return self._values
+        return self._values | {"owners": self._owners}
+
+
+async def owner_names(
+    connection: AsyncConnection[DictRow], remote_ids: list[str]
+) -> dict[str, str]:
+    """Return what sales owners are called, by their ids, as far as the CRM has told."""
+    if not remote_ids:
+        return {}
+    rows = await (await connection.execute(_OWNERS, [remote_ids])).fetchall()
+    return {row["remote_id"]: row["name"] for row in rows}
 
 
 async def people(connection: AsyncConnection[DictRow]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import Form, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -38,6 +39,7 @@ from api.opportunities.queries import ITEM_BY_REMOTE_ID
 from api.opportunities.router import list_changes
 from api.opportunities.schemas import HistoryRequest
 from api.problems import ProblemError
+from api.rejects import RejectsQuery, list_rejected_records
 from api.types import LongText, PathId, Text
 from orchestrate.settings import setting
 
@@ -65,7 +67,7 @@ def crm_link(remote_id: str) -> str | None:
     base = setting("ORACLE_BASE_URL")
     if base is None or not base.startswith(("https://", "http://")):
         return None
-    return base.rstrip("/") + CRM_LINK.format(remote_id)
+    return base.rstrip("/") + CRM_LINK.format(quote(remote_id, safe=""))
 
 
 @router.get("/opportunities/{id}")
@@ -78,6 +80,8 @@ async def show_deal(
     assessments = await list_assessments(
         user, connection, AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
     )
+    of_deal = RejectsQuery.model_validate({"remote_id": deal["remote_id"], "limit": 1})
+    rejects = await list_rejected_records(user, connection, of_deal)
     first_changes = HistoryRequest.model_validate({"limit": 30})
     tagged = Response()
     for assessment in assessments:
@@ -87,6 +91,7 @@ async def show_deal(
         "deal": deal,
         "etag": tagged.headers.get("etag"),
         "link": crm_link(deal["remote_id"]),
+        "rejects": rejects,
         "facts": FACTS,
         "users": users,
         "names": {row["id"]: row["label"] for row in users},

@@ -13,13 +13,13 @@ from psycopg.rows import DictRow
 from pydantic import BaseModel, Field
 
 from api.auth import Assessor, User, Viewer
-from api.console.choices import people
+from api.console.choices import owner_names, people
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.queries import ITEM_BY_ID
 from api.opportunities.router import read_page
-from api.opportunities.schemas import PageRequest
+from api.opportunities.schemas import PageRequest, SortKey
 from api.problems import ProblemError
 from api.types import PathId
 from api.workflow import allowed_moves
@@ -93,6 +93,13 @@ class View(PageRequest):
 
     columns: list[Column] = Field(USUAL, max_length=len(Column))
 
+    @property
+    def key(self) -> SortKey:
+        """What the table is sorted by."""
+        # One letter is on the way to more, and to rank all that it fits takes long.
+        is_typing = self.search is not None and len(self.search) == 1
+        return SortKey.ID if self.sort is None and is_typing else super().key
+
     def query(self, without: str = "", **changes: Any) -> str:
         """Return the query of the address of this view, with some changes.
 
@@ -116,19 +123,35 @@ class View(PageRequest):
         return self.query(sort=f"-{name}" if self.sort == name else name)
 
     @property
+    def unlisted(self) -> list[tuple[str, str]]:
+        """What the address says and no filter of the page shows: names and values."""
+        given = self.model_dump(
+            mode="json", exclude_defaults=True,
+            include={"region", "sector", "updated_since", "limit"},
+        )  # fmt: skip
+        return [
+            (name, str(one))
+            for name, value in given.items()
+            for one in (value if isinstance(value, list) else [value])
+        ]
+
+    @property
     def export_query(self) -> str:
         """The query with which the API exports what this shows."""
         return self.model_copy(update={"columns": USUAL, "limit": 50}).query()
 
-    def chips(self, names: dict[int, str]) -> list[tuple[str, str]]:
+    def chips(self, names: dict[int, str], owners: dict[str, str]) -> list[tuple[str, str]]:
         """Return what each filter says, and the query of the view without it."""
         chips = [
             (f"{title}: {value}", self.query(f"{name}={value}"))
             for name, title in (("stage", "Stage"), ("practice", "Practice"), ("geo", "Geo"),
-                                ("sales_owner", "Owner"), ("region", "Region"),
-                                ("sector", "Sector"))
+                                ("region", "Region"), ("sector", "Sector"))
             for value in getattr(self, name)
         ]  # fmt: skip
+        chips += [
+            (f"Owner: {owners.get(owner, owner)}", self.query(f"sales_owner={owner}"))
+            for owner in self.sales_owner
+        ]
         chips += [
             (state.replace("_", " ").capitalize(), self.query(f"workflow_status={state}"))
             for state in self.workflow_status
@@ -207,7 +230,7 @@ async def show_opportunities(
     context: dict[str, Any] = {
         "view": view, "deals": deals, "total": total, "next_cursor": cursor,
         "titles": TITLES, "names": {row["id"]: row["label"] for row in users},
-        "stale_days": STALE_DAYS,
+        "stale_days": STALE_DAYS, "owners": await owner_names(connection, view.sales_owner),
     }  # fmt: skip
     if wants_part(request, "more"):
         return page(request, "_rows.html", **context)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from api.auth import Manager, Viewer
 from api.console.charts import Bar, Columns, columns
+from api.console.deal import crm_link
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
 from api.docs import LINEAGE
@@ -52,7 +53,7 @@ async def show_sync(request: Request, _: Viewer, connection: Connection) -> Resp
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)
     rejects = await list_rejected_records(_, connection, RejectsQuery.model_validate({"limit": 20}))
-    return page(request, "sync.html", rejects=rejects, resolved=False, **context)
+    return page(request, "sync.html", rejects=rejects, resolved=False, crm_link=crm_link, **context)
 
 
 @router.get("/sync/indicator")
@@ -98,7 +99,7 @@ async def show_rejects(
     template = "_reject_rows.html" if wants_part(request, "more-rejects") else "_rejects.html"
     if "hx-request" not in request.headers:
         template = "rejects.html"
-    return page(request, template, rejects=rejects, resolved=wanted.resolved)
+    return page(request, template, rejects=rejects, resolved=wanted.resolved, crm_link=crm_link)
 
 
 async def _progress(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from psycopg.rows import dict_row
 
 from api.auth import ISSUE, SESSION_COOKIE, new_token
@@ -22,6 +22,9 @@ from tests.test_lineage import CHROMIUM_OPTIONS
 from tests.warehouse import Warehouse
 
 __all__ = ["_unsafe"]  # a fixture of the API's tests
+
+WAIT = 15_000  # milliseconds; a busy machine is slow, not wrong
+expect.set_options(timeout=WAIT)
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +62,14 @@ class Desk:
     address: str
     database: str
     complaints: list[str] = field(default_factory=list)
+    refusals: set[str] = field(default_factory=set)
     pages: list[Page] = field(default_factory=list)
 
     def open(self, path: str = "/", name: str | None = "olga", **options: Any) -> Page:
-        """Open a page as one of the people, or as nobody, in a browser of their own."""
+        """Open a page as one of the people, or as nobody, in a browser of their own.
+
+        The page's own question, how fresh the data is, has been answered when this returns.
+        """
         context = self.browser.new_context(
             base_url=self.address,
             **{
@@ -70,7 +77,7 @@ class Desk:
                 "viewport": {"width": 1280, "height": 800}, **options,
             },
         )  # fmt: skip
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(WAIT)
         page = context.new_page()
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -80,6 +87,8 @@ class Desk:
             context.add_cookies([cookie])  # type: ignore[list-item]
         self.pages.append(page)
         page.goto(path)
+        if name is not None:
+            page.locator("#indicator .dot").wait_for()
         return page
 
     def session(self, name: str) -> str:
@@ -101,13 +110,18 @@ class Desk:
         return self.query("select * from opportunities where id = %s", id_)[0]
 
     def expect_refusal(self, status: int) -> None:
-        """Take away the browser's own complaint about one answer; it must be there."""
-        heard = [one for one in self.complaints if f"status of {status}" in one]
-        assert heard, self.complaints
-        self.complaints = [
-            one for one in self.complaints
-            if one not in heard and "Response Status Error Code" not in one
-        ]  # fmt: skip
+        """Let the browser complain about answers of a status; at the end it must have."""
+        self.refusals.add(f"status of {status}")
+        self.refusals.add(f"Response Status Error Code {status}")
+
+    def unexpected(self) -> list[str]:
+        """What went wrong in the pages, and each refusal that was expected and did not come."""
+        heard = "\n".join(self.complaints)
+        missing = [one for one in self.refusals if one.startswith("status") and one not in heard]
+        others = [
+            one for one in self.complaints if not any(refusal in one for refusal in self.refusals)
+        ]
+        return others + [f"nothing had a {one}" for one in missing]
 
     def _hear(self, message: Any) -> None:
         if message.type in ("error", "warning"):
@@ -134,7 +148,7 @@ def _desk(browser: Browser, database: str) -> Iterator[Desk]:
         yield desk
         for page in desk.pages:
             page.context.close()
-    assert desk.complaints == []
+    assert desk.unexpected() == []
 
 
 @pytest.fixture

@@ -41,6 +41,20 @@ CUSTOMERS = (
     "Marlow Foods Ltd", "Norvell Telecom", "شركة الأفق للتجارة", "Żółw i Łoś Sp. z o.o.",
     "Tamarack Water", "Velden Maschinenbau GmbH & Co. KG",
 )  # fmt: skip
+OWNERS = (
+    "Noor Abadi",
+    "Benedikt Falkner",
+    "Chiara Montefalco",
+    "Dagny Solheim",
+    "Esteban Quiroga",
+    "Fumiko Arisawa",
+    "Greta Lindholm",
+    "דנה לוינסון",
+    "Ignacio Bellver",
+    "Jorunn Aasheim",
+    "Kofi Asantewaa",
+    "Linnea Österby",
+)
 STAGES = (
     ("01 - Qualification", 10), ("02 - Discovery", 25), ("03 - Building Vision", 40),
     ("04 - Proposal", 60), ("05 - Negotiation", 75),
@@ -74,6 +88,11 @@ def fill(url: str, deals: int = 400) -> None:
         ) as copy:
             for number in range(1, deals + 1):
                 copy.write_row(list(_deal(number, dice, now).values()))
+        for number, owner in enumerate(OWNERS):  # the CRM has not told of the others
+            connection.execute(
+                "insert into sales_owners (remote_id, name) values (%s, %s)",
+                [f"30000000001{number:04}", owner],
+            )
         connection.execute("analyze opportunities")
         _history(connection, now)
         _assessment(connection)

@@ -42,6 +42,39 @@ def test_charts_and_their_tables_are_the_marts(desk: Desk) -> None:
     assert page.locator(".months .bar-fill").count() >= len(months)
 
 
+def test_win_rate_ageing_and_top_deals(desk: Desk) -> None:
+    page = desk.open("/dashboard", "vera")
+
+    def rows(title: str) -> list[list[str]]:
+        section = page.locator("section", has=page.get_by_role("heading", name=title))
+        return [
+            [row.locator("th").inner_text(), *row.locator("td.number").all_inner_texts()]
+            for row in section.locator("tbody tr").all()
+        ]
+
+    assert rows("Win rate by practice") == [
+        [row["practice"] or "No practice", f"{100 * row['win_rate']:.1f}".removesuffix(".0") + "%",
+         str(row["won"]), str(row["lost"])]
+        for row in desk.query(
+            "select * from win_rate_by_practice where currency = 'EUR' and won + lost > 0"
+            " order by win_rate desc, practice"
+        )
+    ]  # fmt: skip
+    assert {(row[0].upper().replace(" ", "_"), row[-1]) for row in rows("How long deals wait")} == {
+        (row["workflow_status"], str(row["deals"]))
+        for row in desk.query("select * from workflow_ageing")
+    }
+    expected = desk.query(
+        "select id from opportunities where workflow_status_before_close is null"
+        " and deleted_at is null and deal_value is not null and currency = 'EUR'"
+        " order by deal_value desc, id desc limit 10"
+    )
+    top = page.locator(".top-deals .name")
+    assert [deal.get_attribute("href") for deal in top.all()] == [
+        f"/opportunities/{row['id']}" for row in expected
+    ]
+
+
 def test_another_currency_and_the_way_to_the_deals(desk: Desk) -> None:
     page = desk.open("/dashboard", "vera")
     page.get_by_role("link", name=re.compile("^USD")).click()

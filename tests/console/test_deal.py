@@ -1,5 +1,7 @@
 """One opportunity: facts and history, and an assessment from the first score to the decision."""
 
+import json
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -33,9 +35,11 @@ def test_a_long_history_comes_in_parts(desk: Desk) -> None:
         " select 9, 'deal_value', i::text, (i + 1)::text, 'sync' from generate_series(1, 70) as i"
     )
     page = desk.open("/opportunities/9", "vera")
-    for _ in range(2):
+    entries = page.locator(".timeline li")
+    for shown in (31, 61):
+        expect(entries).to_have_count(shown)
         page.get_by_role("button", name="Older changes").click()
-    expect(page.locator(".timeline li")).to_have_count(71)
+    expect(entries).to_have_count(71)
     expect(page.get_by_text("First synced")).to_be_visible()
 
 
@@ -54,7 +58,7 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
     so_far = weighted_score({"strategic_fit": 5, "win_chance": 2})
     expect(running).to_contain_text(f"{so_far:g}%")
     expect(running).to_contain_text("2 of 7 scored")
-    expect(page.locator("#deal-head")).to_contain_text("Under assessment")
+    expect(page.locator("#deal-head .state-under_assessment")).to_be_visible()
 
     page.get_by_role("button", name="Save and submit").click()
     expect(page.locator("#messages")).to_contain_text("Not complete")
@@ -73,10 +77,49 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
     expect(boss.locator("#assessment")).to_contain_text("Penalties are capped")
     boss.get_by_label("Comment on the decision").fill("Go for it")
     boss.get_by_role("button", name="Bid", exact=True).click()
-    expect(boss.locator("#deal-head")).to_contain_text("Approved")
+    expect(boss.locator("#deal-head .state-approved")).to_be_visible()
     boss.get_by_text("Version 1:").click()
     expect(boss.get_by_text("Go for it")).to_be_visible()
     assert desk.deal(deal["id"])["workflow_status"] == "APPROVED"
+
+
+@pytest.mark.parametrize(
+    ("button", "outcome", "state"),
+    [
+        ("Don't bid", "Version 1: No bid", "REJECTED"),
+        ("Return for more work", "Version 1: Returned", "UNDER_ASSESSMENT"),
+    ],
+)
+def test_a_manager_declines_or_asks_for_more(
+    desk: Desk, button: str, outcome: str, state: str
+) -> None:
+    scores = json.dumps({item.key: {"score": 1, "comment": ""} for item in CRITERIA})
+    desk.query(
+        "update assessments set status = 'SUBMITTED', scores = %s, weighted_score = 20,"
+        " recommendation = 'NO_BID', submitted_by = 2, submitted_at = now()", scores,
+    )  # fmt: skip
+    desk.query("update opportunities set workflow_status = 'PENDING_REVIEW' where id = 3")
+    page = desk.open("/opportunities/3", "mira")
+    expect(page.locator("#assessment")).to_contain_text("Recommendation: Don't bid")
+    page.get_by_label("Comment on the decision").fill("The margin is too thin")
+    page.get_by_role("button", name=button).click()
+    expect(page.locator("#assessment")).to_contain_text(outcome)
+    assert desk.deal(3)["workflow_status"] == state
+    worker = desk.open("/opportunities/3", "ada")
+    worker.get_by_text(outcome).click()
+    expect(worker.get_by_text("The margin is too thin")).to_be_visible()
+    again = worker.get_by_role("button", name="Assess again").or_(
+        worker.get_by_role("button", name="Save and submit")
+    )
+    expect(again).to_have_count(1 if state == "UNDER_ASSESSMENT" else 0)
+
+
+def test_a_deal_whose_newer_version_was_rejected_says_so(desk: Desk) -> None:
+    page = desk.open("/opportunities/2", "vera")
+    expect(page.locator("#deal-head")).to_contain_text("'2026-02-30' is no date")
+    desk.query("update rejected_records set resolved_at = now()")
+    page.reload()
+    expect(page.locator("#deal-head")).not_to_contain_text("could not be loaded")
 
 
 def test_two_assessors_do_not_overwrite_each_other(desk: Desk) -> None:

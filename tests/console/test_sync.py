@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -40,6 +42,31 @@ def test_follow_a_sync_to_its_end(desk: Desk, running: str) -> None:
     expect(page.locator("#messages")).to_contain_text("The sync has ended: 1,000 records read.")
     expect(page.get_by_text("No sync is under way.")).to_be_visible()
     expect(page.locator("#indicator")).to_contain_text("Synced")
+
+
+def test_what_a_sync_has_made_good_leaves_the_rejects(desk: Desk, running: str) -> None:
+    page = desk.open("/sync", "mira")
+    expect(page.locator(".rejects li")).to_have_count(3)
+    desk.query("update rejected_records set resolved_at = now() where remote_id like '%%1'")
+    desk.query(
+        "update sync_runs set transform_succeeded = true, transform_completed_at = now(),"
+        " transform_started_at = now(), extraction_completed = true where run_id = %s", running,
+    )  # fmt: skip
+    expect(page.locator("#messages")).to_contain_text("The sync has ended")
+    expect(page.locator(".rejects li")).to_have_count(2)
+
+
+def test_a_page_that_is_open_follows_what_another_starts(desk: Desk) -> None:
+    page = desk.open("/sync", "vera")
+    page.clock.install()
+    page.reload()
+    expect(page.locator("#indicator")).to_contain_text("Synced")
+    with psycopg.connect(desk.database, autocommit=True) as connection:
+        run_id = add_run(connection, datetime.now(UTC), None, 250)
+        connection.execute("select pg_advisory_lock(hashtextextended(%s::text, 0))", [run_id])
+        page.clock.fast_forward(61_000)
+        expect(page.locator("#indicator")).to_contain_text("Syncing…")
+        expect(page.locator("[data-follow]")).to_contain_text("250 read of about 1,000")
 
 
 def test_the_console_works_while_a_sync_runs(desk: Desk, running: str) -> None:
@@ -84,10 +111,14 @@ def test_sync_everything_asks_first(desk: Desk, command: Command) -> None:
     page.once("dialog", refuse)
     page.get_by_role("button", name="Sync everything").click()
     assert command.full == []
+    page.once("dialog", refuse)
+    page.get_by_role("button", name="Retry all").click()
+    assert command.full == []
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Retry all").click()
     expect(page.get_by_text("Starting")).to_be_visible()
     assert "Read everything" in asked[0]
+    assert "the rest stays here with its reason" in asked[1]
     assert command.full == [True]
 
 
@@ -95,6 +126,7 @@ def test_failures_stand_out_and_say_why(desk: Desk) -> None:
     page = desk.open("/sync", "vera")
     expect(page.locator("tr.failed")).to_have_count(2)
     expect(page.locator(".chart .bad")).to_have_count(4)
+    expect(page.locator(".chart .bar-fill")).to_have_count(2 * 26)
     row = page.locator("tr.failed").first
     expect(row.locator("pre")).to_be_hidden()
     row.get_by_text("Why").click()
@@ -102,6 +134,8 @@ def test_failures_stand_out_and_say_why(desk: Desk) -> None:
 
 
 def test_freshness_and_the_next_run(desk: Desk) -> None:
+    with psycopg.connect(desk.database, autocommit=True) as connection:
+        add_run(connection, datetime.now(UTC) - timedelta(minutes=75), 6, 30)
     page = desk.open("/sync", "vera")
     expect(page.locator(".card", has_text="Freshness")).to_contain_text("1 hour ago")
     expect(page.locator(".card", has_text="Next").first).to_contain_text("Nightly")
@@ -110,11 +144,29 @@ def test_freshness_and_the_next_run(desk: Desk) -> None:
     expect(page.get_by_text("The scheduler has not shown itself")).to_be_visible()
 
 
-def test_rejects_show_reason_and_payload(desk: Desk) -> None:
+def test_the_way_to_the_lineage(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = desk.open("/sync", "vera")
+    expect(page.get_by_role("link", name="Lineage")).to_have_count(0)
+    built = tmp_path / "static_index.html"
+    built.write_text("<!doctype html><title>Lineage</title><h1>Where it comes from</h1>")
+    monkeypatch.setattr(import_module("api.console.sync"), "LINEAGE", built)
+    monkeypatch.setattr("api.docs.LINEAGE", built)
+    page.reload()
+    page.get_by_role("link", name="Lineage").click()
+    expect(page.get_by_role("heading", name="Where it comes from")).to_be_visible()
+
+
+def test_rejects_show_reason_and_payload(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORACLE_BASE_URL", "https://crm.example.com/")
     page = desk.open("/sync", "vera")
     reject = page.locator(".rejects li", has_text="WinProb: 'high' is not a number")
     reject.locator("summary").click()
     expect(reject.locator("pre")).to_contain_text('"WinProb": "high"')
+    correct = reject.get_by_role("link", name="Correct it in the CRM").get_attribute("href") or ""
+    assert correct.startswith("https://crm.example.com/fscmUI/")
+    assert correct.endswith("300000020000001")
     reject.get_by_role("link", name="The deal as it was").click()
     expect(page).to_have_url(re.compile("/opportunities/1$"))
     desk.query("update rejected_records set resolved_at = now()")

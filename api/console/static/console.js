@@ -291,9 +291,7 @@ document.addEventListener("change", (event) => {
   filter.querySelector("summary").append(" ", count);
 });
 
-// htmx tells of each part that comes in, and of the page itself.
-document.addEventListener("htmx:load", (event) => {
-  const part = event.detail.elt;
+function ready(part) {
   write(part.parentElement ?? part);
   part.querySelectorAll("[data-follow]").forEach(follow);
   if (part.matches("[data-follow]")) follow(part);
@@ -301,8 +299,18 @@ document.addEventListener("htmx:load", (event) => {
     document.getElementById(`card-${moved}`)?.focus();
     moved = null;
   }
+  // Someone else's sync has begun, which this page does not follow yet.
+  if (part.matches("#indicator .dot.live") && !document.querySelector("[data-follow]"))
+    htmx.trigger(document.body, "sync-started");
   showSavedViews();
   showTheme();
+}
+
+// The page itself at once, before it is painted; htmx tells of each part that comes in later.
+ready(document.body);
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+document.addEventListener("htmx:load", (event) => {
+  if (event.detail.elt !== document.body) ready(event.detail.elt);
 });
 
 // --- What was written and not saved -----------------------------------------------------------
