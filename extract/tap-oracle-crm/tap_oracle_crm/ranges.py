@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-WORTH_SPLITTING = 4
+WORTH_SPLITTING = 3
 """Pages that a range must still hold for half of it to be worth a request of its own."""
 
 
@@ -25,19 +25,22 @@ class KeyRange:
         written: all rows up to this key have been emitted.
         high: the last key that may belong to the range.
         fetched: all rows up to this key have been received.
+        begin: the first key that was received.
+        rows: how many rows were received.
         exhausted: all rows of the range have been received.
+        taken: somebody reads it.
     """
 
     written: int | None
     high: int | None
     fetched: int | None = None
-    exhausted: bool = False
     begin: int | None = None
     rows: int = 0
+    exhausted: bool = False
     taken: bool = False
 
     def __post_init__(self) -> None:
-        self.fetched = self.begin = self.written
+        self.fetched = self.written
 
 
 Bounds = tuple[int | None, int | None]
@@ -49,7 +52,7 @@ class RangePlan:
 
     Args:
         bounds: (exclusive low, inclusive high) of each range at the start.
-        sample: keys of rows of the table, the more evenly drawn the better.
+        sample: keys of some rows of the table; without them ranges are halved by number.
         page_size: rows that a page is expected to hold.
     """
 
@@ -63,8 +66,6 @@ class RangePlan:
         self._sample = sorted(set(self.sample))
         self._largest = max([*self._sample, *(high or 0 for _, high in self.bounds)], default=0)
         self._pages = 0
-        self._rows = 0
-        self._points = 0
         self._splits = 0
         self._stopped = False
         self._changed = threading.Condition()
@@ -108,28 +109,24 @@ class RangePlan:
         with self._changed:
             return item.fetched, item.high
 
-    def receive(self, item: KeyRange, rows: int, last: int | None, *, complete: bool) -> Bounds:
+    def receive(self, item: KeyRange, keys: Sequence[int | None], *, complete: bool) -> Bounds:
         """Note a page and return the bounds that its rows must lie within to count.
 
         Args:
             item: the range that it belongs to.
-            rows: how many rows it held.
-            last: its largest key, None where it had none.
+            keys: the key of each of its rows, in ascending order; None where a row has none.
             complete: the server has nothing more.
         """
+        known = [key for key in keys if key is not None]
         with self._changed:
             low, high = item.fetched, item.high
-            if last is not None:
-                self._points += bisect_right(self._sample, last) - (
-                    bisect_right(self._sample, low) if low is not None else 0
-                )
-                item.fetched = last if high is None else min(last, high)
+            if known:
+                item.fetched = known[-1] if high is None else min(known[-1], high)
                 if item.begin is None:
-                    item.begin = last
-                self._largest = max(self._largest, last)
-            item.rows += rows
+                    item.begin = known[0]
+                self._largest = max(self._largest, known[-1])
+            item.rows += len(keys)
             self._pages += 1
-            self._rows += rows
             item.exhausted = complete or (
                 high is not None and item.fetched is not None and item.fetched >= high
             )
@@ -184,11 +181,9 @@ class RangePlan:
             return 0.0, 0  # nothing is known before its first page
         if high is None:
             high = self._largest
-        first, last = bisect_right(self._sample, low), bisect_right(self._sample, high)
-        if last - first >= 2 and self._points:
-            middle = self._sample[(first + last) // 2 - 1]
-            rows = (last - first) * self._rows / self._points
-            return (rows, middle) if low < middle < high else (0.0, 0)
         if high - low < 2 or low <= begin:
             return 0.0, 0
-        return item.rows / (low - begin) * (high - low), (low + high) // 2
+        first, last = bisect_right(self._sample, low), bisect_right(self._sample, high)
+        middle = self._sample[(first + last) // 2 - 1] if last - first >= 2 else (low + high) // 2
+        rows = item.rows / (low - begin) * (high - low)
+        return (rows, middle) if low < middle < high else (0.0, 0)

@@ -13,7 +13,7 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,13 +69,13 @@ class Batch:
     """Rows to emit; the plan is told with `RangePlan.wrote` once they are.
 
     Attributes:
-        item: the range they belong to; None for rows outside every range.
+        item: the range they belong to.
         rows: the rows as received.
         upto: the range is emitted up to this key with them.
         last: nothing of the range follows.
     """
 
-    item: KeyRange | None
+    item: KeyRange
     rows: list[Any]
     upto: int | None
     last: bool
@@ -151,22 +151,15 @@ class Reader:
         bounds = RangePlan.partition(sample, parts)
         return RangePlan(bounds, sample, size)
 
-    def scan(
-        self, plan: RangePlan, since: datetime | None, *, large: bool
-    ) -> Generator[Batch | None]:
+    def scan(self, plan: RangePlan, since: datetime | None) -> Generator[Batch | None]:
         """Fetch all that a plan still holds; None comes about once a second without a batch.
 
         Args:
             plan: it is told what has been received; the caller tells it what has been written.
             since: only rows changed at or after this moment.
-            large: worth a request to learn the largest key.
         """
         batches: queue.Queue[Batch | BaseException | None] = queue.Queue(READ_AHEAD)
         stop = threading.Event()
-        errands: queue.SimpleQueue[Callable[[], Batch | None]] = queue.SimpleQueue()
-        if large:
-            errands.put(lambda: self._learn_largest(plan))
-        errands.put(lambda: self._keyless(since))
 
         def put(item: Batch | BaseException | None) -> None:
             while not stop.is_set():
@@ -178,10 +171,6 @@ class Reader:
 
         def work() -> None:
             try:
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        if batch := errands.get_nowait()():
-                            put(batch)
                 while item := plan.take():
                     for batch in self._read(plan, item, since):
                         put(batch)
@@ -235,7 +224,7 @@ class Reader:
             )
             keys = [key_of(row, self.key) for row in page.items]
             last = next((key for key in reversed(keys) if key is not None), None)
-            low, high = plan.receive(item, len(keys), last, complete=page.complete)
+            low, high = plan.receive(item, keys, complete=page.complete)
             rows = [
                 row
                 for row, key in zip(page.items, keys, strict=True)
@@ -265,10 +254,10 @@ class Reader:
             msg = f"rows that were excluded by {self.key} > {low}: the filter was ignored"
             raise RetryError(msg, limit=ORDER_RETRIES)
 
-    def _keyless(self, since: datetime | None) -> Batch | None:
+    def keyless(self, since: datetime | None) -> list[Any]:
         """Fetch rows whose key is null, which no range of keys finds."""
         if self.collection.query.framework_version == 1:
-            return None
+            return []
         try:
             page = self.client.page(
                 self.collection.resource,
@@ -278,11 +267,11 @@ class Reader:
             )
         except RefusedError as error:
             log.warning("Cannot look for records without %s: %s", self.key, error)
-            return None
-        rows = [row for row in page.items if key_of(row, self.key) is None]
-        return Batch(None, rows, None, last=False) if rows else None
+            return []
+        return [row for row in page.items if key_of(row, self.key) is None]
 
-    def _learn_largest(self, plan: RangePlan) -> None:
+    def learn_largest(self, plan: RangePlan) -> None:
+        """Tell a plan that has no sample where its last range may end."""
         page = self.client.page(
             self.collection.resource,
             fields=[self.key],

@@ -25,7 +25,7 @@ from tap_oracle_crm.discovery import attributes_of, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
-from tap_oracle_crm.reading import Batch, Collection, Reader, timestamp
+from tap_oracle_crm.reading import Collection, Reader, timestamp
 from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
 from tap_oracle_crm.settings import DEFAULT_FINDER
 from tap_oracle_crm.state import Scan
@@ -39,8 +39,6 @@ STATE_SECONDS = 5
 METRIC_SECONDS = 2
 """Between two records of how many rows were read, for those who follow a run."""
 STATE_ROWS = 10_000
-LARGE_PAGES = 8
-"""Pages from which on it is worth a request to learn the largest key."""
 
 
 class ReadMetric(enum.StrEnum):
@@ -288,7 +286,10 @@ class CollectionStream(CrmStream):
                 if scan := self._resumable():
                     self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
                     plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
-                    self._scan(self._reader(), plan, scan, counter)
+                    reader = self._reader()
+                    if any(high is None for _, high in scan.bounds):
+                        reader.learn_largest(plan)
+                    self._scan(reader, plan, scan, counter)
                 self._read_changes(counter)
             except RefusedError as error:
                 if not self._drop_gone(error):
@@ -333,15 +334,14 @@ class CollectionStream(CrmStream):
     def _scan(self, reader: Reader, plan: RangePlan, scan: Scan, counter: metrics.Counter) -> None:
         since = datetime.fromisoformat(scan.since) if scan.since else None
         progress = Progress(self, scan.rows, scan.claimed)
-        large = scan.claimed is None or scan.claimed > LARGE_PAGES * plan.page_size
-        batches = reader.scan(plan, since, large=large)
+        batches = reader.scan(plan, since)
         try:
             self._keep(scan, plan)
             for batch in batches:
                 if batch is not None:
                     self._emit_batch(batch.rows, counter)
                     scan.rows += len(batch.rows)
-                    self._wrote(batch, plan)
+                    plan.wrote(batch.item, batch.upto, last_page=batch.last)
                     self._keep(scan, plan)
                     self._write_state_if_due(len(batch.rows))
                 progress.tell(scan.rows)
@@ -349,6 +349,8 @@ class CollectionStream(CrmStream):
                     raise StoppedError
         finally:
             batches.close()
+        if scan.rows != scan.claimed:
+            self._emit_batch(reader.keyless(since), counter)
         progress.tell(scan.rows, end=True)
         if scan.claimed and scan.full and scan.rows < 0.99 * scan.claimed:
             self.log(
@@ -357,10 +359,6 @@ class CollectionStream(CrmStream):
                 scan.claimed, scan.rows, level=logging.WARNING,
             )  # fmt: skip
         self._advance(timestamp(scan.mark))
-
-    def _wrote(self, batch: Batch, plan: RangePlan) -> None:
-        if batch.item is not None:
-            plan.wrote(batch.item, batch.upto, last_page=batch.last)
 
     def _emit_batch(self, rows: list[Any], counter: metrics.Counter) -> None:
         records = self.emit(rows)

@@ -241,9 +241,7 @@ def test_ranges_cover_every_key_once_in_few_pages(
             key for key in table if (low is None or key > low) and (high is None or key <= high)
         ][:page_size]
         pages += 1
-        low, high = plan.receive(
-            item, len(page), page[-1] if page else None, complete=len(page) < page_size
-        )
+        low, high = plan.receive(item, page, complete=len(page) < page_size)
         written += [key for key in page if high is None or key <= high]
         plan.wrote(item, item.fetched, last_page=item.exhausted)
         if item.exhausted:

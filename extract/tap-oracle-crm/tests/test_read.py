@@ -78,7 +78,7 @@ def test_pages_follow_the_limit_in_force(tap: TapUser, cap: int) -> None:
     assert set(output.by_key()) == set(tap.expected(["OptyId"]))
     assert len(output.records()) == 1000
     pages = math.ceil(1000 / cap)
-    assert tap.crm.requests()["total"] <= 1.1 * pages + 8
+    assert tap.crm.requests()["total"] <= 1.1 * pages + 6
 
 
 def test_offsets_are_not_used(tap: TapUser) -> None:
