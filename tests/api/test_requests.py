@@ -180,7 +180,16 @@ def test_metrics(caller: Caller) -> None:
         connection.execute(
             "insert into rejected_records (record_key, stream, reason) values ('1', 's', 'r')"
         )
-    assert metrics(caller)["oracle_crm_rejected_records[]"] == 1
+        connection.execute(
+            "insert into schedules (name, job, interval, timezone, next_run_at)"
+            " values ('nightly', 'sync', '0 0 * * *', 'UTC', now() + interval '1 hour')"
+        )
+    counts = metrics(caller)
+    assert counts["oracle_crm_rejected_records[]"] == 1
+    beat = counts["oracle_crm_scheduler_heartbeat_timestamp_seconds[]"]
+    assert counts["oracle_crm_schedule_next_run_timestamp_seconds[]"] == pytest.approx(
+        beat + 3600, abs=1
+    )
 
 
 def test_metrics_have_a_token_of_their_own(database: str) -> None:
