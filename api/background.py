@@ -21,7 +21,9 @@ async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> AsyncIte
             try:
                 await work()
             except Exception:
-                log.exception("background work failed", extra={"work": repr(work)})
+                # By its name alone: what it is given may hold a password.
+                name = getattr(work, "func", work).__name__
+                log.exception("background work failed", extra={"work": name})
             await asyncio.sleep(seconds)
 
     task = asyncio.create_task(repeat())
