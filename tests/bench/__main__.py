@@ -92,7 +92,7 @@ def measure(
                         crm.reset(records=rows)
                         if latency:
                             crm.fault("latency", ms=latency)
-                        for result in _turn(turn, crm, postgres, postmaster, rows, repeat):
+                        for result in _turn(turn, crm, postgres, postmaster, rows, latency, repeat):
                             runs.append(result | {"rows": rows, "latency": latency})
                             _tell(runs[-1])
         profiled = profile.of_chain(postgres, rows=max(sizes))
@@ -116,6 +116,7 @@ def _turn(
     postgres: str,
     postmaster: int,
     rows: int,
+    latency: int,
     repeat: int,
 ) -> Iterator[Result]:
     """Let each contender go through the scenarios on a database and with a state of its own."""
@@ -126,14 +127,14 @@ def _turn(
             crm.mutate(update=moved)
         expected = correctness.held(crm)
         for contender in contenders:
-            if not contender.takes_part(rows, scenario, repeat):
+            if not contender.takes_part(rows, latency, scenario, repeat):
                 continue
             database = databases[contender.name]
             crm.clear_requests()
             named = {"state": BENCH / "state" / contender.name, "rows": moved}
             used = run(
                 [str(part).format(**named) for part in contender.command],
-                environment(crm.env, database),
+                environment(crm.env, database, contender.at_once),
                 {"database": postmaster, "CRM": _pid_of_sandbox()},
             )
             yield {

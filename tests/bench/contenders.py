@@ -54,9 +54,12 @@ class Contender:
         table: schema and name of its result.
         template: the database to begin with; without one, an empty one.
         columns: its name of each field.
+        least_rows: smaller sizes are left out.
         most_rows: larger sizes are left out.
-        reads_all: it does the same work whatever has changed, so that only a first load is run.
+        least_latency: where the CRM answers sooner, in ms, it is left out.
+        first_load_only: it takes no part in the other scenarios.
         repeats: how often it runs at most.
+        at_once: how many pages it asks for at once.
     """
 
     name: str
@@ -65,16 +68,21 @@ class Contender:
     table: tuple[str, str] = ("public", "opportunities")
     template: str | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: {name: name for name in FIELDS})
+    least_rows: int = 0
     most_rows: int | None = None
-    reads_all: bool = False
+    least_latency: int = 0
+    first_load_only: bool = False
     repeats: int | None = None
+    at_once: int = 4
 
-    def takes_part(self, rows: int, scenario: str, repeat: int) -> bool:
+    def takes_part(self, rows: int, latency: int, scenario: str, repeat: int) -> bool:
         """Tell whether it runs at all."""
         return (
-            (self.most_rows is None or rows <= self.most_rows)
+            self.least_rows <= rows
+            and (self.most_rows is None or rows <= self.most_rows)
+            and self.least_latency <= latency
             and (self.repeats is None or repeat < self.repeats)
-            and not (self.reads_all and scenario != "first load")
+            and not (self.first_load_only and scenario != "first load")
         )
 
 
@@ -89,14 +97,23 @@ def _snake(name: str) -> str:
 MELTANO: list[str | Path] = [
     Path(sys.executable).with_name("meltano"), "run", "tap-oracle-crm", "target-postgres",
 ]  # fmt: skip
+DLT: list[str | Path] = [PYTHON, HERE / "dlt_pipeline.py", "{state}", "{rows}"]
+DLT_TABLE = ("crm", "opportunities")
+DLT_COLUMNS = {name: _snake(name) for name in FIELDS}
+EIGHT = "{}, eight pages at once"
+"""What both can do where the wait for pages is the most of it and the CRM bears more of them."""
+
 CONTENDERS = [
     Contender("project", "this project", MELTANO, ("raw", "opportunities"), "migrated"),
     Contender("chain", "this project, with dbt", [*MELTANO, "dbt-postgres:run"],
               ("raw", "opportunities"), "migrated", repeats=1),
-    Contender("dlt", "(a) dlt", [PYTHON, HERE / "dlt_pipeline.py", "{state}", "{rows}"],
-              ("crm", "opportunities"), columns={name: _snake(name) for name in FIELDS}),
+    Contender("project8", EIGHT.format("this project"), MELTANO, ("raw", "opportunities"),
+              "migrated", least_rows=100_000, least_latency=1, first_load_only=True, at_once=8),
+    Contender("dlt", "(a) dlt", DLT, DLT_TABLE, columns=DLT_COLUMNS),
+    Contender("dlt8", EIGHT.format("(a) dlt"), DLT, DLT_TABLE, columns=DLT_COLUMNS,
+              least_rows=100_000, least_latency=1, first_load_only=True, at_once=8),
     Contender("script", "(b) plain script", [PYTHON, HERE / "plain_script.py"], template="plain",
-              most_rows=20_000, reads_all=True, repeats=1),
+              most_rows=20_000, first_load_only=True, repeats=1),
     Contender("limit", "(c) the limit", [PYTHON, HERE / "limit.py"], template="plain"),
 ]  # fmt: skip
 
@@ -116,15 +133,17 @@ def install() -> None:
     mark.write_text(wanted)
 
 
-def environment(crm: Mapping[str, str], database: str) -> dict[str, str]:
+def environment(crm: Mapping[str, str], database: str, at_once: int = 4) -> dict[str, str]:
     """Return what a contender finds in its environment: this one's, without its peculiarities."""
+    # In the words of this project's tap, of dlt and of the limit.
+    pages = ("TAP_ORACLE_CRM_CONCURRENCY", "EXTRACT__WORKERS", "BENCH_AT_ONCE")
     inherited = {
         name: value
         for name, value in os.environ.items()
         # Without compiled files each start would compile this project anew, as no user's does.
         if name != "PYTHONDONTWRITEBYTECODE" and not name.startswith(("ORACLE_", "MELTANO_", "PG"))
     }
-    return inherited | dict(crm) | {
+    return inherited | dict(crm) | dict.fromkeys(pages, str(at_once)) | {
         "DATABASE_URL": database,
         "BENCH_FIELDS": ",".join(FIELDS),
         "MELTANO_SYS_DIR_ROOT": str(BENCH / "meltano"),

@@ -1,4 +1,4 @@
-"""Contender (c), the limit: pages fetched four at once, COPY and one upsert, nothing else.
+"""Contender (c), the limit: pages fetched several at once, COPY and one upsert, nothing else.
 
 No schema is discovered, nothing is checked, retried, logged or resumed: it shows how far below
 the others a program could get that did only this.
@@ -12,7 +12,7 @@ import orjson  # type: ignore[import-not-found,unused-ignore]
 import psycopg
 import urllib3
 
-PAGE, AT_ONCE = 499, 4
+PAGE, AT_ONCE = 499, int(os.environ["BENCH_AT_ONCE"])
 FIELDS = os.environ["BENCH_FIELDS"].split(",")
 COLUMNS = ", ".join(f'"{name}"' for name in FIELDS)
 UPSERT = f"""

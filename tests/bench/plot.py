@@ -12,7 +12,9 @@ from matplotlib.figure import Figure  # type: ignore[import-not-found]
 STYLES = {
     "project": ("this project", "#0b6e4f", "o"),
     "chain": ("this project, with dbt", "#7fb69f", "o"),
+    "project8": ("eight pages at once", "#0b6e4f", "*"),
     "dlt": ("(a) dlt", "#c44536", "s"),
+    "dlt8": ("(a), eight pages at once", "#c44536", "*"),
     "script": ("(b) plain script", "#8d8d8d", "^"),
     "limit": ("(c) the limit", "#283d8b", "v"),
 }

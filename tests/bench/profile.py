@@ -26,6 +26,12 @@ from tests.sandbox.client import Sandbox
 BIN = Path(sys.executable).parent
 HERTZ = 100
 SHOWN = 12
+NOTHING = "Meltano runs a tap and a loader that do nothing"
+DISCOVERY = "tap discovers"
+NO_LOAD = "loader loads nothing"
+ONCE = (NOTHING, DISCOVERY, NO_LOAD)
+"""Stages that cost as much whatever the number of rows."""
+NOTHING_PROJECT = Path(__file__).parent / "nothing"
 Profile = dict[str, Any]
 IMPORTS = "imports: start-up"
 # What calls everything says nothing of it.
@@ -83,9 +89,9 @@ def _stages(given: Mapping[str, str]) -> dict[str, str]:
     loader_all = f"{loader} {loader_config}"
     messages = shlex.quote(str(BENCH / "messages.jsonl"))
     return {
-        "Meltano says its version": f"{BIN / 'meltano'} --version",
-        "tap discovers": f"{tap} {tap_config} --discover > /dev/null",
-        "loader loads nothing": f"{loader_all} < /dev/null",
+        NOTHING: f"cd {NOTHING_PROJECT} && {BIN / 'meltano'} run tap-nothing target-nothing",
+        DISCOVERY: f"{tap} {tap_config} --discover > /dev/null",
+        NO_LOAD: f"{loader_all} < /dev/null",
         "tap alone, into a file": f"{tap_all} > {messages}",
         "loader alone, from that file": f"{loader_all} < {messages}",
         "stock loader alone, from that file": f"{stock} {loader_config} < {messages}",
