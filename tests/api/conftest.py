@@ -5,7 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 import uvicorn
-from fastapi.testclient import TestClient
+from fastapi import FastAPI
 from pydantic_settings import SettingsConfigDict
 
 from api.app import create_app
@@ -115,8 +115,8 @@ def database(_reused: str) -> str:
     return _reused
 
 
-class Caller(TestClient):
-    """A client of the API that knows a token for each role."""
+class Caller(httpx.Client):
+    """A client of the API, as a browser is one, that knows a token for each role."""
 
     database: str
 
@@ -146,9 +146,31 @@ def settings() -> Settings:
 
 
 @contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Serve an application by a real server, and give its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the application does not start"
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def serving(url: str, settings: Settings) -> AbstractContextManager[str]:
+    """Serve the API on a database by a real server, and give its address."""
+    return running(create_app(settings, url))
+
+
+@contextmanager
 def calling(url: str, settings: Settings) -> Iterator[Caller]:
     """Give a caller of the API on a database, an admin until told otherwise."""
-    with Caller(create_app(settings, url), raise_server_exceptions=False) as caller:
+    with (
+        serving(url, settings) as address,
+        Caller(base_url=address, follow_redirects=True, timeout=60) as caller,
+    ):
         caller.database = url
         yield caller.be(Role.ADMIN)
 
@@ -165,20 +187,6 @@ def caller(database: str, settings: Settings) -> Iterator[Caller]:
     """An admin, on an empty database of this test's own."""
     with calling(database, settings) as caller:
         yield caller
-
-
-@contextmanager
-def serving(url: str, settings: Settings) -> Iterator[str]:
-    """Serve the API on a database by a real server, and give its address."""
-    config = uvicorn.Config(create_app(settings, url), port=0, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
 
 
 @pytest.fixture

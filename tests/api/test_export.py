@@ -7,6 +7,7 @@ import operator
 import time
 from contextlib import ExitStack
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import psycopg
@@ -31,7 +32,7 @@ STARTS = st.sampled_from(DANGEROUS + "' 1a")
         {"search": "generale", "sort": "-relevance"},
     ],
 )
-def test_both_formats_hold_what_the_list_holds(reader: Caller, wanted: dict[str, object]) -> None:
+def test_both_formats_hold_what_the_list_holds(reader: Caller, wanted: dict[str, Any]) -> None:
     listed = reader.get("/api/opportunities", params=wanted | {"limit": 1000}).json()["items"]
     lines = reader.get(PATH, params=wanted | {"format": "ndjson"})
     assert lines.headers["content-type"] == "application/x-ndjson"

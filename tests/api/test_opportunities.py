@@ -17,7 +17,7 @@ SORTS = [
 ]  # fmt: skip
 
 
-def pages(caller: Caller, **wanted: object) -> list[dict[str, Any]]:
+def pages(caller: Caller, **wanted: Any) -> list[dict[str, Any]]:
     """Read a list to its end."""
     items, cursor = [], None
     while True:
