@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench bench-api screenshots soak airflow test-airflow docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench bench-api screenshots soak airflow test-airflow test-images docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ airflow: .data/airflow/.installed ## Airflow in an environment of its own, .data
 
 test-airflow: .venv/.installed-dev .data/airflow/.installed ## A real Airflow runs the DAGs; minutes
 	.venv/bin/pytest -m airflow tests/test_airflow.py
+
+test-images: .venv/.installed-dev ## The images' steps and services in a chroot; minutes, as root
+	command -v debootstrap >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq debootstrap; }
+	$(SUDO) .venv/bin/pytest -m chroot --timeout 1200 tests/test_deploy.py
 
 sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
 	$(PYTHON) -m tests.sandbox

@@ -1,19 +1,20 @@
 """The deployment files are valid and closed, and the commands in them work.
 
 No container engine is needed: the image is built into a folder, by the instructions of the
-Containerfile, and its services run from there.
+Containerfile, and its services run from there. `make test-images` does the same, as root, in a
+chroot of Debian's: with the image's own paths and user, and on a read-only file system.
 """
 
-import os
 import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ import yaml
 
 from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, wait_until
+from tests.image import CONTAINERFILE, DEPLOY, Chroot, Image
 
-DEPLOY = ROOT / "orchestrate" / "deploy"
-CONTAINERFILE = DEPLOY / "Containerfile"
-SECRETS = ("database_url", "oracle_pass", "postgres_password")
+SECRETS = (
+    "airflow_jwt_secret", "airflow_secret_key", "database_url", "oracle_pass", "postgres_password",
+)  # fmt: skip
 
 
 def check(*command: str | Path) -> None:
@@ -41,8 +43,10 @@ def documents(file: Path) -> list[Any]:
 def test_the_containerfile_is_clean_and_pinned() -> None:
     check(BIN / "hadolint", CONTAINERFILE)
     text = CONTAINERFILE.read_text()
-    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-    assert all(re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*", base) for base in bases)
+    stages = {""}
+    for base, name in re.findall(r"^FROM (\S+)(?: AS (\S+))?$", text, re.MULTILINE):
+        assert base in stages or re.fullmatch(r"[\w./-]+:\d+\.\d+\.\d+[\w.-]*", base)
+        stages.add(name)
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
     assert "HEALTHCHECK" in text
 
@@ -67,14 +71,20 @@ def test_the_compose_file_is_valid_and_closed() -> None:
     compose = DEPLOY / "compose.yaml"
     check(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", compose)
     (parsed,) = documents(compose)
+    ours = {name: service for name, service in parsed["services"].items() if name != "postgres"}
     for name, service in parsed["services"].items():
         assert service["read_only"], name
+        assert service.get("profiles") == (["airflow"] if name.startswith("airflow") else None)
         assert "no-new-privileges:true" in service["security_opt"]
         assert re.search(r":.*\d", service["image"]), f"{name} is not pinned"
         assert not {*SECRETS} & {variable.lower() for variable in service["environment"]}
-    for name in ("api", "scheduler"):
-        assert parsed["services"][name]["cap_drop"] == ["ALL"]
-    assert parsed["services"]["api"]["ports"] == ["127.0.0.1:8000:8000"]
+    for service in ours.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert {*service["secrets"]} <= {*SECRETS}
+    published = {name: service["ports"] for name, service in ours.items() if "ports" in service}
+    assert published == {
+        "api": ["127.0.0.1:8000:8000"], "airflow-api": ["127.0.0.1:8080:8080"]
+    }  # fmt: skip
     assert {*parsed["secrets"]} == {*SECRETS}
 
 
@@ -103,97 +113,58 @@ def test_the_kubernetes_manifests_are_valid_and_closed() -> None:
     assert schedulers[0]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-class Image:
-    """The image's files in a folder of this machine, and its settings."""
-
-    def __init__(self, folder: Path) -> None:
-        self.app = folder / "app"
-        self.python = folder / "python"
-        self.app.mkdir()
-        self.environment: dict[str, str] = {}
-        subprocess.run([sys.executable, "-m", "venv", self.python], check=True)
-        lines = re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE)
-        for line in lines.replace("\\\n", " ").splitlines():
-            instruction, _, rest = line.partition(" ")
-            match instruction:
-                case "FROM":
-                    self.environment.clear()
-                case "ENV":
-                    self.environment |= dict(re.findall(r"(\w+)=(\S+)", self.here(rest)))
-                case "COPY" if not rest.startswith("--from"):
-                    self.copy(*rest.split())
-                case "RUN":
-                    self.run("bash", "-euc", self.here(rest))
-                case "CMD":
-                    self.command = [*yaml.safe_load(self.here(rest))]
-        self.commands = {
-            "api": self.command,
-            "scheduler": [
-                self.here(part)
-                for part in documents(DEPLOY / "compose.yaml")[0]["services"]["scheduler"][
-                    "command"
-                ]
-            ],
-        }
-
-    def here(self, text: str) -> str:
-        """Translate what is said of the image to this folder and this user."""
-        return re.sub(r"/app\b", str(self.app), text).replace("10001", str(os.getuid()))
-
-    def copy(self, *paths: str) -> None:
-        *sources, _ = paths
-        if sources != ["."]:
-            for source in sources:
-                shutil.copy(ROOT / source, self.app)
-            return
-        lines = (DEPLOY / "Containerfile.dockerignore").read_text().splitlines()
-        skipped = [line.rsplit("/", 1)[-1] for line in lines if line[:1] not in {"!", "#", "*"}]
-        skipped += [line.removeprefix("**/") for line in lines if line.startswith("**/")]
-        for name in (line[1:] for line in lines if line.startswith("!")):
-            if (ROOT / name).is_dir():
-                shutil.copytree(
-                    ROOT / name, self.app / name, ignore=shutil.ignore_patterns(*skipped)
-                )
-            elif (ROOT / name).exists():
-                shutil.copy(ROOT / name, self.app)
-
-    def run(self, *command: str, **environment: str) -> None:
-        done = subprocess.run(
-            command, cwd=self.app, env=self.surroundings(**environment), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}: {done.stdout}"
-
-    def surroundings(self, **environment: str) -> dict[str, str]:
-        """The image's environment, and what PyPI is reached by; no bytecode, to be quick."""
-        network = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(("PIP_", "UV_", "SSL_")) or name.lower().endswith("_proxy")
-        }
-        return (
-            network
-            | {"PATH": f"{self.python / 'bin'}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
-            | {"UV_SYSTEM_CERTS": "1"}
-            | self.environment
-            | {"UV_COMPILE_BYTECODE": "0", "UV_LINK_MODE": "hardlink"}
-            | environment
-        )
-
-    def files(self) -> set[tuple[str, int]]:
-        """All files but those that may be written, with when they were changed."""
-        return {
-            (str(path), path.stat().st_mtime_ns)
-            for path in self.app.rglob("*")
-            if path.is_file() and self.app / ".data" not in path.parents
-        }
+@pytest.fixture(scope="module", params=[Image, pytest.param(Chroot, marks=pytest.mark.chroot)])
+def image(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Image]:
+    with built(request.param, tmp_path_factory) as image:
+        yield image
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    folder = tmp_path_factory.mktemp("image")
-    yield Image(folder)
+@pytest.fixture(scope="module", params=[pytest.param(Chroot, marks=pytest.mark.chroot)])
+def airflow_image(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Image]:
+    with built(request.param, tmp_path_factory, "airflow") as image:
+        yield image
+
+
+@contextmanager
+def built(kind: type[Image], factory: pytest.TempPathFactory, target: str = "") -> Iterator[Image]:
+    folder = factory.mktemp("image")
+    folder.chmod(0o755)  # the chroot's user has to come through
+    yield kind(folder, target)
     shutil.rmtree(folder)
+
+
+def services(image: Image, *names: str) -> dict[str, list[str]]:
+    """The commands of services of the compose file, or the image's own."""
+    (compose,) = documents(DEPLOY / "compose.yaml")
+    return {
+        name: [image.here(part) for part in compose["services"][name].get("command", [])]
+        or image.command
+        for name in names
+    }
+
+
+def probe(image: Image, service: str) -> list[str]:
+    """The health check of a service of the compose file, or the image's own."""
+    (compose,) = documents(DEPLOY / "compose.yaml")
+    if "healthcheck" in compose["services"][service]:
+        _, *command = compose["services"][service]["healthcheck"]["test"]
+    else:
+        (*_, last) = re.findall(r"^HEALTHCHECK .*\\\n *CMD (.+)$", CONTAINERFILE.read_text(), re.M)
+        command = yaml.safe_load(last)
+    return image.argv(*(image.here(part) for part in command))
+
+
+def secrets_for(image: Image, **values: str) -> str:
+    """Put secrets where a container engine would; returns the folder's name in the image."""
+    folder = image.folder / "secrets"
+    folder.mkdir(exist_ok=True)
+    for name, value in values.items():
+        (folder / name).write_text(value)
+    return image.inside(folder)
 
 
 def free_port() -> str:
@@ -202,60 +173,133 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def answers_well(command: list[str], folder: Path, environment: dict[str, str]) -> bool:
+def is_well(image: Image, service: str, environment: dict[str, str]) -> bool:
     return not subprocess.run(
-        command, cwd=folder, env=environment, check=False, stderr=subprocess.DEVNULL
-    ).returncode
+        probe(image, service), cwd=image.app, env=environment, check=False,
+        stderr=subprocess.DEVNULL,
+    ).returncode  # fmt: skip
+
+
+def is_well_or_gone(
+    image: Image, service: str, environment: dict[str, str],
+    processes: dict[str, subprocess.Popen[bytes]],
+) -> bool:  # fmt: skip
+    return processes[service].poll() is not None or is_well(image, service, environment)
+
+
+@contextmanager
+def running(
+    image: Image, environment: dict[str, str], *names: str
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Run services, each once those before it are well, and stop them."""
+    processes = {}
+    try:
+        for name, command in services(image, *names).items():
+            processes[name] = subprocess.Popen(
+                image.argv(*command), cwd=image.app, env=environment, start_new_session=True
+            )
+            wait_until(partial(is_well_or_gone, image, name, environment, processes), seconds=150)
+            assert processes[name].poll() is None, f"{name} ended"
+        yield processes
+    finally:
+        codes = []
+        for process in reversed(processes.values()):
+            process.terminate()
+            codes.append(process.wait(timeout=60))
+    # uvicorn and Airflow end by the signal they were sent, the scheduler by itself.
+    assert {*codes} <= {0, -signal.SIGTERM, 128 + signal.SIGTERM}
 
 
 def test_the_image_migrates_syncs_and_serves_and_writes_only_its_data(
     image: Image, pipeline: Pipeline, postgres: str, tmp_path: Path
 ) -> None:
     assert not (image.app / "tests").exists()
-    pipeline.query("create database of_the_image")
-    url = f"{postgres}/of_the_image"
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    (secrets / "database_url").write_text(url)
-    (secrets / "oracle_pass").write_text(pipeline.environment["ORACLE_PASS"])
+    url = f"{postgres}/of_the_image_{type(image).__name__.lower()}"
+    pipeline.query(f"create database {url.rsplit('/', 1)[1]}")
     environment = image.surroundings(
-        SECRETS_DIR=str(secrets),
+        SECRETS_DIR=secrets_for(
+            image, database_url=url, oracle_pass=pipeline.environment["ORACLE_PASS"]
+        ),
         ORACLE_BASE_URL=pipeline.environment["ORACLE_BASE_URL"],
         ORACLE_USER=pipeline.environment["ORACLE_USER"],
         API_HOST="127.0.0.1",
         API_PORT=free_port(),
     )
     before = image.files()
-    running = [
-        subprocess.Popen(command, cwd=image.app, env=environment)
-        for command in image.commands.values()
-    ]
-    try:
-        for service in image.commands:
-            healthy = [image.command[0], "-m", "orchestrate.deploy.healthy", service]
-            wait_until(partial(answers_well, healthy, image.app, environment))
+    with running(image, environment, "api", "scheduler"):
         live = f"http://127.0.0.1:{environment['API_PORT']}/health/live"
         with urllib.request.urlopen(live) as answer:
             assert answer.status == 200
         done = subprocess.run(
-            [image.app / ".venv/bin/meltano", "run", "sync"], cwd=image.app, env=environment,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            image.argv(image.inside(image.app / ".venv/bin/meltano"), "run", "sync"),
+            cwd=image.app, env=environment, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
-    finally:
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        codes = [process.wait(timeout=60) for process in running]
-    # uvicorn ends by the signal it was sent, the scheduler by itself
-    assert set(codes) <= {0, -signal.SIGTERM}
     loaded = Pipeline(url, pipeline.crm, tmp_path)
     assert loaded.last_sync()["new_records"] == 1000
     assert image.files() == before
 
-    healthy = [image.command[0], "-m", "orchestrate.deploy.healthy", "api"]
-    down = subprocess.run(healthy, cwd=image.app, env=environment, check=False, capture_output=True)
+    down = subprocess.run(
+        probe(image, "api"), cwd=image.app, env=environment, check=False, capture_output=True
+    )
     assert down.returncode == 1
     assert b"refused" in down.stderr
+
+
+@pytest.mark.timeout(900)
+def test_airflows_image_runs_the_schedules_and_writes_only_its_data(
+    airflow_image: Image, pipeline: Pipeline, postgres: str, tmp_path: Path
+) -> None:
+    image = airflow_image
+    url = f"{postgres}/of_airflows_image_{type(image).__name__.lower()}"
+    pipeline.query(f"create database {url.rsplit('/', 1)[1]}")
+    secrets_folder = secrets_for(
+        image, database_url=url, oracle_pass=pipeline.environment["ORACLE_PASS"],
+        airflow_secret_key=secrets.token_hex(32), airflow_jwt_secret=secrets.token_hex(32),
+    )  # fmt: skip
+    (compose,) = documents(DEPLOY / "compose.yaml")
+    port = free_port()
+    stated = {
+        name: image.here(str(value))
+        .replace("/run/secrets", secrets_folder)
+        .replace("airflow-api:8080", f"127.0.0.1:{port}")
+        for name, value in compose["services"]["airflow-scheduler"]["environment"].items()
+        if name.startswith(("AIRFLOW", "SECRETS"))
+    }
+    environment = image.surroundings(
+        **stated
+        | {
+            "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__API__PORT": port,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "ORACLE_BASE_URL": pipeline.environment["ORACLE_BASE_URL"],
+            "ORACLE_USER": pipeline.environment["ORACLE_USER"],
+        }
+    )
+    before = image.files()
+    migrate = [image.here("/app/.venv/bin/python"), "-m", "orchestrate.migrate"]
+    subprocess.run(image.argv(*migrate), cwd=image.app, env=environment, check=True)
+    parts = ("airflow-api", "airflow-dag-processor", "airflow-scheduler")
+    with running(image, environment, *parts):
+
+        def airflow(*command: str) -> str:
+            argv = image.argv(image.here("/opt/airflow/bin/airflow"), *command)
+            return subprocess.run(
+                argv, cwd=image.app, env=environment, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+
+        wait_until(lambda: "oracle-crm.nightly" in airflow("dags", "list"), seconds=120)
+        assert "No data found" in airflow("dags", "list-import-errors")
+        airflow("dags", "unpause", "oracle-crm.nightly")
+        airflow("dags", "trigger", "oracle-crm.nightly")
+        loaded = Pipeline(url, pipeline.crm, tmp_path)
+        runs = Pipeline(f"{url}_airflow", pipeline.crm, tmp_path)
+        ended = "select state from dag_run where state in ('success', 'failed')"
+        wait_until(lambda: runs.query(ended), seconds=150)
+        assert runs.query(ended) == [{"state": "success"}]
+        assert loaded.last_sync()["new_records"] == 1000
+    assert image.files() == before
 
 
 def test_the_systemd_units_run_what_is_there(image: Image, tmp_path: Path) -> None:
@@ -271,6 +315,7 @@ def test_the_systemd_units_run_what_is_there(image: Image, tmp_path: Path) -> No
         placed.append(tmp_path / unit.name)
         placed[-1].write_text(text.replace("/opt/oracle-crm-sync", str(image.app)))
         (started,) = re.findall(r"^ExecStart=(.+)$", placed[-1].read_text(), re.MULTILINE)
-        assert started.split() in image.commands.values()
+        command = [image.inside(part) for part in started.split()]
+        assert command in services(image, "api", "scheduler").values()
     if analyze := shutil.which("systemd-analyze"):
         check(analyze, "verify", "--man=no", *placed)

@@ -1,12 +1,17 @@
-"""`python -m orchestrate.deploy.healthy api|scheduler`: exit code 0 if that service is well.
+"""`python -m orchestrate.deploy.healthy SERVICE`: exit code 0 if that service is well.
 
-The API is asked over HTTP, on this machine. The scheduler has no port: it is well if its
-heartbeat in the database is young; one that is still starting has none.
+`api` is asked over HTTP, on this machine. `scheduler` has no port: it is well if its heartbeat
+in the database is young; one that is still starting has none. `airflow metadatabase`, `airflow
+scheduler` and `airflow dag_processor` are known to Airflow's API server, which lies where
+AIRFLOW__CORE__EXECUTION_API_SERVER_URL says.
 """
 
+import json
+import os
 import sys
 import urllib.error
 import urllib.request
+from urllib.parse import urljoin
 
 import psycopg
 
@@ -19,13 +24,29 @@ PATIENCE_SECONDS = 5
 
 def api() -> str | None:
     """Return what is wrong with the API, or None."""
-    url = f"http://127.0.0.1:{setting('API_PORT') or 8000}/health/ready"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener.open(url, timeout=PATIENCE_SECONDS).close()
+        _get(f"http://127.0.0.1:{setting('API_PORT') or 8000}/health/ready")
     except (urllib.error.URLError, OSError) as error:
         return str(error)
     return None
+
+
+def airflow(component: str) -> str | None:
+    """Return what is wrong with a part of Airflow, or None."""
+    server = os.environ.get("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:8080")
+    try:
+        health = json.loads(_get(urljoin(server, "/api/v2/monitor/health")))
+    except (urllib.error.URLError, OSError) as error:
+        return str(error)
+    status = health[component]["status"]
+    return None if status == "healthy" else f"Airflow calls its {component} {status}"
+
+
+def _get(url: str) -> bytes:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=PATIENCE_SECONDS) as answer:
+        body: bytes = answer.read()
+    return body
 
 
 def scheduler() -> str | None:
@@ -50,8 +71,13 @@ def main() -> None:
             sys.exit(api())
         case ["scheduler"]:
             sys.exit(scheduler())
+        case ["airflow", ("metadatabase" | "scheduler" | "dag_processor") as component]:
+            sys.exit(airflow(component))
         case _:
-            sys.exit("usage: python -m orchestrate.deploy.healthy api|scheduler")
+            sys.exit(
+                "usage: python -m orchestrate.deploy.healthy api|scheduler|"
+                "airflow metadatabase|airflow scheduler|airflow dag_processor"
+            )
 
 
 if __name__ == "__main__":

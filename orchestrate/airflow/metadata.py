@@ -1,0 +1,55 @@
+"""Airflow's own database: on the server of `DATABASE_URL`, called like its database and `_airflow`.
+
+`python -m orchestrate.airflow.metadata url` prints its address as Airflow wants it, for
+AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD; `create` creates it where it is not there.
+"""
+
+import sys
+from urllib.parse import quote, urlsplit
+
+import psycopg
+from psycopg import sql
+
+from orchestrate.postgres import database_url, libpq_environment
+
+
+def name() -> str:
+    """Return the name of Airflow's database."""
+    return f"{libpq_environment(database_url())['PGDATABASE']}_airflow"
+
+
+def url() -> str:
+    """Return its address, with the driver that Airflow uses."""
+    parts = urlsplit(database_url())
+    return parts._replace(scheme="postgresql+psycopg2", path=f"/{quote(name())}").geturl()
+
+
+def create() -> None:
+    """Create it, unless it exists.
+
+    Raises:
+        SystemExit: the role may not.
+    """
+    with psycopg.connect(database_url(), autocommit=True) as connection:
+        found = connection.execute("select from pg_database where datname = %s", [name()])
+        if found.rowcount:
+            return
+        try:
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(name())))
+        except psycopg.errors.InsufficientPrivilege:
+            sys.exit(f'Airflow needs a database: as an admin, create database "{name()}" owner ...')
+
+
+def main() -> None:
+    """Do what the command line says."""
+    match sys.argv[1:]:
+        case ["url"]:
+            print(url(), end="")  # Airflow would take a line's end for a part of it
+        case ["create"]:
+            create()
+        case _:
+            sys.exit("usage: python -m orchestrate.airflow.metadata url|create")
+
+
+if __name__ == "__main__":
+    main()
