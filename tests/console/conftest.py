@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -104,6 +105,10 @@ class Desk:
         with psycopg.connect(self.database, autocommit=True, row_factory=dict_row) as connection:
             cursor = connection.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    def call(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """Ask the server without a browser."""
+        return httpx.request(method, self.address + path, timeout=4 * WAIT / 1000, **given)
 
     def deal(self, id_: int) -> dict[str, Any]:
         """Return a deal's row."""

@@ -2,7 +2,6 @@
 
 import re
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -40,7 +39,7 @@ def test_sign_in_lands_where_one_was_going_and_out_again(desk: Desk) -> None:
 )
 def test_signing_in_leads_to_no_other_site(desk: Desk, elsewhere: str) -> None:
     given = {"name": "ada", "password": PASSWORD, "next": elsewhere}
-    answer = httpx.post(f"{desk.address}/sign-in", data=given)
+    answer = desk.call("POST", "/sign-in", data=given)
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
@@ -61,11 +60,11 @@ def test_make_use_and_revoke_a_token(desk: Desk) -> None:
     page.get_by_role("button", name="Make a token").click()
     token = page.locator(".secret").inner_text()
     call = {"headers": {"Authorization": f"Bearer {token}"}}
-    assert httpx.get(f"{desk.address}/api/session", **call).json()["name"] == "vera"  # type: ignore[arg-type]
+    assert desk.call("GET", "/api/session", **call).json()["name"] == "vera"
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("Revoked")).to_be_visible()
-    assert httpx.get(f"{desk.address}/api/session", **call).status_code == 401  # type: ignore[arg-type]
+    assert desk.call("GET", "/api/session", **call).status_code == 401
 
 
 def test_change_the_password(desk: Desk) -> None:

@@ -1,6 +1,5 @@
 """Administration: people, their tokens, and who changed what."""
 
-import httpx
 from playwright.sync_api import expect
 
 from tests.console.conftest import Desk
@@ -19,7 +18,7 @@ def test_make_change_and_bar_a_user(desk: Desk) -> None:
 
     def signs_in() -> int:
         given = {"name": "zoe", "password": "a long enough passphrase"}
-        return httpx.post(f"{desk.address}/api/session", json=given).status_code
+        return desk.call("POST", "/api/session", json=given).status_code
 
     assert signs_in() == 201
     row.get_by_label("Active").uncheck()
@@ -58,7 +57,7 @@ def test_revoke_the_token_of_another(desk: Desk) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("Revoked")).to_be_visible()
-    answer = httpx.get(f"{desk.address}/api/session", headers={"Authorization": f"Bearer {token}"})
+    answer = desk.call("GET", "/api/session", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 401
 
 

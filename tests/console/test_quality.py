@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -59,7 +58,7 @@ def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
 def test_pages_have_a_strict_policy_and_nothing_inline(desk: Desk) -> None:
     cookies = {"session": desk.session("olga")}
     for path in (*PAGES, "/sign-in", "/nothing/here", "/opportunities/999999"):
-        answer = httpx.get(desk.address + path, cookies=cookies)
+        answer = desk.call("GET", path, cookies=cookies)
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
