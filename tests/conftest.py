@@ -112,7 +112,7 @@ class Pipeline:
         """Run a statement and return its rows, if it has any."""
         with psycopg.connect(self.database, autocommit=True, row_factory=dict_row) as connection:
             cursor = connection.execute(sql, parameters)
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if cursor.description is not None else []
 
     def syncs(self) -> list[dict[str, Any]]:
         """The sync log, oldest first."""

@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.conftest import wait_until
 from tests.soak import __doc__ as about
 from tests.soak.actors import Cast, Ledger
 from tests.soak.verdict import MEGABYTE, judge, settle
@@ -45,7 +46,7 @@ def _soak(there: World, ledger: Ledger, seed: int, seconds: float) -> None:
     half, midnight = (datetime.now(UTC) + timedelta(seconds=seconds * at) for at in (0.5, 0.6))
     there.make_it_midnight(midnight)
     ledger.midnight = midnight
-    there.keep_running()
+    wait_until(there.is_up, seconds=180)
     stop = threading.Event()
     actors = Cast(there, ledger, seed).start(stop)
     end = time.monotonic() + seconds

@@ -127,7 +127,7 @@ class Cast:
             ("sync in a shell", 15, self._run_in_shell),
             ("CRM users", 0.7, self._change_crm),
             ("CRM faults", 2.5, self._break_crm),
-            ("killer", 10, self._kill),
+            ("killer", 15, self._kill),
             ("database crash", 50, self._crash_database),
             ("editor 0", 0.15, lambda dice: self._edit(dice, 0)),
             ("editor 1", 0.15, lambda dice: self._edit(dice, 1)),

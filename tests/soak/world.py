@@ -26,6 +26,7 @@ from tests.sandbox.client import Sandbox
 
 SERVICES = {"api": "api", "scheduler": "orchestrate.scheduler"}
 PLUGINS = ("tap-oracle-crm", "target-postgres", "target-postgres-copy", "dbt", "meltano")
+STARTED_SECONDS = 60
 
 
 def time_zone(seconds: int) -> bytes:
@@ -54,6 +55,7 @@ class World:
         }
         self._log = (scratch / "services.log").open("ab")
         self._services: dict[str, subprocess.Popen[bytes]] = {}
+        self._began: dict[str, float] = {}
         self._lock = threading.Lock()
         subprocess.run(
             [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
@@ -75,18 +77,28 @@ class World:
         }
 
     def keep_running(self) -> list[str]:
-        """Start the services that do not run, as systemd would; returns which had ended."""
+        """Start the services that do not run, as systemd would.
+
+        Returns:
+            Those that had run for a while; one that finds no database as it starts may give up.
+        """
         ended = []
         for name, module in SERVICES.items():
             service = self._services.get(name)
             if service is None or service.poll() is not None:
-                if service is not None:
+                if service is not None and time.monotonic() - self._began[name] > STARTED_SECONDS:
                     ended.append(name)
+                self._began[name] = time.monotonic()
                 self._services[name] = subprocess.Popen(
                     [sys.executable, "-m", module], cwd=ROOT, env=self.pipeline.environment,
                     stdout=self._log, stderr=subprocess.STDOUT,
                 )  # fmt: skip
         return ended
+
+    def is_up(self) -> bool:
+        """Tell whether the scheduler has planned its runs; services that do not run are started."""
+        self.keep_running()
+        return bool(self.pipeline.query("select name from schedules where next_run_at > now()"))
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Return the live processes by what they are: the services and those of syncs."""
@@ -122,8 +134,8 @@ class World:
                 "update schedules set next_run_at = now() - interval '1 day' where name = %s",
                 [name],
             ).rowcount
-        if scheduler := self._services.get("scheduler"):
-            scheduler.kill()
+        if missed:
+            self._services["scheduler"].kill()
         return bool(missed)
 
     def stop(self) -> None:
