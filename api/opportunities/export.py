@@ -84,8 +84,11 @@ async def export_opportunities(
 async def _copy(
     at_once: asyncio.Semaphore, pool: Pool, query: bytes, parameters: dict[str, Any]
 ) -> AsyncGenerator[bytes]:
-    async with at_once, pool.connection() as connection:
-        await connection.execute("set statement_timeout = '30min'")  # the reader sets the pace
+    # Of the transaction, so that the connection goes back to the pool as it came, also after an
+    # error: the reader sets the pace.
+    limit = "set local statement_timeout = '30min'"
+    async with at_once, pool.connection() as connection, connection.transaction():
+        await connection.execute(limit)
         buffer = bytearray()
         async with connection.cursor().copy(query, parameters) as rows:
             try:
@@ -97,8 +100,7 @@ async def _copy(
             except (GeneratorExit, asyncio.CancelledError):
                 await connection.close()  # the reader has gone: ends the COPY at once
                 raise
-        await connection.execute("reset statement_timeout")
-        yield bytes(buffer)
+    yield bytes(buffer)
 
 
 async def _follow(
