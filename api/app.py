@@ -73,7 +73,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.settings = settings
     app.state.database_url = database_url
     app.state.totals = Totals()
-    app.state.turns = Turns(max(2, os.cpu_count() or 1))
+    # One more than there are cores: the database has work while an answer is being written.
+    app.state.turns = Turns((os.cpu_count() or 1) + 1)
     app.state.exports = asyncio.Semaphore(api.opportunities.export.AT_ONCE_MOST)
     problems.install(app)
     generate = app.openapi
