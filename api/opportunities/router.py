@@ -23,7 +23,6 @@ from api.opportunities.schemas import (
     PastChange,
 )
 from api.opportunities.totals import Totals
-from api.opportunities.turns import Turns
 from api.problems import ProblemError, answers
 from api.types import PathId, Text
 
@@ -58,14 +57,13 @@ async def read_page(
     listing = digest(conditions, wanted.key, wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
     totals: Totals = request.app.state.totals
-    turns: Turns = request.app.state.turns
+    total = after.total if after else await totals.get(connection, conditions)
+
     query = queries.page(tuple(conditions), wanted.key, wanted.descending, after is not None)
     parameters = conditions | {"search": wanted.search, "limit": wanted.limit + 1}
     if after is not None:
         parameters |= {"after_key": after.key, "after_id": after.id}
-    async with turns.take():
-        total = after.total if after else await totals.get(connection, conditions)
-        rows = await (await connection.execute(query, parameters)).fetchall()
+    rows = await (await connection.execute(query, parameters)).fetchall()
 
     next_cursor = None
     if len(rows) > wanted.limit:
