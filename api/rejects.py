@@ -67,7 +67,10 @@ class RejectsQuery(BaseModel):
 async def list_rejected_records(
     _: Viewer, connection: Connection, wanted: Annotated[RejectsQuery, Query()]
 ) -> RejectedRecords:
-    """List what could not be loaded, the newest first. A sync tries again what has changed."""
+    """List what could not be loaded, the newest first.
+
+    A sync tries again what has changed in the CRM, and a full one all of it.
+    """
     parameters = wanted.model_dump() | {"before": wanted.cursor, "limit": wanted.limit + 1}
     rows = await (await connection.execute(LIST, parameters)).fetchall()
     counted = await (await connection.execute(COUNT, parameters)).fetchone()
