@@ -43,7 +43,9 @@ def main() -> int:
 
 def _soak(there: World, ledger: Ledger, seed: int, seconds: float) -> None:
     there.pipeline.sync()
-    half, midnight = (datetime.now(UTC) + timedelta(seconds=seconds * at) for at in (0.5, 0.6))
+    # Time zones are ahead by whole seconds.
+    now = datetime.now(UTC).replace(microsecond=0)
+    half, midnight = (now + timedelta(seconds=round(seconds * at)) for at in (0.5, 0.6))
     there.make_it_midnight(midnight)
     ledger.midnight = midnight
     wait_until(there.is_up, seconds=180)
