@@ -17,11 +17,9 @@ GROWTH, SLACK = 1.05, 4 * MEGABYTE
 def settle(world: World, ledger: Ledger) -> None:
     """Mend the CRM, and run what the next night runs."""
     world.crm.clear_faults()
-    for key in sorted(ledger.poisoned):
-        if world.pipeline.query(
-            "select from opportunities where remote_id = %s", str(key)
-        ) or key in {row["OptyId"] for row in world.crm.rows(fields=["OptyId"])}:
-            world.crm.heal(key)
+    held = {row["OptyId"] for row in world.crm.rows(fields=["OptyId"])}
+    for key in sorted(ledger.poisoned & held):  # some were deleted since
+        world.crm.heal(key)
     for job in ("sync", "reconcile", "housekeeping"):
         done = world.pipeline.meltano("run", job)
         if done.returncode != 0:
