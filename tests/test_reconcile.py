@@ -1,16 +1,17 @@
 """Deletes leave no trace in the CRM: a pass over all keys finds them."""
 
 import subprocess
+import time
+from pathlib import Path
 
 from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
+from tests.warehouse import Warehouse
 
 
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     pipeline.sync()
     gone = pipeline.crm.mutate(delete=30)["deleted"]
-    # The pass leaves alone what was loaded within a minute before it.
-    pipeline.query("update opportunities set last_synced_at = now() - interval '1 hour'")
     done = pipeline.meltano("run", "reconcile")
     assert done.returncode == 0, done.stdout
     marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
@@ -34,7 +35,6 @@ def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
 
 def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
     pipeline.sync()
-    pipeline.query("update opportunities set last_synced_at = now() - interval '1 hour'")
     pipeline.crm.mutate(delete=300)
     done = pipeline.meltano("run", "reconcile")
     assert done.returncode != 0
@@ -49,7 +49,6 @@ def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
 
 def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> None:
     pipeline.sync()
-    pipeline.query("update opportunities set last_synced_at = now() - interval '1 hour'")
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     pipeline.crm.fault("latency", ms=10_000)
     killed = subprocess.Popen(
@@ -67,6 +66,90 @@ def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> N
     assert not running(pipeline)
     marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
     assert {int(row["remote_id"]) for row in marked} == set(gone)
+
+
+def test_what_a_sync_brings_during_the_pass_is_left_alone(
+    postgres: str, migrated: str, tmp_path: Path
+) -> None:
+    warehouse = Warehouse(postgres, migrated, tmp_path)
+    warehouse.create_raw_tables()
+    warehouse.load(*({"OptyId": key} for key in range(1, 13)))
+    warehouse.query("update raw.opportunities set _sdc_extracted_at = now() - interval '20 seconds'")
+    warehouse.merge()
+    # The first page of the pass takes long, and another clock is an hour ahead.
+    began = time.time() - 10
+    warehouse.query(
+        """
+        create table raw.opportunity_keys (
+            "OptyId" bigint, _sdc_extracted_at timestamp, _sdc_table_version bigint
+        )
+        """
+    )
+    warehouse.query(
+        "insert into raw.opportunity_keys select key, clock_timestamp() at time zone 'UTC', %s"
+        " from generate_series(1, 9) as key",
+        round(began * 1000),
+    )
+    warehouse.query("update opportunities set last_synced_at = now() + interval '1 hour'")
+    warehouse.load({"OptyId": 11, "Name": "read again meanwhile"}, {"OptyId": 13})
+    warehouse.query(
+        "update raw.opportunities set _sdc_extracted_at = to_timestamp(%s) at time zone 'UTC'"
+        """ where "OptyId" in (11, 13)""",
+        began + 1,
+    )
+    warehouse.merge()
+    warehouse.query('delete from raw.opportunities where "OptyId" = 12')
+    warehouse.query(
+        "update opportunities set last_synced_at = now() - interval '1 day' where remote_id = '12'"
+    )
+    reconcile(warehouse)
+    assert marked(warehouse) == [10, 12]
+
+    # Without the raw rows, what is known is when they were merged.
+    warehouse.query("drop schema raw cascade; create schema raw")
+    warehouse.query(
+        'create table raw.opportunity_keys as select 1::bigint as "OptyId",'
+        " now() at time zone 'UTC' as _sdc_extracted_at, %s::bigint as _sdc_table_version",
+        round(time.time() * 1000),
+    )
+    warehouse.query(
+        "update opportunities set last_synced_at = now() - interval '1 day' where remote_id = '11';"
+        "update opportunities set last_synced_at = now() + interval '1 hour' where remote_id = '13'"
+    )
+    reconcile(warehouse)
+    assert marked(warehouse) == [10, 11, 12]
+
+
+def test_deals_that_no_sync_would_bring_are_told_of(pipeline: Pipeline) -> None:
+    pipeline.crm.settings(visible="StatusCode = 'OPEN'")
+    few = pipeline.sync()["new_records"]
+    pipeline.crm.settings(visible="")
+    pipeline.sync()
+    missing = 1000 - pipeline.query("select count(*) as n from opportunities")[0]["n"]
+    assert 0 < missing <= 1000 - few
+    done = pipeline.meltano("run", "reconcile")
+    assert done.returncode == 0, done.stdout
+    assert f"{missing} of the deals that the CRM shows are not here yet" in done.stdout
+    assert "--full-refresh tap-oracle-crm target-postgres dbt-postgres:run" in done.stdout
+
+    pipeline.sync("--full-refresh")
+    pipeline.crm.mutate(delete=1)
+    done = pipeline.meltano("run", "reconcile")
+    assert done.returncode == 0, done.stdout
+    assert "not here yet" not in done.stdout
+    assert_equal_to_crm(pipeline)
+
+
+def reconcile(warehouse: Warehouse) -> None:
+    done = warehouse.dbt(
+        "run", "--select", "tag:reconcile", "stg_opportunity_keys", SYNC_MAX_DELETED_SHARE="1"
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def marked(warehouse: Warehouse) -> list[int]:
+    rows = warehouse.query("select remote_id from opportunities where deleted_at is not null")
+    return sorted(int(row["remote_id"]) for row in rows)
 
 
 def running(pipeline: Pipeline) -> list[dict[str, object]]:

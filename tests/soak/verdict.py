@@ -24,11 +24,6 @@ def settle(world: World, ledger: Ledger) -> None:
         done = world.pipeline.meltano("run", job)
         if done.returncode != 0:
             ledger.defects.append(f"meltano run {job} fails in peace: {done.stdout[-800:]}")
-        # It is three hours from midnight to the reconcile, which leaves alone what a sync has
-        # touched a minute ago.
-        world.pipeline.query(
-            "update opportunities set last_synced_at = last_synced_at - interval '3 hours'"
-        )
 
 
 def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:

@@ -4,7 +4,10 @@
         into='opportunities',
         unique_key='remote_id',
         tags='reconcile',
-        pre_hook="{{ refuse_mass_deletion(ref('opportunities'), ref('stg_opportunity_keys')) }}",
+        pre_hook=[
+            "{{ refuse_mass_deletion(ref('opportunities'), ref('stg_opportunity_keys')) }}",
+            "{{ tell_of_missing_deals(ref('opportunities'), ref('rejected_records'), ref('stg_opportunity_keys')) }}",
+        ],
     )
 }}
 
@@ -18,8 +21,23 @@ with keys as (
 
 pass as (
 
-    -- Rows loaded while the pass began may be newer than its first page.
-    select min(found_at) - interval '1 minute' as began_at from keys
+    -- Both times are of a tap's clock. The margin is for taps that run on several machines.
+    select min(pass_began_at) - interval '2 seconds' as began_at from keys
+
+),
+
+-- Not materialized: an index finds the few that are asked for.
+extracted as not materialized (
+
+    select
+        "OptyId" as opty_id,
+        _sdc_extracted_at at time zone 'UTC' as extracted_at
+    from {{
+        optional_source(source('oracle_crm', 'opportunities'), {
+            'OptyId': 'bigint',
+            '_sdc_extracted_at': 'timestamp',
+        })
+    }}
 
 )
 
@@ -28,7 +46,14 @@ select
     case
         when keys.remote_id is null
             then case
-                    when known.last_synced_at < pass.began_at
+                    -- Of rows that are no longer in raw, the merge is all that is known.
+                    when pass.began_at > coalesce(
+                        (
+                            select extracted.extracted_at from extracted
+                            where extracted.opty_id = known.remote_id::bigint
+                        ),
+                        known.last_synced_at
+                    )
                         then coalesce(known.deleted_at, now())
                     else known.deleted_at
                 end
