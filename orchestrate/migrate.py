@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import psycopg
 
-from orchestrate.postgres import database_url
+from orchestrate.postgres import database_url, sqlalchemy_url
 from orchestrate.settings import ROOT
 
 MIGRATIONS = ROOT / "api" / "migrations"
@@ -53,7 +53,7 @@ def migrate(url: str) -> None:
     from meltano.core.migration_service import MigrationService
     from sqlalchemy import create_engine
 
-    alchemy = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    alchemy = sqlalchemy_url(url, "migration")
     with psycopg.connect(url, autocommit=True) as connection:
         # Two migrations at once would trip over each other: the second waits here.
         connection.execute("select pg_advisory_lock(hashtext('oracle_crm_sync.migrate'))")

@@ -93,11 +93,16 @@ def libpq_environment(url: str) -> dict[str, str]:
 
 
 def sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
-    """Return a database URL as SQLAlchemy wants it, with run-time parameters of the server's."""
+    """Return a database URL as SQLAlchemy wants it, with run-time parameters of the server's.
+
+    SQLAlchemy takes the database's name as it stands, where libpq decodes it. A name with a
+    question mark is beyond it.
+    """
     options = quote(" ".join(f"-c{name}={value}" for name, value in parameters.items()))
-    separator = "&" if "?" in url else "?"
-    address = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return f"{address}{separator}application_name={application}&options={options}"
+    address, _, query = url.removeprefix("postgresql://").partition("?")
+    server, _, database = address.partition("/")
+    own = f"application_name={application}&options={options}"
+    return f"postgresql+psycopg://{server}/{unquote(database)}?{query}{'&' if query else ''}{own}"
 
 
 def _ensure_database(url: str) -> None:
