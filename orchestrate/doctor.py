@@ -36,6 +36,9 @@ MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 SECRETS = ("ORACLE_PASS", "ORACLE_CLIENT_SECRET")
 OLDEST_POSTGRES = 15
 SKEW = timedelta(seconds=30)
+NEW_ROWS, NEW_SHARE = 20, 0.05
+"""More deals than these, of those that the CRM shows, are not new since the last sync."""
+FULL_SYNC = ".venv/bin/meltano run --full-refresh tap-oracle-crm target-postgres dbt-postgres:run"
 GIGABYTE = 1 << 30
 LOW_DISK, FULL_DISK = 5 * GIGABYTE, GIGABYTE // 2
 
@@ -73,14 +76,27 @@ def examine() -> Iterator[Finding]:
         yield from database(connection)
         migrated = migrations(connection)
         yield migrated
-        table_rows = None
+        held = None
         if migrated.status == "ok":
             yield from schedule(connection)
             yield last_sync(connection)
-            table_rows = _scalar(
-                connection, "select count(*) from opportunities where deleted_at is null"
-            )
-        yield from crm(meltano=True, table_rows=table_rows)
+            held = _held(connection)
+        yield from crm(meltano=True, held=held)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a database holds of the CRM's deals.
+
+    Attributes:
+        rows: how many deals it has that are not marked as deleted.
+        rejects: how many more could not be loaded.
+        is_loaded: whether a sync has ever come to its end.
+    """
+
+    rows: int
+    rejects: int
+    is_loaded: bool
 
 
 class _UnusableError(Exception):
@@ -220,12 +236,33 @@ def last_sync(connection: Connection) -> Finding:
     return Finding("last sync", "ok", detail)
 
 
-def crm(*, meltano: bool, table_rows: int | None = None) -> Iterator[Finding]:
+def _held(connection: Connection) -> Held:
+    row = connection.execute(
+        """
+        select
+            (select count(*) from opportunities where deleted_at is null) as rows,
+            (
+                select count(*)
+                from rejected_records as rejected
+                where
+                    rejected.stream = 'opportunities' and rejected.resolved_at is null
+                    and not exists (
+                        select from opportunities as known
+                        where known.remote_id = rejected.remote_id and known.deleted_at is null
+                    )
+            ) as rejects,
+            exists (select from syncs where status = 'SUCCESS') as is_loaded
+        """
+    ).fetchone()
+    return Held(**row or {})
+
+
+def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
     """Ask the CRM for one row as the sync does, and for its attributes.
 
     Args:
         meltano: whether Meltano can be asked for the tap's settings.
-        table_rows: how many deals the table has that are not marked as deleted, where known.
+        held: what the database holds of the deals, where known.
     """
     try:
         # One attempt and one more; nobody wants to wait for all that a sync waits for.
@@ -246,7 +283,7 @@ def crm(*, meltano: bool, table_rows: int | None = None) -> Iterator[Finding]:
         yield Finding("crm", "ok", f"{client.host} answers")
         yield Finding("credentials", "ok", "accepted, and may read opportunities")
         yield clock("CRM", page.server_time - datetime.now(UTC))
-        yield record_set(page, finder, table_rows)
+        yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
         yield custom_fields(settings["custom_fields"], client.describe("opportunities"))
     except RefusedError as error:
         if error.status in {401, 403}:
@@ -261,8 +298,15 @@ def crm(*, meltano: bool, table_rows: int | None = None) -> Iterator[Finding]:
         client.close()
 
 
-def record_set(page: Page, finder: str, table_rows: int | None) -> Finding:
-    """Judge how many rows the CRM claims to show."""
+def record_set(page: Page, finder: str, held: Held | None, *, is_partial: bool) -> Finding:
+    """Judge how many rows the CRM claims to show.
+
+    Args:
+        page: an answer of the CRM's with its total.
+        finder: what was asked for.
+        held: what the database holds of the deals, where known.
+        is_partial: whether syncs leave out old deals, as `start_date` has it.
+    """
     if not page.items:
         return Finding(
             "record set", "error", f"the CRM shows this account no opportunity ({finder})",
@@ -271,11 +315,20 @@ def record_set(page: Page, finder: str, table_rows: int | None) -> Finding:
     if page.total is None:
         return Finding("record set", "ok", f"{finder}; the CRM does not say how many rows")
     detail = f"{finder}, {page.total:,} rows"
-    if table_rows is not None and page.total < 0.8 * table_rows:
+    if held is not None and page.total < 0.8 * held.rows:
         return Finding(
-            "record set", "warning", f"{detail}, and the table has {table_rows:,}",
+            "record set", "warning", f"{detail}, and the table has {held.rows:,}",
             "Deals were deleted (meltano run reconcile marks them), or the account sees less now.",
         )  # fmt: skip
+    if held is not None and held.is_loaded and not is_partial:
+        here = held.rows + held.rejects
+        if page.total - here > max(NEW_ROWS, NEW_SHARE * page.total):
+            return Finding(
+                "record set", "warning",
+                f"{detail}, and only {here:,} are here, rejected ones included",
+                "Syncs bring what changed, and not old deals that the account sees only since "
+                f"lately: run {FULL_SYNC}. If the gap stays, the CRM's count is wrong.",
+            )  # fmt: skip
     return Finding("record set", "ok", detail)
 
 

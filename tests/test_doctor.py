@@ -89,6 +89,29 @@ def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
     assert code == 1
 
 
+def test_deals_that_the_account_sees_only_since_lately(pipeline: Pipeline) -> None:
+    pipeline.crm.settings(visible="StatusCode = 'OPEN'")
+    here = pipeline.sync()["new_records"]
+    pipeline.crm.settings(visible="")
+    findings, _ = examine(pipeline)
+    assert findings["record set"]["status"] == "warning"
+    assert f"1,000 rows, and only {here:,} are here" in findings["record set"]["detail"]
+    assert "--full-refresh" in findings["record set"]["advice"]
+
+    # What is rejected has come as far as it can.
+    pipeline.query(
+        """
+        insert into rejected_records (record_key, stream, remote_id, reason, payload,
+            first_seen_at, last_seen_at)
+        select 'opportunities:' || key, 'opportunities', key, 'Name: too long', '{}', now(), now()
+        from generate_series(1, %s) as key
+        """,
+        1000 - here,
+    )
+    findings, _ = examine(pipeline)
+    assert findings["record set"]["status"] == "ok"
+
+
 def test_a_failed_sync_and_an_account_that_sees_nothing(pipeline: Pipeline) -> None:
     pipeline.crm.settings(forbidden=["opportunities"])
     assert pipeline.meltano("run", "sync").returncode != 0
