@@ -39,12 +39,22 @@ def attributes_of(answer: Any, resource: str) -> dict[str, str]:
     return found
 
 
+ABSENT = "absent"
+"""The type of an attribute that is configured and that the CRM does not have: always null."""
+SCHEMAS[ABSENT] = {"type": ["string", "null"], "enum": [None]}
+
+
 def schema_of(types: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
     """Return the JSON schema of records with these attributes; the keys are never null."""
     properties = {name: dict(SCHEMAS[kind]) for name, kind in types.items()}
     for key in keys:
         properties[key]["type"] = properties[key]["type"][0]
     return {"type": "object", "properties": properties}
+
+
+def absent(schema: Mapping[str, Any]) -> bool:
+    """Tell whether the CRM did not have an attribute when it was discovered."""
+    return schema.get("enum") == [None]
 
 
 def match(wanted: str, names: Iterable[str]) -> tuple[str | None, list[str]]:

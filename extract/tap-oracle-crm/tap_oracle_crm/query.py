@@ -35,11 +35,15 @@ class Query:
         since: datetime | None = None,
         above: int | None = None,
         upto: int | None = None,
-    ) -> str | None:
+    ) -> str:
         """Select rows changed at or after `since` with `above` < key <= `upto`.
 
-        Rows without a change time are always in: nothing tells whether they changed.
+        Rows without a change time are always in: nothing tells whether they changed. Never
+        empty: without `q`, some CRMs show a small part of what they show with any (observed).
         """
+        return self._all_of(since, above, upto) or self._all_of(None, 0, None)
+
+    def _all_of(self, since: datetime | None, above: int | None, upto: int | None) -> str:
         stamp = since and f"'{since.strftime(self.timestamp_format)}'"
         if self.framework_version == 1:
             bounds = [
@@ -51,17 +55,17 @@ class Query:
                 *([f"{self.key}{' and '.join(bounds)}"] if bounds else []),
                 *([f"{self.changed}>={stamp}"] if stamp else []),
             ]
-            return ";".join(parts) or None
+            return ";".join(parts)
         parts = [
             *([f"({self.condition})"] if self.condition else []),
             *([f"{self.key} > {above}"] if above is not None else []),
             *([f"{self.key} <= {upto}"] if upto is not None else []),
             *([f"({self.changed} >= {stamp} or {self.changed} is null)"] if stamp else []),
         ]
-        return " and ".join(parts) or None
+        return " and ".join(parts)
 
     def null(self, attribute: str, *, since: datetime | None = None, not_null: bool = False) -> str:
         """Select rows without (or with) a value in an attribute; from framework version 2."""
         found = f"{attribute} is {'not ' if not_null else ''}null"
-        rest = self.q(since=since)
+        rest = self._all_of(since, None, None)
         return f"{rest} and {found}" if rest else found

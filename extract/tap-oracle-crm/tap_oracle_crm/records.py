@@ -174,6 +174,13 @@ def _cleaner(schema: Mapping[str, Any]) -> Clean:
     return clean_text
 
 
+def clean_custom(value: Any) -> str | None:
+    """Return a custom field's value as text, a list or an object as JSON."""
+    if isinstance(value, (dict, list)):
+        value = _encoder.encode(value).decode()
+    return clean_text(value)
+
+
 @dataclass(frozen=True)
 class RecordCleaner:
     """Repairs or rejects records of one stream.
@@ -190,7 +197,11 @@ class RecordCleaner:
     def of(cls, schema: Mapping[str, Any], key: str, names: list[str]) -> RecordCleaner:
         """Make the cleaner for the named properties of a JSON schema."""
         properties = schema["properties"]
-        return cls(key, tuple((name, _cleaner(properties[name])) for name in names))
+        cleaners = {name: _cleaner(properties[name]) for name in names}
+        for name, clean in cleaners.items():
+            if clean is clean_text and name.endswith("_c"):
+                cleaners[name] = clean_custom
+        return cls(key, tuple(cleaners.items()))
 
     def __call__(self, row: Any) -> dict[str, Any]:
         """Return the record to emit.

@@ -21,7 +21,7 @@ from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
 
 from tap_oracle_crm.answers import Page
-from tap_oracle_crm.discovery import attributes_of, schema_of
+from tap_oracle_crm.discovery import absent, attributes_of, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
@@ -84,7 +84,12 @@ class CrmStream(Stream):
     @property
     def fields(self) -> list[str]:
         """The attributes to ask for: those selected that the CRM still has."""
-        return [name for name in self._selected() if name not in self._gone]
+        properties = self.effective_schema["properties"]
+        return [
+            name
+            for name in self._selected()
+            if name not in self._gone and not absent(properties[name])
+        ]
 
     def _selected(self) -> list[str]:
         # Without these no record can be told from another, or no change seen.
@@ -220,6 +225,7 @@ class CollectionStream(CrmStream):
         if self.tracks_changes:
             self.replication_key = self.changed
         self.emitted = 0
+        self._full = False
         self._last_state = time.monotonic()
         self._rows_since_state = 0
 
@@ -376,7 +382,9 @@ class CollectionStream(CrmStream):
     def _claim(
         self, total: int | None, full: bool, since: str | None, resumed: int | None = None
     ) -> None:
-        kind = "FULL" if full else "INCREMENTAL"
+        # What changed meanwhile follows a first read that was resumed, and belongs to it.
+        self._full = self._full or full
+        kind = "FULL" if self._full else "INCREMENTAL"
         claimed = "does not say how many records" if total is None else f"claims {total:,} records"
         text = f"{kind} read: the CRM {claimed} visible to this user"
         if since:
@@ -432,7 +440,7 @@ class CollectionStream(CrmStream):
 
     def _scope(self) -> str:
         """Name what decides which rows are seen: a bookmark holds for that alone."""
-        names = ("start_date", "finder", "filter") if self.uses_finder else ("start_date",)
+        names = ["base_url", "start_date", *(["finder", "filter"] if self.uses_finder else [])]
         text = "\n".join(str(self.config.get(name, "")) for name in names)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -440,16 +448,17 @@ class CollectionStream(CrmStream):
         """Tell whether what earlier runs read has all rows and attributes that this one would."""
         if not self.is_incremental or "attributes" not in state:
             return self.is_incremental
-        new = sorted(set(self.fields) - set(str(state["attributes"]).split(",")))
-        return not new and state.get("scope") == self._scope()
+        # One that is gone is to become null in all rows.
+        same = set(self.fields) == set(str(state["attributes"]).split(","))
+        return same and state.get("scope") == self._scope()
 
     def _bookmark(self) -> datetime | None:
         state = self.stream_state
         mark = timestamp(state.get("replication_key_value"))
         if mark and self.is_incremental and not self._holds(state):
             self.log(
-                "The attributes, the finder, the filter or the start date changed since the last "
-                "run: all rows are read again"
+                "The attributes, the address, the finder, the filter or the start date changed "
+                "since the last run: all rows are read again"
             )
             return None
         return mark if self.is_incremental else None

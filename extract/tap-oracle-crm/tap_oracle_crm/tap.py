@@ -14,7 +14,7 @@ from singer_sdk.singerlib.catalog import Metadata
 
 from tap_oracle_crm import settings, streams
 from tap_oracle_crm.client import CrmClient
-from tap_oracle_crm.discovery import attributes_of, match, schema_of
+from tap_oracle_crm.discovery import ABSENT, attributes_of, match, schema_of
 from tap_oracle_crm.errors import RefusedError
 from tap_oracle_crm.writer import PageWriter
 
@@ -291,6 +291,7 @@ class TapOracleCRM(Tap):
             )
             return {**known, **dict.fromkeys(wanted, "string")}, wanted
         custom = []
+        absent: dict[str, str] = {}
         for name in wanted:
             found, alike = match(name, described)
             if found:
@@ -298,11 +299,13 @@ class TapOracleCRM(Tap):
                 continue
             hint = f"; alike are {', '.join(alike)}" if alike else ""
             self.logger.warning(
-                "Custom field %s does not exist in this CRM and is left out%s", name, hint
+                "Custom field %s does not exist in this CRM: it is null%s", name, hint
             )
+            absent[name] = ABSENT
         needed = {"OptyId", "LastUpdateDate", "OptyNumber"}
         types = {name: kind for name, kind in known.items() if name in described or name in needed}
-        return types | {name: described[name] for name in described if name not in known}, custom
+        others = {name: described[name] for name in described if name not in known}
+        return types | others | absent, [*custom, *absent]
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """Stop at once, but never in the middle of a message; state is written on the way out."""

@@ -135,6 +135,7 @@ def test_a_resumed_scan_reads_little_again(tap: TapUser) -> None:
     assert len(rest.records()) < 1000 - len(broken.records()) + 200
     assert "FULL read" in rest.log
     assert '"sync_type":"FULL"' in rest.log
+    assert "INCREMENTAL" not in rest.log, "what changed meanwhile belongs to the first read"
     assert_equal_but_for_deleted(tap, broken, rest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from tap_user import TapUser
@@ -79,6 +80,17 @@ def test_pages_follow_the_limit_in_force(tap: TapUser, cap: int) -> None:
     assert len(output.records()) == 1000
     pages = math.ceil(1000 / cap)
     assert tap.crm.requests()["total"] <= 1.1 * pages + 6
+
+
+@pytest.mark.parametrize("version", [1, 4])
+def test_every_request_has_a_q(tap: TapUser, version: int) -> None:
+    # Without one, some CRMs show a part of what they show with any.
+    for page_size in (100, 500):
+        tap.crm.reset(records=400)
+        assert len(tap.sync(framework_version=version, page_size=page_size).by_key()) == 400
+        asked = tap.requests()
+        assert asked
+        assert [item for item in asked if not parse_qs(item["query"]).get("q")] == []
 
 
 def test_offsets_are_not_used(tap: TapUser) -> None:

@@ -21,6 +21,7 @@ TYPES = {
     "Day": "date",
     "Moment": "date-time",
     "Name": "string",
+    "Any_c": "string",
 }
 clean = RecordCleaner.of(schema_of(TYPES, ["OptyId"]), "OptyId", list(TYPES))
 
@@ -59,6 +60,8 @@ clean = RecordCleaner.of(schema_of(TYPES, ["OptyId"]), "OptyId", list(TYPES))
         ("Name", True, "true"),
         ("Name", "", ""),
         ("Name", None, None),
+        ("Any_c", ["a", Decimal("1.5")], '["a",1.5]'),
+        ("Any_c", {"code": 1, "text": "a\x00b"}, '{"code":1,"text":"a\\u0000b"}'),
     ],
 )
 def test_what_can_be_repaired_is(name: str, received: Any, emitted: Any) -> None:

@@ -80,18 +80,25 @@ def test_without_describe_the_standard_attributes_do(tap: TapUser, status: int) 
     assert "no longer has Nowhere_c" in output.log
 
 
-def test_a_field_that_disappears_does_not_stop_the_sync(tap: TapUser) -> None:
+@pytest.mark.parametrize("discover_again", [True, False])
+def test_a_field_that_disappears_becomes_null_in_all_records(
+    tap: TapUser, discover_again: bool
+) -> None:
     options: dict[str, Any] = {"custom_fields": ["Practice_c", "Sector_c"]}
     catalog = tap.discover(**options)
     first = tap.sync(catalog=catalog, **options)
     tap.crm.remove_attribute("Sector_c")
     tap.crm.clock(3600)
     tap.crm.mutate(update=10)
+    if discover_again:
+        catalog = tap.discover(**options)
     second = tap.sync(first.state, catalog, **options)
     assert second.error is None
     assert {record["Sector_c"] for record in second.records()} == {None}
-    assert "no longer has Sector_c" in second.log
-    assert len(second.records()) < 100
+    assert len(second.by_key()) == 1000
+    assert ("no longer has Sector_c" in second.log) is not discover_again
+    third = tap.sync(second.state, catalog, **options)
+    assert len(third.records()) < 100, "once is enough"
 
 
 def test_a_field_that_appears_is_read_for_all_records(tap: TapUser) -> None:
