@@ -8,6 +8,10 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
 
 from api.settings import Settings
 from orchestrate.settings import ROOT
@@ -114,6 +118,19 @@ def test_the_example_settings_are_complete() -> None:
     assert used <= offered
     secrets = re.findall(r"^[A-Z_]*(?:PASS|SECRET|KEY|TOKEN)[A-Z_]*=(.+)$", example, re.MULTILINE)
     assert not secrets
+
+
+def test_a_password_with_dollars_is_written_as_the_example_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rule,) = re.findall(r"write `(.+)` for `(.+)`", (ROOT / ".env.example").read_text())
+    password = "p${HOME}x$y #z"
+    monkeypatch.setenv("HOME", "/nobody")
+    written = password.replace(rule[1], rule[0])
+    (tmp_path / ".env").write_text(f"ORACLE_PASS='{written}'\nDATABASE_URL='{password}'\n")
+    values = dotenv_values(tmp_path / ".env")
+    assert values["ORACLE_PASS"] == password
+    assert values["DATABASE_URL"] != password, "the rule is needed"
 
 
 def test_no_path_of_a_machine_in_the_documents() -> None:
