@@ -74,7 +74,7 @@ def test_what_a_sync_brings_during_the_pass_is_left_alone(
     warehouse = Warehouse(postgres, migrated, tmp_path)
     warehouse.create_raw_tables()
     warehouse.load(*({"OptyId": key} for key in range(1, 13)))
-    warehouse.query("update raw.opportunities set _sdc_extracted_at = now() - interval '20 seconds'")
+    warehouse.query("update raw.opportunities set _sdc_extracted_at = now() - interval '20 s'")
     warehouse.merge()
     # The first page of the pass takes long, and another clock is an hour ahead.
     began = time.time() - 10

@@ -48,12 +48,12 @@ select
             then case
                     -- Of rows that are no longer in raw, the merge is all that is known.
                     when pass.began_at > coalesce(
-                        (
-                            select extracted.extracted_at from extracted
-                            where extracted.opty_id = known.remote_id::bigint
-                        ),
-                        known.last_synced_at
-                    )
+                            (
+                                select extracted.extracted_at from extracted
+                                where extracted.opty_id = known.remote_id::bigint
+                            ),
+                            known.last_synced_at
+                        )
                         then coalesce(known.deleted_at, now())
                     else known.deleted_at
                 end
