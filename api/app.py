@@ -1,6 +1,7 @@
 """The application: its resources, its errors, its life."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -32,6 +33,7 @@ from api.background import every
 from api.database import make_pool
 from api.notifications import notify, sender
 from api.opportunities.totals import Totals
+from api.opportunities.turns import Turns
 from api.requests import RequestMiddleware
 from api.settings import Settings
 from api.webhook import start_wanted_sync
@@ -71,6 +73,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.settings = settings
     app.state.database_url = database_url
     app.state.totals = Totals()
+    # Twice the cores: the database has work while answers are being written.
+    app.state.turns = Turns(2 * (os.cpu_count() or 1))
     app.state.exports = asyncio.Semaphore(api.opportunities.export.AT_ONCE_MOST)
     problems.install(app)
     generate = app.openapi

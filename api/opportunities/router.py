@@ -3,7 +3,7 @@
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
@@ -23,13 +23,20 @@ from api.opportunities.schemas import (
     PastChange,
 )
 from api.opportunities.totals import Totals
+from api.opportunities.turns import take_turn
 from api.problems import ProblemError, answers
 from api.types import PathId, Text
 
 router = APIRouter(prefix="/api", tags=["opportunities"])
 
 
-@router.get("/opportunities", response_model=Page, responses=answers(401, 422))
+@router.get(
+    "/opportunities",
+    response_model=Page,
+    responses=answers(401, 422),
+    # Before anything else of the request, its sign-in included, takes the database's time.
+    dependencies=[Depends(take_turn, scope="function")],
+)
 async def list_opportunities(
     request: Request,
     _: Viewer,

@@ -123,7 +123,7 @@ def test_who_goes_away_in_the_middle_leaves_nothing_behind(
 
 
 def test_too_many_at_once_are_told_to_wait(server: httpx.Client, database: str) -> None:
-    fill(database, 20_000)
+    fill(database, 60_000)  # more than the buffers between the two hold, or it would end unread
     with ExitStack() as streams:
         for _ in range(AT_ONCE_MOST):
             stream = streams.enter_context(server.stream("GET", PATH))
