@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import operator
+import socket
 import time
 from contextlib import ExitStack
 from decimal import Decimal
@@ -123,10 +124,16 @@ def test_who_goes_away_in_the_middle_leaves_nothing_behind(
 
 
 def test_too_many_at_once_are_told_to_wait(server: httpx.Client, database: str) -> None:
-    fill(database, 60_000)  # more than the buffers between the two hold, or it would end unread
-    with ExitStack() as streams:
+    # More, uncompressed, than the buffers between the two hold: else it would end unread.
+    fill(database, 60_000)
+    small = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)])
+    headers = {**server.headers, "accept-encoding": "identity"}
+    with (
+        httpx.Client(base_url=server.base_url, headers=headers, transport=small) as slow,
+        ExitStack() as streams,
+    ):
         for _ in range(AT_ONCE_MOST):
-            stream = streams.enter_context(server.stream("GET", PATH))
+            stream = streams.enter_context(slow.stream("GET", PATH))
             assert stream.status_code == 200
         refused = server.get(PATH)
     assert refused.status_code == 503
