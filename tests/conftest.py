@@ -155,7 +155,7 @@ MAPPING = {
 
 def as_column(attribute: str, value: Any) -> Any:
     """What the contract's column holds for an attribute of the CRM's."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None:
         return None
     match attribute:
         case "Revenue" | "WinProb":
@@ -165,7 +165,7 @@ def as_column(attribute: str, value: Any) -> Any:
         case "CreationDate" | "LastUpdateDate":
             return datetime.fromisoformat(value).astimezone(UTC)
         case _:
-            return str(value).replace("\0", "").strip()
+            return str(value).replace("\0", "")
 
 
 def assert_equal_to_crm(pipeline: Pipeline) -> None:

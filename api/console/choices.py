@@ -19,14 +19,13 @@ with recursive found as (
         where left({0}, 200) > found.value order by 1 limit 1)
     from found where found.value is not null
 )
-select value from found where value is not null limit %s
+select value from found where value <> '' limit %s
 """
 _QUERIES: dict[str, LiteralString] = {
     "stage": _HOPS.format("stage"),
     "practice": _HOPS.format("practice"),
     "sales_owner": _HOPS.format("sales_owner"),
-    "geo": "select distinct geo as value from opportunities where geo is not null"
-    " order by 1 limit %s",
+    "geo": "select distinct geo as value from opportunities where geo <> '' order by 1 limit %s",
 }
 _USERS: LiteralString = """
 select id, coalesce(full_name, name) as label, active from users order by lower(name)

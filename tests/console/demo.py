@@ -29,6 +29,7 @@ ODD_NAMES = (
     "名前の長い案件" * 6,
     "Renewal 🚀 phase II",
     None,
+    "  ",
 )
 TOPICS = (
     "Data centre move", "SAP rollout", "Network refresh", "Service desk", "Cloud migration",

@@ -20,7 +20,6 @@
     {%- endif -%}
     {%- if not found.column -%} null::{{ type }}
     {%- elif type == 'timestamptz' -%} {{ adapter.quote(found.column) }}::timestamp at time zone 'UTC'
-    {%- elif type == 'text' -%} nullif(btrim({{ adapter.quote(found.column) }}::text), '')
     {%- else -%} {{ adapter.quote(found.column) }}::{{ type }}
     {%- endif -%}
 {%- endmacro %}

@@ -16,8 +16,8 @@
 {#- What the CRM says of a deal: WON, LOST or CLOSED, or null while it is open. -#}
 {% macro crm_outcome(status_code, stage) -%}
     case
-        when {{ status_code }} is not null
-            then case upper({{ status_code }})
+        when btrim({{ status_code }}) <> ''
+            then case upper(btrim({{ status_code }}))
                 when 'WON' then 'WON'
                 when 'LOST' then 'LOST'
                 when 'NO_SALE' then 'CLOSED'
