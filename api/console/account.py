@@ -109,7 +109,7 @@ async def set_password(
     change: Annotated[PasswordChange, Form()],
 ) -> Response:
     """Change one's password, which ends all sessions, this one too."""
-    await change_password(user, connection, change)
+    await change_password(user, request, connection, change)
     return back_to(request, "/sign-in")
 
 

@@ -8,7 +8,7 @@ from psycopg.rows import DictRow
 from api.audit import record
 from api.auth import SESSION_COOKIE, Role, Viewer, issue_token, refuse_cross_site
 from api.database import Connection
-from api.passwords import hash_password, verify_password
+from api.passwords import hash_password
 from api.problems import ProblemError, answers
 from api.types import Id, PathId
 from api.users import queries
@@ -22,7 +22,7 @@ from api.users.schemas import (
     TokenAnswer,
     UserAnswer,
 )
-from api.users.sign_in import NewSession, sign_in
+from api.users.sign_in import NewSession, find_by_password, sign_in
 
 router = APIRouter(prefix="/api", tags=["users"])
 
@@ -71,11 +71,13 @@ async def end_session(user: Viewer, response: Response, connection: Connection) 
     response.delete_cookie(SESSION_COOKIE)
 
 
-@router.put("/password", status_code=204, responses=answers(401, 403, 409, 422))
-async def change_password(user: Viewer, connection: Connection, change: PasswordChange) -> None:
+@router.put("/password", status_code=204, responses=answers(401, 403, 409, 422, 429))
+async def change_password(
+    user: Viewer, request: Request, connection: Connection, change: PasswordChange
+) -> None:
     """Change one's own password, which ends all sessions."""
-    account = await find(connection, queries.GET, user.id)
-    if not await verify_password(account["password_hash"], change.present.get_secret_value()):
+    present = change.present.get_secret_value()
+    if not await find_by_password(connection, user.name, present, client_of(request)):
         raise ProblemError(409, "The present password is not right.")
     password_hash = await hash_password(change.new)
     async with connection.transaction():

@@ -62,6 +62,23 @@ async def sign_in(
     Raises:
         ProblemError: 401, name or password are wrong; 429, too many have been.
     """
+    user_id = await find_by_password(connection, name, password, client)
+    if user_id is None:
+        raise ProblemError(
+            401, "The name or the password is wrong.", headers={"WWW-Authenticate": "Bearer"}
+        )
+    await connection.execute(SIGNED_IN, [user_id])
+    return await begin_session(connection, user_id)
+
+
+async def find_by_password(
+    connection: AsyncConnection[DictRow], name: str, password: str, client: str
+) -> int | None:
+    """Return the id of the user whom name and password belong to, or None for nobody's.
+
+    Raises:
+        ProblemError: 429, too many attempts with this name or by this client have failed.
+    """
     row = await (await connection.execute(ATTEMPT, [name, client])).fetchone()
     assert row is not None  # noqa: S101 - `returning` gives one
     attempt = {"id": row["id"], "name": name, "client": client}
@@ -69,18 +86,15 @@ async def sign_in(
     assert counts is not None  # noqa: S101 - counts give one
     if counts["of_name"] > ATTEMPTS_PER_NAME or counts["of_client"] > ATTEMPTS_PER_CLIENT:
         await connection.execute(UNDO, attempt)
-        detail = "Too many attempts to sign in have failed. Wait, or ask an admin."
+        detail = "Too many attempts with a wrong password. Wait, or ask an admin."
         raise ProblemError(429, detail, headers={"Retry-After": str(counts["seconds"])})
 
     user = await (await connection.execute(FIND, [name])).fetchone()
     stored = None if user is None else user["password_hash"]
     if not await verify_password(stored, password) or user is None:
-        raise ProblemError(
-            401, "The name or the password is wrong.", headers={"WWW-Authenticate": "Bearer"}
-        )
+        return None
     await connection.execute(FORGET, attempt)
-    await connection.execute(SIGNED_IN, [user["id"]])
-    return await begin_session(connection, user["id"])
+    return int(user["id"])
 
 
 async def begin_session(connection: AsyncConnection[DictRow], user_id: int) -> NewSession:

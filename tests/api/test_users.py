@@ -152,6 +152,18 @@ def test_ones_own_password(caller: Caller) -> None:
     assert sign_in(caller, password="another long one") == 201
 
 
+def test_guessing_the_present_password_locks_too(caller: Caller) -> None:
+    make_user(caller)
+    caller.be(None)
+    sign_in(caller)
+    change = {"present": "wrong", "new": "another long one"}
+    answers = [caller.put("/api/password", json=change).status_code for _ in range(6)]
+    assert answers == [409] * 5 + [429]
+    locked = caller.put("/api/password", json=change | {"present": PASSWORD})
+    assert locked.status_code == 429
+    assert 0 < int(locked.headers["retry-after"]) <= 900
+
+
 def test_personal_tokens(caller: Caller) -> None:
     user_id = make_user(caller)
     caller.be(None)

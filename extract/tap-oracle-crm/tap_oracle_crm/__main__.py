@@ -18,11 +18,13 @@ def main() -> None:
         return
     gc.disable()  # imports leave no garbage, and looking for it takes a tenth of a short run
     from tap_oracle_crm.errors import OracleCrmError
+    from tap_oracle_crm.settings import check_environment
     from tap_oracle_crm.tap import TapOracleCRM
 
     gc.freeze()
     gc.enable()
     try:
+        check_environment()
         TapOracleCRM.cli()
     except (OracleCrmError, FileNotFoundError) as error:
         logging.getLogger(NAME).critical("%s", error)

@@ -76,6 +76,18 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def check_environment() -> None:
+    """Look at the numbers in the environment, over which the SDK would stumble without a word.
+
+    Raises:
+        ConfigError: one is none, or too small or too large.
+    """
+    for name, (_, smallest, largest) in INTEGERS.items():
+        value = os.environ.get(f"TAP_ORACLE_CRM_{name.upper()}")
+        if value is not None:
+            _integer(name, value, smallest, largest)
+
+
 def _integer(name: str, value: object, smallest: int, largest: int) -> int:
     try:
         number = int(str(value))

@@ -102,6 +102,14 @@ def test_settings_come_from_the_environment_too(tap: TapUser) -> None:
     assert done.code == 0, done.log
 
 
+def test_a_number_in_the_environment_that_is_none_is_named(tap: TapUser) -> None:
+    for wrong in ("many", "", "501"):
+        done = tap.cli("--config", "ENV", config={}, **tap.crm.env, TAP_ORACLE_CRM_PAGE_SIZE=wrong)
+        assert done.code == 1
+        assert "page_size must be a whole number from 1 to 500." in done.log
+        assert "Traceback" not in done.log
+
+
 def test_plain_http_is_for_this_machine_alone(tap: TapUser) -> None:
     output = tap.sync(base_url="http://crm.example.com")
     assert "allow_http" in str(output.error)
