@@ -126,6 +126,7 @@ def test_owners_get_their_names_where_resources_are_read(pipeline: Pipeline) -> 
         ({"ORACLE_BASE_URL": ""}, "ORACLE_BASE_URL", 1),
         ({"TAP_ORACLE_CRM_FINDER": "MyOpportunitiesFinder;RecordSet='MYOPTIES'"}, "finder", 1),
         ({"TAP_ORACLE_CRM_FINDER": "MyOpportunitiesFinder;RecordSet='TYPO'"}, "record set", 1),
+        ({"TAP_ORACLE_CRM_PAGE_SIZE": "many"}, "page_size must be a whole number", 1),
         ({"DATABASE_URL": "postgresql://nobody:secret-1@127.0.0.1:1/none"}, "DATABASE_URL", 0),
         ({"DATABASE_URL": "mysql://127.0.0.1/none"}, "DATABASE_URL", 0),
     ],

@@ -77,15 +77,17 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_environment() -> None:
-    """Look at the numbers in the environment, over which the SDK would stumble without a word.
+    """Look at the numbers in the environment, over which the SDK would stumble; empty is unset.
 
     Raises:
         ConfigError: one is none, or too small or too large.
     """
     for name, (_, smallest, largest) in INTEGERS.items():
-        value = os.environ.get(f"TAP_ORACLE_CRM_{name.upper()}")
-        if value is not None:
-            _integer(name, value, smallest, largest)
+        variable = f"TAP_ORACLE_CRM_{name.upper()}"
+        if os.environ.get(variable):
+            _integer(name, os.environ[variable], smallest, largest)
+        else:
+            os.environ.pop(variable, None)
 
 
 def _integer(name: str, value: object, smallest: int, largest: int) -> int:

@@ -103,8 +103,10 @@ def test_settings_come_from_the_environment_too(tap: TapUser) -> None:
 
 
 def test_a_number_in_the_environment_that_is_none_is_named(tap: TapUser) -> None:
-    for wrong in ("many", "", "501"):
-        done = tap.cli("--config", "ENV", config={}, **tap.crm.env, TAP_ORACLE_CRM_PAGE_SIZE=wrong)
+    arguments, variable = ("--config", "ENV", "--discover"), "TAP_ORACLE_CRM_PAGE_SIZE"
+    assert tap.cli(*arguments, config={}, **tap.crm.env, **{variable: ""}).code == 0
+    for wrong in ("many", "501"):
+        done = tap.cli(*arguments, config={}, **tap.crm.env, **{variable: wrong})
         assert done.code == 1
         assert "page_size must be a whole number from 1 to 500." in done.log
         assert "Traceback" not in done.log
