@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from tests.bench.contenders import CONTENDERS
-from tests.bench.profile import NOTHING, ONCE
+from tests.bench.profile import DISCOVERY, NOTHING, ONCE
 
 Run = dict[str, Any]
 TITLES = {contender.name: contender.title for contender in CONTENDERS}
@@ -208,9 +208,16 @@ def _bounds(runs: Results, profile: dict[str, Any]) -> str:
     if cell and latency:
         pages, theirs = cell[0]["pages"], median(map(wall, cell))
         wait = pages * latency / 4000
+        before = nothing + profile["stages"][DISCOVERY]["wall"] + 2 * latency / 1000
+        limit = runs.median(wall, "limit", rows, latency, "first load")
         parts.append(
             f"**Waiting.** {pages} pages of {latency} ms, four at once, take {wait:.1f} s whoever "
-            f"fetches them: {wait / theirs:.2f} times (a)'s {theirs:.1f} s.\n"
+            f"fetches them: {wait / theirs:.2f} times (a)'s {theirs:.1f} s. Before them come "
+            f"Meltano, discovery, and one by one two answers, which attributes there are and which "
+            f"row is the last: {before:.1f} s. Both together are {(before + wait) / theirs:.2f} "
+            "times (a)"
+            + (f"; (c), without any of that before, takes {limit / theirs:.2f}" if limit else "")
+            + ".\n"
         )
     return "\n".join(parts)
 
