@@ -85,6 +85,18 @@ used as (
 select id, name, role, token_id from found
 """
 
+IS_GOOD: LiteralString = """
+select exists (
+    select
+    from tokens
+    join users on users.id = tokens.user_id
+    where tokens.id = %s
+        and tokens.revoked_at is null
+        and tokens.expires_at > now()
+        and users.active
+) as is_good
+"""
+
 
 def new_token() -> tuple[str, bytes]:
     """Return a fresh token and the hash to store of it."""
@@ -113,6 +125,12 @@ async def find_user(connection: AsyncConnection[DictRow], token: str) -> User | 
     """Return who holds a token, or None where it is unknown, expired or revoked."""
     row = await (await connection.execute(FIND, [hash_token(token)])).fetchone()
     return None if row is None else User(row["id"], row["name"], Role(row["role"]), row["token_id"])
+
+
+async def is_still_let_in(connection: AsyncConnection[DictRow], user: User) -> bool:
+    """Tell whether the token that a request came with, some time ago, is good still."""
+    row = await (await connection.execute(IS_GOOD, [user.token_id])).fetchone()
+    return row is not None and bool(row["is_good"])
 
 
 async def identify(

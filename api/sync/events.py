@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.auth import Viewer
+from api.auth import User, Viewer, is_still_let_in
 from api.database import Pool
 from api.problems import ProblemError, answers
 from api.sync import queries
@@ -20,7 +20,6 @@ POLL_SECONDS = 1
 
 
 async def _progress(request: Request, run_id: UUID) -> SyncProgress:
-    # No connection is held between two looks: many may follow.
     pool: Pool = request.app.state.pool
     async with pool.connection() as connection:
         rows = await queries.fetch(connection, queries.PROGRESS, run_id)
@@ -29,18 +28,32 @@ async def _progress(request: Request, run_id: UUID) -> SyncProgress:
     return SyncProgress.model_validate(rows[0])
 
 
+async def _may_go_on(request: Request, user: User) -> bool:
+    pool: Pool = request.app.state.pool
+    async with pool.connection() as connection:
+        return await is_still_let_in(connection, user)
+
+
 @router.get(
     "/{run_id}/events", response_class=EventSourceResponse, responses=answers(401, 404, 422)
 )
 async def follow_sync(
-    request: Request, _: Viewer, run_id: UUID, progress: Annotated[SyncProgress, Depends(_progress)]
+    request: Request,
+    user: Viewer,
+    run_id: UUID,
+    progress: Annotated[SyncProgress, Depends(_progress)],
 ) -> AsyncIterator[ServerSentEvent]:
-    """Follow a sync: events `progress`, and at its end one `end`, each with a SyncProgress."""
+    """Follow a sync: events `progress`, and at its end one `end`, each with a SyncProgress.
+
+    The stream breaks off when the token that it was asked for with is good no more.
+    """
     sent = None
     while progress.status == "RUNNING":
         if progress != sent:
             yield ServerSentEvent(data=progress, event="progress")
             sent = progress
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)  # and hold no connection meanwhile: many may follow
+        if not await _may_go_on(request, user):
+            return
         progress = await _progress(request, run_id)
     yield ServerSentEvent(data=progress, event="end")

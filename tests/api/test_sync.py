@@ -147,6 +147,21 @@ def test_a_sync_is_followed_to_its_end(
     assert (end["status"], end["new_records"]) == ("SUCCESS", 250)
 
 
+@pytest.mark.timeout(30)
+def test_who_is_barred_follows_no_longer(
+    server: httpx.Client, database: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "POLL_SECONDS", 0.02)
+    run_id = server.post("/api/sync-database").json()["run_id"]
+    with server.stream("GET", f"/api/sync-runs/{run_id}/events") as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == "event: progress"
+        with psycopg.connect(database, autocommit=True) as admin:
+            admin.execute("update users set active = false")
+        assert "event: end" not in list(lines)
+    assert server.get(f"/api/sync-runs/{run_id}").status_code == 401
+
+
 def test_nobody_follows_an_unknown_sync(caller: Caller) -> None:
     run_id = uuid.uuid4()
     for path in (f"/api/sync-runs/{run_id}/events", f"/api/sync-runs/{run_id}"):
