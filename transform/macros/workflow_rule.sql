@@ -23,7 +23,7 @@
                 when 'NO_SALE' then 'CLOSED'
                 when 'CLOSED' then 'CLOSED'
             end
-        when {{ stage }} ~* '\mlost\M' then 'LOST'
+        when {{ stage }} ~* '\m(lost|not[ _-]?won)\M' then 'LOST'
         when {{ stage }} ~* '\mwon\M' then 'WON'
         when {{ stage }} ~* '\m(closed|no[ _-]?sale)\M' then 'CLOSED'
     end
