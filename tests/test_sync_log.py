@@ -162,15 +162,17 @@ def test_the_database_restarts_half_way(pipeline: Pipeline, postgres_cluster: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("victim", ["meltano", "tap-oracle-crm", "target-postgres-copy", "dbt"])
+@pytest.mark.parametrize(
+    "victim", ["meltano", "tap-oracle-crm", "target-postgres-copy", "dbt-frozen"]
+)
 def test_a_killed_run_is_failed_at_once(
     pipeline: Pipeline, victim: str, number: signal.Signals
 ) -> None:
     slow_down(pipeline)
     meltano = pipeline.start()
-    if victim == "dbt":
+    if victim == "dbt-frozen":
         pipeline.crm.clear_faults()
-        wait_until(lambda: child(meltano, "dbt"))
+        wait_until(lambda: child(meltano, victim))
     else:
         wait_until_half_read(pipeline)
     time.sleep(random.uniform(0, 1))

@@ -109,7 +109,7 @@ class Warehouse:
     def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call dbt, whatever comes of it; what it prints is in `stdout`."""
         return subprocess.run(
-            [Path(sys.executable).with_name("dbt"), *arguments], cwd=ROOT,
+            [Path(sys.executable).with_name("dbt-frozen"), *arguments], cwd=ROOT,
             env=self.environment() | environment,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip

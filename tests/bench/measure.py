@@ -24,7 +24,7 @@ OTHER = "script"
 ROLES = {
     "tap": r"/tap-oracle-crm ",
     "loader": r"/target-postgres(-copy)? ",
-    "dbt": r"/dbt ",
+    "dbt": r"/dbt(-frozen)? ",
     "Meltano": r"/meltano ",
 }
 

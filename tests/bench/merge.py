@@ -67,7 +67,7 @@ class Merges:
         """Run dbt as a sync does; the seconds it took."""
         begin = time.monotonic()
         subprocess.run(
-            [Path(sys.executable).with_name("dbt"), "--no-write-json", "run",
+            [Path(sys.executable).with_name("dbt-frozen"), "--no-write-json", "run",
              "--exclude", "tag:reconcile"],
             env=self.environment | {"MELTANO_RUN_ID": str(uuid.uuid4())}, check=True,
             stdout=subprocess.DEVNULL,

@@ -25,7 +25,7 @@ from tests.conftest import Pipeline
 from tests.sandbox.client import Sandbox
 
 SERVICES = {"api": "api", "scheduler": "orchestrate.scheduler"}
-PLUGINS = ("tap-oracle-crm", "target-postgres", "target-postgres-copy", "dbt", "meltano")
+PLUGINS = ("tap-oracle-crm", "target-postgres", "target-postgres-copy", "dbt-frozen", "meltano")
 STARTED_SECONDS = 60
 
 
