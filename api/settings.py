@@ -1,12 +1,11 @@
 """The API's settings: the environment first, then `.env`, then files of secrets."""
 
-import os
 from typing import Annotated
 
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from orchestrate.settings import ROOT
+from orchestrate.settings import env_file, setting
 
 
 class Settings(BaseSettings):
@@ -16,10 +15,10 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=ROOT / ".env",
+        env_file=env_file(),
         env_ignore_empty=True,
         extra="ignore",
-        secrets_dir=os.environ.get("SECRETS_DIR"),
+        secrets_dir=setting("SECRETS_DIR"),
     )
 
     api_host: str = "127.0.0.1"

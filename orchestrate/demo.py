@@ -36,7 +36,9 @@ def main() -> int:
     """Run the demo; returns the exit code of the sync."""
     # Told to stop, it stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.environ.setdefault("DATABASE_URL", start_embedded(DATA / "postgres"))
+    # Each setting that is unset or empty in the environment would come from these.
+    os.environ |= {"ORACLE_CRM_SYNC_ENV_FILE": os.devnull, "SECRETS_DIR": ""}
+    os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL") or start_embedded(DATA / "postgres")
     subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True)
     with _sandbox():
         console.rule("[bold]meltano run " + " ".join(PIPELINE))

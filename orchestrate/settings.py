@@ -2,6 +2,7 @@
 
 The environment comes first, then `.env`, then the folder that SECRETS_DIR names: a file in it
 holds the setting it is named after, as container engines and systemd hand over secrets.
+ORACLE_CRM_SYNC_ENV_FILE names another file than `.env`.
 """
 
 import os
@@ -14,9 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".data"
 
 
+def env_file() -> Path:
+    """Return where `.env` lies."""
+    return Path(os.environ.get("ORACLE_CRM_SYNC_ENV_FILE") or ROOT / ".env")
+
+
 @cache
 def _dotenv() -> dict[str, str | None]:
-    return dotenv_values(ROOT / ".env")
+    return dotenv_values(env_file())
 
 
 def _secrets() -> dict[str, str]:

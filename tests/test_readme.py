@@ -4,10 +4,12 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,31 @@ def test_a_password_with_dollars_is_written_as_the_example_says(
 def test_no_path_of_a_machine_in_the_documents() -> None:
     for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         assert not re.search(r"/(?:root|home|work)/", document.read_text()), document
+
+
+def test_the_demo_asks_nothing_of_what_the_settings_file_names(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    class TokenServer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.path)
+            self.send_error(401)
+
+    elsewhere = HTTPServer(("127.0.0.1", 0), TokenServer)
+    threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+    settings = tmp_path / ".env"
+    settings.write_text(
+        f"ORACLE_TOKEN_URL=http://127.0.0.1:{elsewhere.server_port}/token\n"
+        "ORACLE_CLIENT_ID=real\nORACLE_CLIENT_SECRET=secret-1\n"
+        "DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\n"
+    )
+    done = run(
+        pipeline, ".venv/bin/python -m orchestrate.demo", DEMO_SERVE="0", SANDBOX_PORT="18767",
+        ORACLE_CRM_SYNC_ENV_FILE=str(settings),
+    )  # fmt: skip
+    elsewhere.shutdown()
+    assert done.returncode == 0, done.stdout
+    assert told == []
+    assert pipeline.last_sync()["new_records"] >= 1000
