@@ -196,7 +196,8 @@ def _cause(event: Mapping[str, Any], text: str) -> str | None:
         return None
     if (exception := event.get("plugin_exception")) is not None:
         # Of a database error the first line says it; the next ones quote the data.
-        return f"{name}: {exception.type}: {exception.message.splitlines()[0]}"
+        said, _, _ = exception.message.partition("\n")
+        return f"{name}: {exception.type}: {said}"
     if event.get("level") in {"error", "critical"}:
         return f"{name}: {text}"
     plain = _ANSI.sub("", text).strip()

@@ -172,6 +172,9 @@ class Scheduler:
         except psycopg.OperationalError as error:
             log.error("%s: the database is away: %s", name, error)
             succeeded = False
+        except OSError as error:
+            log.error("%s: it can't be started: %s", name, error)
+            succeeded = False
         if succeeded:
             log.info("%s: done", name)
             self._note("update schedules set last_succeeded = true where name = %s", [name])
