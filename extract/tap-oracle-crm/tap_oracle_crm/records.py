@@ -15,7 +15,7 @@ Repaired:
 
 Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or out
 of PostgreSQL's range, a date or time that does not exist, an object or a list where a single
-value belongs, a record of more than 4 MiB.
+value belongs, a record of more than 2.5 MiB.
 """
 
 from __future__ import annotations
