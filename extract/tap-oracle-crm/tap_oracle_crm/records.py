@@ -13,9 +13,9 @@ Repaired:
 - Y/N, yes/no, true/false, t/f and 1/0 in a boolean attribute become booleans;
 - an attribute that was asked for and is absent becomes null.
 
-Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or out
-of PostgreSQL's range, a date or time that does not exist, an object or a list where a single
-value belongs, a record of more than 2.5 MiB.
+Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or has
+more digits than PostgreSQL takes, a date or time that does not exist, an object or a list where a
+single value belongs, a record of more than 2.5 MiB.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 MAX_RECORD_BYTES = 5 * 1024 * 1024 // 2
 """Meltano hands on no line above half its `elt.buffer_size`, which this project sets to 6 MiB."""
 
+MAX_DECIMALS = 16_383
+"""Digits after the decimal point that PostgreSQL's `numeric` has room for."""
 _BIGINT = range(-(2**63), 2**63)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -91,7 +93,15 @@ def clean_number(value: Any) -> int | Decimal | None:
         raise RejectedError(f"{_kind(value)} where a number belongs")
     if not value.is_finite() or (value and not -300 <= value.adjusted() <= 307):
         raise RejectedError(f"{_shown(value)} is not a finite number")
+    if _too_fine(value):
+        if value:
+            raise RejectedError(f"{_shown(value)} has more than {MAX_DECIMALS:,} decimals")
+        return 0
     return value  # type: ignore[no-any-return]
+
+
+def _too_fine(number: Decimal) -> bool:
+    return cast("int", number.as_tuple().exponent) < -MAX_DECIMALS
 
 
 def clean_integer(value: Any) -> int | None:
@@ -177,8 +187,16 @@ def _cleaner(schema: Mapping[str, Any]) -> Clean:
 def clean_custom(value: Any) -> str | None:
     """Return a custom field's value as text, a list or an object as JSON."""
     if isinstance(value, (dict, list)):
-        value = _encoder.encode(value).decode()
+        return _encoder.encode(_clean_texts(value)).decode()
     return clean_text(value)
+
+
+def _clean_texts(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {clean_text(name): _clean_texts(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_clean_texts(item) for item in value]
+    return clean_text(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -273,7 +291,7 @@ def _storable(value: Any, longest: int | None = None) -> Any:
         cut = len(value) if longest is None else longest
         return _escape(value[:cut]) + ("..." if len(value) > cut else "")
     if isinstance(value, Decimal) and (
-        not value.is_finite() or (value and abs(value.adjusted()) > 307)
+        not value.is_finite() or (value and abs(value.adjusted()) > 307) or _too_fine(value)
     ):
         return str(value)
     return value
