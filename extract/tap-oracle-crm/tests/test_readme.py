@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec.yaml
+import pytest
+from tap_oracle_crm.streams import Opportunities
 from tap_oracle_crm.tap import TapOracleCRM
 
 FOLDER = Path(__file__).parents[1]
@@ -26,9 +29,20 @@ def test_settings_and_capabilities_in_the_readme_are_current() -> None:
     )
 
 
-def test_meltano_knows_every_setting() -> None:
+@pytest.fixture
+def extractor() -> dict[str, Any]:
+    """What the tap's own Meltano project says of it."""
     project = msgspec.yaml.decode((FOLDER / "meltano.yml").read_bytes())
-    (extractor,) = project["plugins"]["extractors"]
+    (found,) = project["plugins"]["extractors"]
+    return cast("dict[str, Any]", found)
+
+
+def test_meltano_selects_what_the_tap_does(extractor: dict[str, Any]) -> None:
+    known = {f"opportunities.{name}" for name in Opportunities.attributes}
+    assert set(extractor["select"]) == known | {"rejected_records.*"}
+
+
+def test_meltano_knows_every_setting(extractor: dict[str, Any]) -> None:
     declared = {setting["name"] for setting in extractor["settings"]}
     own = {
         name
