@@ -84,7 +84,10 @@ union all
 select 'empty',
     'It read everything and found no opportunity: look at the account''s record set.'
 from completed
-where status = 'SUCCESS' and sync_type = 'FULL' and total_fetched = 0
+where
+    status = 'SUCCESS' and sync_type = 'FULL' and total_fetched = 0
+    -- It was not stopped by the run-time limit.
+    and error_message is null
 union all
 select 'rejects', count(*) || ' records are waiting, the last because of: '
     || left((array_agg(reason order by last_seen_at desc))[1], 500)

@@ -38,7 +38,8 @@ _SAVE = """
     )
     values (
         %(run_id)s, %(sync_type)s, %(records_claimed)s, %(records_fetched)s,
-        %(records_rejected)s, %(extraction_completed)s, %(error_message)s, clock_timestamp()
+        %(records_rejected)s, %(extraction_completed)s, coalesce(%(error_message)s, %(note)s),
+        clock_timestamp()
     )
     on conflict (run_id) do update set
         sync_type = excluded.sync_type,
@@ -46,7 +47,9 @@ _SAVE = """
         records_fetched = excluded.records_fetched,
         records_rejected = excluded.records_rejected,
         extraction_completed = excluded.extraction_completed,
-        error_message = coalesce(sync_runs.error_message, excluded.error_message),
+        error_message = coalesce(
+            nullif(sync_runs.error_message, %(note)s), excluded.error_message, %(note)s
+        ),
         observed_at = excluded.observed_at
 """
 # Other pipelines than the sync's are none of the sync log's.
@@ -151,7 +154,7 @@ def _this_process(run_id: str) -> dict[str, Any]:
 
 
 class _Run:
-    """What is known of a run; its attributes are the columns of `sync_runs`."""
+    """What is known of a run: columns of `sync_runs`, and what to note where nothing failed."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -161,6 +164,7 @@ class _Run:
         self.records_rejected: int | None = None
         self.extraction_completed = False
         self.error_message: str | None = None
+        self.note: str | None = None
 
     def observe(self, event: Mapping[str, Any]) -> bool:
         """Take in a log event; true if it said something of interest."""
@@ -182,6 +186,11 @@ class _Run:
                 self.records_fetched = (self.records_fetched or 0) + metric["value"]
             case "record_count", "rejected_records":
                 self.records_rejected = (self.records_rejected or 0) + metric["value"]
+            case "runtime_limit", "opportunities":
+                self.note = (
+                    f"Stopped at the run-time limit of {metric['value']} s before all was read. "
+                    "The next sync goes on from there."
+                )
             case "sync_duration", "opportunities":
                 self.extraction_completed = tags["status"] == "succeeded"
             case _:

@@ -5,6 +5,8 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import Pipeline, as_column, assert_equal_to_crm
 from tests.sandbox.client import PASSWORD
@@ -38,6 +40,46 @@ def test_nothing_changed_costs_two_requests(pipeline: Pipeline) -> None:
     assert (run["new_records"], run["updated_records"]) == (0, 0)
     assert pipeline.crm.requests()["total"] <= 2
     assert pipeline.query("select * from opportunities order by id") == before
+
+
+change = st.fixed_dictionaries(
+    {
+        "after_request": st.integers(1, 12),
+        "kind": st.sampled_from(["create", "update", "delete", "close", "reopen", "mass"]),
+        "count": st.integers(1, 20),
+        "seed": st.integers(0, 1000),
+    }
+)
+
+
+@settings(
+    max_examples=5,
+    deadline=None,
+    phases=[Phase.generate],  # an example takes seconds, and starts from where the last one ended
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    changes=st.lists(change, min_size=1, max_size=6),
+    touched=st.integers(0, 300),
+    concurrency=st.integers(1, 4),
+)
+def test_whatever_changes_during_a_run_postgresql_equals_the_crm_after_the_next(
+    pipeline: Pipeline, changes: list[dict[str, Any]], touched: int, concurrency: int
+) -> None:
+    pipeline.crm.settings(page_cap=25)
+    pipeline.crm.mass_update(touched)  # so that the run has pages between which to change rows
+    for item in changes:
+        number, kind, count = item["after_request"], item["kind"], item["count"]
+        if kind == "mass":
+            pipeline.crm.after_request(number, "mass-update", {"count": count * 5})
+        else:
+            pipeline.crm.after_request(number, "mutate", {kind: count, "seed": item["seed"]})
+    pipeline.sync(TAP_ORACLE_CRM_CONCURRENCY=str(concurrency))
+    pipeline.crm.clear_hooks()
+    pipeline.sync()
+    reconciled = pipeline.meltano("run", "reconcile")
+    assert reconciled.returncode == 0, reconciled.stdout
+    assert_equal_to_crm(pipeline)
 
 
 def test_the_bid_teams_status_survives_everything_but_a_closing(pipeline: Pipeline) -> None:

@@ -107,6 +107,17 @@ def test_oracle_fails_half_way(pipeline: Pipeline) -> None:
     assert_next_run_makes_all_good(pipeline)
 
 
+def test_a_run_that_reaches_its_time_limit_is_a_success_with_a_note(pipeline: Pipeline) -> None:
+    slow_down(pipeline)
+    run = pipeline.sync(TAP_ORACLE_CRM_MAX_RUNTIME_SECONDS="3")
+    assert (run["status"], run["sync_type"]) == ("SUCCESS", "FULL")
+    assert 0 < run["total_fetched"] < 400
+    assert run["new_records"] == run["total_fetched"]
+    assert run["error_message"].startswith("Stopped at the run-time limit of 3 s")
+    assert_next_run_makes_all_good(pipeline)
+    assert pipeline.last_sync()["error_message"] is None
+
+
 def test_the_loader_fails(pipeline: Pipeline) -> None:
     pipeline.sync()
     pipeline.query(

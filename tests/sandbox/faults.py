@@ -86,9 +86,10 @@ class EmptyBody(Rule):
 
 
 class Stall(Rule):
-    """No answer; the connection is cut after ``seconds``."""
+    """No answer, or no more in the ``middle`` of it; the connection is cut after ``seconds``."""
 
     seconds: float = 600.0
+    at: Literal["start", "middle"] = "start"
 
 
 # --- on the wire ------------------------------------------------------------------------
@@ -105,6 +106,12 @@ class Reset(Rule):
     """The connection is reset, before the first byte or in the ``middle`` of the body."""
 
     at: Literal["start", "middle"] = "start"
+
+
+class Drip(Rule):
+    """The body comes byte by byte, ``ms`` apart."""
+
+    ms: float = 100.0
 
 
 class Truncate(Rule):
@@ -153,11 +160,9 @@ class TotalResults(Rule):
     value: int | Literal["page_cap"] = "page_cap"
 
 
-Instead = Throttle | Error | Html | LoginRedirect | Redirect | EmptyBody
-Shaping = ShortPage | DropItems | RepeatRows | HasMore | TotalResults
 AnyRule = Union[  # noqa: UP007  # msgspec reads it as a type of its own
-    Throttle, Error, Html, LoginRedirect, Redirect, EmptyBody, Stall, Latency, Reset, Truncate,
-    InvalidJson, ShortPage, DropItems, RepeatRows, HasMore, TotalResults,
+    Throttle, Error, Html, LoginRedirect, Redirect, EmptyBody, Stall, Latency, Reset, Drip,
+    Truncate, InvalidJson, ShortPage, DropItems, RepeatRows, HasMore, TotalResults,
 ]  # fmt: skip
 
 

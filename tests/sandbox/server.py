@@ -39,6 +39,13 @@ class Connection:
         self._transport = transport
         self.number = next(self._numbers)
 
+    async def wait(self, seconds: float) -> bool:
+        """Wait, unless the client goes away; tell whether it is still there."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not self._transport.is_closing():
+            await asyncio.sleep(min(left, 0.05))
+        return not self._transport.is_closing()
+
     def close(self) -> None:
         """Close it once what was written is sent."""
         self._transport.close()
@@ -88,10 +95,12 @@ class Sandbox:
         await asyncio.sleep(faults.delay(rules, _offset(request)))
         reset = next((rule for rule in rules if isinstance(rule, faults.Reset)), None)
         stall = next((rule for rule in rules if isinstance(rule, faults.Stall)), None)
+        drip = next((rule for rule in rules if isinstance(rule, faults.Drip)), None)
         cut = next((rule for rule in rules if isinstance(rule, faults.Truncate)), None)
-        if stall:
-            await asyncio.sleep(stall.seconds)
-        if stall or (reset and reset.at == "start"):
+        silent = stall is not None and stall.at == "start"
+        if stall and silent:
+            await connection.wait(stall.seconds)
+        if silent or (reset and reset.at == "start"):
             self.traffic.record(_exchange(request, None, begun))
             await connection.reset()
             return
@@ -103,9 +112,17 @@ class Sandbox:
                 answer.body = answer.body[: int(len(answer.body) * rule.share)]
         _compress(request, answer)
         self.traffic.record(_exchange(request, answer, begun))
-        if reset:
+        if reset or stall:
             await self._send(send, answer, share=0.5)
+            await connection.wait(stall.seconds if stall else 0)
             await connection.reset()
+        elif drip:
+            await self._send(send, answer, share=0)
+            for byte in answer.body:
+                if not await connection.wait(drip.ms / 1000):
+                    break
+                await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+            await send({"type": "http.response.body"})
         elif cut:
             await self._send(send, answer, cut.share, chunked=cut.framing == "chunked")
             connection.close()

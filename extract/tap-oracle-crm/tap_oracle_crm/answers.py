@@ -22,7 +22,7 @@ class RetryError(Exception):
         after: seconds that the server asked to wait, or None.
         throttled: the server says that it has too much to do.
         slow: the answer took too long, so a smaller page may help.
-        unreachable: no connection came about.
+        setting: the setting to look at where no usable answer came about at all.
         limit: how many attempts are made at most, where fewer than usual.
     """
 
@@ -33,14 +33,14 @@ class RetryError(Exception):
         after: float | None = None,
         throttled: bool = False,
         slow: bool = False,
-        unreachable: bool = False,
+        setting: str | None = None,
         limit: int | None = None,
     ) -> None:
         super().__init__(reason)
         self.after = after
         self.throttled = throttled
         self.slow = slow
-        self.unreachable = unreachable
+        self.setting = setting
         self.limit = limit
 
 

@@ -7,6 +7,7 @@ token, one idea of how much the server bears.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import re
@@ -19,6 +20,7 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from tap_oracle_crm.answers import Page, RetryError, detail_of, json_of, page_of, retry_after
@@ -33,7 +35,7 @@ CONNECT_TIMEOUT = 15
 FIRST_CONTACT_RETRIES = 2
 """How often a host that never answered is tried again when it cannot be reached at all."""
 LONGEST_RETRY_AFTER = 3_600
-"""Seconds that a server may ask us to wait before it counts as down."""
+"""Seconds that are waited at most, whatever a server asks for."""
 SMALLEST_PAGE = 25
 TOKEN_MARGIN = 60
 """Seconds before its end at which a token is replaced."""
@@ -54,6 +56,13 @@ class _BasicOrBearer(requests.auth.AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    """Follows no redirect, and does not look where one leads, which may be no address at all."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return nothing."""
+
+
 class CrmClient:
     """Reads collections of the CRM's REST API.
 
@@ -67,8 +76,14 @@ class CrmClient:
         self.requests = 0
         """How many requests were sent so far, repeated ones included."""
         self.stopping = threading.Event()
+        self._end = math.inf
+        if seconds := settings["max_runtime_seconds"]:
+            self._end = time.monotonic() + seconds
+            timer = threading.Timer(seconds, self.stopping.set)
+            timer.daemon = True
+            timer.start()
         self.gate = Gate(settings["concurrency"], self.stopping)
-        self._reached = False
+        self._reached: set[str] = set()
         self._version_checked = False
         self._lock = threading.Lock()
         self._token_lock = threading.Lock()
@@ -76,7 +91,7 @@ class CrmClient:
         parts = urlsplit(settings["base_url"])
         self.host = parts.netloc
         self._root = f"{settings['base_url']}/crmRestApi/resources/{settings['api_version']}"
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers.update(
             {
                 "Accept": ACCEPT,
@@ -85,12 +100,14 @@ class CrmClient:
             }
         )
         self._version_header = {"REST-Framework-Version": str(settings["framework_version"])}
-        no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
         self._network: dict[str, Any] = {
             # Given with each request: REQUESTS_CA_BUNDLE would outdo the session's own.
             "verify": settings.get("ca_bundle"),
             # This machine is reached without a proxy, whatever else needs one.
-            "proxies": {"no_proxy": ",".join([*no_proxy.split(","), *LOOPBACK])},
+            "proxies": {
+                "no_proxy": "*" if no_proxy == "*" else ",".join([*no_proxy.split(","), *LOOPBACK])
+            },
         }
         adapter = HTTPAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
         self._session.mount("https://", adapter)
@@ -190,13 +207,13 @@ class CrmClient:
         most = self._settings["max_retries"]
         if error.limit is not None:
             most = min(most, error.limit)
-        if error.unreachable and not self._reached:
-            most = min(most, FIRST_CONTACT_RETRIES)
+        if self.stopping.is_set():
+            raise StoppedError
         if failures > most:
             tries = f"after {failures} attempts" if failures > 1 else "at once"
             advice = (
-                "Check ORACLE_BASE_URL, the network and any proxy."
-                if error.unreachable
+                f"Check {error.setting}, the network and any proxy."
+                if error.setting
                 else "What was loaded so far stays; the next run goes on from there."
             )
             msg = f"Gave up on {what} of {self.host} {tries}: {error}. {advice}"
@@ -205,7 +222,9 @@ class CrmClient:
         # Full jitter: workers that failed together do not come back together.
         pause = random.uniform(0.1, 1) * min(longest, 0.5 * 2 ** min(failures, 20))  # noqa: S311
         if error.after is not None:
-            pause = min(error.after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
+            # Never less than without its advice: some servers always say "1".
+            asked = min(error.after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
+            pause = max(pause, asked)
         if error.throttled:
             self.gate.throttled(pause)
         log.warning(
@@ -230,7 +249,7 @@ class CrmClient:
         url = f"{self._root}/{path}?{query}"
         credentials = self._authorization()
         response, body = self._send(
-            "GET", url, self.host, auth=credentials, headers=self._version_header
+            "GET", url, self.host, "ORACLE_BASE_URL", auth=credentials, headers=self._version_header
         )
         if response.status_code == 401:
             self._forget_token(credentials)
@@ -240,13 +259,20 @@ class CrmClient:
         return response, body
 
     def _send(
-        self, method: str, url: str, host: str, **options: Any
+        self, method: str, url: str, host: str, setting: str, **options: Any
     ) -> tuple[requests.Response, bytearray]:
+        """Send a request to `host`, whose address is in `setting`; return the whole answer."""
         with self._lock:
             self.requests += 1
-        patience: float = self._settings["request_timeout"]
+        patience = min(self._settings["request_timeout"], max(0.1, self._end - time.monotonic()))
         end = time.monotonic() + patience
         body = bytearray()
+
+        def unreachable(text: str) -> RetryError:
+            limit = None if host in self._reached else FIRST_CONTACT_RETRIES
+            return RetryError(text, setting=setting, limit=limit)
+
+        late = RetryError(f"no full answer within {patience:.3g} s", slow=True)
         try:
             with self._session.request(
                 method,
@@ -257,42 +283,38 @@ class CrmClient:
                 **self._network,
                 **options,
             ) as response:
-                for chunk in response.iter_content(1 << 18):
+                # What has arrived, however little: each byte starts the socket's time-out anew.
+                while chunk := response.raw.read1(1 << 18, decode_content=True):
                     body += chunk
                     if time.monotonic() > end:
-                        raise RetryError(f"no full answer within {patience} s", slow=True)
+                        raise late
         except requests.exceptions.SSLError as error:
             cause = _cause(error)
             if "certificate" not in cause:
-                text = f"no TLS connection to {host} ({cause})"
-                raise RetryError(text, unreachable=True) from None
+                raise unreachable(f"no TLS connection to {host} ({cause})") from None
             msg = (
                 f"{host} showed a TLS certificate that is not trusted ({cause}). If your company "
                 "has a certificate authority of its own, set ca_bundle to its file."
             )
             raise OracleCrmError(msg) from None
         except requests.exceptions.ConnectTimeout:
-            raise RetryError(f"no connection to {host} in time", unreachable=True) from None
-        except requests.exceptions.ReadTimeout:
-            raise RetryError(f"no answer within {patience} s", slow=True) from None
+            raise unreachable(f"no connection to {host} in time") from None
+        except (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+            raise late from None
         except requests.exceptions.ProxyError as error:
-            raise RetryError(f"the proxy failed ({_cause(error)})", unreachable=True) from None
+            raise unreachable(f"the proxy failed ({_cause(error)})") from None
         except requests.exceptions.ConnectionError as error:
             cause = _cause(error)
-            unreachable = "refused" in cause or "resolve" in cause or "unreachable" in cause
-            raise RetryError(
-                f"{host} cannot be reached ({cause})"
-                if unreachable
-                else f"connection lost ({cause})",
-                unreachable=unreachable,
-            ) from None
-        except requests.exceptions.ChunkedEncodingError:
-            raise RetryError("the answer broke off") from None
-        except requests.exceptions.ContentDecodingError:
+            if "refused" in cause or "resolve" in cause or "unreachable" in cause:
+                raise unreachable(f"{host} cannot be reached ({cause})") from None
+            raise RetryError(f"connection lost ({cause})") from None
+        except (requests.exceptions.RequestException, OSError, ValueError) as error:
+            raise OracleCrmError(f"Cannot ask {host}: {_cause(error)}. Check {setting}.") from None
+        except urllib3.exceptions.DecodeError:
             raise RetryError("the answer is damaged") from None
-        except (requests.exceptions.RequestException, OSError) as error:
-            raise OracleCrmError(f"Cannot ask {host}: {_cause(error)}.") from None
-        self._reached = True
+        except urllib3.exceptions.HTTPError:
+            raise RetryError("the answer broke off") from None
+        self._reached.add(host)
         return response, body
 
     def _check_version(self, response: requests.Response) -> None:
@@ -317,7 +339,7 @@ class CrmClient:
                 slow=status in {408, 502, 504},
             )
         if 300 <= status < 400:
-            target = urlsplit(response.headers.get("Location", "")).netloc or "another page"
+            target = _host(response.headers.get("Location", "")) or "another page"
             msg = (
                 f"{self.host} sent a redirect ({status}) to {target}, most likely a login page; "
                 "it was not followed. Check ORACLE_BASE_URL, and that the account may use the "
@@ -375,7 +397,9 @@ class CrmClient:
         if "scope" in self._settings:
             form["scope"] = self._settings["scope"]
         basic = _basic(self._settings["client_id"], self._settings["client_secret"])
-        response, body = self._send("POST", url, host, auth=_BasicOrBearer(basic), data=form)
+        response, body = self._send(
+            "POST", url, host, "ORACLE_TOKEN_URL", auth=_BasicOrBearer(basic), data=form
+        )
         status = response.status_code
         if status == 429 or status >= 500:
             raise RetryError(
@@ -387,7 +411,11 @@ class CrmClient:
                 "ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and ORACLE_SCOPE."
             )
             raise OracleCrmError(msg)
-        answer = json_of(body, response)
+        try:
+            answer = json_of(body, response)
+        except RetryError as error:
+            text = f"the token endpoint {host} sent {error}"
+            raise RetryError(text, setting="ORACLE_TOKEN_URL") from None
         token = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(token, str) or not token:
             msg = f"The token endpoint {host} gave no access token. Check ORACLE_TOKEN_URL."
@@ -404,6 +432,13 @@ class CrmClient:
 def _basic(user: str, password: str) -> str:
     # requests would encode as Latin-1, which refuses most of the world's passwords.
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _host(address: str) -> str:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def _cause(error: BaseException) -> str:

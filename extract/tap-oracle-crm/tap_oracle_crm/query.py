@@ -41,7 +41,10 @@ class Query:
         Rows without a change time are always in: nothing tells whether they changed. Never
         empty: without `q`, some CRMs show a small part of what they show with any (observed).
         """
-        return self._all_of(since, above, upto) or self._all_of(None, 0, None)
+        if found := self._all_of(since, above, upto):
+            return found
+        everything = f"({self.key} > 0 or {self.key} is null)"
+        return f"{self.key}>0" if self.framework_version == 1 else everything
 
     def _all_of(self, since: datetime | None, above: int | None, upto: int | None) -> str:
         stamp = since and f"'{since.strftime(self.timestamp_format)}'"

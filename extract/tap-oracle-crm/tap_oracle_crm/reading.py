@@ -234,11 +234,13 @@ class Reader:
             yield Batch(item, rows, item.fetched, item.exhausted)
             keyless = 0 if last is not None or page.complete else keyless + len(keys)
             if keyless > STEPS_OVER_KEYLESS * (page.limit or self.client.page_size):
-                msg = (
-                    f"{self.collection.resource}: {keyless} records in a row have no usable "
-                    f"{self.key}; the read cannot go on past them. Check the account's rights."
-                )
-                raise OracleCrmError(msg)
+                raise self._no_way_past(keyless)
+
+    def _no_way_past(self, keyless: int) -> OracleCrmError:
+        return OracleCrmError(
+            f"{self.collection.resource}: {keyless} records in a row have no usable {self.key}; "
+            "the read cannot go on past them. Check the account's rights."
+        )
 
     def _check_order(self, page: Page, low: int | None) -> None:
         """Make sure that going on from the last key of a page skips no row.
@@ -253,6 +255,42 @@ class Reader:
         if keys and low is not None and keys[-1] <= low:
             msg = f"rows that were excluded by {self.key} > {low}: the filter was ignored"
             raise RetryError(msg, limit=ORDER_RETRIES)
+
+    def all_rows(self) -> list[Any]:
+        """Fetch a small collection whole, each page from the last key of the one before."""
+        rows: list[Any] = []
+        last: int | None = None
+        while True:
+            page = self.client.page(
+                self.collection.resource,
+                fields=self.collection.fields,
+                q=None if last is None else self.collection.query.q(above=last),
+                order_by=f"{self.key}:asc",
+                check=lambda page, low=last: self._check_order(page, low),  # type: ignore[misc]
+            )
+            rows += page.items
+            if page.complete:
+                return rows
+            keys = [key for row in page.items if (key := key_of(row, self.key)) is not None]
+            if not keys:
+                raise self._no_way_past(len(page.items))
+            last = keys[-1]
+
+    def serves(self, names: list[str]) -> bool:
+        """Tell whether the CRM serves the key together with these attributes."""
+        try:
+            self.client.page(
+                self.collection.resource,
+                fields=[self.key, *names],
+                q=self.collection.query.q(),
+                finder=self.collection.finder,
+                limit=1,
+            )
+        except RefusedError as error:
+            if error.status != 400:
+                raise
+            return False
+        return True
 
     def keyless(self, since: datetime | None) -> list[Any]:
         """Fetch rows whose key is null, which no range of keys finds."""
@@ -275,7 +313,7 @@ class Reader:
         page = self.client.page(
             self.collection.resource,
             fields=[self.key],
-            q=self.collection.query.q(),
+            q=self.collection.query.q(above=0),
             order_by=f"{self.key}:desc",
             finder=self.collection.finder,
             limit=1,

@@ -6,13 +6,14 @@ import contextlib
 import enum
 import hashlib
 import logging
-import re
+import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import quote
 
@@ -21,7 +22,7 @@ from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
 
 from tap_oracle_crm.answers import Page
-from tap_oracle_crm.discovery import absent, attributes_of, schema_of
+from tap_oracle_crm.discovery import absent, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
@@ -39,12 +40,19 @@ STATE_SECONDS = 5
 METRIC_SECONDS = 2
 """Between two records of how many rows were read, for those who follow a run."""
 STATE_ROWS = 10_000
+PARENTS_WITHOUT_ANSWER = 10
+"""Opportunities that may have been deleted meanwhile before children count as not to be had."""
 
 
 class ReadMetric(enum.StrEnum):
-    """A metric beside those of the SDK: rows that the server claims at the start of a read."""
+    """Metrics beside those of the SDK, all gauges.
+
+    Rows that the server claims at the start of a read, and the run-time limit in seconds where it
+    ended a read.
+    """
 
     RECORDS_CLAIMED = "records_claimed"
+    RUNTIME_LIMIT = "runtime_limit"
 
 
 class CrmStream(Stream):
@@ -68,7 +76,7 @@ class CrmStream(Stream):
         self.tap = tap
         self.primary_keys = [self.key]
         self._gone: set[str] = set()
-        self._gone_asked = False
+        self._gone_lock = threading.Lock()
         self._cleaner: RecordCleaner | None = None
 
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
@@ -87,11 +95,13 @@ class CrmStream(Stream):
         properties = self.effective_schema["properties"]
         return [
             name
-            for name in self._selected()
+            for name in self.selected_fields
             if name not in self._gone and not absent(properties[name])
         ]
 
-    def _selected(self) -> list[str]:
+    @property
+    def selected_fields(self) -> list[str]:
+        """The attributes of the records that are written."""
         # Without these no record can be told from another, or no change seen.
         needed = {self.key, self.replication_key, *self.automatic}
         return [
@@ -100,38 +110,34 @@ class CrmStream(Stream):
             if name in needed or self.mask.get(("properties", name), True)
         ]
 
-    def _drop_gone(self, error: RefusedError) -> bool:
-        """Find out which attributes the CRM no longer has; tell whether there are any new ones."""
+    def _drop_gone(self, reader: Reader, error: RefusedError) -> bool:
+        """Find out which attributes the CRM no longer has; tell whether asking again may help.
+
+        What an error says is no proof: only what is refused next to the key alone is gone.
+        """
         if error.status != 400:
             return False
-        candidates = [name for name in self.fields if name not in {self.key, self.replication_key}]
-        named = set(re.findall(r"\w+", error.detail))
-        gone = {name for name in candidates if name in named}
-        if not self._gone_asked:
-            self._gone_asked = True
-            if known := self._described():
-                gone = {name for name in candidates if name not in known}
-        if gone:
-            self.log(
-                "The CRM no longer has %s: null from now on",
-                ", ".join(sorted(gone)),
-                level=logging.WARNING,
-            )
-        self._gone |= gone
-        return bool(gone)
-
-    def _described(self) -> dict[str, str]:
-        try:
-            return attributes_of(self.tap.client.describe(self.path), self.path)
-        except RefusedError:
-            return {}
+        with self._gone_lock:
+            asked = reader.collection.fields
+            if self.fields != asked:
+                return True  # another thread has found out meanwhile
+            candidates = [name for name in asked if name not in {self.key, self.replication_key}]
+            gone = _refused(reader, candidates) if reader.serves([]) else []
+            if gone:
+                self.log(
+                    "The CRM no longer has %s: null from now on",
+                    ", ".join(sorted(gone)),
+                    level=logging.WARNING,
+                )
+            self._gone.update(gone)
+            return bool(gone)
 
     # Records
 
     def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
         """Write rows as received, repaired, and reject those that cannot be; return the records."""
         if self._cleaner is None:
-            self._cleaner = RecordCleaner.of(self.effective_schema, self.key, self._selected())
+            self._cleaner = RecordCleaner.of(self.effective_schema, self.key, self.selected_fields)
         clean = self._cleaner
         records = []
         for row in rows:
@@ -183,6 +189,16 @@ class CrmStream(Stream):
                 self.tap.rejects.log_count()
 
 
+def _refused(reader: Reader, names: list[str]) -> list[str]:
+    """Return those attributes that the CRM refuses, found by halves."""
+    if not names or reader.serves(names):
+        return []
+    if len(names) == 1:
+        return names
+    half = len(names) // 2
+    return _refused(reader, names[:half]) + _refused(reader, names[half:])
+
+
 class Progress:
     """Tells people every few seconds how far a read is."""
 
@@ -193,7 +209,7 @@ class Progress:
         self.claimed = claimed
 
     def tell(self, rows: int, *, end: bool = False) -> None:
-        """Log a line if it is time for one."""
+        """Log a line if it is time for one; `rows` were read so far."""
         now = time.monotonic()
         if not end and now - self._told < PROGRESS_SECONDS:
             return
@@ -250,20 +266,30 @@ class CollectionStream(CrmStream):
                 counter = stack.enter_context(self.counted())
                 for child in self.children:
                     stack.enter_context(child.begun())
-                if self.ABORT_AT_RECORD_COUNT is not None:
-                    self._read_some(self.ABORT_AT_RECORD_COUNT, counter)
-                else:
-                    self._read_all(counter)
-        except StoppedError:
-            self.log(
-                "Stopped at the run-time limit of %s s: what was read stays, the next run goes on "
-                "from there", self.config["max_runtime_seconds"], level=logging.WARNING,
-            )  # fmt: skip
+                try:
+                    if self.ABORT_AT_RECORD_COUNT is not None:
+                        self._read_some(self.ABORT_AT_RECORD_COUNT, counter)
+                    else:
+                        self._read_all(counter)
+                except StoppedError:
+                    self._tell_of_limit()
         except BaseException:
             self.tap.client.stopping.set()  # workers must not go on asking for a run that failed
             raise
         finally:
             self._write_state()
+
+    def _tell_of_limit(self) -> None:
+        seconds = self.config["max_runtime_seconds"]
+        self.log(
+            "Stopped at the run-time limit of %s s: what was read stays, the next run goes on "
+            "from there", seconds, level=logging.WARNING,
+        )  # fmt: skip
+        self._gauge(ReadMetric.RUNTIME_LIMIT, seconds)
+
+    def _gauge(self, metric: ReadMetric, value: int | None, **tags: str) -> None:
+        name = cast("metrics.Metric", metric)
+        self._log_metric(metrics.Point("gauge", name, value, {"stream": self.name, **tags}))
 
     # Reading
 
@@ -288,26 +314,25 @@ class CollectionStream(CrmStream):
 
     def _read_all(self, counter: metrics.Counter) -> None:
         while True:
+            reader = self._reader()
             try:
                 if scan := self._resumable():
                     self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
                     plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
-                    reader = self._reader()
                     if any(high is None for _, high in scan.bounds):
                         reader.learn_largest(plan)
                     self._scan(reader, plan, scan, counter)
-                self._read_changes(counter)
+                self._read_changes(reader, counter)
             except RefusedError as error:
-                if not self._drop_gone(error):
+                if not self._drop_gone(reader, error):
                     raise
             else:
                 return
 
-    def _read_changes(self, counter: metrics.Counter) -> None:
+    def _read_changes(self, reader: Reader, counter: metrics.Counter) -> None:
         """Read what changed since the bookmark, or everything where there is none."""
         bookmark = self._bookmark()
         since = self._since(bookmark)
-        reader = self._reader()
         start = reader.start(since)
         self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
         if bookmark is None:
@@ -329,11 +354,12 @@ class CollectionStream(CrmStream):
     def _read_some(self, limit: int, counter: metrics.Counter) -> None:
         """Read a few records, as `--test` asks for; state stays as it is."""
         while True:
+            reader = self._reader()
             try:
-                page = self._reader().start(None, limit=limit).page
+                page = reader.start(None, limit=limit).page
                 break
             except RefusedError as error:
-                if not self._drop_gone(error):
+                if not self._drop_gone(reader, error):
                     raise
         self._emit_batch(page.items[:limit], counter)
 
@@ -392,14 +418,7 @@ class CollectionStream(CrmStream):
         if resumed is not None:
             text += f"; {resumed:,} of them were read before the last run broke off"
         self.log("%s", text)
-        self._log_metric(
-            metrics.Point(
-                "gauge",
-                cast("metrics.Metric", ReadMetric.RECORDS_CLAIMED),
-                total,
-                {"stream": self.name, "sync_type": kind},
-            )
-        )
+        self._gauge(ReadMetric.RECORDS_CLAIMED, total, sync_type=kind)
 
     def _check_record_set(self, page: Page) -> None:
         """Make sure that a first read sees what the user may see.
@@ -450,15 +469,27 @@ class CollectionStream(CrmStream):
             return self.is_incremental
         # One that is gone is to become null in all rows.
         same = set(self.fields) == set(str(state["attributes"]).split(","))
-        return same and state.get("scope") == self._scope()
+        read = set(str(state.get("children", "")).split(","))
+        return same and read >= set(self._child_fields()) and state.get("scope") == self._scope()
+
+    def _child_fields(self) -> list[str]:
+        return [f"{child.name}.{name}" for child in self.children for name in child.selected_fields]
+
+    def _read_for(self) -> dict[str, str]:
+        """Say in state what is read: of other rows, attributes or children it has no knowledge."""
+        return {
+            "attributes": ",".join(self.fields),
+            "children": ",".join(self._child_fields()),
+            "scope": self._scope(),
+        }
 
     def _bookmark(self) -> datetime | None:
         state = self.stream_state
         mark = timestamp(state.get("replication_key_value"))
         if mark and self.is_incremental and not self._holds(state):
             self.log(
-                "The attributes, the address, the finder, the filter or the start date changed "
-                "since the last run: all rows are read again"
+                "The attributes, the child streams, the address, the finder, the filter or the "
+                "start date changed since the last run: all rows are read again"
             )
             return None
         return mark if self.is_incremental else None
@@ -477,16 +508,14 @@ class CollectionStream(CrmStream):
     def _keep(self, scan: Scan, plan: RangePlan) -> None:
         if self.is_incremental:
             scan.bounds = plan.remaining()
-            self.stream_state.update(
-                scan=scan.dump(), attributes=",".join(self.fields), scope=self._scope()
-            )
+            self.stream_state.update(scan=scan.dump(), **self._read_for())
 
     def _advance(self, mark: datetime | None) -> None:
         """Let the next run start from a mark, never from before the last one."""
         if not self.is_incremental:
             return
         state = self.stream_state
-        state.update(scan="", attributes=",".join(self.fields), scope=self._scope())
+        state.update(scan="", **self._read_for())
         known = timestamp(state.get("replication_key_value"))
         newest = max((stamp for stamp in (mark, known) if stamp), default=None)
         if newest:
@@ -520,42 +549,76 @@ class ChildStream(CrmStream):
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Announce the stream, and count while its parent is read."""
+        self._answered = self._missing = self._unnamed = self._rows = 0
+        self._progress = Progress(self, 0, None)
         self._write_schema_message()
-        with self.get_record_counter() as self._counter:
+        # Its threads end with the program: those of concurrent.futures would hold it up.
+        with self.get_record_counter() as counter, ThreadPool(self.tap.client.gate.most) as pool:
+            self._counter, self._pool = counter, pool
             yield
+        if self._missing:
+            self.log(
+                "%d opportunities have no %s (404): they were deleted meanwhile, or this CRM has "
+                "none", self._missing, self.path, level=logging.WARNING,
+            )  # fmt: skip
+        if self._unnamed:
+            self.log(
+                "%d opportunities have no %s, without which their %s cannot be read",
+                self._unnamed, self.parent_key, self.path, level=logging.WARNING,
+            )  # fmt: skip
 
     def emit_of(self, parents: list[dict[str, Any]]) -> None:
-        """Read and write the children of these opportunities, several at a time."""
+        """Read and write the children of these opportunities, several at a time.
+
+        Raises:
+            RefusedError: the CRM has no such children, or refuses them.
+        """
         numbers = [str(parent[self.parent_key]) for parent in parents if parent[self.parent_key]]
-        workers = ThreadPoolExecutor(self.tap.client.gate.most)
-        try:
-            for rows in workers.map(self._children_of, numbers):
-                self._counter.increment(len(self.emit(rows)))
-        finally:
-            workers.shutdown(wait=False, cancel_futures=True)
+        self._unnamed += len(parents) - len(numbers)
+        results = self._pool.imap(self._children_of, numbers)
+        for _ in numbers:
+            rows = None
+            while rows is None:
+                with contextlib.suppress(multiprocessing.TimeoutError):
+                    rows = results.next(1)
+                self._progress.tell(self._rows)
+            self._rows += len(rows)
+            self._counter.increment(len(self.emit(rows)))
 
     def _children_of(self, number: str) -> list[Any]:
-        rows: list[Any] = []
-        while True:
-            try:
-                page = self.tap.client.page(
-                    f"opportunities/{quote(number, safe='')}/child/{self.path}",
-                    fields=self.fields,
-                    order_by=f"{self.key}:asc",
-                    offset=len(rows),
-                )
-            except RefusedError as error:
-                if error.status == 404:  # the opportunity was deleted meanwhile
+        try:
+            while True:
+                reader = self._reader(number)
+                try:
+                    rows = reader.all_rows()
+                    self._answered += 1
                     return rows
-                if not self._drop_gone(error):
-                    raise
-            else:
-                rows += page.items
-                if page.complete:
-                    return rows
+                except RefusedError as error:
+                    if not self._drop_gone(reader, error):
+                        raise
+        except RefusedError as error:
+            self._missing += 1
+            never = not self._answered and self._missing >= PARENTS_WITHOUT_ANSWER
+            if error.status != 404 or never:
+                raise
+            return []
 
-    def _described(self) -> dict[str, str]:
-        return {}  # the server's own words on what it refuses have to do
+    def _reader(self, number: str) -> Reader:
+        return Reader(
+            self.tap.client,
+            Collection(
+                f"opportunities/{quote(number, safe='')}/child/{self.path}",
+                self.fields,
+                Query(
+                    self.config["framework_version"],
+                    self.config["timestamp_format"],
+                    None,
+                    self.key,
+                    CollectionStream.changed,
+                ),
+                None,
+            ),
+        )
 
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
         """Return nothing: children are read with their parents, see `emit_of`."""

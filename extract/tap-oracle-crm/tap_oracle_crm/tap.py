@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -15,7 +14,7 @@ from singer_sdk.singerlib.catalog import Metadata
 from tap_oracle_crm import settings, streams
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.discovery import ABSENT, attributes_of, match, schema_of
-from tap_oracle_crm.errors import RefusedError
+from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.writer import PageWriter
 
 if TYPE_CHECKING:
@@ -228,12 +227,7 @@ class TapOracleCRM(Tap):
     @cached_property
     def client(self) -> CrmClient:
         """The one HTTP client of this run."""
-        client = CrmClient(self.config)
-        if seconds := self.config["max_runtime_seconds"]:
-            timer = threading.Timer(seconds, client.stopping.set)
-            timer.daemon = True
-            timer.start()
-        return client
+        return CrmClient(self.config)
 
     @property
     def writer(self) -> PageWriter:
@@ -284,6 +278,13 @@ class TapOracleCRM(Tap):
             if error.status not in {403, 404}:
                 raise
             described = {}
+        except StoppedError:
+            msg = (
+                "The CRM did not tell its attributes within the run-time limit of "
+                f"{self.config['max_runtime_seconds']} s (setting max_runtime_seconds): nothing "
+                "was read."
+            )
+            raise OracleCrmError(msg) from None
         if not described:
             self.logger.warning(
                 "The CRM does not tell which attributes opportunities have: the standard ones and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -58,6 +59,23 @@ def test_a_refused_token_is_renewed_only_once(tap: TapUser) -> None:
     output = tap.sync(catalog=catalog, **oauth(tap))
     assert "ORACLE_SCOPE" in str(output.error)
     assert len(tap.requests("token")) == 2
+
+
+def test_a_token_endpoint_that_is_none_is_named(tap: TapUser) -> None:
+    tap.crm.fault("html", path="/oauth2/")
+    output = tap.sync(**oauth(tap), max_retries=1)
+    assert "the token endpoint" in str(output.error)
+    assert "ORACLE_TOKEN_URL" in str(output.error)
+
+
+@pytest.mark.parametrize("gone", ["token_url", "base_url"])
+def test_a_host_that_was_never_reached_is_given_up_soon(tap: TapUser, gone: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    output = tap.sync(**oauth(tap, **{gone: address}))
+    assert "3 attempts" in str(output.error)
+    assert f"ORACLE_{gone.upper()}" in str(output.error)
 
 
 def test_a_wrong_client_secret_is_named(tap: TapUser) -> None:
@@ -165,6 +183,13 @@ def test_redirects_are_not_followed(
     assert tap.crm.requests()["total"] == 1
 
 
+@pytest.mark.parametrize("address", ["http://[", "https://crm..example.com:99999/", "\xff", ""])
+def test_a_redirect_to_nowhere_is_a_redirect(tap: TapUser, address: str) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("redirect", location=address)
+    assert "redirect" in str(tap.sync(catalog=catalog).error)
+
+
 def test_a_login_page_is_named_as_such(tap: TapUser) -> None:
     catalog = tap.discover()
     tap.crm.fault("login_redirect")
@@ -224,6 +249,20 @@ def test_this_machine_is_reached_without_a_proxy(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert len(tap.sync().records()) == 1000
+
+
+def test_no_proxy_for_any_host_is_honoured(tap: TapUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.2", 0), OnePage)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    address = f"http://127.0.0.2:{server.server_port}"
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert "proxy" in str(tap.sync(base_url=address, allow_http=True, max_retries=0).error)
+    monkeypatch.setenv("NO_PROXY", "*")
+    assert len(tap.sync(base_url=address, allow_http=True).records()) == 1
+    server.shutdown()
 
 
 def test_no_netrc_is_asked(tap: TapUser, monkeypatch: pytest.MonkeyPatch) -> None:

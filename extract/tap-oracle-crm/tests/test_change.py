@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tap_oracle_crm.ranges import Bounds, KeyRange, RangePlan
-from tap_user import Output, TapUser, clean_environment, parse
+from tap_user import Output, TapUser, clean_environment, parse, select
+
+from tests.conftest import wait_until
 
 FIELDS = ["OptyId", "Name", "Revenue", "StatusCode", "SalesStage"]
 
@@ -187,6 +189,52 @@ def test_the_run_time_limit_stops_cleanly_and_the_next_run_goes_on(tap: TapUser)
     rest = tap.sync(part.state, catalog)
     assert rest.bookmark["scan"] == ""
     assert_equal_but_for_deleted(tap, part, rest)
+
+
+@pytest.mark.parametrize("path", ["/opportunities$", "/child/ChildRevenue$"])
+def test_the_run_time_limit_holds_while_an_answer_is_waited_for(tap: TapUser, path: str) -> None:
+    tap.crm.reset(records=100)
+    catalog = select(tap.discover(), "opportunities", "revenue_lines")
+    tap.crm.fault("stall", seconds=30, path=path)
+    begin = time.monotonic()
+    part = tap.sync(catalog=catalog, max_runtime_seconds=1)
+    assert time.monotonic() - begin < 5
+    assert part.error is None
+    assert '"metric":"runtime_limit","value":1' in part.log
+    assert '"status":"succeeded"' in part.log
+    tap.crm.clear_faults()
+    rest = tap.sync(part.state, catalog)
+    assert_equal_but_for_deleted(tap, part, rest)
+    assert {row["OptyId"] for row in rest.records("revenue_lines")} == set(present(tap))
+
+
+def test_the_run_time_limit_is_named_where_even_discovery_took_longer(tap: TapUser) -> None:
+    tap.crm.fault("stall", seconds=30)
+    done = tap.cli(config=tap.config(max_runtime_seconds=1))
+    assert done.code == 1
+    assert "within the run-time limit of 1 s (setting max_runtime_seconds)" in done.log
+    assert "Traceback" not in done.log
+
+
+def test_a_child_that_is_waited_for_does_not_hold_up_the_end(tap: TapUser) -> None:
+    tap.crm.reset(records=60)  # what is written of them fits the pipe
+    (tap.folder / "catalog.json").write_text(
+        json.dumps(select(tap.discover(), "opportunities", "revenue_lines"))
+    )
+    tap.crm.fault("stall", seconds=30, path="/child/")
+    command = tap.command("--catalog", str(tap.folder / "catalog.json"))
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment()
+    ) as process:
+        assert process.stdout
+        while b'"opportunities"' not in process.stdout.readline():
+            pass
+        wait_until(lambda: tap.crm.requests()["max_concurrent"] >= 4)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait() == 128 + signal.SIGTERM
+        assert time.monotonic() - begin < 5
 
 
 def test_a_target_that_stops_reading_ends_the_tap_in_one_line(tap: TapUser) -> None:

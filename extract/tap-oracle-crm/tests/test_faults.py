@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import socket
 import threading
 from typing import Any
@@ -33,6 +34,8 @@ PASSING = [
     {"kind": "truncate", "framing": "chunked"},
     {"kind": "invalid_json"},
     {"kind": "stall", "seconds": 3},
+    {"kind": "stall", "seconds": 3, "at": "middle"},
+    {"kind": "drip"},
     {"kind": "error", "status": 400, "body": "empty"},
 ]
 
@@ -59,6 +62,15 @@ def test_retry_after_is_honoured(tap: TapUser, as_date: bool) -> None:
     assert output.error is None
     assert "attempt 2" in output.log
     assert any(f"in {seconds}" in output.log for seconds in ("1.", "2."))
+
+
+def test_retry_after_does_not_shorten_the_growing_pauses(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("throttle", retry_after=0)
+    output = tap.sync(catalog=catalog, max_retries=6)
+    pauses = [float(text) for text in re.findall(r"attempt \d+ of \d+ in ([\d.]+) s", output.log)]
+    assert len(pauses) == 6
+    assert max(pauses) > 0.3, "without growth they would end at a quarter of a second"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +128,7 @@ def test_refusals_are_final(tap: TapUser, status: int, words: str) -> None:
     assert output.error is not None
     assert words in output.error
     assert str(status) in output.error
-    # Where an attribute may have gone, describe is asked once, which fails as well.
+    # Where an attribute may have gone, the key alone is asked for, which fails as well.
     assert tap.crm.requests()["total"] == (2 if status == 400 else 1)
 
 
@@ -125,7 +137,8 @@ def test_a_wordless_400_is_tried_once_more(tap: TapUser) -> None:
     tap.crm.clear_requests()
     tap.crm.fault("error", status=400, body="empty", path="/opportunities$")
     assert "without a word" in str(tap.sync(catalog=catalog).error)
-    assert tap.crm.requests()["by_kind"]["opportunities"] == 2
+    # And so is the question whether the key alone is served.
+    assert tap.crm.requests()["by_kind"]["opportunities"] == 4
 
 
 def test_an_unreachable_host_is_reported_soon(tap: TapUser) -> None:
@@ -137,6 +150,26 @@ def test_an_unreachable_host_is_reported_soon(tap: TapUser) -> None:
     assert "ORACLE_BASE_URL" in output.error
     assert "refused" in output.error
     assert "3 attempts" in output.error
+
+
+@pytest.mark.parametrize("address", ["https://crm..example.com", f"https://{'a' * 70}.example.com"])
+def test_a_host_that_cannot_be_is_named(tap: TapUser, address: str) -> None:
+    error = str(tap.sync(base_url=address).error)
+    assert "Cannot ask" in error
+    assert "ORACLE_BASE_URL" in error
+
+
+def test_progress_is_told_while_pages_and_children_are_read(
+    tap: TapUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tap_oracle_crm.stream.PROGRESS_SECONDS", 0.2)
+    tap.crm.reset(records=100)
+    tap.crm.fault("latency", ms=50)
+    output = tap.sync(streams=("opportunities", "revenue_lines"), page_size=25)
+    lines = [line for line in output.log.splitlines() if "rows/s" in line]
+    of_deals = [line for line in lines if "% of 100, about" in line]
+    assert len(of_deals) >= 2
+    assert len(lines) - len(of_deals) >= 4, "children have lines of their own"
 
 
 class Careless(http.server.BaseHTTPRequestHandler):
@@ -171,10 +204,19 @@ def test_a_server_that_ignores_filter_or_order_is_found_out(
     assert words in str(output.error)
 
 
-def test_pages_shrink_after_a_gateway_time_out(tap: TapUser) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "error", "status": 504},
+        {"kind": "stall", "seconds": 3, "at": "middle"},
+        {"kind": "drip"},
+    ],
+    ids=lambda fault: fault["kind"],
+)
+def test_pages_shrink_after_a_time_out(tap: TapUser, fault: dict[str, Any]) -> None:
     catalog = tap.discover()
-    tap.crm.fault("error", status=504, next=1)
-    output = tap.sync(catalog=catalog, page_size=400)
+    tap.crm.fault(**fault, next=1)
+    output = tap.sync(catalog=catalog, page_size=400, request_timeout=1)
     assert len(output.by_key()) == 1000
     assert "pages of 200 rows" in output.log
 

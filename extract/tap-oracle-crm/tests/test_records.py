@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from decimal import Decimal
 from typing import Any
 
@@ -182,6 +184,33 @@ def test_one_bad_record_never_stops_the_rest(tap: TapUser, touch: bool) -> None:
     )
     assert all(json.loads(record["payload"]) for record in rejects.values())
     assert '"record_count","value":12,"tags":{"stream":"rejected_records"' in output.log
+
+
+class WithoutKey(http.server.BaseHTTPRequestHandler):
+    """A CRM of two deals, of which one has no key: only who asks for such finds it."""
+
+    def do_GET(self) -> None:
+        keys = [1, None] if "OptyId%20is%20null" in self.path else [1]
+        stamp = "2026-01-01T00:00:00+00:00"
+        items = [{"OptyId": key, "LastUpdateDate": stamp} for key in keys]
+        body = json.dumps({"items": items, "limit": 25, "totalResults": len(keys)}).encode()
+        self.send_response(404 if "/describe" in self.path else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_record_without_a_key_is_told_of_by_a_first_read(tap: TapUser) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), WithoutKey) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        output = tap.sync(base_url=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert set(output.by_key()) == {1}
+    (told,) = output.records("rejected_records")
+    assert "without it the record has no identity" in told["reason"]
 
 
 def test_a_record_that_was_mended_arrives(tap: TapUser) -> None:

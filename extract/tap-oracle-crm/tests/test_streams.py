@@ -80,6 +80,22 @@ def test_without_describe_the_standard_attributes_do(tap: TapUser, status: int) 
     assert "no longer has Nowhere_c" in output.log
 
 
+@pytest.mark.parametrize("words", ["Attribute Name Practice_c is not valid.", ""])
+@pytest.mark.parametrize("with_describe", [True, False])
+def test_only_what_is_refused_counts_as_gone(tap: TapUser, words: str, with_describe: bool) -> None:
+    # Whatever describe lists and whatever the words of an error name.
+    if not with_describe:
+        tap.crm.fault("error", status=404, path="/describe$")
+    tap.crm.fault("error", status=400, body="structured", detail=words, query="fields=.*Practice_c")
+    output = tap.sync(custom_fields=["Practice_c", "Sector_c"])
+    assert output.error is None
+    assert "no longer has Practice_c: null" in output.log
+    expected = tap.expected(["OptyId", "Name", "Sector_c"])
+    for key, record in output.by_key().items():
+        assert record["Practice_c"] is None
+        assert {name: record[name] for name in ("OptyId", "Name", "Sector_c")} == expected[key]
+
+
 @pytest.mark.parametrize("discover_again", [True, False])
 def test_a_field_that_disappears_becomes_null_in_all_records(
     tap: TapUser, discover_again: bool
@@ -201,6 +217,66 @@ def test_children_are_read_for_what_changed(
     second = tap.sync(first.state, streams=streams)
     assert set(changed) <= {record["OptyId"] for record in second.records(name)}
     assert len(second.records(name)) < len(first.records(name))
+
+
+def test_children_selected_later_are_read_for_all_opportunities(tap: TapUser) -> None:
+    tap.crm.reset(records=60)
+    first = tap.sync()
+    both = ("opportunities", "revenue_lines")
+    second = tap.sync(first.state, streams=both)
+    keys = set(tap.expected(["OptyId"]))
+    assert {record["OptyId"] for record in second.records("revenue_lines")} == keys
+    assert len(tap.sync(second.state, streams=both).records("revenue_lines")) < 60
+    assert len(tap.sync(second.state).records()) < 30, "fewer is no reason to read all again"
+
+
+def test_an_attribute_of_a_child_that_is_gone_is_null(tap: TapUser) -> None:
+    tap.crm.reset(records=60)
+    tap.crm.fault("error", status=400, path="/child/", query="fields=.*Quantity")
+    output = tap.sync(streams=("revenue_lines",))
+    assert output.error is None
+    assert set(output.by_key("revenue_lines", "RevnId")) == {
+        row["RevnId"] for row in tap.crm.rows("ChildRevenue")
+    }
+    assert {row["Quantity"] for row in output.records("revenue_lines")} == {None}
+    assert output.log.count("no longer has Quantity") == 1
+
+
+def test_children_that_this_crm_does_not_have_end_the_run(tap: TapUser) -> None:
+    tap.crm.reset(records=60)
+    first = tap.sync(streams=("opportunities", "revenue_lines"))
+    tap.crm.fault("error", status=404, path="/child/ChildRevenue$")
+    output = tap.sync(streams=("opportunities", "revenue_lines"))
+    assert "child/ChildRevenue" in str(output.error)
+    tap.crm.clock(3600)
+    tap.crm.mutate(update=2)
+    few = tap.sync(first.state, streams=("opportunities", "revenue_lines"), lookback_seconds=0)
+    assert few.error is None
+    assert "opportunities have no ChildRevenue (404)" in few.log
+
+
+def test_opportunities_without_a_number_are_told_of(tap: TapUser) -> None:
+    tap.crm.reset(records=20)
+    tap.crm.update(min(tap.expected(["OptyId"])), OptyNumber=None)
+    output = tap.sync(streams=("opportunities", "revenue_lines"))
+    assert len(output.records()) == 20
+    assert len({row["OptyId"] for row in output.records("revenue_lines")}) == 19
+    assert "1 opportunities have no OptyNumber" in output.log
+
+
+def test_children_that_change_while_they_are_read_cost_no_other(tap: TapUser) -> None:
+    tap.crm.reset(records=10)
+    tap.crm.settings(page_cap=1)
+    lines = tap.crm.rows("ChildRevenue")
+    parent = next(row["OptyId"] for row in lines if row["RevnId"] % 10 == 2)
+    keys = [row["RevnId"] for row in lines if row["OptyId"] == parent]
+    number = tap.expected(["OptyId", "OptyNumber"])[parent]["OptyNumber"]
+    where = {"path": f"/{number}/child/ChildRevenue$", "next": 1}
+    gone = {"method": "DELETE", "path": f"ChildRevenue/{keys[0]}"}
+    tap.crm.command("POST", "hooks", where | {"commands": [gone]})
+    output = tap.sync(streams=("opportunities", "revenue_lines"))
+    read = [row["RevnId"] for row in output.records("revenue_lines") if row["OptyId"] == parent]
+    assert read == keys
 
 
 def test_streams_off_by_default_are_not_read(tap: TapUser) -> None:
