@@ -284,7 +284,7 @@ class CrmClient:
                 **options,
             ) as response:
                 # What has arrived, however little: each byte starts the socket's time-out anew.
-                while chunk := response.raw.read1(1 << 18, decode_content=True):
+                while chunk := response.raw.read1(1 << 20, decode_content=True):
                     body += chunk
                     if time.monotonic() > end:
                         raise late

@@ -101,7 +101,9 @@ def clean_number(value: Any) -> int | Decimal | None:
 
 
 def _too_fine(number: Decimal) -> bool:
-    return cast("int", number.as_tuple().exponent) < -MAX_DECIMALS
+    # Asking for the exponent copies all digits: that is for the few numbers that need it.
+    suspect = number.adjusted() < -MAX_DECIMALS or len(str(number)) > 10_000
+    return suspect and cast("int", number.as_tuple().exponent) < -MAX_DECIMALS
 
 
 def clean_integer(value: Any) -> int | None:
