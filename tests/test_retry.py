@@ -1,4 +1,6 @@
-"""A rejected record is tried again on demand, by a full sync: through the whole pipeline."""
+"""What becomes of a rejected record, through the whole pipeline."""
+
+import json
 
 from tests.conftest import Pipeline
 
@@ -13,3 +15,25 @@ def test_a_full_sync_tries_again_what_the_crm_has_not_changed_since(pipeline: Pi
     assert pipeline.sync("--full-refresh")["failed_records"] == 0
     assert pipeline.query(PENDING) == []
     assert len(pipeline.query("select from opportunities where remote_id = %s", str(key))) == 1
+
+
+def test_a_reject_whose_deal_is_deleted_is_resolved_by_a_reconcile(pipeline: Pipeline) -> None:
+    gone, stays = (row["OptyId"] for row in pipeline.crm.rows()[:2])
+    for key in (gone, stays):
+        pipeline.crm.poison(key, "huge_number")
+    assert pipeline.sync()["failed_records"] == 2
+    pipeline.crm.delete(gone)
+    assert pipeline.meltano("run", "reconcile").returncode == 0
+    assert pipeline.query(PENDING) == [{"remote_id": str(stays)}]
+
+
+def test_rejects_of_other_streams_are_resolved_by_what_arrives_good(pipeline: Pipeline) -> None:
+    selected = ["opportunities.*", "accounts.*", "rejected_records.*"]
+    account, *_ = pipeline.crm.rows("accounts")
+    pipeline.query(
+        "insert into rejected_records (record_key, stream, remote_id, reason, last_seen_at)"
+        " select 'accounts:' || id, 'accounts', id, 'bad', now() from unnest(%s::text[]) as id",
+        [str(account["PartyId"]), "1"],
+    )
+    pipeline.sync(TAP_ORACLE_CRM__SELECT=json.dumps(selected))
+    assert pipeline.query(PENDING) == [{"remote_id": "1"}]

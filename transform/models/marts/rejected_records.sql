@@ -74,29 +74,71 @@ unresolved as (
 
 ),
 
+keyed as (
+
+    select
+        record_key,
+        stream,
+        remote_id::bigint as remote_key
+    from unresolved
+    where
+        remote_id ~ '^[0-9]{1,18}$'
+        or (remote_id ~ '^[0-9]{19}$' and remote_id <= '9223372036854775807')
+
+),
+
 arrived_good as (
 
     -- By primary key, so that it costs what is unresolved and not what exists.
     select
-        remote_id,
+        'opportunities:' || remote_id as record_key,
         extracted_at
     from opportunities
     where
         reject_reason is null
         and opty_id = any(array(
-            select unresolved.remote_id::bigint
-            from unresolved
-            where unresolved.stream = 'opportunities' and unresolved.remote_id ~ '^[0-9]{1,18}$'
+            select keyed.remote_key from keyed
+            where keyed.stream = 'opportunities'
         ))
+
+    union all
+
+    select
+        stream || ':' || remote_key as record_key,
+        extracted_at
+    from {{ ref('stg_further_streams') }}
+    where
+        remote_key = any(array(
+            select keyed.remote_key from keyed
+            where keyed.stream != 'opportunities'
+        ))
+
+),
+
+read_in_full as (
+
+    select
+        started_at,
+        completed_at
+    from {{ source('application', 'sync_logs') }}
+    -- One that the run-time limit stopped succeeds with a word on it.
+    where sync_type = 'FULL' and status = 'SUCCESS' and error_message is null
+    order by started_at desc
+    limit 1
 
 )
 
 select
     unresolved.*,
-    arrived_good.extracted_at as resolved_at
+    coalesce(arrived_good.extracted_at, read_in_full.completed_at) as resolved_at
 from unresolved
 left join arrived_good
     on
-        unresolved.stream = 'opportunities'
-        and unresolved.remote_id = arrived_good.remote_id
+        unresolved.record_key = arrived_good.record_key
         and unresolved.last_seen_at < arrived_good.extracted_at
+-- What has no usable key can't be looked for: what a full read did not see again is gone.
+left join read_in_full
+    on
+        unresolved.stream = 'opportunities'
+        and unresolved.record_key not in (select keyed.record_key from keyed)
+        and unresolved.last_seen_at < read_in_full.started_at
