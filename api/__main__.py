@@ -11,6 +11,7 @@ from api.logs import CONFIGURATION
 from api.settings import Settings
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url
+from orchestrate.settings import setting
 
 
 def main() -> None:
@@ -35,6 +36,8 @@ def main() -> None:
         log_config=CONFIGURATION,
         access_log=False,  # api.requests writes one
         server_header=False,
+        # Who says truly whom a request comes from, and whether it came by https.
+        forwarded_allow_ips=setting("FORWARDED_ALLOW_IPS") or "127.0.0.1",
         timeout_graceful_shutdown=5,  # who follows a sync may not hold up a restart
     )
 

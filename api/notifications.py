@@ -16,7 +16,7 @@ from api.database import Pool
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[str, str, NotifyType], Awaitable[None]]
+Send = Callable[[str, str, NotifyType, str], Awaitable[None]]
 
 TITLES = {
     "failed": ("The sync failed", "The sync works again"),
@@ -107,9 +107,16 @@ where closed_at is null and not kind = any(%s)
 UNSENT: LiteralString = """
 select id, kind, detail, closed_at is not null as is_over
 from incidents
-where (closed_at is null and opening_notified_at is null)
-    or (closed_at is not null and opening_notified_at is not null and closing_notified_at is null)
+where id > %s
+    and (
+        (closed_at is null and opening_notified_at is null)
+        or (
+            closed_at is not null and opening_notified_at is not null
+            and closing_notified_at is null
+        )
+    )
 order by id
+limit 1
 for update skip locked
 """
 SENT: LiteralString = """
@@ -124,17 +131,29 @@ where id = %s
 def sender(urls: list[str]) -> Send:
     """Return what sends to the services that Apprise URLs name.
 
+    One that took a message does not get it again when others did not and it is sent again.
+
     Raises:
         ValueError: a URL is none that Apprise knows.
     """
-    services = Apprise()
+    services = []
     for number, url in enumerate(urls, 1):
-        if not services.add(url):
+        service = Apprise()
+        if not service.add(url):
             raise ValueError(f"NOTIFY_URLS: Apprise does not know the {number}. of them")
+        services.append(service)
+    taken: set[tuple[int, str]] = set()
 
-    async def send(title: str, body: str, kind: NotifyType) -> None:
-        if not await services.async_notify(title=title, body=body, notify_type=kind):
-            raise ConnectionError("a notification could not be sent to every service")
+    async def send(title: str, body: str, kind: NotifyType, message: str) -> None:
+        missed = []
+        for number, service in enumerate(services, 1):
+            if (number, message) not in taken:
+                if await service.async_notify(title=title, body=body, notify_type=kind):
+                    taken.add((number, message))
+                else:
+                    missed.append(str(number))
+        if missed:
+            raise ConnectionError(f"number {', '.join(missed)} of NOTIFY_URLS took no message")
 
     return send
 
@@ -148,14 +167,26 @@ async def notify(pool: Pool, send: Send, late_hours: int) -> None:
         for condition in holding:
             await connection.execute(OPEN, [condition["kind"], condition["detail"]])
         await connection.execute(CLOSE, [[condition["kind"] for condition in holding]])
-    async with pool.connection() as connection, connection.transaction():
-        for incident in await (await connection.execute(UNSENT)).fetchall():
-            await send(*_message(incident))
-            await connection.execute(SENT, [incident["id"]])
+    failures, last = [], 0
+    while True:
+        async with pool.connection() as connection, connection.transaction():
+            incident = await (await connection.execute(UNSENT, [last])).fetchone()
+            if incident is None:
+                break
+            last = incident["id"]
+            try:
+                await send(*_message(incident))
+            except ConnectionError as error:
+                failures.append(error)
+            else:
+                await connection.execute(SENT, [incident["id"]])
+    if failures:
+        raise failures[0]
 
 
-def _message(incident: DictRow) -> tuple[str, str, NotifyType]:
+def _message(incident: DictRow) -> tuple[str, str, NotifyType, str]:
     opening, closing = TITLES[incident["kind"]]
     if incident["is_over"]:
-        return closing, f"It was: {incident['detail']}", NotifyType.SUCCESS
-    return opening, incident["detail"], NotifyType.FAILURE
+        said = f"It was: {incident['detail']}"
+        return closing, said, NotifyType.SUCCESS, f"{incident['id']} closed"
+    return opening, incident["detail"], NotifyType.FAILURE, f"{incident['id']} opened"

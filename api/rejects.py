@@ -42,7 +42,7 @@ class RejectedRecord(BaseModel):
     payload: Any = Field(description="The record as it was received")
     first_seen_at: datetime
     last_seen_at: datetime
-    resolved_at: datetime | None = Field(description="When it arrived good")
+    resolved_at: datetime | None = Field(description="When it arrived good, or was found gone")
 
 
 class RejectedRecords(BaseModel):
@@ -58,7 +58,7 @@ class RejectsQuery(BaseModel):
 
     stream: Text | None = None
     remote_id: Text | None = None
-    resolved: bool = Field(False, description="Also those that have arrived good since")
+    resolved: bool = Field(False, description="Also those that are resolved")
     cursor: Id | None = Field(None, description="`next_cursor` of the page before")
     limit: int = Field(50, ge=1, le=1000)
 

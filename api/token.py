@@ -5,6 +5,7 @@ no password.
 """
 
 import argparse
+import sys
 from datetime import timedelta
 
 import psycopg
@@ -17,17 +18,25 @@ SERVICE_USER = """
 insert into users (name, full_name, role)
 values ('service-' || %(role)s, 'Services that act as ' || %(role)s, %(role)s)
 on conflict (lower(name)) do update set updated_at = users.updated_at
-returning id
+returning id, role, active
 """
 
 
 def make_token(url: str, role: Role, life: timedelta) -> str:
-    """Return a new token of the role's service user."""
+    """Return a new token of the role's service user.
+
+    Raises:
+        ValueError: somebody has barred that user, or given it another role.
+    """
     token, secret_hash = new_token()
     with psycopg.connect(url) as connection:
         row = connection.execute(SERVICE_USER, {"role": role}).fetchone()
         assert row is not None  # noqa: S101 - `returning` gives one
-        connection.execute(ISSUE, [row[0], "personal", "command line", secret_hash, life])
+        user_id, its_role, is_active = row
+        if its_role != role or not is_active:
+            state = f"has the role {its_role}" if is_active else "is barred"
+            raise ValueError(f"The user service-{role} {state}: correct that in the console first.")
+        connection.execute(ISSUE, [user_id, "personal", "command line", secret_hash, life])
     return token
 
 
@@ -39,7 +48,10 @@ def main() -> None:
     arguments = parser.parse_args()
     url = database_url()
     migrate_if_needed(url)
-    print(make_token(url, arguments.role, timedelta(days=arguments.days)))
+    try:
+        print(make_token(url, arguments.role, timedelta(days=arguments.days)))
+    except ValueError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tap_oracle_crm.answers import Page
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.discovery import attributes_of
 from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
+from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
 from orchestrate.migrate import MIGRATIONS
@@ -275,11 +276,15 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         page = client.page(
             "opportunities",
             fields=["OptyId"],
-            q=settings.get("filter"),
+            # Never without one, as in a sync: some CRMs show a part then.
+            q=Query(
+                settings["framework_version"], settings["timestamp_format"],
+                settings.get("filter"), "OptyId", "LastUpdateDate",
+            ).q(),
             finder=None if finder.lower() == "none" else finder,
             limit=1,
             total=True,
-        )
+        )  # fmt: skip
         yield Finding("crm", "ok", f"{client.host} answers")
         yield Finding("credentials", "ok", "accepted, and may read opportunities")
         yield clock("CRM", page.server_time - datetime.now(UTC))

@@ -107,7 +107,7 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
     run = _Run(run_id)
     process = _this_process(run_id)
     connection: psycopg.Connection | None = None
-    ended = False
+    locked = ended = False
     while not ended:
         deadline = time.monotonic() + INTERVAL_SECONDS
         changed = connection is None
@@ -123,7 +123,9 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
                 break  # take the lock before anything else
         try:
             if connection is None or connection.broken:
-                connection = _connect(run_id)
+                connection, locked = _connect(), False
+            # After a lost connection its end in the server may hold the lock for a while.
+            locked = locked or _lock(connection, run_id)
             if changed:
                 connection.execute(_SAVE, run.__dict__)
             # Meltano may not have recorded the run at first.
@@ -133,12 +135,17 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
             print(f"The run recorder can't reach the database: {error}".strip(), file=sys.stderr)
 
 
-def _connect(run_id: str) -> psycopg.Connection:
-    connection = psycopg.connect(
+def _connect() -> psycopg.Connection:
+    return psycopg.connect(
         database_url(), autocommit=True, connect_timeout=5, application_name="run-recorder"
     )
-    connection.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", [run_id])
-    return connection
+
+
+def _lock(connection: psycopg.Connection, run_id: str) -> bool:
+    row = connection.execute(
+        "select pg_try_advisory_lock(hashtextextended(%s, 0))", [run_id]
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _this_process(run_id: str) -> dict[str, Any]:

@@ -80,7 +80,9 @@ async def show_deal(
     assessments = await list_assessments(
         user, connection, AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
     )
-    of_deal = RejectsQuery.model_validate({"remote_id": deal["remote_id"], "limit": 1})
+    of_deal = RejectsQuery.model_validate(
+        {"stream": "opportunities", "remote_id": deal["remote_id"], "limit": 1}
+    )
     rejects = await list_rejected_records(user, connection, of_deal)
     first_changes = HistoryRequest.model_validate({"limit": 30})
     tagged = Response()

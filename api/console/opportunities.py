@@ -70,7 +70,6 @@ USUAL = [
     Column.CUSTOMER, Column.STAGE, Column.WORKFLOW_STATUS, Column.DEAL_VALUE,
     Column.WIN_PROBABILITY, Column.CLOSE_DATE, Column.ASSIGNED_TO,
 ]  # fmt: skip
-CHECKED = ("workflow_status", "stage", "practice", "geo", "sales_owner")
 
 # What a list does not hold of its deals.
 _MARKS: LiteralString = """
@@ -79,7 +78,7 @@ select
     workflow_status_before_close is not null as is_closed,
     remote_id in (
         select remote_id from rejected_records
-        where resolved_at is null and remote_id is not null
+        where stream = 'opportunities' and resolved_at is null and remote_id is not null
     ) as is_rejected,
     workflow_status_before_close is null and deleted_at is null
         and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale

@@ -34,7 +34,7 @@ from recent
 """
 FORGET: LiteralString = """
 delete from sign_in_attempts
-where id = %(id)s or name = lower(%(name)s) or at < clock_timestamp() - interval '1 day'
+where id = %(id)s or name = lower(%(name)s)
 """
 UNDO: LiteralString = "delete from sign_in_attempts where id = %(id)s"
 FIND: LiteralString = """

@@ -13,6 +13,7 @@ Rows without a key belong to the last partition. From REST framework version 2.
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,8 +182,12 @@ def tidy() -> None:
 def _partition_states() -> list[str]:
     listed = _meltano("state", "list", "--pattern", f"*:{PARTITION}:first-load-*")
     found = [line.strip() for line in listed.splitlines() if f":{PARTITION}:" in line]
+    if environment := os.environ.get("MELTANO_ENVIRONMENT"):
+        found = [state_id for state_id in found if state_id.startswith(f"{environment}:")]
     if not found:
         sys.exit("There is no partition's state: nothing was loaded.")
+    if len({state_id.split(":")[0] for state_id in found}) > 1:
+        sys.exit("Several environments have partitions' states: set MELTANO_ENVIRONMENT to one.")
     return found
 
 

@@ -129,3 +129,11 @@ def test_a_wrong_setting_is_named_and_not_quoted(
     assert line.startswith(message)
     assert value not in line
     assert "swordfish" not in line
+
+
+def test_a_service_user_that_is_barred_gets_no_token(database: str) -> None:
+    make_token(database, Role.MANAGER, timedelta(hours=1))
+    with psycopg.connect(database) as connection:
+        connection.execute("update users set active = false where name = 'service-manager'")
+    with pytest.raises(ValueError, match="service-manager is barred"):
+        make_token(database, Role.MANAGER, timedelta(hours=1))

@@ -197,6 +197,28 @@ def test_what_could_not_be_sent_is_sent_later(desk: Desk) -> None:
     assert desk.look() == []
 
 
+def test_a_service_that_is_dead_makes_no_other_repeat_itself(desk: Desk) -> None:
+    desk.run("FAIL")
+    desk.execute(
+        "insert into rejected_records (record_key, stream, reason) values ('a', 'accounts', 'bad')"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"mailto://127.0.0.1:{free.getsockname()[1]}?from=a@example.com&to=b@example.com"
+    send = sender([dead, desk.url])
+
+    async def look() -> None:
+        async with make_pool(desk.database, desk.settings) as pool:
+            for _ in range(3):
+                with pytest.raises(ConnectionError, match="number 1 of NOTIFY_URLS"):
+                    await notify(pool, send, late_hours=26)
+
+    asyncio.run(look())
+    assert sorted(mail["subject"] for mail in desk.mailbox.mails) == [
+        "Records could not be loaded", "The sync failed",
+    ]  # fmt: skip
+
+
 def test_what_is_over_before_it_was_told_is_not_told(desk: Desk) -> None:
     desk.run("FAIL", "2 hours")
     desk.mailbox.refuse = True

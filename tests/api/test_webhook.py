@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import socket
 import time
 from base64 import b64encode
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from api.settings import Settings
 from tests.api.conftest import Caller, Command, DefaultSettings, calling, until
+from tests.conftest import wait_until
 
 PATH = "/api/webhooks/oracle"
 SECRET = "a secret of the tests'"
@@ -87,6 +89,20 @@ def test_what_was_asked_for_survives_the_api(database: str, crm: Caller) -> None
     with psycopg.connect(database) as connection:
         connection.execute("insert into sync_wanted (since, latest) values (now(), now())")
     assert until(crm, "RUNNING")["sync_type"] == "INCREMENTAL"
+
+
+def test_a_sync_that_died_before_it_began_holds_no_other_up(database: str, crm: Caller) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "insert into sync_requests (run_id, sync_type, trigger, host, pid, process_started_at)"
+            " values (gen_random_uuid(), 'FULL', 'api', %s, 1, 0)",
+            [socket.gethostname()],
+        )
+    crm.post(PATH, headers=SHARED)
+    # Not through the API, which would notice the death when asked for the status.
+    started = "select count(*) from sync_requests where trigger = 'webhook'"
+    with psycopg.connect(database, autocommit=True) as connection:
+        wait_until(lambda: connection.execute(started).fetchone() == (1,))
 
 
 def test_without_a_secret_nobody_may_call(database: str) -> None:

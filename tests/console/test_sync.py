@@ -172,5 +172,5 @@ def test_rejects_show_reason_and_payload(desk: Desk, monkeypatch: pytest.MonkeyP
     desk.query("update rejected_records set resolved_at = now()")
     page.goto("/sync")
     expect(page.get_by_text("Nothing is rejected.")).to_be_visible()
-    page.get_by_role("link", name="Also those that arrived good since").click()
-    expect(page.get_by_text("Arrived good")).to_have_count(3)
+    page.get_by_role("link", name="Also those that are resolved").click()
+    expect(page.get_by_text("Resolved")).to_have_count(3)

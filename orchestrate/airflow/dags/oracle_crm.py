@@ -4,8 +4,9 @@ What runs, and when, is said in `meltano.yml` alone. Each task is a process of t
 environment, which need not be Airflow's; a worker needs the project's folder, its `.venv`, and
 its settings in the environment or `.env`.
 
-Settings: SCHEDULE_TIMEZONE (UTC) and SCHEDULE_RETRY_MINUTES (1,5,15) as for `make schedule`;
-NOTIFY_URLS says who is told when a task has failed for good.
+Settings: SCHEDULE_TIMEZONE (UTC) and SCHEDULE_RETRY_MINUTES (1,5,15), from the environment of
+Airflow itself, which does not read `.env`: as many retries as there are pauses, the first of them
+doubled each time up to the last. NOTIFY_URLS says who is told when a task has failed for good.
 """
 
 # Airflow has an environment of its own.
@@ -25,7 +26,8 @@ from airflow.sdk import DAG, Asset, CronTriggerTimetable, Param
 PROJECT = Path(__file__).resolve().parents[3]
 MELTANO, PYTHON = ".venv/bin/meltano", ".venv/bin/python"
 FIRST_LOAD = f"{PYTHON} -m orchestrate.airflow.first_load"
-PAUSES = [float(pause) for pause in os.environ.get("SCHEDULE_RETRY_MINUTES", "1,5,15").split(",")]
+MINUTES = os.environ.get("SCHEDULE_RETRY_MINUTES") or "1,5,15"
+PAUSES = [float(pause) for pause in MINUTES.split(",")]
 
 
 def declared_schedules() -> list[dict[str, Any]]:
