@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from api.database import Connection
 from api.problems import ProblemError, answers
-from orchestrate.migrate import MIGRATIONS
+from orchestrate.migrate import newest_migration
 
 router = APIRouter(prefix="/health", tags=["health"])
 
-NEWEST = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+NEWEST = newest_migration()
 
 
 class Health(BaseModel):

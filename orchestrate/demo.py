@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
@@ -22,9 +21,8 @@ from rich.table import Table
 
 from orchestrate.postgres import database_url, start_embedded
 from orchestrate.settings import DATA, ROOT
+from orchestrate.sync import PIPELINE, command
 
-BIN = Path(sys.executable).parent
-PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
 SANDBOX_PORT = int(os.environ.get("SANDBOX_PORT", "8899"))
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
 API_URL = "http://127.0.0.1:8000"
@@ -42,7 +40,7 @@ def main() -> int:
     subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True)
     with _sandbox():
         console.rule("[bold]meltano run " + " ".join(PIPELINE))
-        sync = subprocess.run([BIN / "meltano", "run", *PIPELINE], cwd=ROOT, check=False)
+        sync = subprocess.run(command(full=False), cwd=ROOT, check=False)
         _summarise()
         if sync.returncode == 0:
             _show_addresses()

@@ -28,10 +28,11 @@ from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
 from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
-from orchestrate.migrate import MIGRATIONS
+from orchestrate.migrate import newest_migration
 from orchestrate.postgres import database_url
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
 from orchestrate.settings import DATA, ROOT, setting
+from orchestrate.sync import PIPELINE
 
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 SECRETS = ("ORACLE_PASS", "ORACLE_CLIENT_SECRET")
@@ -39,7 +40,7 @@ OLDEST_POSTGRES = 15
 SKEW = timedelta(seconds=30)
 NEW_ROWS, NEW_SHARE = 20, 0.05
 """More deals than these, of those that the CRM shows, are not new since the last sync."""
-FULL_SYNC = ".venv/bin/meltano run --full-refresh tap-oracle-crm target-postgres dbt-postgres:run"
+FULL_SYNC = f".venv/bin/meltano run --full-refresh {' '.join(PIPELINE)}"
 GIGABYTE = 1 << 30
 LOW_DISK, FULL_DISK = 5 * GIGABYTE, GIGABYTE // 2
 
@@ -162,7 +163,7 @@ def database(connection: Connection) -> Iterator[Finding]:
 
 def migrations(connection: Connection) -> Finding:
     """Compare the database's migration with the newest."""
-    newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    newest = newest_migration()
     advice = "Run make setup."
     if _scalar(connection, "select to_regclass('public.alembic_version')") is None:
         return Finding("migrations", "error", "the database has no tables yet", advice)

@@ -16,14 +16,18 @@ from orchestrate.settings import ROOT
 MIGRATIONS = ROOT / "api" / "migrations"
 
 
+def newest_migration() -> str:
+    """Return the number of the newest migration that there is."""
+    return max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
 def migrate_if_needed(url: str) -> None:
     """Migrate when the newest migration is not the database's; in a process of its own.
 
     Raises:
         SystemExit: the database can't be reached, or a migration failed.
     """
-    newest = max(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
-    if _revision(url) == newest:
+    if _revision(url) == newest_migration():
         return
     done = subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=False)
     if done.returncode != 0:

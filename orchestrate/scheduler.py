@@ -14,10 +14,8 @@ import json
 import logging
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Any, LiteralString
 
@@ -31,6 +29,7 @@ from orchestrate import sync
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url
 from orchestrate.settings import ROOT, setting
+from orchestrate.sync import MELTANO
 
 HEARTBEAT_SECONDS = 15
 RETRY = " (again)"
@@ -39,7 +38,6 @@ KEEPALIVES = {
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
 }
-MELTANO = str(Path(sys.executable).with_name("meltano"))
 
 log = logging.getLogger("scheduler")
 

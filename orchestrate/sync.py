@@ -23,6 +23,8 @@ from psycopg.rows import dict_row
 
 from orchestrate.settings import DATA, ROOT
 
+MELTANO = str(Path(sys.executable).with_name("meltano"))
+"""Meltano's command in this Python's environment."""
 PIPELINE = ("tap-oracle-crm", "target-postgres", "dbt-postgres:run")
 LOGS = DATA / "logs"
 KEPT_LOGS = 200
@@ -44,9 +46,8 @@ class CannotCancelError(Exception):
 
 
 def command(full: bool) -> list[str]:
-    """Return the command of a run; Meltano is the one of this Python's environment."""
-    meltano = Path(sys.executable).with_name("meltano")
-    return [str(meltano), "run", *(["--full-refresh"] if full else []), *PIPELINE]
+    """Return the command of a run."""
+    return [MELTANO, "run", *(["--full-refresh"] if full else []), *PIPELINE]
 
 
 def start(

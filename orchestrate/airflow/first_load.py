@@ -26,8 +26,8 @@ from tap_oracle_crm.reading import Collection, Reader
 from tap_oracle_crm.records import key_of
 
 from orchestrate.crm import tap_settings
-from orchestrate.scheduler import MELTANO
 from orchestrate.settings import ROOT
+from orchestrate.sync import MELTANO
 
 KEY, CHANGED = "OptyId", "LastUpdateDate"
 MOST_PARTITIONS = 500
