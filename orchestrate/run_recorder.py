@@ -194,6 +194,7 @@ class _Run:
             case "record_count", "rejected_records":
                 self.records_rejected = (self.records_rejected or 0) + metric["value"]
             case "runtime_limit", "opportunities":
+                self.extraction_completed = True
                 self.note = (
                     f"Stopped at the run-time limit of {metric['value']} s before all was read. "
                     "The next sync goes on from there."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import sys
 from importlib.metadata import version
@@ -23,6 +24,9 @@ def main() -> None:
 
     gc.freeze()
     gc.enable()
+    if not isinstance(sys.stdout.buffer, io.BufferedWriter):
+        # With PYTHONUNBUFFERED a signal would cut a write short, in the middle of a message.
+        sys.stdout = open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     try:
         check_environment()
         TapOracleCRM.cli()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
+from http.client import responses
 from typing import Any
 
 import msgspec
@@ -85,12 +86,12 @@ def server_time(response: requests.Response) -> datetime:
     """Return the server's clock in UTC; this machine's where it does not tell."""
     try:
         moment = parsedate_to_datetime(response.headers["Date"])
-    except (KeyError, ValueError):
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (KeyError, ValueError, OverflowError):
         return datetime.now(UTC)
-    return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
 
 
-def detail_of(response: requests.Response, body: bytearray) -> str:
+def detail_of(response: requests.Response, body: bytes) -> str:
     """Return the server's own words on an error, one line."""
     if _is_html(response, body):
         return "an HTML page"
@@ -107,17 +108,19 @@ def detail_of(response: requests.Response, body: bytearray) -> str:
                 if isinstance(item, dict) and item.get("detail")
             ]
             text = "; ".join(texts) or str(answer.get("detail") or answer.get("title") or "")
+            if text == responses.get(response.status_code):  # "Bad Request" says nothing more
+                text = ""
         else:
             text = str(answer or "")
     text = " ".join(text.split())
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
-def _is_html(response: requests.Response, body: bytearray) -> bool:
+def _is_html(response: requests.Response, body: bytes) -> bool:
     return "html" in response.headers.get("Content-Type", "") or body.lstrip()[:1] == b"<"
 
 
-def json_of(body: bytes | bytearray, response: requests.Response) -> Any:
+def json_of(body: bytes, response: requests.Response) -> Any:
     """Decode a body; integers and decimals stay exact.
 
     Raises:
@@ -125,26 +128,36 @@ def json_of(body: bytes | bytearray, response: requests.Response) -> Any:
     """
     try:
         return _decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError, ArithmeticError):
         pass  # The standard library takes more: lone surrogates, NaN, raw control characters.
     try:
         return json.loads(
             body.decode("utf-8", errors="replace"),
-            parse_float=Decimal,
+            parse_float=_decimal,
             parse_int=lambda text: int(text) if len(text) < 4_000 else Decimal(text),
             parse_constant=Decimal,
             strict=False,
         )
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise RetryError("an answer that is nested too deeply") from None
+    except ValueError:
         pass
     if not body:
         raise RetryError("an empty answer instead of JSON")
-    if _is_html(response, bytearray(body)):
+    if _is_html(response, body):
         raise RetryError("an HTML page instead of JSON, as a login page or a proxy sends it")
     raise RetryError("an answer that is cut off or no JSON")
 
 
-def page_of(body: bytes | bytearray, response: requests.Response) -> Page:
+def _decimal(text: str) -> Decimal | str:
+    """Return a decimal, or the text where its exponent is more than Python's have room for."""
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        return text
+
+
+def page_of(body: bytes, response: requests.Response) -> Page:
     """Read the envelope of a collection.
 
     Raises:

@@ -21,9 +21,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from tap_oracle_crm.answers import Page, RetryError, detail_of, json_of, page_of, retry_after
+from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.gate import Gate
 from tap_oracle_crm.settings import LOOPBACK
@@ -100,16 +100,12 @@ class CrmClient:
             }
         )
         self._version_header = {"REST-Framework-Version": str(settings["framework_version"])}
+        # Given with each request: REQUESTS_CA_BUNDLE would outdo the session's own.
+        self._verify: str | None = settings.get("ca_bundle")
+        # This machine is reached without a proxy, whatever else needs one.
         no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
-        self._network: dict[str, Any] = {
-            # Given with each request: REQUESTS_CA_BUNDLE would outdo the session's own.
-            "verify": settings.get("ca_bundle"),
-            # This machine is reached without a proxy, whatever else needs one.
-            "proxies": {
-                "no_proxy": "*" if no_proxy == "*" else ",".join([*no_proxy.split(","), *LOOPBACK])
-            },
-        }
-        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
+        self._no_proxy = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
+        adapter = DeadlineAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
@@ -154,7 +150,7 @@ class CrmClient:
                 response, body = self._get(resource, {**params, "limit": str(asked)})
                 page = page_of(body, response)
             except RetryError as error:
-                if error.slow:
+                if error.slow and not self._is_over():
                     self._shrink_pages(asked)
                 raise
             if check:
@@ -185,7 +181,7 @@ class CrmClient:
 
     def _persist(self, attempt: Callable[[], _T], what: str) -> _T:
         failures = 0
-        refusals = 0
+        has_renewed = has_asked_again = False
         while True:
             try:
                 with self.gate.slot():
@@ -194,10 +190,11 @@ class CrmClient:
                 return result
             except RefusedError as error:
                 # An access token may end early; a 400 without a word may be a hiccup.
-                renewed = error.status == 401 and "token_url" in self._settings
-                wordless = error.status == 400 and not error.detail
-                refusals += 1
-                if refusals > 1 or not (renewed or wordless):
+                if error.status == 401 and "token_url" in self._settings and not has_renewed:
+                    has_renewed = True
+                elif error.status == 400 and not error.detail and not has_asked_again:
+                    has_asked_again = True
+                else:
                     raise
             except RetryError as error:
                 failures += 1
@@ -207,7 +204,7 @@ class CrmClient:
         most = self._settings["max_retries"]
         if error.limit is not None:
             most = min(most, error.limit)
-        if self.stopping.is_set():
+        if self._is_over():
             raise StoppedError
         if failures > most:
             tries = f"after {failures} attempts" if failures > 1 else "at once"
@@ -233,6 +230,9 @@ class CrmClient:
         if self.stopping.wait(pause):
             raise StoppedError
 
+    def _is_over(self) -> bool:
+        return self.stopping.is_set() or time.monotonic() >= self._end
+
     def _shrink_pages(self, asked: int) -> None:
         with self._lock:
             # Only once for all requests that were under way with the same size.
@@ -242,9 +242,7 @@ class CrmClient:
 
     # One request
 
-    def _get(
-        self, path: str, params: Mapping[str, str]
-    ) -> tuple[requests.Response, bytes | bytearray]:
+    def _get(self, path: str, params: Mapping[str, str]) -> tuple[requests.Response, bytes]:
         query = urlencode(params, quote_via=quote, safe="")
         url = f"{self._root}/{path}?{query}"
         credentials = self._authorization()
@@ -260,34 +258,33 @@ class CrmClient:
 
     def _send(
         self, method: str, url: str, host: str, setting: str, **options: Any
-    ) -> tuple[requests.Response, bytearray]:
+    ) -> tuple[requests.Response, bytes]:
         """Send a request to `host`, whose address is in `setting`; return the whole answer."""
         with self._lock:
             self.requests += 1
         patience = min(self._settings["request_timeout"], max(0.1, self._end - time.monotonic()))
-        end = time.monotonic() + patience
-        body = bytearray()
 
         def unreachable(text: str) -> RetryError:
             limit = None if host in self._reached else FIRST_CONTACT_RETRIES
             return RetryError(text, setting=setting, limit=limit)
 
-        late = RetryError(f"no full answer within {patience:.3g} s", slow=True)
+        # A smaller page makes no token come sooner.
+        late = RetryError(f"no full answer within {patience:.3g} s", slow=method == "GET")
         try:
-            with self._session.request(
-                method,
-                url,
-                allow_redirects=False,
-                stream=True,
-                timeout=(min(CONNECT_TIMEOUT, patience), patience),
-                **self._network,
-                **options,
-            ) as response:
-                # What has arrived, however little: each byte starts the socket's time-out anew.
-                while chunk := response.raw.read1(1 << 20, decode_content=True):
-                    body += chunk
-                    if time.monotonic() > end:
-                        raise late
+            with (
+                answer_within(patience),
+                self._session.request(
+                    method,
+                    url,
+                    allow_redirects=False,
+                    stream=True,
+                    timeout=(min(CONNECT_TIMEOUT, patience), patience),
+                    verify=self._verify,
+                    proxies={"no_proxy": self._no_proxy},  # its own: requests writes into it
+                    **options,
+                ) as response,
+            ):
+                body: bytes = response.raw.read(decode_content=True)
         except requests.exceptions.SSLError as error:
             cause = _cause(error)
             if "certificate" not in cause:
@@ -305,7 +302,7 @@ class CrmClient:
             raise unreachable(f"the proxy failed ({_cause(error)})") from None
         except requests.exceptions.ConnectionError as error:
             cause = _cause(error)
-            if "refused" in cause or "resolve" in cause or "unreachable" in cause:
+            if any(word in cause for word in ("refused", "resolve", "unreachable", "No route")):
                 raise unreachable(f"{host} cannot be reached ({cause})") from None
             raise RetryError(f"connection lost ({cause})") from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
@@ -327,7 +324,7 @@ class CrmClient:
             )  # fmt: skip
         self._version_checked = True
 
-    def _refuse(self, response: requests.Response, body: bytearray, path: str) -> NoReturn:
+    def _refuse(self, response: requests.Response, body: bytes, path: str) -> NoReturn:
         status = response.status_code
         detail = detail_of(response, body)
         said = f": {detail}" if detail else ""
@@ -417,12 +414,12 @@ class CrmClient:
             text = f"the token endpoint {host} sent {error}"
             raise RetryError(text, setting="ORACLE_TOKEN_URL") from None
         token = answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not token:
-            msg = f"The token endpoint {host} gave no access token. Check ORACLE_TOKEN_URL."
+        if not isinstance(token, str) or not (token.isascii() and token.isprintable() and token):
+            msg = f"The token endpoint {host} gave no usable access token. Check ORACLE_TOKEN_URL."
             raise OracleCrmError(msg)
         try:
             lifetime = float(answer.get("expires_in", 3_600))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             lifetime = 3_600.0
         return _BasicOrBearer(f"Bearer {token}"), time.monotonic() + max(
             lifetime / 2, lifetime - TOKEN_MARGIN
@@ -436,7 +433,7 @@ def _basic(user: str, password: str) -> str:
 
 def _host(address: str) -> str:
     try:
-        return urlsplit(address).netloc
+        return urlsplit(address).hostname or ""
     except ValueError:
         return ""
 

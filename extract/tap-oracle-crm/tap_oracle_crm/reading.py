@@ -43,12 +43,14 @@ class Collection:
         fields: the attributes to ask for.
         query: writes `q`.
         finder: the `finder` parameter, or None.
+        needs_q: all of it is shown to none but who sends a `q`.
     """
 
     resource: str
     fields: list[str]
     query: Query
     finder: str | None
+    needs_q: bool = True
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ class Reader:
             self.client.page(
                 self.collection.resource,
                 fields=[self.key, *names],
-                q=self.collection.query.q(),
+                q=self.collection.query.q() if self.collection.needs_q else None,
                 finder=self.collection.finder,
                 limit=1,
             )
@@ -296,17 +298,33 @@ class Reader:
         """Fetch rows whose key is null, which no range of keys finds."""
         if self.collection.query.framework_version == 1:
             return []
+        rows: list[Any] = []
         try:
-            page = self.client.page(
-                self.collection.resource,
-                fields=self.collection.fields,
-                q=self.collection.query.null(self.key, since=since),
-                finder=self.collection.finder,
-            )
+            while True:
+                page = self.client.page(
+                    self.collection.resource,
+                    fields=self.collection.fields,
+                    q=self.collection.query.null(self.key, since=since),
+                    finder=self.collection.finder,
+                    offset=len(rows),  # there is no key to go on from
+                )
+                rows += page.items
+                if page.complete or len(rows) > STEPS_OVER_KEYLESS * self.client.page_size:
+                    break
         except RefusedError as error:
             log.warning("Cannot look for records without %s: %s", self.key, error)
-            return []
-        return [row for row in page.items if key_of(row, self.key) is None]
+        return [row for row in rows if key_of(row, self.key) is None]
+
+    def has(self, key: int) -> bool:
+        """Tell whether there is a row with this key."""
+        page = self.client.page(
+            self.collection.resource,
+            fields=[self.key],
+            q=self.collection.query.q(above=key - 1, upto=key),
+            finder=self.collection.finder,
+            limit=1,
+        )
+        return bool(page.items)
 
     def learn_largest(self, plan: RangePlan) -> None:
         """Tell a plan that has no sample where its last range may end."""

@@ -86,13 +86,18 @@ def clean_number(value: Any) -> int | Decimal | None:
             return None
         if not _NUMBER.fullmatch(text):
             raise RejectedError(f"{_shown(value)} is not a number")
-        value = Decimal(text)
+        try:
+            value = Decimal(text)
+        except ArithmeticError:
+            raise RejectedError(f"{_shown(value)} is too large or too small a number") from None
     elif kind is int:
         value = Decimal(value)
     elif kind is not Decimal:
         raise RejectedError(f"{_kind(value)} where a number belongs")
-    if not value.is_finite() or (value and not -300 <= value.adjusted() <= 307):
+    if not value.is_finite():
         raise RejectedError(f"{_shown(value)} is not a finite number")
+    if value and not -300 <= value.adjusted() <= 307:
+        raise RejectedError(f"{_shown(value)} is too large or too small a number")
     if _too_fine(value):
         if value:
             raise RejectedError(f"{_shown(value)} has more than {MAX_DECIMALS:,} decimals")
@@ -144,7 +149,13 @@ def clean_datetime(value: Any) -> str | None:
         if _is_no_date(value):
             return None
         raise RejectedError(f"{_shown(value)} is no date and time that exists") from None
-    if moment.tzinfo is UTC and len(value) == 25 and value[10] == "T" and value[19] == "+":
+    if (
+        moment.tzinfo is UTC
+        and len(value) == 25
+        and value[7] == "-"  # not the day of a week, 2026-W05-6
+        and value[10] == "T"
+        and value[19] == "+"
+    ):
         return value  # type: ignore[no-any-return]  # as it was received, like most
     return moment.isoformat()
 
@@ -237,6 +248,8 @@ class RecordCleaner:
                 record[name] = value if value is None else clean(value)
         except RejectedError as error:
             raise RejectedError(f"{name}: {error}") from None
+        except RecursionError:
+            raise RejectedError(f"{name}: nested too deeply") from None
         except AttributeError:
             if isinstance(row, dict):
                 raise
@@ -263,11 +276,14 @@ def reject(stream: str, row: Any, key: str, reason: str) -> dict[str, Any]:
     """
     value = row.get(key) if isinstance(row, dict) else None
     remote_id = None if value is None or isinstance(value, (dict, list)) else clean_text(value)
-    payload = _encoder.encode(_storable(row))
-    if len(payload) > MAX_RECORD_BYTES // 2:
-        payload = _encoder.encode(_storable(row, longest=1_000))
-    if len(payload) > MAX_RECORD_BYTES // 2:
-        payload = _encoder.encode({key: remote_id, "cut": f"{len(payload)} bytes of JSON"})
+    try:
+        payload = _encoder.encode(_storable(row))
+        if len(payload) > MAX_RECORD_BYTES // 2:
+            payload = _encoder.encode(_storable(row, longest=1_000))
+        if len(payload) > MAX_RECORD_BYTES // 2:
+            payload = _encoder.encode({key: remote_id, "cut": f"{len(payload)} bytes of JSON"})
+    except RecursionError:
+        payload = _encoder.encode({key: remote_id, "cut": "nested too deeply"})
     identity = f"{stream}\n{remote_id}" if remote_id else f"{stream}\n\n{payload.decode()}"
     return {
         "id": hashlib.sha256(identity.encode()).hexdigest()[:32],

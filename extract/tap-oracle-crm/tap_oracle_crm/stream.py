@@ -110,10 +110,13 @@ class CrmStream(Stream):
             if name in needed or self.mask.get(("properties", name), True)
         ]
 
-    def _drop_gone(self, reader: Reader, error: RefusedError) -> bool:
+    def _drop_gone(
+        self, reader: Reader, error: RefusedError, witness: Reader | None = None
+    ) -> bool:
         """Find out which attributes the CRM no longer has; tell whether asking again may help.
 
-        What an error says is no proof: only what is refused next to the key alone is gone.
+        What an error says is no proof: only what is refused next to the key alone is gone, and
+        only if it is again (by `witness`, where there is one) and all the others are served.
         """
         if error.status != 400:
             return False
@@ -121,16 +124,19 @@ class CrmStream(Stream):
             asked = reader.collection.fields
             if self.fields != asked:
                 return True  # another thread has found out meanwhile
-            candidates = [name for name in asked if name not in {self.key, self.replication_key}]
-            gone = _refused(reader, candidates) if reader.serves([]) else []
-            if gone:
-                self.log(
-                    "The CRM no longer has %s: null from now on",
-                    ", ".join(sorted(gone)),
-                    level=logging.WARNING,
-                )
+            names = [name for name in asked if name not in {self.key, self.replication_key}]
+            gone = _refused(reader, names) if reader.serves([]) else []
+            if not gone or not reader.serves([name for name in names if name not in gone]):
+                return False
+            if any((witness or reader).serves([name]) for name in gone):
+                return False
+            self.log(
+                "The CRM no longer has %s: null from now on",
+                ", ".join(sorted(gone)),
+                level=logging.WARNING,
+            )
             self._gone.update(gone)
-            return bool(gone)
+            return True
 
     # Records
 
@@ -259,7 +265,7 @@ class CollectionStream(CrmStream):
     ) -> Generator[dict[str, Any], Any, Any]:
         yield from ()  # records are written a page at a time
         if self.tap.client.stopping.is_set():
-            self.log("Left out: the run-time limit is reached", level=logging.WARNING)
+            self._tell_of_limit()
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -334,6 +340,11 @@ class CollectionStream(CrmStream):
         bookmark = self._bookmark()
         since = self._since(bookmark)
         start = reader.start(since)
+        if bookmark is None and self._mark():
+            self.log(
+                "The attributes, the child streams, the address, the finder, the filter or the "
+                "start date changed since the last run: all rows are read again"
+            )
         self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
         if bookmark is None:
             self._check_record_set(start.page)
@@ -382,7 +393,9 @@ class CollectionStream(CrmStream):
         finally:
             batches.close()
         if scan.rows != scan.claimed:
-            self._emit_batch(reader.keyless(since), counter)
+            keyless = reader.keyless(since)
+            self._emit_batch(keyless, counter)
+            scan.rows += len(keyless)
         progress.tell(scan.rows, end=True)
         if scan.claimed and scan.full and scan.rows < 0.99 * scan.claimed:
             self.log(
@@ -395,7 +408,7 @@ class CollectionStream(CrmStream):
     def _emit_batch(self, rows: list[Any], counter: metrics.Counter) -> None:
         records = self.emit(rows)
         for child in self.children:
-            child.emit_of(records)
+            child.emit_of(records, self._reader())
         if self.selected:
             counter.increment(len(records))
         self.emitted += len(records)
@@ -483,16 +496,12 @@ class CollectionStream(CrmStream):
             "scope": self._scope(),
         }
 
+    def _mark(self) -> datetime | None:
+        value = self.stream_state.get("replication_key_value")
+        return timestamp(value) if self.is_incremental else None
+
     def _bookmark(self) -> datetime | None:
-        state = self.stream_state
-        mark = timestamp(state.get("replication_key_value"))
-        if mark and self.is_incremental and not self._holds(state):
-            self.log(
-                "The attributes, the child streams, the address, the finder, the filter or the "
-                "start date changed since the last run: all rows are read again"
-            )
-            return None
-        return mark if self.is_incremental else None
+        return self._mark() if self._holds(self.stream_state) else None
 
     def _since(self, bookmark: datetime | None) -> datetime | None:
         begin = timestamp(self.config.get("start_date")) if self.tracks_changes else None
@@ -549,7 +558,10 @@ class ChildStream(CrmStream):
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Announce the stream, and count while its parent is read."""
-        self._answered = self._missing = self._unnamed = self._rows = 0
+        self._answered = False
+        self._missing = self._unnamed = self._rows = 0
+        self._failure: Exception | None = None
+        self._lock = threading.Lock()
         self._progress = Progress(self, 0, None)
         self._write_schema_message()
         # Its threads end with the program: those of concurrent.futures would hold it up.
@@ -567,16 +579,17 @@ class ChildStream(CrmStream):
                 self._unnamed, self.parent_key, self.path, level=logging.WARNING,
             )  # fmt: skip
 
-    def emit_of(self, parents: list[dict[str, Any]]) -> None:
+    def emit_of(self, parents: list[dict[str, Any]], opportunities: Reader) -> None:
         """Read and write the children of these opportunities, several at a time.
 
         Raises:
             RefusedError: the CRM has no such children, or refuses them.
         """
-        numbers = [str(parent[self.parent_key]) for parent in parents if parent[self.parent_key]]
-        self._unnamed += len(parents) - len(numbers)
-        results = self._pool.imap(self._children_of, numbers)
-        for _ in numbers:
+        named = [parent for parent in parents if parent[self.parent_key]]
+        self._unnamed += len(parents) - len(named)
+        self._opportunities, self._named = opportunities, named
+        results = self._pool.imap(self._children_of, named)
+        for _ in named:
             rows = None
             while rows is None:
                 with contextlib.suppress(multiprocessing.TimeoutError):
@@ -585,29 +598,41 @@ class ChildStream(CrmStream):
             self._rows += len(rows)
             self._counter.increment(len(self.emit(rows)))
 
-    def _children_of(self, number: str) -> list[Any]:
+    def _children_of(self, parent: dict[str, Any]) -> list[Any]:
+        # The results come in order: what failed for one must not be tried for all behind it.
+        if self._failure:
+            raise self._failure
         try:
             while True:
-                reader = self._reader(number)
+                reader = self._reader(parent)
                 try:
                     rows = reader.all_rows()
-                    self._answered += 1
+                    self._answered = True
                     return rows
                 except RefusedError as error:
-                    if not self._drop_gone(reader, error):
+                    other = next((one for one in self._named if one is not parent), parent)
+                    if not self._drop_gone(reader, error, self._reader(other)):
                         raise
-        except RefusedError as error:
-            self._missing += 1
-            never = not self._answered and self._missing >= PARENTS_WITHOUT_ANSWER
-            if error.status != 404 or never:
-                raise
-            return []
+        except Exception as error:
+            absent = isinstance(error, RefusedError) and error.status == 404
+            if absent and self._may_be_gone(parent):
+                return []
+            self._failure = error
+            raise
 
-    def _reader(self, number: str) -> Reader:
+    def _may_be_gone(self, parent: dict[str, Any]) -> bool:
+        with self._lock:
+            self._missing += 1
+            if self._answered or self._missing < PARENTS_WITHOUT_ANSWER:
+                return True
+        return not self._opportunities.has(parent[self._opportunities.key])
+
+    def _reader(self, parent: dict[str, Any]) -> Reader:
+        number = quote(str(parent[self.parent_key]), safe="")
         return Reader(
             self.tap.client,
             Collection(
-                f"opportunities/{quote(number, safe='')}/child/{self.path}",
+                f"opportunities/{number}/child/{self.path}",
                 self.fields,
                 Query(
                     self.config["framework_version"],
@@ -617,6 +642,7 @@ class ChildStream(CrmStream):
                     CollectionStream.changed,
                 ),
                 None,
+                needs_q=False,
             ),
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import certifi
 import pytest
-from tap_user import TapUser
+from tap_user import TapUser, select
 
 from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE
 
@@ -93,6 +93,16 @@ def test_a_wrong_password_is_sent_once_and_never_shown(tap: TapUser) -> None:
     assert "ORACLE_PASS" in lines[0]
     assert "Traceback" not in done.log
     assert "not-the-password" not in done.log
+
+
+def test_a_password_that_ends_while_children_are_read_is_refused_a_few_times(tap: TapUser) -> None:
+    tap.crm.reset(records=100)
+    catalog = select(tap.discover(), "opportunities", "revenue_lines")
+    tap.crm.clear_requests()
+    tap.crm.fault("latency", ms=1000, path="/child/", next=1)
+    tap.crm.fault("error", status=401, path="/child/", after=10)
+    assert "ORACLE_PASS" in str(tap.sync(catalog=catalog, concurrency=4).error)
+    assert tap.crm.requests()["by_status"]["401"] <= 4
 
 
 @pytest.mark.parametrize(
@@ -263,6 +273,40 @@ def test_no_proxy_for_any_host_is_honoured(tap: TapUser, monkeypatch: pytest.Mon
     monkeypatch.setenv("NO_PROXY", "*")
     assert len(tap.sync(base_url=address, allow_http=True).records()) == 1
     server.shutdown()
+
+
+class Proxy(OnePage):
+    """A proxy that answers for a CRM, whose first answer is that a new token is needed."""
+
+    seen: list[str]
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        if len(self.seen) > 1:
+            return super().do_GET()
+        self.send_response(401)
+        self.end_headers()
+        return None
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+
+def test_a_token_is_never_asked_for_through_a_proxy_that_is_not_for_it(
+    tap: TapUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    proxy = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), type("Handler", (Proxy,), {"seen": seen})
+    )
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.server_port}")
+    output = tap.sync(**oauth(tap), base_url="http://crm.example.com", allow_http=True)
+    proxy.shutdown()
+    assert len(output.records()) == 1
+    assert len(tap.requests("token")) == 2
+    assert all(path.startswith("http://crm.example.com/crmRestApi/") for path in seen)
 
 
 def test_no_netrc_is_asked(tap: TapUser, monkeypatch: pytest.MonkeyPatch) -> None:

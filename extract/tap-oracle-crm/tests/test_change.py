@@ -174,6 +174,21 @@ def test_a_killed_process_leaves_a_state_to_go_on_from(
     assert_equal_but_for_deleted(tap, killed, rest)
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_signal_cuts_no_message_short(tap: TapUser, unbuffered: str) -> None:
+    environment = clean_environment() | {"PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(
+        tap.command(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
+        assert process.stdout
+        head = b"".join(process.stdout.readline() for _ in range(100))
+        time.sleep(0.5)  # the pipe is full by then, and the page that is written is not over
+        process.send_signal(signal.SIGTERM)
+        *lines, end = (head + process.stdout.read()).split(b"\n")
+    assert [json.loads(line)["type"] for line in lines][-1] == "STATE"
+    assert end == b""
+
+
 def test_the_run_time_limit_stops_cleanly_and_the_next_run_goes_on(tap: TapUser) -> None:
     tap.crm.reset(records=2000)
     catalog = tap.discover()
@@ -206,6 +221,16 @@ def test_the_run_time_limit_holds_while_an_answer_is_waited_for(tap: TapUser, pa
     rest = tap.sync(part.state, catalog)
     assert_equal_but_for_deleted(tap, part, rest)
     assert {row["OptyId"] for row in rest.records("revenue_lines")} == set(present(tap))
+
+
+def test_what_the_run_time_limit_leaves_out_is_told_of(tap: TapUser) -> None:
+    catalog = select(tap.discover(), "accounts", "opportunities")
+    tap.crm.fault("stall", seconds=30, path="/accounts$")
+    output = tap.sync(catalog=catalog, max_runtime_seconds=1)
+    assert output.error is None
+    for stream in ("accounts", "opportunities"):
+        told = f'"metric":"runtime_limit","value":1,"tags":{{"stream":"{stream}"'
+        assert told in output.log
 
 
 def test_the_run_time_limit_is_named_where_even_discovery_took_longer(tap: TapUser) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import re
 import socket
+import socketserver
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -37,6 +40,7 @@ PASSING = [
     {"kind": "stall", "seconds": 3, "at": "middle"},
     {"kind": "drip"},
     {"kind": "error", "status": 400, "body": "empty"},
+    {"kind": "error", "status": 400, "body": "structured", "detail": "Bad Request"},
 ]
 
 
@@ -62,6 +66,43 @@ def test_retry_after_is_honoured(tap: TapUser, as_date: bool) -> None:
     assert output.error is None
     assert "attempt 2" in output.log
     assert any(f"in {seconds}" in output.log for seconds in ("1.", "2."))
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        OK + b"X-Slow: ",
+        b"HTTP/1.1 100 Continue\r\nX-Slow: ",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Slow: ",
+        OK + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x03",
+        OK + b"Content-Length: 1000\r\n\r\n",
+    ],
+    ids=["header", "continue", "chunk size", "trailer", "gzip header", "body"],
+)
+def test_an_answer_that_drips_is_over_in_time(tap: TapUser, begin: bytes) -> None:
+    class Dripping(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(begin)
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    time.sleep(0.1)
+                    self.request.sendall(b"0")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Dripping) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        begun = time.monotonic()
+        output = tap.sync(base_url=address, request_timeout=1, max_retries=1)
+        took = time.monotonic() - begun
+        server.shutdown()
+    assert "no full answer within 1 s" in str(output.error)
+    assert took < 6
 
 
 def test_retry_after_does_not_shorten_the_growing_pauses(tap: TapUser) -> None:

@@ -58,6 +58,7 @@ clean = RecordCleaner.of(schema_of(TYPES, ["OptyId"]), "OptyId", list(TYPES))
         ("Moment", "2026-01-31 06:30:00", "2026-01-31T06:30:00+00:00"),
         ("Moment", "2026-01-31", "2026-01-31T00:00:00+00:00"),
         ("Moment", "0000-00-00 00:00:00", None),
+        ("Moment", "2026-W05-6T06:30:00+00:00", "2026-01-31T06:30:00+00:00"),
         ("Name", "a\x00b", "ab"),
         ("Name", "a\ud83db", "a\ufffdb"),
         ("Name", "😀 مرحبا", "😀 مرحبا"),
@@ -82,14 +83,15 @@ def test_what_can_be_repaired_is(name: str, received: Any, emitted: Any) -> None
         ("OptyId", 2**63, "64 bits"),
         ("OptyId", Decimal("1.5"), "whole number"),
         ("Count", True, "a boolean where"),
-        ("Revenue", Decimal("1E+400"), "1E+400 is not a finite number"),
+        ("Revenue", Decimal("1E+400"), "1E+400 is too large or too small"),
+        ("Revenue", "1e99999999999999999999", "too large"),
         ("Revenue", Decimal("NaN"), "finite"),
         ("Revenue", Decimal("-Infinity"), "finite"),
-        ("Revenue", "1e400", "finite"),
+        ("Revenue", "1e400", "too large"),
         ("Revenue", Decimal(f"1.{'0' * 16_384}"), "more than 16,383 decimals"),
         ("Revenue", "1_000", "is not a number"),
         ("Revenue", "about a million", "is not a number"),
-        ("Revenue", 10**400, "finite"),
+        ("Revenue", 10**400, "too large"),
         ("Flag", "perhaps", "neither true nor false"),
         ("Flag", 2, "neither"),
         ("Flag", [], "neither"),
@@ -112,6 +114,16 @@ def test_what_cannot_be_repaired_is_rejected_with_the_reason(
         clean({"OptyId": 1, name: received})
     assert str(caught.value).startswith(f"{name}: ")
     assert words in str(caught.value)
+
+
+def test_what_is_nested_too_deeply_is_rejected() -> None:
+    nested: Any = []
+    for _ in range(900):
+        nested = [nested]
+    with pytest.raises(RejectedError, match="Any_c: nested too deeply"):
+        clean({"OptyId": 1, "Any_c": nested})
+    told = reject("opportunities", {"OptyId": 1, "Revenue": nested}, "OptyId", "x")
+    assert json.loads(told["payload"]) == {"OptyId": "1", "cut": "nested too deeply"}
 
 
 @pytest.mark.parametrize("row", [None, "text", 5, ["a"], True])
@@ -186,14 +198,17 @@ def test_one_bad_record_never_stops_the_rest(tap: TapUser, touch: bool) -> None:
     assert '"record_count","value":12,"tags":{"stream":"rejected_records"' in output.log
 
 
-class WithoutKey(http.server.BaseHTTPRequestHandler):
-    """A CRM of two deals, of which one has no key: only who asks for such finds it."""
+class TwoDeals(http.server.BaseHTTPRequestHandler):
+    """A CRM of two deals, without describe; rows without a key are shown to who asks for such."""
+
+    second: str
 
     def do_GET(self) -> None:
-        keys = [1, None] if "OptyId%20is%20null" in self.path else [1]
-        stamp = "2026-01-01T00:00:00+00:00"
-        items = [{"OptyId": key, "LastUpdateDate": stamp} for key in keys]
-        body = json.dumps({"items": items, "limit": 25, "totalResults": len(keys)}).encode()
+        one = '{"OptyId": 1, "LastUpdateDate": "2026-01-01T00:00:00+00:00"}'
+        is_shown = "null" not in self.second or "OptyId%20is%20null" in self.path
+        rows = [one, self.second] if is_shown else [one]
+        items = ", ".join(rows)
+        body = f'{{"items": [{items}], "limit": 25, "totalResults": {len(rows)}}}'.encode()
         self.send_response(404 if "/describe" in self.path else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -203,14 +218,25 @@ class WithoutKey(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_record_without_a_key_is_told_of_by_a_first_read(tap: TapUser) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), WithoutKey) as server:
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ('{"OptyId": null}', "without it the record has no identity"),
+        ('{"OptyId": 2, "Revenue": 1e99999999999999999999}', "too large"),
+        (f'{{"OptyId": 2, "Revenue": {"[" * 800}{"]" * 800}}}', "a list where a number belongs"),
+    ],
+    ids=["no key", "exponent", "nested"],
+)
+def test_a_record_that_few_crms_have_is_told_of(tap: TapUser, second: str, reason: str) -> None:
+    handler = type("Handler", (TwoDeals,), {"second": second})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         output = tap.sync(base_url=f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
+    assert output.error is None
     assert set(output.by_key()) == {1}
     (told,) = output.records("rejected_records")
-    assert "without it the record has no identity" in told["reason"]
+    assert reason in told["reason"]
 
 
 def test_a_record_that_was_mended_arrives(tap: TapUser) -> None:

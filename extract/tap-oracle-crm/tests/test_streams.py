@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from tap_user import TapUser
+from tap_user import TapUser, select
 
 ALL = (
     "accounts", "opportunities", "opportunity_keys", "opportunity_team", "rejected_records",
@@ -94,6 +94,16 @@ def test_only_what_is_refused_counts_as_gone(tap: TapUser, words: str, with_desc
     for key, record in output.by_key().items():
         assert record["Practice_c"] is None
         assert {name: record[name] for name in ("OptyId", "Name", "Sector_c")} == expected[key]
+
+
+def test_a_burst_of_refusals_makes_no_attribute_gone(tap: TapUser) -> None:
+    catalog = tap.discover()
+    burst = {"status": 400, "body": "structured", "path": "/opportunities$"}
+    tap.crm.fault("error", **burst, next=1)
+    tap.crm.fault("error", **burst, after=2, next=5)
+    output = tap.sync(catalog=catalog)
+    assert "refused the query" in str(output.error)
+    assert "no longer has" not in output.log
 
 
 @pytest.mark.parametrize("discover_again", [True, False])
@@ -253,6 +263,30 @@ def test_children_that_this_crm_does_not_have_end_the_run(tap: TapUser) -> None:
     few = tap.sync(first.state, streams=("opportunities", "revenue_lines"), lookback_seconds=0)
     assert few.error is None
     assert "opportunities have no ChildRevenue (404)" in few.log
+
+
+def test_deals_that_are_deleted_before_their_children_are_read_end_no_run(tap: TapUser) -> None:
+    tap.crm.reset(records=60)
+    rows = tap.expected(["OptyId", "LastUpdateDate"])
+    newest = sorted(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))[-14:]
+    gone = [{"method": "DELETE", "path": f"opportunities/{key}"} for key in newest]
+    catalog = select(tap.discover(), "opportunities", "revenue_lines")
+    tap.crm.command("POST", "hooks", {"next": 1, "commands": gone})
+    output = tap.sync(catalog=catalog, concurrency=1)
+    assert output.error is None
+    assert "14 opportunities have no ChildRevenue (404)" in output.log
+    assert len({row["OptyId"] for row in output.records("revenue_lines")}) == 46
+
+
+def test_a_child_attribute_that_one_deal_refuses_is_not_gone(tap: TapUser) -> None:
+    tap.crm.reset(records=20)
+    number = next(iter(tap.expected(["OptyId", "OptyNumber"]).values()))["OptyNumber"]
+    tap.crm.fault(
+        "error", status=400, body="structured", path=f"/{number}/child/", query="fields=.*Quantity"
+    )
+    output = tap.sync(streams=("opportunities", "revenue_lines"))
+    assert number in str(output.error)
+    assert "no longer has" not in output.log
 
 
 def test_opportunities_without_a_number_are_told_of(tap: TapUser) -> None:

@@ -1,0 +1,92 @@
+"""HTTP connections on which an answer ends in time, headers and all, however slowly it drips.
+
+The time-outs of sockets, and so those of requests, start anew with every byte that arrives.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from typing import Any, cast
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_answer = threading.local()
+
+
+@contextmanager
+def answer_within(seconds: float) -> Iterator[None]:
+    """Let whatever this thread reads through a `DeadlineAdapter` time out after so many seconds."""
+    _answer.end = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        del _answer.end
+
+
+class _Stream(io.RawIOBase):
+    """What arrives on a socket until the deadline."""
+
+    def __init__(self, sock: Any, stream: io.RawIOBase) -> None:
+        self._sock, self._stream = sock, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left: float = _answer.end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return cast("int | None", self._stream.readinto(buffer))
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Stream(sock, self.fp.detach()))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """An adapter of requests for use within `answer_within`."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools of direct connections."""
+        super().init_poolmanager(*args, **kwargs)
+        self._bound(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the pools of connections through a proxy."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        self._bound(manager)
+        return manager
+
+    @staticmethod
+    def _bound(manager: Any) -> None:
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
