@@ -112,8 +112,13 @@ def detail_of(response: requests.Response, body: bytes) -> str:
                 text = ""
         else:
             text = str(answer or "")
-    text = " ".join(text.split())
+    text = one_line(text)
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def one_line(text: str) -> str:
+    """Return a text of others as one line that does nothing to a terminal."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
 def _is_html(response: requests.Response, body: bytes) -> bool:

@@ -22,7 +22,15 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 import urllib3
 
-from tap_oracle_crm.answers import Page, RetryError, detail_of, json_of, page_of, retry_after
+from tap_oracle_crm.answers import (
+    Page,
+    RetryError,
+    detail_of,
+    json_of,
+    one_line,
+    page_of,
+    retry_after,
+)
 from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.gate import Gate
@@ -37,23 +45,14 @@ FIRST_CONTACT_RETRIES = 2
 LONGEST_RETRY_AFTER = 3_600
 """Seconds that are waited at most, whatever a server asks for."""
 SMALLEST_PAGE = 25
+GOOD_PAGES = 10
+"""After so many in a row a page that was made smaller is doubled; after twice as many next time."""
 TOKEN_MARGIN = 60
 """Seconds before its end at which a token is replaced."""
 LONGEST_FIELDS = 6_000
 """Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
 
 _T = TypeVar("_T")
-
-
-class _BasicOrBearer(requests.auth.AuthBase):
-    """Sets the header itself, so that requests looks into no .netrc."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = self._value
-        return request
 
 
 class _Session(requests.Session):
@@ -73,6 +72,7 @@ class CrmClient:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self.page_size: int = settings["page_size"]
+        self._good_pages, self._enough_good_pages = 0, GOOD_PAGES // 2
         self.requests = 0
         """How many requests were sent so far, repeated ones included."""
         self.stopping = threading.Event()
@@ -87,7 +87,7 @@ class CrmClient:
         self._version_checked = False
         self._lock = threading.Lock()
         self._token_lock = threading.Lock()
-        self._token: tuple[_BasicOrBearer, float] | None = None
+        self._token: tuple[str, float] | None = None
         parts = urlsplit(settings["base_url"])
         self.host = parts.netloc
         self._root = f"{settings['base_url']}/crmRestApi/resources/{settings['api_version']}"
@@ -100,11 +100,21 @@ class CrmClient:
             }
         )
         self._version_header = {"REST-Framework-Version": str(settings["framework_version"])}
-        # Given with each request: REQUESTS_CA_BUNDLE would outdo the session's own.
-        self._verify: str | None = settings.get("ca_bundle")
         # This machine is reached without a proxy, whatever else needs one.
         no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
-        self._no_proxy = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
+        direct = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
+        # What the environment says is looked up here, once: requests would change the
+        # environment's no_proxy while other threads read it.
+        self._network = {
+            setting: self._session.merge_environment_settings(
+                address, {"no_proxy": direct}, None, settings.get("ca_bundle"), None
+            )
+            for setting, address in (
+                ("ORACLE_BASE_URL", settings["base_url"]),
+                ("ORACLE_TOKEN_URL", settings.get("token_url", "")),
+            )
+        }
+        self._session.trust_env = False
         adapter = DeadlineAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -146,15 +156,19 @@ class CrmClient:
 
         def attempt() -> Page:
             asked = min(limit or self.page_size, self.page_size)
+            begun = time.monotonic()
             try:
                 response, body = self._get(resource, {**params, "limit": str(asked)})
                 page = page_of(body, response)
             except RetryError as error:
-                if error.slow and not self._is_over():
+                # A gateway that fails at once would do so with smaller pages, too.
+                took_long = time.monotonic() - begun > self._settings["request_timeout"] / 2
+                if error.slow and took_long and not self._is_over():
                     self._shrink_pages(asked)
                 raise
             if check:
                 check(page)
+            self._grow_pages()
             return page
 
         return self._persist(attempt, resource)
@@ -194,6 +208,7 @@ class CrmClient:
                     has_renewed = True
                 elif error.status == 400 and not error.detail and not has_asked_again:
                     has_asked_again = True
+                    self._wait(random.uniform(0.5, 1.5))  # noqa: S311
                 else:
                     raise
             except RetryError as error:
@@ -227,7 +242,10 @@ class CrmClient:
         log.warning(
             "%s: %s; attempt %d of %d in %.1f s", what, error, failures + 1, most + 1, pause
         )
-        if self.stopping.wait(pause):
+        self._wait(pause)
+
+    def _wait(self, seconds: float) -> None:
+        if self.stopping.wait(seconds):
             raise StoppedError
 
     def _is_over(self) -> bool:
@@ -238,7 +256,18 @@ class CrmClient:
             # Only once for all requests that were under way with the same size.
             if asked >= self.page_size > SMALLEST_PAGE:
                 self.page_size = max(SMALLEST_PAGE, self.page_size // 2)
-                log.info("Asking for pages of %d rows from now on", self.page_size)
+                self._good_pages = 0
+                self._enough_good_pages *= 2
+                log.info("Asking for pages of %d rows for now", self.page_size)
+
+    def _grow_pages(self) -> None:
+        with self._lock:
+            if self.page_size < self._settings["page_size"]:
+                self._good_pages += 1
+                if self._good_pages >= self._enough_good_pages:
+                    self.page_size = min(self._settings["page_size"], self.page_size * 2)
+                    self._good_pages = 0
+                    log.info("Asking for pages of %d rows again", self.page_size)
 
     # One request
 
@@ -247,7 +276,11 @@ class CrmClient:
         url = f"{self._root}/{path}?{query}"
         credentials = self._authorization()
         response, body = self._send(
-            "GET", url, self.host, "ORACLE_BASE_URL", auth=credentials, headers=self._version_header
+            "GET",
+            url,
+            self.host,
+            "ORACLE_BASE_URL",
+            headers={**self._version_header, "Authorization": credentials},
         )
         if response.status_code == 401:
             self._forget_token(credentials)
@@ -277,10 +310,8 @@ class CrmClient:
                     method,
                     url,
                     allow_redirects=False,
-                    stream=True,
                     timeout=(min(CONNECT_TIMEOUT, patience), patience),
-                    verify=self._verify,
-                    proxies={"no_proxy": self._no_proxy},  # its own: requests writes into it
+                    **{**self._network[setting], "stream": True},
                     **options,
                 ) as response,
             ):
@@ -373,21 +404,21 @@ class CrmClient:
 
     # Credentials
 
-    def _authorization(self) -> _BasicOrBearer:
+    def _authorization(self) -> str:
         if "token_url" not in self._settings:
-            return _BasicOrBearer(_basic(self._settings["username"], self._settings["password"]))
+            return _basic(self._settings["username"], self._settings["password"])
         with self._token_lock:
             if self._token is None or time.monotonic() > self._token[1]:
                 self._token = self._new_token()
             return self._token[0]
 
-    def _forget_token(self, refused: _BasicOrBearer) -> None:
+    def _forget_token(self, refused: str) -> None:
         """Drop the access token unless another worker has already got a new one."""
         with self._token_lock:
-            if self._token and self._token[0] is refused:
+            if self._token and self._token[0] == refused:
                 self._token = None
 
-    def _new_token(self) -> tuple[_BasicOrBearer, float]:
+    def _new_token(self) -> tuple[str, float]:
         url: str = self._settings["token_url"]
         host = urlsplit(url).netloc
         form = {"grant_type": "client_credentials"}
@@ -395,7 +426,7 @@ class CrmClient:
             form["scope"] = self._settings["scope"]
         basic = _basic(self._settings["client_id"], self._settings["client_secret"])
         response, body = self._send(
-            "POST", url, host, "ORACLE_TOKEN_URL", auth=_BasicOrBearer(basic), data=form
+            "POST", url, host, "ORACLE_TOKEN_URL", headers={"Authorization": basic}, data=form
         )
         status = response.status_code
         if status == 429 or status >= 500:
@@ -421,9 +452,7 @@ class CrmClient:
             lifetime = float(answer.get("expires_in", 3_600))
         except (TypeError, ValueError, OverflowError):
             lifetime = 3_600.0
-        return _BasicOrBearer(f"Bearer {token}"), time.monotonic() + max(
-            lifetime / 2, lifetime - TOKEN_MARGIN
-        )
+        return f"Bearer {token}", time.monotonic() + max(lifetime / 2, lifetime - TOKEN_MARGIN)
 
 
 def _basic(user: str, password: str) -> str:
@@ -451,4 +480,4 @@ def _cause(error: BaseException) -> str:
     text = re.sub(r"\[[^\]]*\] ?|\(_ssl[^)]*\)|^\w+Connection\([^)]*\)", "", str(text))
     if isinstance(error, ssl.SSLCertVerificationError):
         text = f"certificate: {text}"
-    return " ".join(text.split(": ", 1)[-1].split())[:160] or type(error).__name__
+    return one_line(text.split(": ", 1)[-1])[:160] or type(error).__name__

@@ -10,12 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.client import HTTPResponse
 from typing import Any, cast
 
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _answer = threading.local()
 
@@ -57,20 +56,14 @@ class _Response(HTTPResponse):
         self.fp = io.BufferedReader(_Stream(sock, self.fp.detach()))
 
 
-class _Connection(HTTPConnection):
-    response_class = _Response
-
-
-class _SecureConnection(HTTPSConnection):
-    response_class = _Response
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+@cache
+def _bounded(pool: Any) -> Any:
+    """Return a class of pools like this one, of connections that read until the deadline."""
+    if issubclass(pool.ConnectionCls.response_class, _Response):
+        return pool
+    name = pool.ConnectionCls.__name__
+    connection = type(f"Deadline{name}", (pool.ConnectionCls,), {"response_class": _Response})
+    return type(f"Deadline{pool.__name__}", (pool,), {"ConnectionCls": connection})
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -89,4 +82,6 @@ class DeadlineAdapter(HTTPAdapter):
 
     @staticmethod
     def _bound(manager: Any) -> None:
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        manager.pool_classes_by_scheme = {
+            scheme: _bounded(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        }

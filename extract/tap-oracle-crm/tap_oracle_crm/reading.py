@@ -312,6 +312,8 @@ class Reader:
                 if page.complete or len(rows) > STEPS_OVER_KEYLESS * self.client.page_size:
                     break
         except RefusedError as error:
+            if error.status != 400:
+                raise
             log.warning("Cannot look for records without %s: %s", self.key, error)
         return [row for row in rows if key_of(row, self.key) is None]
 

@@ -4,8 +4,9 @@ Real CRM data holds values that a database refuses. What can be repaired without
 repaired here; a record with anything else wrong is rejected whole, with the reason in words.
 
 Repaired:
-- text: NUL characters are taken out, lone surrogates become U+FFFD, numbers and booleans in a
-  text attribute become text;
+- text: NUL characters are taken out, in other attributes too; lone surrogates become U+FFFD, as do
+  bytes that are no UTF-8 when the answer is decoded; numbers and booleans in a text attribute
+  become text;
 - numbers given as text become numbers; an integral decimal in an integer attribute an integer;
 - blank text in any other attribute becomes null, as does a date of `0000-00-00`;
 - timestamps of any ISO 8601 form become UTC, those without an offset are taken as UTC; a
@@ -15,7 +16,7 @@ Repaired:
 
 Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or has
 more digits than PostgreSQL takes, a date or time that does not exist, an object or a list where a
-single value belongs, a record of more than 2.5 MiB.
+single value belongs, what is nested too deeply, a record of more than 2.5 MiB.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def clean_number(value: Any) -> int | Decimal | None:
     if kind is int and -(2**63) <= value < 2**63:
         return value  # type: ignore[no-any-return]
     if kind is str:
-        text = value.strip()
+        text = value.replace("\x00", "").strip()
         if not text:
             return None
         if not _NUMBER.fullmatch(text):
@@ -129,7 +130,7 @@ def clean_boolean(value: Any) -> bool | None:
     """Return a boolean."""
     if type(value) is bool:
         return value
-    text = str(value).strip().lower() if type(value) in {str, int} else None
+    text = str(value).replace("\x00", "").strip().lower() if type(value) in {str, int} else None
     if text == "":
         return None
     if text not in _BOOLEANS:
@@ -146,6 +147,8 @@ def clean_datetime(value: Any) -> str | None:
                 moment.astimezone(UTC) if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
             )
     except (ValueError, TypeError, OverflowError):
+        if _has_nul(value):
+            return clean_datetime(value.replace("\x00", ""))
         if _is_no_date(value):
             return None
         raise RejectedError(f"{_shown(value)} is no date and time that exists") from None
@@ -167,9 +170,15 @@ def clean_date(value: Any) -> str | None:
             return date.fromisoformat(value).isoformat()
         return datetime.fromisoformat(value).date().isoformat()
     except (ValueError, TypeError):
+        if _has_nul(value):
+            return clean_date(value.replace("\x00", ""))
         if _is_no_date(value):
             return None
         raise RejectedError(f"{_shown(value)} is no date that exists") from None
+
+
+def _has_nul(value: object) -> bool:
+    return isinstance(value, str) and "\x00" in value
 
 
 def _is_no_date(value: object) -> bool:

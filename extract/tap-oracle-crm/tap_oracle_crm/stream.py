@@ -41,7 +41,7 @@ METRIC_SECONDS = 2
 """Between two records of how many rows were read, for those who follow a run."""
 STATE_ROWS = 10_000
 PARENTS_WITHOUT_ANSWER = 10
-"""Opportunities that may have been deleted meanwhile before children count as not to be had."""
+"""Opportunities in a row whose children cannot be had before the run gives up on them all."""
 
 
 class ReadMetric(enum.StrEnum):
@@ -110,15 +110,13 @@ class CrmStream(Stream):
             if name in needed or self.mask.get(("properties", name), True)
         ]
 
-    def _drop_gone(
-        self, reader: Reader, error: RefusedError, witness: Reader | None = None
-    ) -> bool:
+    def _drop_gone(self, reader: Reader, error: RefusedError, witness: Reader | None) -> bool:
         """Find out which attributes the CRM no longer has; tell whether asking again may help.
 
         What an error says is no proof: only what is refused next to the key alone is gone, and
-        only if it is again (by `witness`, where there is one) and all the others are served.
+        only if it is by `witness` as well and all the others are served.
         """
-        if error.status != 400:
+        if error.status != 400 or witness is None:
             return False
         with self._gone_lock:
             asked = reader.collection.fields
@@ -128,7 +126,7 @@ class CrmStream(Stream):
             gone = _refused(reader, names) if reader.serves([]) else []
             if not gone or not reader.serves([name for name in names if name not in gone]):
                 return False
-            if any((witness or reader).serves([name]) for name in gone):
+            if any(witness.serves([name]) for name in gone):
                 return False
             self.log(
                 "The CRM no longer has %s: null from now on",
@@ -330,7 +328,7 @@ class CollectionStream(CrmStream):
                     self._scan(reader, plan, scan, counter)
                 self._read_changes(reader, counter)
             except RefusedError as error:
-                if not self._drop_gone(reader, error):
+                if not self._drop_gone(reader, error, reader):
                     raise
             else:
                 return
@@ -370,7 +368,7 @@ class CollectionStream(CrmStream):
                 page = reader.start(None, limit=limit).page
                 break
             except RefusedError as error:
-                if not self._drop_gone(reader, error):
+                if not self._drop_gone(reader, error, reader):
                     raise
         self._emit_batch(page.items[:limit], counter)
 
@@ -558,8 +556,7 @@ class ChildStream(CrmStream):
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Announce the stream, and count while its parent is read."""
-        self._answered = False
-        self._missing = self._unnamed = self._rows = 0
+        self._unanswered = self._missing = self._unnamed = self._rows = 0
         self._failure: Exception | None = None
         self._lock = threading.Lock()
         self._progress = Progress(self, 0, None)
@@ -582,50 +579,69 @@ class ChildStream(CrmStream):
     def emit_of(self, parents: list[dict[str, Any]], opportunities: Reader) -> None:
         """Read and write the children of these opportunities, several at a time.
 
+        An opportunity whose children cannot be had is told of as a rejected record.
+
         Raises:
-            RefusedError: the CRM has no such children, or refuses them.
+            OracleCrmError: no opportunity's can, or the credentials are refused.
         """
         named = [parent for parent in parents if parent[self.parent_key]]
         self._unnamed += len(parents) - len(named)
         self._opportunities, self._named = opportunities, named
         results = self._pool.imap(self._children_of, named)
-        for _ in named:
+        for parent in named:
             rows = None
             while rows is None:
                 with contextlib.suppress(multiprocessing.TimeoutError):
                     rows = results.next(1)
                 self._progress.tell(self._rows)
+            if isinstance(rows, OracleCrmError):
+                reason = f"its {self.path} could not be read: {rows}"
+                self.tap.rejects.add(self, parent, reason, key=opportunities.key)
+                continue
             self._rows += len(rows)
             self._counter.increment(len(self.emit(rows)))
 
-    def _children_of(self, parent: dict[str, Any]) -> list[Any]:
+    def _children_of(self, parent: dict[str, Any]) -> list[Any] | OracleCrmError:
         # The results come in order: what failed for one must not be tried for all behind it.
         if self._failure:
             raise self._failure
         try:
-            while True:
-                reader = self._reader(parent)
-                try:
-                    rows = reader.all_rows()
-                    self._answered = True
-                    return rows
-                except RefusedError as error:
-                    other = next((one for one in self._named if one is not parent), parent)
-                    if not self._drop_gone(reader, error, self._reader(other)):
-                        raise
-        except Exception as error:
-            absent = isinstance(error, RefusedError) and error.status == 404
-            if absent and self._may_be_gone(parent):
+            rows = self._read(parent)
+        except OracleCrmError as error:
+            if not self._is_borne(error, parent):
+                self._failure = error
+                raise
+            if isinstance(error, RefusedError) and error.status == 404:
+                self._missing += 1
                 return []
+            return error
+        except Exception as error:
             self._failure = error
             raise
+        self._unanswered = 0
+        return rows
 
-    def _may_be_gone(self, parent: dict[str, Any]) -> bool:
+    def _read(self, parent: dict[str, Any]) -> list[Any]:
+        while True:
+            reader = self._reader(parent)
+            try:
+                return reader.all_rows()
+            except RefusedError as error:
+                other = next((one for one in self._named if one is not parent), None)
+                if not self._drop_gone(reader, error, self._reader(other) if other else None):
+                    raise
+
+    def _is_borne(self, error: OracleCrmError, parent: dict[str, Any]) -> bool:
+        """Tell whether an error may be that of one opportunity alone."""
+        status = error.status if isinstance(error, RefusedError) else None
         with self._lock:
-            self._missing += 1
-            if self._answered or self._missing < PARENTS_WITHOUT_ANSWER:
+            self._unanswered += 1
+            if status == 401:
+                return False
+            if self._unanswered < PARENTS_WITHOUT_ANSWER:
                 return True
-        return not self._opportunities.has(parent[self._opportunities.key])
+        # It may have been deleted meanwhile, as may be those before it.
+        return status == 404 and not self._opportunities.has(parent[self._opportunities.key])
 
     def _reader(self, parent: dict[str, Any]) -> Reader:
         number = quote(str(parent[self.parent_key]), safe="")

@@ -179,9 +179,9 @@ class RejectedRecords(Stream):
         self._told = 0
         self._counter = self.get_record_counter()
 
-    def add(self, stream: CrmStream, row: Any, reason: str) -> None:
-        """Write the rejection of a row of another stream."""
-        record = reject(stream.name, row, stream.key, reason)
+    def add(self, stream: CrmStream, row: Any, reason: str, key: str | None = None) -> None:
+        """Write the rejection of a row of another stream, whose key is in `key`."""
+        record = reject(stream.name, row, key or stream.key, reason)
         if self._told < REJECTS_TOLD:
             self._told += 1
             where = record["remote_id"] or "without a key"

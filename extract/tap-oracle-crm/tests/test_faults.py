@@ -248,11 +248,11 @@ def test_a_server_that_ignores_filter_or_order_is_found_out(
 @pytest.mark.parametrize(
     "fault",
     [
-        {"kind": "error", "status": 504},
+        {"kind": "stall", "seconds": 3},
         {"kind": "stall", "seconds": 3, "at": "middle"},
         {"kind": "drip"},
     ],
-    ids=lambda fault: fault["kind"],
+    ids=lambda fault: "-".join(map(str, fault.values())),
 )
 def test_pages_shrink_after_a_time_out(tap: TapUser, fault: dict[str, Any]) -> None:
     catalog = tap.discover()
@@ -260,6 +260,33 @@ def test_pages_shrink_after_a_time_out(tap: TapUser, fault: dict[str, Any]) -> N
     output = tap.sync(catalog=catalog, page_size=400, request_timeout=1)
     assert len(output.by_key()) == 1000
     assert "pages of 200 rows" in output.log
+
+
+def test_pages_shrink_after_a_gateway_time_out(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.fault("error", status=504, next=1)
+    tap.crm.fault("latency", ms=600, next=1)
+    assert "pages of 200 rows" in tap.sync(catalog=catalog, page_size=400, request_timeout=1).log
+
+
+def test_gateways_that_fail_at_once_make_no_page_smaller(tap: TapUser) -> None:
+    catalog = tap.discover()
+    tap.crm.clear_requests()
+    tap.crm.fault("error", status=502, every=4)
+    output = tap.sync(catalog=catalog, page_size=100)
+    assert len(output.by_key()) == 1000
+    assert "pages of" not in output.log
+    assert tap.crm.requests()["total"] < 25
+
+
+def test_pages_grow_again(tap: TapUser) -> None:
+    tap.crm.reset(records=2000)
+    catalog = tap.discover()
+    tap.crm.fault("stall", seconds=3, next=1, after=2)
+    output = tap.sync(catalog=catalog, page_size=100, request_timeout=1)
+    assert len(output.by_key()) == 2000
+    assert "pages of 50 rows for now" in output.log
+    assert "pages of 100 rows again" in output.log
 
 
 def test_requests_at_once_are_limited_and_fewer_after_throttling(tap: TapUser) -> None:

@@ -278,15 +278,39 @@ def test_deals_that_are_deleted_before_their_children_are_read_end_no_run(tap: T
     assert len({row["OptyId"] for row in output.records("revenue_lines")}) == 46
 
 
-def test_a_child_attribute_that_one_deal_refuses_is_not_gone(tap: TapUser) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"status": 400, "body": "structured", "query": "fields=.*Quantity"}, "injected"),
+        ({"status": 403}, "does not let it read"),
+        ({"status": 500}, "HTTP 500"),
+    ],
+    ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_deal_whose_children_cannot_be_had_is_told_of_and_the_rest_goes_on(
+    tap: TapUser, fault: dict[str, Any], reason: str, alone: bool
+) -> None:
     tap.crm.reset(records=20)
-    number = next(iter(tap.expected(["OptyId", "OptyNumber"]).values()))["OptyNumber"]
-    tap.crm.fault(
-        "error", status=400, body="structured", path=f"/{number}/child/", query="fields=.*Quantity"
-    )
-    output = tap.sync(streams=("opportunities", "revenue_lines"))
-    assert number in str(output.error)
-    assert "no longer has" not in output.log
+    streams = ("opportunities", "revenue_lines", "rejected_records")
+    first = tap.sync(streams=streams)
+    rows = tap.expected(["OptyId", "LastUpdateDate"])
+    key = max(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))  # none but it is read then
+    tap.crm.clock(3600)
+    tap.crm.update(key)
+    if not alone:
+        tap.crm.mutate(update=10)
+    number = tap.crm.row(key)["OptyNumber"]
+    tap.crm.fault("error", **fault, path=f"/{number}/child/")
+    second = tap.sync(first.state, streams=streams, max_retries=1, lookback_seconds=0)
+    assert second.error is None
+    assert "no longer has" not in second.log
+    (told,) = second.records("rejected_records")
+    assert (told["stream"], told["remote_id"]) == ("revenue_lines", str(key))
+    assert reason in told["reason"]
+    assert key not in {row["OptyId"] for row in second.records("revenue_lines")}
+    assert (len(second.records("revenue_lines")) > 0) is not alone
+    assert second.bookmark["replication_key_value"] > first.bookmark["replication_key_value"]
 
 
 def test_opportunities_without_a_number_are_told_of(tap: TapUser) -> None:

@@ -91,15 +91,16 @@ arrived_good as (
 
     -- By primary key, so that it costs what is unresolved and not what exists.
     select
-        'opportunities:' || remote_id as record_key,
-        extracted_at
-    from opportunities
+        keyed.record_key,
+        opportunities.extracted_at
+    from keyed
+    inner join opportunities on keyed.remote_key = opportunities.opty_id
     where
-        reject_reason is null
-        and opty_id = any(array(
-            select keyed.remote_key from keyed
-            where keyed.stream = 'opportunities'
-        ))
+        -- A child's reject that names its deal says that the deal's could not be read: with the
+        -- deal they are read again.
+        keyed.stream in ('opportunities', 'revenue_lines', 'opportunity_team')
+        and (opportunities.reject_reason is null or keyed.stream != 'opportunities')
+        and opportunities.opty_id = any(array(select wanted.remote_key from keyed as wanted))
 
     union all
 
