@@ -53,7 +53,7 @@ change = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=5,
+    max_examples=4,
     deadline=None,
     phases=[Phase.generate],  # an example takes seconds, and starts from where the last one ended
     suppress_health_check=[HealthCheck.function_scoped_fixture],

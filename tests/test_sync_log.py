@@ -59,6 +59,7 @@ def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline)
     slow_down(pipeline)
     running = pipeline.start()
     wait_until_half_read(pipeline)
+    pipeline.crm.fault("latency", ms=10_000)  # longer than the second takes, whatever else runs
     wait_until(lambda: any(run["total_fetched"] for run in pipeline.syncs()))
     (seen,) = pipeline.syncs()
     assert seen["status"] == "RUNNING"
@@ -70,6 +71,7 @@ def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline)
     assert refused.returncode != 0
     assert "already running" in refused.stdout
     assert len(pipeline.syncs()) == 1
+    pipeline.crm.clear_faults()
 
     assert running.wait(timeout=120) == 0
     (done,) = pipeline.syncs()
