@@ -107,7 +107,7 @@ class CrmClient:
         # environment's no_proxy while other threads read it.
         self._network = {
             setting: self._session.merge_environment_settings(
-                address, {"no_proxy": direct}, None, settings.get("ca_bundle"), None
+                address, {"no_proxy": direct}, True, settings.get("ca_bundle"), None
             )
             for setting, address in (
                 ("ORACLE_BASE_URL", settings["base_url"]),
@@ -311,7 +311,7 @@ class CrmClient:
                     url,
                     allow_redirects=False,
                     timeout=(min(CONNECT_TIMEOUT, patience), patience),
-                    **{**self._network[setting], "stream": True},
+                    **self._network[setting],
                     **options,
                 ) as response,
             ):

@@ -556,7 +556,7 @@ class ChildStream(CrmStream):
     @contextmanager
     def begun(self) -> Iterator[None]:
         """Announce the stream, and count while its parent is read."""
-        self._unanswered = self._missing = self._unnamed = self._rows = 0
+        self._unanswered = self._deleted = self._unnamed = self._rows = 0
         self._failure: Exception | None = None
         self._lock = threading.Lock()
         self._progress = Progress(self, 0, None)
@@ -565,10 +565,10 @@ class ChildStream(CrmStream):
         with self.get_record_counter() as counter, ThreadPool(self.tap.client.gate.most) as pool:
             self._counter, self._pool = counter, pool
             yield
-        if self._missing:
+        if self._deleted:
             self.log(
-                "%d opportunities have no %s (404): they were deleted meanwhile, or this CRM has "
-                "none", self._missing, self.path, level=logging.WARNING,
+                "%d opportunities were deleted before their %s could be read",
+                self._deleted, self.path,
             )  # fmt: skip
         if self._unnamed:
             self.log(
@@ -582,7 +582,8 @@ class ChildStream(CrmStream):
         An opportunity whose children cannot be had is told of as a rejected record.
 
         Raises:
-            OracleCrmError: no opportunity's can, or the credentials are refused.
+            OracleCrmError: ten in a row can't, the CRM does not answer at all, or it refuses the
+                credentials.
         """
         named = [parent for parent in parents if parent[self.parent_key]]
         self._unnamed += len(parents) - len(named)
@@ -606,18 +607,27 @@ class ChildStream(CrmStream):
         if self._failure:
             raise self._failure
         try:
-            rows = self._read(parent)
-        except OracleCrmError as error:
-            if not self._is_borne(error, parent):
-                self._failure = error
-                raise
-            if isinstance(error, RefusedError) and error.status == 404:
-                self._missing += 1
-                return []
-            return error
+            return self._read_or_bear(parent)
         except Exception as error:
             self._failure = error
             raise
+
+    def _read_or_bear(self, parent: dict[str, Any]) -> list[Any] | OracleCrmError:
+        try:
+            rows = self._read(parent)
+        except OracleCrmError as error:
+            if isinstance(error, RefusedError) and error.status == 401:
+                raise
+            # The answer tells, too, that the CRM is up and the fault is this opportunity's.
+            is_there = self._opportunities.has(parent[self._opportunities.key])
+            with self._lock:
+                if not is_there:
+                    self._deleted += 1
+                    return []
+                self._unanswered += 1
+                if self._unanswered >= PARENTS_WITHOUT_ANSWER:
+                    raise
+            return error
         self._unanswered = 0
         return rows
 
@@ -630,18 +640,6 @@ class ChildStream(CrmStream):
                 other = next((one for one in self._named if one is not parent), None)
                 if not self._drop_gone(reader, error, self._reader(other) if other else None):
                     raise
-
-    def _is_borne(self, error: OracleCrmError, parent: dict[str, Any]) -> bool:
-        """Tell whether an error may be that of one opportunity alone."""
-        status = error.status if isinstance(error, RefusedError) else None
-        with self._lock:
-            self._unanswered += 1
-            if status == 401:
-                return False
-            if self._unanswered < PARENTS_WITHOUT_ANSWER:
-                return True
-        # It may have been deleted meanwhile, as may be those before it.
-        return status == 404 and not self._opportunities.has(parent[self._opportunities.key])
 
     def _reader(self, parent: dict[str, Any]) -> Reader:
         number = quote(str(parent[self.parent_key]), safe="")

@@ -260,9 +260,10 @@ def test_children_that_this_crm_does_not_have_end_the_run(tap: TapUser) -> None:
     assert "child/ChildRevenue" in str(output.error)
     tap.crm.clock(3600)
     tap.crm.mutate(update=2)
-    few = tap.sync(first.state, streams=("opportunities", "revenue_lines"), lookback_seconds=0)
+    streams = ("opportunities", "revenue_lines", "rejected_records")
+    few = tap.sync(first.state, streams=streams, lookback_seconds=0)
     assert few.error is None
-    assert "opportunities have no ChildRevenue (404)" in few.log
+    assert len(few.records("rejected_records")) == len(few.records()) > 0
 
 
 def test_deals_that_are_deleted_before_their_children_are_read_end_no_run(tap: TapUser) -> None:
@@ -274,7 +275,7 @@ def test_deals_that_are_deleted_before_their_children_are_read_end_no_run(tap: T
     tap.crm.command("POST", "hooks", {"next": 1, "commands": gone})
     output = tap.sync(catalog=catalog, concurrency=1)
     assert output.error is None
-    assert "14 opportunities have no ChildRevenue (404)" in output.log
+    assert "14 opportunities were deleted before their ChildRevenue could be read" in output.log
     assert len({row["OptyId"] for row in output.records("revenue_lines")}) == 46
 
 
@@ -311,6 +312,19 @@ def test_a_deal_whose_children_cannot_be_had_is_told_of_and_the_rest_goes_on(
     assert key not in {row["OptyId"] for row in second.records("revenue_lines")}
     assert (len(second.records("revenue_lines")) > 0) is not alone
     assert second.bookmark["replication_key_value"] > first.bookmark["replication_key_value"]
+
+
+def test_a_crm_that_goes_down_under_the_children_is_no_fault_of_a_deal(tap: TapUser) -> None:
+    tap.crm.reset(records=20)
+    catalog = select(tap.discover(), "opportunities", "revenue_lines", "rejected_records")
+    tap.crm.fault("error", status=500, after=15)
+    output = tap.sync(catalog=catalog, max_retries=1)
+    assert "HTTP 500" in str(output.error)
+    assert output.records("rejected_records") == []
+    assert "replication_key_value" not in output.bookmark
+    tap.crm.clear_faults()
+    rest = tap.sync(output.state, catalog)
+    assert {row["OptyId"] for row in rest.records("revenue_lines")} == set(tap.expected(["OptyId"]))
 
 
 def test_opportunities_without_a_number_are_told_of(tap: TapUser) -> None:
