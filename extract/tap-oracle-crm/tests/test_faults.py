@@ -283,7 +283,7 @@ def test_pages_grow_again(tap: TapUser) -> None:
     tap.crm.reset(records=2000)
     catalog = tap.discover()
     tap.crm.fault("stall", seconds=3, next=1, after=2)
-    output = tap.sync(catalog=catalog, page_size=100, request_timeout=1)
+    output = tap.sync(catalog=catalog, page_size=100, concurrency=1, request_timeout=1)
     assert len(output.by_key()) == 2000
     assert "pages of 50 rows for now" in output.log
     assert "pages of 100 rows again" in output.log
