@@ -1,7 +1,7 @@
 """Notifications: one when something is wrong with the syncs, one when it is well again.
 
 An incident opens when its condition holds and closes when it does not: nobody is told twice of
-the same. What could not be sent is tried again. Several processes of the API may look at once:
+the same. What no service took is tried again. Several processes of the API may look at once:
 a row lock lets one of them send.
 """
 
@@ -16,7 +16,7 @@ from api.database import Pool
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[str, str, NotifyType, str], Awaitable[None]]
+Send = Callable[[str, str, NotifyType], Awaitable[None]]
 
 TITLES = {
     "failed": ("The sync failed", "The sync works again"),
@@ -131,7 +131,8 @@ where id = %s
 def sender(urls: list[str]) -> Send:
     """Return what sends to the services that Apprise URLs name.
 
-    One that took a message does not get it again when others did not and it is sent again.
+    Sent is what one of them took at least: the others must not hear it again and again for the
+    sake of one that is dead.
 
     Raises:
         ValueError: a URL is none that Apprise knows.
@@ -142,18 +143,17 @@ def sender(urls: list[str]) -> Send:
         if not service.add(url):
             raise ValueError(f"NOTIFY_URLS: Apprise does not know the {number}. of them")
         services.append(service)
-    taken: set[tuple[int, str]] = set()
 
-    async def send(title: str, body: str, kind: NotifyType, message: str) -> None:
-        missed = []
-        for number, service in enumerate(services, 1):
-            if (number, message) not in taken:
-                if await service.async_notify(title=title, body=body, notify_type=kind):
-                    taken.add((number, message))
-                else:
-                    missed.append(str(number))
+    async def send(title: str, body: str, kind: NotifyType) -> None:
+        missed = [
+            number
+            for number, service in enumerate(services, 1)
+            if not await service.async_notify(title=title, body=body, notify_type=kind)
+        ]
         if missed:
-            raise ConnectionError(f"number {', '.join(missed)} of NOTIFY_URLS took no message")
+            log.error("a notification was not taken", extra={"numbers_in_notify_urls": missed})
+        if len(missed) == len(services):
+            raise ConnectionError("a notification was taken by no service")
 
     return send
 
@@ -184,9 +184,8 @@ async def notify(pool: Pool, send: Send, late_hours: int) -> None:
         raise failures[0]
 
 
-def _message(incident: DictRow) -> tuple[str, str, NotifyType, str]:
+def _message(incident: DictRow) -> tuple[str, str, NotifyType]:
     opening, closing = TITLES[incident["kind"]]
     if incident["is_over"]:
-        said = f"It was: {incident['detail']}"
-        return closing, said, NotifyType.SUCCESS, f"{incident['id']} closed"
-    return opening, incident["detail"], NotifyType.FAILURE, f"{incident['id']} opened"
+        return closing, f"It was: {incident['detail']}", NotifyType.SUCCESS
+    return opening, incident["detail"], NotifyType.FAILURE

@@ -107,10 +107,11 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
     run = _Run(run_id)
     process = _this_process(run_id)
     connection: psycopg.Connection | None = None
-    locked = ended = False
-    while not ended:
+    changed, locked, ended = True, False, False
+    last_tries = 3
+    while not ended or (changed and last_tries):
         deadline = time.monotonic() + INTERVAL_SECONDS
-        changed = connection is None
+        last_tries -= ended
         while (remaining := deadline - time.monotonic()) > 0 and not ended:
             try:
                 event = observed.get(timeout=remaining)
@@ -128,6 +129,7 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
             locked = locked or _lock(connection, run_id)
             if changed:
                 connection.execute(_SAVE, run.__dict__)
+                changed = False
             # Meltano may not have recorded the run at first.
             connection.execute(_NAME_PROCESS, process)
         except psycopg.Error as error:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.conftest import Pipeline
 
 PENDING = "select remote_id from rejected_records where resolved_at is null"
@@ -25,6 +27,41 @@ def test_a_reject_whose_deal_is_deleted_is_resolved_by_a_reconcile(pipeline: Pip
     pipeline.crm.delete(gone)
     assert pipeline.meltano("run", "reconcile").returncode == 0
     assert pipeline.query(PENDING) == [{"remote_id": str(stays)}]
+    pipeline.sync()
+    assert pipeline.query(PENDING) == [{"remote_id": str(stays)}]
+
+
+@pytest.mark.parametrize("kind", ["bad_probability", "huge_number"])
+def test_what_is_known_of_a_reject_outlives_the_next_syncs(pipeline: Pipeline, kind: str) -> None:
+    key = pipeline.crm.rows()[0]["OptyId"]
+    if kind == "bad_probability":
+        pipeline.crm.update(key, WinProb=200)
+    else:
+        pipeline.crm.poison(key, kind)
+    assert pipeline.sync()["failed_records"] == 1
+    pipeline.crm.delete(key)
+    assert pipeline.meltano("run", "reconcile").returncode == 0
+    for _ in range(2):
+        assert pipeline.sync()["failed_records"] == 0
+        assert pipeline.query(PENDING) == []
+    assert pipeline.meltano("invoke", "dbt-postgres", "run", "--full-refresh").returncode == 0
+    assert pipeline.query(PENDING) == []
+    built = pipeline.meltano("run", "build")
+    assert built.returncode == 0, built.stdout
+
+
+def test_a_reject_that_names_a_deal_for_its_children_goes_with_the_deal(pipeline: Pipeline) -> None:
+    gone, stays = (str(row["OptyId"]) for row in pipeline.crm.rows()[:2])
+    pipeline.sync()
+    pipeline.query(
+        "insert into rejected_records (record_key, stream, remote_id, reason, last_seen_at)"
+        " select 'revenue_lines:' || id, 'revenue_lines', id, 'bad', now()"
+        " from unnest(%s::text[]) as id",
+        [gone, stays],
+    )
+    pipeline.crm.delete(int(gone))
+    assert pipeline.meltano("run", "reconcile").returncode == 0
+    assert pipeline.query(PENDING) == [{"remote_id": stays}]
 
 
 def test_rejects_of_other_streams_are_resolved_by_what_arrives_good(pipeline: Pipeline) -> None:

@@ -1,10 +1,12 @@
 """One row of the sync log for each run, however it ends; and the run after it makes all good."""
 
+import logging
 import os
 import random
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ import psycopg
 import pytest
 
 from orchestrate.postgres import start_embedded, stop_embedded
+from orchestrate.run_recorder import RunRecorder
 from tests.api.conftest import DefaultSettings, calling
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm, wait_until
 from tests.sandbox.client import Sandbox
@@ -172,6 +175,32 @@ def test_the_database_restarts_half_way(pipeline: Pipeline, postgres_cluster: Pa
     assert runs[0]["status"] == ("SUCCESS" if running.returncode == 0 else "FAILED")
     assert runs[0]["status"] == "SUCCESS" or runs[0]["error_message"]
     assert_next_run_makes_all_good(pipeline)
+
+
+def test_what_was_seen_of_a_run_outlives_a_lost_connection(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", pipeline.database)
+    recorder, run_id = RunRecorder(), str(uuid.uuid4())
+
+    def count(records: int) -> None:
+        metric = {"metric": "record_count", "value": records, "tags": {"stream": "opportunities"}}
+        event = {"run_id": run_id, "name": "tap-oracle-crm", "metric_info": metric}
+        recorder.emit(logging.makeLogRecord({"msg": event}))
+
+    def seen() -> list[int]:
+        rows = pipeline.query("select records_fetched from sync_runs where run_id = %s", run_id)
+        return [row["records_fetched"] for row in rows]
+
+    count(1)
+    wait_until(lambda: seen() == [1])
+    pipeline.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where application_name = 'run-recorder' and datname = current_database()"
+    )
+    count(41)
+    recorder.close()
+    assert seen() == [42]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

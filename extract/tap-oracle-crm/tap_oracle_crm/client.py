@@ -229,7 +229,7 @@ class CrmClient:
                 else "What was loaded so far stays; the next run goes on from there."
             )
             msg = f"Gave up on {what} of {self.host} {tries}: {error}. {advice}"
-            raise OracleCrmError(msg) from None
+            raise OracleCrmError(msg, cause=f"{error} ({tries})") from None
         longest: float = self._settings["max_backoff_seconds"]
         # Full jitter: workers that failed together do not come back together.
         pause = random.uniform(0.1, 1) * min(longest, 0.5 * 2 ** min(failures, 20))  # noqa: S311

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class OracleCrmError(Exception):
-    """The sync cannot go on. The message is one line, holds no secret and says what to do."""
+    """The sync cannot go on. The message is one line, holds no secret and says what to do.
+
+    Attributes:
+        cause: what happened, without what to do; the whole message where that is all.
+    """
+
+    def __init__(self, message: str, *, cause: str | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause or message
 
 
 class ConfigError(OracleCrmError):
@@ -20,7 +28,7 @@ class RefusedError(OracleCrmError):
     """
 
     def __init__(self, message: str, *, status: int, detail: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, cause=f"HTTP {status}{f': {detail}' if detail else ''}")
         self.status = status
         self.detail = detail
 

@@ -596,7 +596,7 @@ class ChildStream(CrmStream):
                     rows = results.next(1)
                 self._progress.tell(self._rows)
             if isinstance(rows, OracleCrmError):
-                reason = f"its {self.path} could not be read: {rows}"
+                reason = f"its {self.path} could not be read: {rows.cause}"
                 self.tap.rejects.add(self, parent, reason, key=opportunities.key)
                 continue
             self._rows += len(rows)

@@ -283,8 +283,8 @@ def test_deals_that_are_deleted_before_their_children_are_read_end_no_run(tap: T
     ("fault", "reason"),
     [
         ({"status": 400, "body": "structured", "query": "fields=.*Quantity"}, "injected"),
-        ({"status": 403}, "does not let it read"),
-        ({"status": 500}, "HTTP 500"),
+        ({"status": 403}, "HTTP 403"),
+        ({"status": 500}, "HTTP 500 (after 2 attempts)"),
     ],
     ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
 )

@@ -8,7 +8,7 @@
             "{{ refuse_mass_deletion(ref('opportunities'), ref('stg_opportunity_keys')) }}",
             "{{ tell_of_missing_deals(ref('opportunities'), ref('rejected_records'), ref('stg_opportunity_keys')) }}",
         ],
-        post_hook="{{ resolve_deleted_rejects(ref('rejected_records'), ref('stg_opportunity_keys')) }}",
+        post_hook="{{ resolve_deleted_rejects(ref('rejected_records'), ref('stg_opportunity_keys'), ref('opportunities')) }}",
     )
 }}
 

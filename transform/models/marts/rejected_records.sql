@@ -87,7 +87,7 @@ keyed as (
 
 ),
 
-arrived_good as (
+arrived as (
 
     -- By primary key, so that it costs what is unresolved and not what exists.
     select
@@ -116,6 +116,16 @@ arrived_good as (
 
 ),
 
+arrived_good as (
+
+    select
+        record_key,
+        max(extracted_at) as extracted_at
+    from arrived
+    group by record_key
+
+),
+
 read_in_full as (
 
     select
@@ -130,9 +140,20 @@ read_in_full as (
 )
 
 select
-    unresolved.*,
-    coalesce(arrived_good.extracted_at, read_in_full.completed_at) as resolved_at
+    unresolved.record_key,
+    unresolved.stream,
+    unresolved.remote_id,
+    unresolved.reason,
+    unresolved.payload,
+    unresolved.last_seen_at,
+    unresolved._quarantined and before.record_key is null as _quarantined,
+    coalesce(arrived_good.extracted_at, read_in_full.completed_at, before.resolved_at) as resolved_at
 from unresolved
+-- The newest raw rows are read again with each merge: what was known of them stays.
+left join {{ this }} as before
+    on
+        unresolved.record_key = before.record_key
+        and unresolved.last_seen_at <= before.last_seen_at
 left join arrived_good
     on
         unresolved.record_key = arrived_good.record_key
