@@ -70,7 +70,7 @@ token: .venv/.installed ## Print an API token: make token ROLE=admin
 lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy api orchestrate tests
+	.venv/bin/mypy api orchestrate runs tests
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform

@@ -42,17 +42,17 @@ GAUGES = {
 MEASURE: LiteralString = """
 with
 completed as (
-    select * from syncs where status != 'RUNNING' order by started_at desc limit 1
+    select * from sync_logs where status != 'RUNNING' order by id desc limit 1
 ),
 successful as (
-    select * from syncs where status = 'SUCCESS' order by started_at desc limit 1
+    select * from sync_logs where status = 'SUCCESS' order by id desc limit 1
 )
 select
     (select count(*) from opportunities where deleted_at is null) as opportunities,
     (select count(*) from rejected_records where resolved_at is null) as rejected_records,
-    (select count(*) from syncs where status = 'RUNNING') as sync_running,
-    (select count(*) from syncs) as sync_runs,
-    (select count(*) from syncs where status = 'FAILED') as sync_failed_runs,
+    (select count(*) from sync_logs where status = 'RUNNING') as sync_running,
+    (select count(*) from sync_logs) as sync_runs,
+    (select count(*) from sync_logs where status = 'FAILED') as sync_failed_runs,
     (select duration_seconds from completed) as sync_last_duration_seconds,
     (select extract(epoch from completed_at) from successful)
         as sync_last_success_timestamp_seconds,

@@ -30,16 +30,16 @@ CONDITIONS: LiteralString = """
 with
 completed as (
     select *
-    from syncs
-    where status != 'RUNNING' and coalesce(error_message, '') not like 'Cancelled by %%'
-    order by started_at desc
+    from sync_logs
+    where status != 'RUNNING' and end_reason != 'cancelled'
+    order by id desc
     limit 1
 ),
 first_run as (
-    select min(started_at) as at from syncs
+    select min(started_at) as at from sync_logs
 ),
 success as (
-    select max(completed_at) as at from syncs where status = 'SUCCESS'
+    select max(completed_at) as at from sync_logs where status = 'SUCCESS'
 ),
 -- What a live scheduler has at work, or will try again, has not failed yet; but what people were
 -- told of is not well before it has succeeded.
@@ -85,9 +85,7 @@ select 'empty',
     'It read everything and found no opportunity: look at the account''s record set.'
 from completed
 where
-    status = 'SUCCESS' and sync_type = 'FULL' and total_fetched = 0
-    -- It was not stopped by the run-time limit.
-    and error_message is null
+    end_reason = 'done' and sync_type = 'FULL' and total_fetched = 0
 union all
 select 'rejects', count(*) || ' records are waiting, the last because of: '
     || left((array_agg(reason order by last_seen_at desc))[1], 500)

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from api.database import Connection, Pool
 from api.problems import ProblemError, answers
-from orchestrate import sync
+from runs import control
 
 router = APIRouter(prefix="/api/webhooks", tags=["sync"])
 log = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ async def start_wanted_sync(pool: Pool, database_url: str, quiet_seconds: float)
         if row is None:
             return
         try:
-            run = await run_in_threadpool(sync.start, database_url, False, "webhook")
-        except sync.SyncRunningError:
+            run = await run_in_threadpool(control.start, database_url, False, "webhook")
+        except control.RunningError:
             # What was asked for stays asked for.
             raise Rollback from None
         log.info("sync started", extra={"run_id": str(run["run_id"]), "events": row["events"]})

@@ -35,4 +35,4 @@ say "Installing the locked environment into .venv ..."
 # The system's certificates are trusted, since a company's proxy may have its own.
 export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
 "$uv" sync --locked --inexact "$@" 2> >(grep -v '^ [-+~] ' >&2)
-.venv/bin/python -m compileall -q api orchestrate extract load || true
+.venv/bin/python -m compileall -q api orchestrate runs extract load || true

@@ -8,7 +8,7 @@ from tap_oracle_crm.settings import resolve
 from tap_oracle_crm.tap import TapOracleCRM
 
 from orchestrate.settings import ROOT, export_settings, setting
-from orchestrate.sync import MELTANO
+from runs.control import MELTANO
 
 
 def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from orchestrate.postgres import database_url, start_embedded
 from orchestrate.settings import DATA, ROOT
-from orchestrate.sync import PIPELINE, command
+from runs.control import PIPELINE, command
 
 SANDBOX_PORT = int(os.environ.get("SANDBOX_PORT", "8899"))
 SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"

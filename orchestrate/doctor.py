@@ -32,7 +32,7 @@ from orchestrate.migrate import newest_migration
 from orchestrate.postgres import database_url
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
 from orchestrate.settings import DATA, ROOT, setting
-from orchestrate.sync import PIPELINE
+from runs.control import PIPELINE
 
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 SECRETS = ("ORACLE_PASS", "ORACLE_CLIENT_SECRET")
@@ -217,7 +217,7 @@ def schedule(connection: Connection) -> Iterator[Finding]:
 
 def last_sync(connection: Connection) -> Finding:
     """Tell how the last sync ended, and whether there was one of late."""
-    run = connection.execute("select * from syncs order by started_at desc limit 1").fetchone()
+    run = connection.execute("select * from sync_logs order by id desc limit 1").fetchone()
     if run is None:
         return Finding("last sync", "warning", "there was none yet", "Run make sync.")
     if run["status"] == "RUNNING":
@@ -253,7 +253,7 @@ def _held(connection: Connection) -> Held:
                         where known.remote_id = rejected.remote_id and known.deleted_at is null
                     )
             ) as rejects,
-            exists (select from syncs where status = 'SUCCESS') as is_loaded
+            exists (select from sync_logs where status = 'SUCCESS') as is_loaded
         """
     ).fetchone()
     return Held(**row or {})

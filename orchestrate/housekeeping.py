@@ -1,8 +1,8 @@
 """Remove what nobody needs any more: `python -m orchestrate.housekeeping`, weekly by schedule.
 
 How long each kind of row is kept is a setting, in days. Whatever the settings say, the
-pipeline's memory stays: the newest successful run of each pipeline, every run that is not
-over, and the run that says up to where raw rows are merged. Opportunities are never removed.
+pipeline's memory stays: the newest successful run of each kind and every run that is not over.
+Opportunities are never removed.
 """
 
 import sys
@@ -38,50 +38,33 @@ class Retention:
     delete: str
 
 
-# sync_logs is asked which runs are over, since Meltano calls a run over before dbt is.
 _MELTANO_RUNS = """
     delete from meltano.runs where id in (
-        select runs.id
+        select id
         from meltano.runs
-        left join public.sync_logs on sync_logs.id = runs.id
-        left join public.sync_runs on sync_runs.run_id = runs.run_id
         where
-            coalesce(runs.ended_at, runs.last_heartbeat_at, runs.started_at) at time zone 'UTC'
+            coalesce(ended_at, last_heartbeat_at, started_at) at time zone 'UTC'
                 < now() - make_interval(days => %(days)s)
-            and runs.state is distinct from 'RUNNING'
-            and sync_logs.status is distinct from 'RUNNING'
-            and runs.id not in (
+            and state is distinct from 'RUNNING'
+            and id not in (
                 select max(id) from meltano.runs where state = 'SUCCESS' group by job_name
             )
-            and runs.id is distinct from (
-                select max(id) from public.sync_logs where status = 'SUCCESS'
-            )
         limit %(batch)s
     )
 """
+# The last successful run of each kind says what the usual scope is, and how fresh the data is.
 _SYNC_RUNS = """
     delete from public.sync_runs where run_id in (
-        select run_id
+        select sync_runs.run_id
         from public.sync_runs
+        left join public.run_logs on run_logs.run_id = sync_runs.run_id
         where
-            coalesce(transform_completed_at, transform_started_at, observed_at)
+            coalesce(sync_runs.ended_at, sync_runs.transform_completed_at, sync_runs.started_at)
                 < now() - make_interval(days => %(days)s)
-            and not public.sync_run_is_alive(run_id)
-            and not exists (select from meltano.runs where runs.run_id = sync_runs.run_id)
-            and run_id not in (
-                select run_id from public.sync_runs
-                where transform_succeeded and loaded_until is not null
-                order by loaded_until desc
-                limit 1
+            and run_logs.status is distinct from 'RUNNING'
+            and sync_runs.id not in (
+                select max(id) from public.run_logs where status = 'SUCCESS' group by kind
             )
-        limit %(batch)s
-    )
-"""
-_SYNC_REQUESTS = """
-    delete from public.sync_requests where run_id in (
-        select run_id
-        from public.sync_requests
-        where ended_at < now() - make_interval(days => %(days)s)
         limit %(batch)s
     )
 """
@@ -102,7 +85,7 @@ _RAW_REJECTS = """
             on known.record_key = raw.stream || ':' || coalesce(raw.remote_id, raw.id)
         where
             known.resolved_at < now() - make_interval(days => %(days)s)
-            and raw.rejected_at at time zone 'UTC' <= known.resolved_at
+            and raw._loaded_in <= known.rejected_in
         limit %(batch)s
     )
 """
@@ -113,7 +96,7 @@ _RAW_OPPORTUNITIES = """
         inner join raw.opportunities as raw on raw."OptyId" = gone.remote_id::bigint
         where
             gone.deleted_at < now() - make_interval(days => %(days)s)
-            and raw._sdc_batched_at at time zone 'UTC' < gone.deleted_at
+            and raw._sdc_deleted_at is not null
         limit %(batch)s
     )
 """
@@ -177,7 +160,6 @@ _INCIDENTS = """
 RETENTIONS = [
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "runs of Meltano", (), _MELTANO_RUNS),
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "details of runs", (), _SYNC_RUNS),
-    Retention("SYNC_LOG_RETENTION_DAYS", 365, "requests for runs", (), _SYNC_REQUESTS),
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "incidents that are over", (), _INCIDENTS),
     Retention(
         "REJECT_RETENTION_DAYS", 90, "raw rows of resolved rejects",

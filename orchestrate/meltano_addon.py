@@ -6,18 +6,21 @@ put into the forms that Meltano, target-postgres and dbt each ask for, so that n
 to be said twice and `meltano run` works without a wrapper.
 """
 
+import atexit
 import gc
+import logging
 import os
 import sys
 import uuid
 
-import psycopg
+import yaml
 from meltano.core.setting_definition import SettingDefinition
 
-from orchestrate.dead_runs import clear_dead_runs
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
-from orchestrate.settings import export_settings, setting
+from orchestrate.settings import ROOT, export_settings, setting
+from runs import registry
+from runs.registry import Job
 
 
 def prepare_environment() -> None:
@@ -42,10 +45,66 @@ def prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ[name] = setting(name) or value
-    if "run" in sys.argv:
+    if "run" in sys.argv and not {"--help", "--dry-run"} & set(sys.argv):
         migrate_if_needed(url)
-        with psycopg.connect(url, autocommit=True) as connection:
-            clear_dead_runs(connection)
+        register_run(url)
+
+
+def register_run(url: str) -> None:
+    """Register this run, and hand its number to the loader and to dbt.
+
+    Raises:
+        SystemExit: another run that loads is under way, or has taken this one's place.
+    """
+    options = _run_options()
+    run_id = options.get("--run-id") or os.environ["MELTANO_RUN_ID"]
+    os.environ["MELTANO_RUN_ID"] = run_id
+    suffix = options.get("--state-id-suffix") or os.environ.get("MELTANO_RUN_STATE_ID_SUFFIX")
+    try:
+        number = registry.register(
+            url,
+            run_id,
+            Job.of(_blocks(), suffix),
+            full="--full-refresh" in sys.argv,
+            trigger=os.environ.get("MELTANO_JOB_TRIGGER", "shell"),
+            number=registry.number_from_environment(),
+            force="--force" in sys.argv,
+        )
+    except (registry.RunningError, registry.SupersededError) as refused:
+        sys.exit(str(refused))
+    # Empty where nothing is loaded: a merge is fenced by the number of the run it belongs to.
+    os.environ[registry.NUMBER] = "" if number is None else str(number)
+    if number is not None:
+        os.environ["TARGET_POSTGRES_RUN_NUMBER"] = str(number)
+    atexit.register(_end_run, url, run_id)
+
+
+def _end_run(url: str, run_id: str) -> None:
+    logging.shutdown()  # the recorder's last words come first
+    registry.end(url, run_id)
+
+
+def _run_options() -> dict[str, str]:
+    """Return the options of `meltano run` that have a value, by name."""
+    arguments = sys.argv[sys.argv.index("run") + 1 :]
+    options = {}
+    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        key, _, own = name.partition("=")
+        if key in {"--run-id", "--state-id-suffix"}:
+            options[key] = own or value
+    return options
+
+
+def _blocks() -> list[str]:
+    """Return the plugins that this run consists of, those of named jobs too."""
+    with (ROOT / "meltano.yml").open() as file:
+        declared = yaml.safe_load(file).get("jobs", [])
+    jobs = {job["name"]: job["tasks"] for job in declared}
+    blocks: list[str] = []
+    for argument in sys.argv[sys.argv.index("run") + 1 :]:
+        for task in jobs.get(argument, [argument]):
+            blocks += task.split() if isinstance(task, str) else task
+    return blocks
 
 
 prepare_environment()

@@ -22,7 +22,7 @@ def newest_migration() -> str:
 
 
 def migrate_if_needed(url: str) -> None:
-    """Migrate when the newest migration is not the database's; in a process of its own.
+    """Migrate when the database is behind, or a raw table is gone; in a process of its own.
 
     Raises:
         SystemExit: the database can't be reached, or a migration failed.
@@ -44,7 +44,10 @@ def _revision(url: str) -> str | None:
             table = connection.execute("select to_regclass('public.alembic_version')").fetchone()
             if table is None or table[0] is None:
                 return None
-            row = connection.execute("select version_num from public.alembic_version").fetchone()
+            row = connection.execute(
+                "select version_num from public.alembic_version"
+                " where to_regclass('raw.opportunities') is not null"
+            ).fetchone()
             return None if row is None else str(row[0])
     except psycopg.OperationalError as error:
         _unreachable(error)
@@ -67,6 +70,7 @@ def migrate(url: str) -> None:
         config = Config(attributes={"engine": create_engine(alchemy)})
         config.set_main_option("script_location", str(MIGRATIONS))
         command.upgrade(config, "head")
+        connection.execute((MIGRATIONS / "raw.sql").read_bytes())
 
 
 if __name__ == "__main__":

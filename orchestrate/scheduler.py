@@ -25,11 +25,11 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.cron import CronTrigger
 from psycopg.rows import dict_row
 
-from orchestrate import sync
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url
 from orchestrate.settings import ROOT, setting
-from orchestrate.sync import MELTANO
+from runs import control, registry
+from runs.control import MELTANO
 
 HEARTBEAT_SECONDS = 15
 RETRY = " (again)"
@@ -214,20 +214,20 @@ class Scheduler:
 
     def _run_sync(self, job: str) -> bool:
         try:
-            run = sync.start(self._url, False, "schedule", argv=[MELTANO, "run", job])
-        except sync.SyncRunningError as running:
-            log.info("a sync is under way already: %s", running)
-            run = running.run
+            run = control.start(self._url, False, "schedule", argv=[MELTANO, "run", job])
+        except control.RunningError as running:
+            log.info("%s", running)
+            run = {"run_id": running.run_id}
         with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
             while True:
-                sync.settle(connection)
+                registry.settle(connection)
                 (now,) = connection.execute(
-                    "select status, error_message from syncs where run_id = %s", [run["run_id"]]
+                    "select * from run_logs where run_id = %s", [run["run_id"]]
                 ).fetchall()
                 if now["status"] != "RUNNING":
                     break
                 time.sleep(1)
-        if (now["error_message"] or "").startswith("Cancelled by "):
+        if now["end_reason"] == "cancelled":
             raise CancelledError(now["error_message"])
         if now["status"] == "FAILED":
             log.error("sync failed: %s", now["error_message"])

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchestrate import sync
 from orchestrate.settings import ROOT
+from runs import control
 from tests.conftest import Pipeline, wait_until
 
 
@@ -100,7 +100,7 @@ def test_a_sync_that_somebody_stopped_is_not_tried_again(pipeline: Pipeline) -> 
     with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02"):
         wait_until(lambda: [run["status"] for run in pipeline.syncs()] == ["RUNNING"])
         wait_until(lambda: pipeline.crm.requests()["total"])
-        sync.cancel(pipeline.database, str(pipeline.last_sync()["run_id"]), "ada")
+        control.cancel(pipeline.database, str(pipeline.last_sync()["run_id"]), "ada")
         wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is False)
     assert schedule(pipeline, "nightly")["attempt"] == 1
     assert len(pipeline.syncs()) == 1

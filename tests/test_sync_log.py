@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from orchestrate.postgres import start_embedded, stop_embedded
-from orchestrate.run_recorder import RunRecorder
+from runs.recorder import RunRecorder
 from tests.api.conftest import DefaultSettings, calling
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm, wait_until
 from tests.sandbox.client import Sandbox

@@ -21,8 +21,8 @@ def deal(key: int, **attributes: Any) -> dict[str, Any]:
     return {
         "OptyId": key, "Name": f"Deal {key}", "Revenue": 100, "CurrencyCode": "EUR",
         "WinProb": 50, "SalesStage": "01 - Qualification", "StatusCode": "OPEN",
-        "EffectiveDate": date(2026, 12, 1), "LastUpdateDate": "2026-11-01 10:00:00",
-        "Practice_c": "Cloud",
+        "EffectiveDate": date(2026, 12, 1), "LastUpdateDate": "2026-11-01 10:00:00Z",
+        "custom": {"Practice_c": "Cloud"},
     } | attributes  # fmt: skip
 
 
@@ -30,40 +30,37 @@ def deal(key: int, **attributes: Any) -> dict[str, Any]:
 def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """A database in which deals of each kind are merged."""
     warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("dbt"))
-    warehouse.create_raw_tables()
     warehouse.load(
         deal(1),
         deal(2, Revenue=None, WinProb=None),
         deal(3, StatusCode="WON", Revenue=300),
         deal(4, StatusCode="LOST"),
-        deal(5, StatusCode="NO_SALE", Practice_c=None),
+        deal(5, StatusCode="NO_SALE", custom={"Practice_c": None}),
         deal(6, StatusCode=None, SalesStage="07 - Closed Lost"),
         deal(7, WinProb=700),
         deal(8, EffectiveDate=date(2027, 1, 31), CurrencyCode="USD"),
     )
     warehouse.query(
         """
-        insert into raw.rejected_records (id, stream, remote_id, reason, payload, rejected_at,
-            _sdc_batched_at)
-        values ('a', 'opportunities', '9', 'Revenue: no number', '{}', now(), now())
+        insert into raw.rejected_records (id, stream, remote_id, reason, payload, rejected_at)
+        values ('a', 'opportunities', '9', 'Revenue: no number', '{}', now())
         """
     )
     warehouse.merge()
     return warehouse
 
 
-def run_of_meltano(
-    warehouse: Warehouse, run_id: str, began: str, seconds: float, state: str
-) -> None:
-    """Add a run of the pipeline to Meltano's own table, as if it had run there."""
+def add_run(warehouse: Warehouse, began: str, seconds: float, **columns: Any) -> None:
+    """Add a sync to the log, as if it had run then."""
+    row = {
+        "run_id": str(uuid.uuid4()), "kind": "sync", "load_succeeded": True,
+        "extraction_completed": True, "transform_succeeded": True, "coverage": "changes",
+    } | columns  # fmt: skip
     warehouse.query(
-        """
-        insert into meltano.runs (job_name, run_id, state, payload, started_at, ended_at)
-        select 'dev:tap-oracle-crm-to-target-postgres', %s, %s, '{}', began,
-            began + make_interval(secs => %s)
-        from (select %s::timestamp as began) as _
-        """,
-        run_id, state, seconds, began,
+        f"insert into sync_runs ({', '.join(row)}, started_at, ended_at)"  # noqa: S608
+        f" select {', '.join(['%s'] * len(row))}, began, began + make_interval(secs => %s)"
+        " from (select %s::timestamptz as began) as _",
+        *row.values(), seconds, began,
     )  # fmt: skip
 
 
@@ -74,8 +71,7 @@ def test_what_is_merged_passes_every_test(warehouse: Warehouse) -> None:
 
 def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: Path) -> None:
     broken = warehouse.copy(tmp_path)
-    run_id = str(uuid.uuid4())
-    run_of_meltano(broken, run_id, "2026-11-01", 1, "SUCCESS")
+    add_run(broken, "2026-11-01Z", 1, new_records=99, updated_records=0, unchanged_records=0)
     broken.query(
         """
         -- won in the CRM, and yet the bid team's again
@@ -84,11 +80,6 @@ def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: 
         update rejected_records set resolved_at = now() where remote_id = '7';
         """
     )
-    broken.query(
-        "insert into sync_runs (run_id, new_records, transform_succeeded) values (%s, 99, true)",
-        run_id,
-    )
-
     broken.dbt("test", "--select", "test_type:singular")
 
     results = json.loads((broken.target / "run_results.json").read_text())["results"]
@@ -158,22 +149,16 @@ def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse, tmp_path: P
 
 def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse, tmp_path: Path) -> None:
     synced = warehouse.copy(tmp_path)
-    for began, seconds, state in [
-        ("2026-11-01 00:00", 10, "SUCCESS"),
-        ("2026-11-01 12:00", 40, "FAIL"),
-        ("2026-11-01 23:59:50", 30, "SUCCESS"),
-        ("2026-11-02 00:00", 5, "SUCCESS"),
+    for began, seconds, load_succeeded in [
+        ("2026-11-01 00:00Z", 10, True),
+        ("2026-11-01 12:00Z", 40, False),
+        ("2026-11-01 23:59:50Z", 30, True),
+        ("2026-11-02 00:00Z", 5, True),
     ]:
-        run_id = str(uuid.uuid4())
-        run_of_meltano(synced, run_id, began, seconds, state)
-        synced.query(
-            """
-            insert into sync_runs (run_id, records_fetched, new_records, updated_records,
-                records_rejected, extraction_completed, transform_succeeded)
-            values (%s, 100, 10, 5, 1, true, true)
-            """,
-            run_id,
-        )
+        add_run(
+            synced, began, seconds, load_succeeded=load_succeeded, new_records=10,
+            updated_records=5, unchanged_records=84, failed_records=1,
+        )  # fmt: skip
     assert synced.query("select * from sync_quality order by day") == [
         {"day": date(2026, 11, 1), "runs": 3, "failed_runs": 1, "total_fetched": 300,
          "new_records": 30, "updated_records": 15, "failed_records": 3,

@@ -10,29 +10,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from orchestrate.postgres import libpq_environment
 from orchestrate.settings import ROOT
-
-# The types that target-postgres gives the columns of the tap's streams.
-_RAW_TABLES = """
-    create table raw.opportunities (
-        "OptyId" bigint primary key, "OptyNumber" text, "Name" text, "TargetPartyName" text,
-        "Revenue" numeric, "CurrencyCode" text, "WinProb" numeric, "SalesStage" text,
-        "StatusCode" text, "EffectiveDate" date, "OwnerResourcePartyId" bigint,
-        "CreationDate" timestamp, "LastUpdateDate" timestamp, "Practice_c" text,
-        _sdc_extracted_at timestamp, _sdc_received_at timestamp, _sdc_batched_at timestamp,
-        _sdc_deleted_at timestamp, _sdc_sequence bigint, _sdc_table_version bigint,
-        _sdc_sync_started_at bigint
-    );
-    create table raw.rejected_records (
-        id text primary key, stream text, remote_id text, reason text, payload text,
-        rejected_at timestamp,
-        _sdc_extracted_at timestamp, _sdc_received_at timestamp, _sdc_batched_at timestamp,
-        _sdc_deleted_at timestamp, _sdc_sequence bigint, _sdc_table_version bigint,
-        _sdc_sync_started_at bigint
-    );
-"""
 
 
 class Warehouse:
@@ -61,10 +42,6 @@ class Warehouse:
         postgres, name = self.url.rsplit("/", 1)
         return Warehouse(postgres, name, scratch)
 
-    def create_raw_tables(self) -> None:
-        """Create what the loader creates at its first run."""
-        self.query(_RAW_TABLES)
-
     def query(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         """Run a statement and return its rows, if it has any."""
         with psycopg.connect(self.url, autocommit=True, row_factory=dict_row) as connection:
@@ -73,23 +50,18 @@ class Warehouse:
 
     def load(self, *records: dict[str, Any]) -> None:
         """Load records of the stream `opportunities`, as the target would, a moment ago."""
-        for record in records:
-            names = sql.SQL(", ").join(map(sql.Identifier, record))
-            values = sql.SQL(", ").join(map(sql.Placeholder, record))
-            with psycopg.connect(self.url, autocommit=True) as connection:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for record in records:
+                names = sql.SQL(", ").join(map(sql.Identifier, record))
+                values = sql.SQL(", ").join(map(sql.Placeholder, record))
                 connection.execute(
                     'delete from raw.opportunities where "OptyId" = %(OptyId)s', record
                 )
                 connection.execute(
-                    sql.SQL(
-                        """
-                        insert into raw.opportunities ({}, _sdc_extracted_at, _sdc_batched_at)
-                        values ({}, clock_timestamp() at time zone 'UTC',
-                            clock_timestamp() at time zone 'UTC')
-                        """
-                    ).format(names, values),
-                    record,
-                )
+                    sql.SQL("insert into raw.opportunities ({}) values ({})").format(names, values),
+                    {name: Jsonb(value) if isinstance(value, dict) else value
+                     for name, value in record.items()},
+                )  # fmt: skip
 
     def environment(self) -> dict[str, str]:
         """Return what Meltano's add-on would tell dbt."""

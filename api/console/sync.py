@@ -27,7 +27,7 @@ SHOWN = 50
 CHARTED = 30
 
 _LAST_SUCCESS: LiteralString = """
-select completed_at from syncs where status = 'SUCCESS' order by started_at desc limit 1
+select completed_at from sync_logs where status = 'SUCCESS' order by id desc limit 1
 """
 _SCHEDULES: LiteralString = """
 select *, heartbeat_at > now() - interval '3 minutes' as is_alive

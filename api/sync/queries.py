@@ -5,18 +5,19 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from orchestrate.sync import SETTLE, UNSETTLED, has_ended, last_words
+from runs.registry import DIED, UNDER_WAY, has_died
 
-LATEST = "select * from syncs order by status = 'RUNNING' desc, started_at desc limit 1"
-HISTORY = "select * from syncs order by started_at desc limit %s"
-BY_RUN_ID = "select * from syncs where run_id = %s"
+# Not by time: a run that began while a clock was ahead would stay the last one.
+LATEST = "select * from sync_logs order by status = 'RUNNING' desc, id desc limit 1"
+HISTORY = "select * from sync_logs order by id desc limit %s"
+ANY_RUN = "select * from run_logs where run_id = %s"
 PROGRESS = """
 select
-    syncs.*,
+    sync_logs.*,
     case
         when status != 'RUNNING' then 'ENDED'
         when transform_started_at is not null then 'MERGING'
-        when id is not null then 'LOADING'
+        when records_claimed is not null then 'LOADING'
         else 'STARTING'
     end as phase,
     records_claimed,
@@ -24,10 +25,11 @@ select
         then least(100, round(100.0 * total_fetched / records_claimed, 1))
     end as percent,
     round(
-        total_fetched / nullif(extract(epoch from observed_at - syncs.started_at), 0), 1
+        total_fetched / nullif(extract(epoch from observed_at - sync_logs.started_at), 0), 1
     ) as records_per_second
-from syncs
-left join sync_runs using (run_id)
+from sync_logs
+left join (select run_id, records_claimed, observed_at, transform_started_at from sync_runs) as seen
+    using (run_id)
 where run_id = %s
 """
 
@@ -35,8 +37,8 @@ where run_id = %s
 async def fetch(
     connection: AsyncConnection[DictRow], query: Any, *parameters: object
 ) -> list[DictRow]:
-    """Return the rows of a query over `syncs`, those that have just died among them."""
-    for request in await (await connection.execute(UNSETTLED)).fetchall():
-        if has_ended(request):
-            await connection.execute(SETTLE, [last_words(request["run_id"]), request["run_id"]])
+    """Return the rows of a query over the runs, those that have just died among them."""
+    for run in await (await connection.execute(UNDER_WAY)).fetchall():
+        if has_died(run):
+            await connection.execute(DIED, [run["run_id"]])
     return await (await connection.execute(query, parameters)).fetchall()

@@ -13,7 +13,7 @@ from api.database import Connection
 from api.problems import ProblemError, answers
 from api.sync import queries
 from api.sync.schemas import SyncOrder, SyncProgress, SyncRun, SyncRunning
-from orchestrate import sync
+from runs import control
 
 router = APIRouter(prefix="/api", tags=["sync"])
 
@@ -31,10 +31,11 @@ async def start_sync(
     full = order is not None and order.full
     url = request.app.state.database_url
     try:
-        run = await run_in_threadpool(sync.start, url, full, "api", user.name)
-    except sync.SyncRunningError as error:
-        under_way = SyncRun.model_validate(error.run).model_dump(mode="json")
-        raise ProblemError(409, "A sync is under way.", run=under_way) from error
+        run = await run_in_threadpool(control.start, url, full, "api", user.name)
+    except control.RunningError as error:
+        (other,) = await queries.fetch(connection, queries.ANY_RUN, error.run_id)
+        under_way = SyncRun.model_validate(other).model_dump(mode="json")
+        raise ProblemError(409, f"A {other['kind']} is under way.", run=under_way) from error
     await record(connection, user, "start", "sync", run["run_id"], after={"full": full})
     return run
 
@@ -80,8 +81,8 @@ async def cancel_sync(
         raise ProblemError(409, f"The sync has ended: {run['status']}.")
     try:
         url = request.app.state.database_url
-        await run_in_threadpool(sync.cancel, url, str(run_id), user.name)
-    except sync.CannotCancelError as error:
+        await run_in_threadpool(control.cancel, url, str(run_id), user.name)
+    except control.CannotCancelError as error:
         raise ProblemError(409, str(error)) from error
     await record(connection, user, "cancel", "sync", run_id)
     return await get_sync(user, connection, run_id)

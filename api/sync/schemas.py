@@ -20,15 +20,19 @@ class SyncOrder(BaseModel):
 class SyncRun(BaseModel):
     """A run of the pipeline, as `sync_logs` has it."""
 
-    id: int | None = Field(description="Null until Meltano has recorded the run: 1 or 2 seconds")
+    id: int
     run_id: UUID
     sync_type: Literal["FULL", "INCREMENTAL"]
     status: Literal["RUNNING", "SUCCESS", "FAILED"]
     total_fetched: int
     new_records: int
     updated_records: int
+    unchanged_records: int
     failed_records: int
     error_message: str | None
+    end_reason: Literal["done", "partial", "failed", "cancelled", "died"] | None = Field(
+        description="How it ended; a sync that was cancelled has the status FAILED"
+    )
     started_at: datetime
     completed_at: datetime | None
     duration_seconds: float | None
@@ -43,8 +47,10 @@ class SyncRun(BaseModel):
                 "total_fetched": 25,
                 "new_records": 5,
                 "updated_records": 20,
+                "unchanged_records": 0,
                 "failed_records": 0,
                 "error_message": None,
+                "end_reason": "done",
                 "started_at": "2026-02-04T00:00:00.512+00:00",
                 "completed_at": "2026-02-04T00:00:08.120+00:00",
                 "duration_seconds": 7.608,

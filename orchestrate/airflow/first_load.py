@@ -27,7 +27,7 @@ from tap_oracle_crm.records import key_of
 
 from orchestrate.crm import tap_settings
 from orchestrate.settings import ROOT
-from orchestrate.sync import MELTANO
+from runs.control import MELTANO
 
 KEY, CHANGED = "OptyId", "LastUpdateDate"
 MOST_PARTITIONS = 500

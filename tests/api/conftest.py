@@ -22,7 +22,7 @@ from api.auth import Role
 from api.health import NEWEST
 from api.settings import Settings
 from api.token import make_token
-from orchestrate import sync
+from runs import control
 
 FILL = """
 insert into opportunities (
@@ -219,8 +219,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command
     command = Command(
         f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.02)"
     )
-    monkeypatch.setattr(sync, "command", command)
-    monkeypatch.setattr(sync, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(control, "command", command)
+    monkeypatch.setattr(control, "LOGS", tmp_path / "logs")
     yield command
     end.touch()
 

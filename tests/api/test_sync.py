@@ -225,9 +225,9 @@ def test_no_other_process_is_taken_for_that_of_a_run(
 def test_a_sync_outlives_who_started_it(caller: Caller, command: Command, tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
-from orchestrate import sync
-sync.LOGS = pathlib.Path({str(tmp_path)!r})
-print(sync.start({caller.database!r}, False, "test", argv={command(False)!r})["run_id"], flush=True)
+from runs import control
+control.LOGS = pathlib.Path({str(tmp_path)!r})
+print(control.start({caller.database!r}, False, "test", argv={command(False)!r})["run_id"], flush=True)
 os._exit(0)
 """
     starter = subprocess.run(

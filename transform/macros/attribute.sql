@@ -1,25 +1,25 @@
 {#-
-    An attribute of the CRM as the raw table holds it, cast to `type`.
+    A customer's own attribute, out of the object that the raw table keeps them in, as `type`.
 
-    The raw table has a column for each attribute that was selected and that this customer's
-    instance has; an absent one gives null. Spelling is matched without regard to case, since
-    custom fields are called GEO_c here and Geo_c there; of two the newer column counts.
+    Spelling is matched without regard to case, since custom fields are called GEO_c here and
+    Geo_c there; the exact name comes first (public.custom_attribute). A value that is no `type`
+    is null here, and `attribute_error` says so: it must not stop the other deals.
 -#}
-{% macro attribute(relation, name, type) -%}
-    {%- set found = namespace(column=none) -%}
-    {%- if execute -%}
-        {%- if relation.is_cte -%}
-            {#- A unit test's stand-in, which has the columns of the raw table itself. -#}
-            {%- set relation = api.Relation.create(schema='raw', identifier=relation.identifier.split('__') | last) -%}
-        {%- endif -%}
-        {%- for column in adapter.get_columns_in_relation(relation) -%}
-            {%- if column.name | lower == name | lower -%}
-                {%- set found.column = column.name -%}
-            {%- endif -%}
-        {%- endfor -%}
+{% macro attribute(name, type) -%}
+    {%- set value = custom_value(name) -%}
+    {%- if type == 'text' -%} {{ value }}
+    {%- else -%} case when public.is_valid({{ value }}, '{{ type }}') then ({{ value }})::{{ type }} end
     {%- endif -%}
-    {%- if not found.column -%} null::{{ type }}
-    {%- elif type == 'timestamptz' -%} {{ adapter.quote(found.column) }}::timestamp at time zone 'UTC'
-    {%- else -%} {{ adapter.quote(found.column) }}::{{ type }}
-    {%- endif -%}
+{%- endmacro %}
+
+{#- Why a value can't be had as `type`; null where it can. -#}
+{% macro attribute_error(name, type) -%}
+    {%- set value = custom_value(name) -%}
+    case when not public.is_valid({{ value }}, '{{ type }}')
+        then {{ dbt.string_literal(name ~ ': ') }} || left({{ value }}, 60) || ' is no {{ type }}'
+    end
+{%- endmacro %}
+
+{% macro custom_value(name) -%}
+    public.custom_attribute(custom, {{ dbt.string_literal(dbt.escape_single_quotes(name)) }})
 {%- endmacro %}

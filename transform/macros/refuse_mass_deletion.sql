@@ -1,15 +1,20 @@
 {#-
-    Stop a pass that would mark a large share of the deals as deleted: an account whose access
-    was narrowed looks just like that. SYNC_MAX_DELETED_SHARE is the share that is let through.
+    Stop a reconcile that would mark a large share of the deals as deleted: an account whose
+    access was narrowed looks just like that. SYNC_MAX_DELETED_SHARE is the share that is let
+    through.
 -#}
-{% macro refuse_mass_deletion(opportunities, keys) -%}
+{% macro refuse_mass_deletion(opportunities, loaded) -%}
     {%- if execute and flags.WHICH in ('run', 'build') -%}
         {%- set limit = env_var('SYNC_MAX_DELETED_SHARE', '0.2') | float -%}
         {%- set counted = run_query(
-            'select count(*) as known, count(*) filter (where keys.remote_id is null) as gone
+            'select
+                count(*) as known,
+                count(*) filter (
+                    where loaded."OptyId" is null or loaded._sdc_deleted_at is not null
+                ) as gone
             from ' ~ opportunities ~ ' as known
-            left join ' ~ keys ~ ' as keys on known.remote_id = keys.remote_id
-            where known.deleted_at is null and exists (select 1 from ' ~ keys ~ ')'
+            left join ' ~ loaded ~ ' as loaded on known.remote_id = loaded."OptyId"::text
+            where known.deleted_at is null and ' ~ proves_absence()
         ).rows[0] -%}
         {%- set known, gone = counted[0] | int, counted[1] | int -%}
         {%- if gone > limit * known -%}

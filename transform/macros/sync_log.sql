@@ -1,18 +1,21 @@
 {#-
-    What dbt tells `public.sync_runs`, from which the view `public.sync_logs` is made.
+    What dbt tells `public.sync_runs`, from which the views `run_logs` and `sync_logs` are made.
 
-    Meltano gives the run its id. A `dbt run` outside Meltano belongs to the newest run of the
-    pipeline if that was loaded and not yet merged, else to none that the log shows.
+    Meltano gives the run its id. A dbt that is run by other hands belongs to the newest run that
+    has loaded: whatever it merges is of that one, or of one that ended before it merged.
 -#}
 {% macro sync_run_id() -%}
     (
         select coalesce(
-            (select run_id from public.sync_loads where run_id = {{ meltano_run_id() }} limit 1),
             (
-                select newest.run_id
-                from (select * from public.sync_loads order by id desc limit 1) as newest
-                left join public.sync_runs using (run_id)
-                where newest.state = 'SUCCESS' and sync_runs.transform_succeeded is not true
+                select run_id from public.sync_runs
+                where run_id = {{ meltano_run_id() }} and kind in ('sync', 'reconcile')
+            ),
+            (
+                select run_id from public.sync_runs
+                where kind in ('sync', 'reconcile') and load_succeeded
+                order by id desc
+                limit 1
             ),
             {{ meltano_run_id() }}
         )
@@ -21,6 +24,19 @@
 
 {% macro meltano_run_id() -%}
     '{{ env_var("MELTANO_RUN_ID", invocation_id) }}'::uuid
+{%- endmacro %}
+
+{#- Whether what this run did not see is gone. -#}
+{% macro proves_absence() -%}
+    public.proves_absence({{ sync_run_id() }})
+{%- endmacro %}
+
+{#- What decides how a deal is merged besides its row: when it changes, all are merged again. -#}
+{% macro merge_rules() -%}
+    {{ dbt.string_literal(dbt.escape_single_quotes([
+        env_var('ORACLE_PRACTICE_FIELD', 'Practice_c'), env_var('ORACLE_GEO_FIELD', 'GEO_c'),
+        env_var('ORACLE_REGION_FIELD', 'Region_c'), env_var('ORACLE_SECTOR_FIELD', 'Sector_c'),
+    ] | join(' '))) }}
 {%- endmacro %}
 
 {#- Tests, and runs of other models alone, are no part of a sync. -#}
@@ -33,32 +49,130 @@
     insert into public.sync_runs (run_id, transform_started_at)
     values ({{ sync_run_id() }}, clock_timestamp())
     on conflict (run_id) do update set transform_started_at = excluded.transform_started_at
+    where sync_runs.transform_succeeded is not true
     {%- endif %}
+{%- endmacro %}
+
+{#-
+    The records that the batches which this model has not merged yet have brought, each once:
+    `fetched` (stream, record_key, loaded_in). The rows of the raw tables are for loaders that
+    don't note the keys; they have a write for each record, read again unchanged or not.
+
+    further: the streams beside the opportunities, too.
+-#}
+{% macro fetched_records(further) -%}
+    noted as (
+
+        select
+            stream,
+            record_key,
+            loaded_in
+        from {{ source('oracle_crm', 'read_keys') }}
+
+        union all
+
+        select
+            'opportunities' as stream,
+            remote_id as record_key,
+            loaded_in
+        from {{ ref('stg_opportunities') }}
+        where not is_deleted
+        {%- if further %}
+
+        union all
+
+        select
+            stream,
+            remote_key::text as record_key,
+            loaded_in
+        from {{ ref('stg_further_streams') }}
+        {%- endif %}
+
+    ),
+
+    fetched as (
+
+        select
+            stream,
+            record_key,
+            max(loaded_in) as loaded_in
+        from noted
+        where {{ not_yet_counted('loaded_in') }}
+        group by stream, record_key
+
+    )
 {%- endmacro %}
 
 {#- For the merge of the opportunities: its counts, in the statement that merges. -#}
 {% macro log_merge() -%}
-    insert into public.sync_runs (run_id, new_records, updated_records, loaded_until)
+    ,
+
+    {{ fetched_records(further=false) }},
+
+    failing as (
+
+        select broken.remote_id from {{ ref('stg_opportunities') }} as broken
+        where
+            broken.reject_reason is not null
+            and broken.opty_id in (
+                select fetched.record_key::bigint from fetched
+                where fetched.stream = 'opportunities'
+            )
+
+        union
+
+        select rejected.remote_id
+        from {{ ref('stg_rejected_records') }} as rejected
+        inner join fetched
+            on fetched.stream = 'opportunities' and fetched.record_key = rejected.remote_id
+        where rejected.stream = 'opportunities' and rejected.loaded_in > fetched.loaded_in
+
+    ),
+
+    -- Deals that are merged again because the rules have changed were not fetched.
+    counts as (
+
+        select
+            (
+                select count(*) from inserted
+                where inserted.remote_id in (
+                    select fetched.record_key from fetched where fetched.stream = 'opportunities'
+                )
+            ) as new_records,
+            (
+                select count(*) from updated
+                where updated.remote_id in (
+                    select fetched.record_key from fetched where fetched.stream = 'opportunities'
+                )
+            ) as updated_records,
+            (select count(*) from fetched where fetched.stream = 'opportunities')
+            - (select count(*) from failing) as good_records
+
+    )
+
+    insert into public.sync_runs (run_id, new_records, updated_records, unchanged_records)
     select
         {{ sync_run_id() }},
-        counted.new_records,
-        counted.updated_records,
-        (select max(source._loaded_at) from source)
-    from counted
+        counts.new_records,
+        counts.updated_records,
+        counts.good_records - counts.new_records - counts.updated_records
+    from counts
     on conflict (run_id) do update
     set
         new_records = coalesce(sync_runs.new_records, 0) + excluded.new_records,
         updated_records = coalesce(sync_runs.updated_records, 0) + excluded.updated_records,
-        loaded_until = coalesce(excluded.loaded_until, sync_runs.loaded_until)
-    returning new_records, updated_records
+        unchanged_records = coalesce(sync_runs.unchanged_records, 0) + excluded.unchanged_records
+    returning new_records, updated_records, unchanged_records
 {%- endmacro %}
 
-{#- For the merge of the rejects: how many got as far as here. -#}
-{% macro log_quarantine() -%}
-    update public.sync_runs
-    set quarantined_records = (select count(*) from source where source._quarantined)
-    where sync_runs.run_id = {{ sync_run_id() }}
-    returning quarantined_records
+{#- For the merge of the rejects: how many records of deals could not be loaded. -#}
+{% macro log_rejects() -%}
+    insert into public.sync_runs (run_id, failed_records)
+    select {{ sync_run_id() }}, count(*) filter (where source._is_failed)
+    from source
+    on conflict (run_id) do update
+    set failed_records = coalesce(sync_runs.failed_records, 0) + excluded.failed_records
+    returning failed_records
 {%- endmacro %}
 
 {% macro log_transform_end(results) -%}
@@ -71,28 +185,14 @@
             {%- set said = (lines[1] if lines | length > 1 and lines[1] | trim else lines[0]) | trim %}
             {%- set reason = dbt.string_literal(dbt.escape_single_quotes('dbt: ' ~ failed[0].node.name ~ ': ' ~ said)) %}
         {%- endif %}
+        {%- if not failed and 'model.oracle_crm.deleted_opportunities' in selected_resources -%}
+            {%- do tell_of_reconciliation() -%}
+        {%- endif %}
     update public.sync_runs
     set
         transform_completed_at = clock_timestamp(),
         transform_succeeded = {{ not failed }},
         error_message = coalesce({{ reason }}, error_message)
-    where run_id = {{ sync_run_id() }}
+    where run_id = {{ sync_run_id() }} and transform_succeeded is not true
     {%- endif %}
-{%- endmacro %}
-
-{#- From when on raw rows were loaded that no merge has seen; a full refresh reads them all. -#}
-{% macro loaded_since() -%}
-    {%- set since = none -%}
-    {%- if execute and flags.WHICH in ('run', 'build') and not flags.FULL_REFRESH -%}
-        {#- What this run loaded is taken in any case, even if this machine's clock is behind. -#}
-        {%- set since = run_query(
-            "select case when max(sync_runs.loaded_until) is not null then least(
-                max(sync_runs.loaded_until),
-                (select started_at from public.sync_loads where run_id = " ~ sync_run_id() ~ " limit 1)
-            ) end
-            from public.sync_runs
-            where sync_runs.transform_succeeded and sync_runs.run_id != " ~ sync_run_id()
-        ).columns[0].values()[0] -%}
-    {%- endif -%}
-    '{{ since or '-infinity' }}'::timestamptz
 {%- endmacro %}

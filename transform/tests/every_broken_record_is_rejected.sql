@@ -1,15 +1,9 @@
 -- A raw record that breaks a rule is among the rejects, unresolved unless its deal is gone.
 with merged_until as (
 
-    select max(loaded_until) as loaded_at
-    from {{ source('application', 'sync_runs') }}
-    where transform_succeeded
-
-),
-
-keys as (
-
-    select remote_id from {{ ref('stg_opportunity_keys') }}
+    select merged_until as loaded_in
+    from {{ source('application', 'merge_marks') }}
+    where model = 'rejected_records'
 
 )
 
@@ -22,11 +16,8 @@ left join {{ ref('rejected_records') }} as known
     on known.record_key = 'opportunities:' || broken.remote_id
 where
     broken.reject_reason is not null
-    and broken.loaded_at <= merged_until.loaded_at
+    and broken.loaded_in <= merged_until.loaded_in
     and (
         known.record_key is null
-        or (
-            known.resolved_at is not null
-            and (broken.remote_id in (select keys.remote_id from keys) or not exists (select 1 from keys))
-        )
+        or (known.resolved_at is not null and not broken.is_deleted)
     )

@@ -2,9 +2,9 @@
 -- rejects. What was loaded since the last merge is left to the next one.
 with merged_until as (
 
-    select max(loaded_until) as loaded_at
-    from {{ source('application', 'sync_runs') }}
-    where transform_succeeded
+    select merged_until as loaded_in
+    from {{ source('application', 'merge_marks') }}
+    where model = 'opportunities'
 
 )
 
@@ -18,7 +18,7 @@ left join {{ ref('opportunities') }} as opportunities
     on loaded.remote_id = opportunities.remote_id
 where
     loaded.reject_reason is null
-    and loaded.loaded_at <= merged_until.loaded_at
+    and loaded.loaded_in <= merged_until.loaded_in
     and (
         opportunities.remote_id is null
         or loaded.remote_updated_at is distinct from opportunities.remote_updated_at

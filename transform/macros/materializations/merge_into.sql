@@ -12,6 +12,9 @@
       on_update   {column: expression over `target` and `source`}, in place of source's value
       on_insert   {column: expression over `source`}, likewise
       stamp       the column that takes the time of the write
+      windowed    the model merges batches that it has not merged yet, see `merge_window.sql`
+      rules       what, when it changes, makes all batches be merged again; a SQL expression
+      after       a statement that is run after the merge, as a part of its transaction; as `log`
       analyze     relations that have grown with the merge, besides its target; text, as `log`
       log         a statement over `source` and `counted`, run as a part of the merge; as text
                   that is rendered then, since what is rendered sooner is parsed anew whenever
@@ -20,16 +23,27 @@
     A model's columns whose names begin with an underscore are there for `log` and the
     expressions only: they are not written.
 -#}
+{#- The temporary table with the model's rows, for `after`. -#}
+{% macro staged_relation() -%}
+    {{ return(api.Relation.create(identifier=model.name ~ '__staged')) }}
+{%- endmacro %}
+
 {% materialization merge_into, adapter='postgres' -%}
     {%- set key = config.require('unique_key') -%}
     {%- set on_update = config.get('on_update', {}) -%}
     {%- set on_insert = config.get('on_insert', {}) -%}
     {%- set stamp = config.get('stamp') -%}
     {%- set target_relation = this.incorporate(path={'identifier': config.get('into', this.identifier)}, type='table') -%}
-    {%- set source_relation = make_temp_relation(this) -%}
+    {%- set source_relation = staged_relation() -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
+
+    {%- if config.get('windowed') -%}
+        {%- call statement('open_window') -%}
+            {{ open_merge_window(model.name, render(config.get('rules', "''"))) }}
+        {%- endcall -%}
+    {%- endif -%}
 
     {% call statement('stage') -%}
         create temporary table {{ source_relation }} on commit drop as ({{ sql }});
@@ -79,7 +93,7 @@
                     {{ 'or ' if not loop.first }}target.{{ column }} is distinct from {{ expression }}
                     {%- endfor %}
                 )
-            returning 1
+            returning target.{{ key }}
         ),
 
         inserted as (
@@ -89,7 +103,7 @@
             where not exists (
                 select 1 from {{ target_relation }} as known where known.{{ key }} = source.{{ key }}
             )
-            returning 1
+            returning target.{{ key }}
         ),
 
         counted as (
@@ -100,6 +114,13 @@
 
         {{ render(config.get('log', 'select * from counted')) }}
     {%- endcall %}
+
+    {%- if config.get('after') -%}
+        {%- call statement('after') -%} {{ render(config.get('after')) }} {%- endcall -%}
+    {%- endif -%}
+    {%- if config.get('windowed') -%}
+        {%- call statement('close_window') -%} {{ close_merge_window(model.name) }} {%- endcall -%}
+    {%- endif -%}
 
     {#- After many rows the planner must not work from what it knew of a small table. -#}
     {%- if run_query('select count(*) from ' ~ source_relation).columns[0].values()[0] > 10000 -%}

@@ -4,47 +4,53 @@
 {{
     config(
         materialized='merge_into',
+        windowed=true,
+        rules="{{ merge_rules() }}",
         unique_key='remote_id',
         stamp='last_synced_at',
         on_update={
             'workflow_status': workflow_status(outcome, current, before),
             'workflow_status_before_close': workflow_status_before_close(outcome, current, before),
-            'deleted_at': 'case when target.deleted_at >= source._loaded_at then target.deleted_at end',
+            'deleted_at': 'case when source._is_deleted then target.deleted_at end',
         },
         on_insert={
             'workflow_status': workflow_status(outcome, 'null', 'null'),
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
+            'deleted_at': 'case when source._is_deleted then now() end',
         },
         log="{{ log_merge() }}",
+        after="{{ log_corrections() }}",
         analyze="{{ source('oracle_crm', 'opportunities') }}",
-        pre_hook="create index if not exists opportunities_loaded_at on {{ source('oracle_crm', 'opportunities') }} ((_sdc_batched_at at time zone 'UTC'))",
     )
 }}
 
+-- depends_on: {{ ref('stg_rejected_records') }}
 with loaded as (
 
     select * from {{ ref('stg_opportunities') }}
-    where loaded_at >= {{ loaded_since() }} and reject_reason is null
+    where reject_reason is null and {{ in_merge_window('loaded_in') }}
 
 )
 
 select
-    remote_id,
-    opty_number,
-    name,
-    customer,
-    practice,
-    geo,
-    region,
-    sector,
-    deal_value,
-    currency,
-    win_probability,
-    sales_owner,
-    stage,
-    status_code,
-    close_date,
-    remote_created_at,
-    remote_updated_at,
-    loaded_at as _loaded_at
+    loaded.remote_id,
+    loaded.opty_number,
+    loaded.name,
+    loaded.customer,
+    loaded.practice,
+    loaded.geo,
+    loaded.region,
+    loaded.sector,
+    loaded.deal_value,
+    loaded.currency,
+    loaded.win_probability,
+    loaded.sales_owner,
+    loaded.stage,
+    loaded.status_code,
+    loaded.close_date,
+    loaded.remote_created_at,
+    loaded.remote_updated_at,
+    loaded.is_deleted as _is_deleted,
+    known.remote_updated_at as _known_updated_at
 from loaded
+left join {{ this }} as known on loaded.remote_id = known.remote_id

@@ -1,18 +1,14 @@
 {{
     config(
         materialized='merge_into',
+        windowed=true,
         unique_key='record_key',
         on_insert={'first_seen_at': 'source.last_seen_at'},
-        log="{{ log_quarantine() }}",
+        log="{{ log_rejects() }}",
     )
 }}
 
--- Not materialized: it is read twice, and either time an index finds the few rows.
-with opportunities as not materialized (
-
-    select * from {{ ref('stg_opportunities') }}
-
-),
+with {{ fetched_records(further=true) }},
 
 rejected as (
 
@@ -24,23 +20,27 @@ rejected as (
         reason,
         payload,
         rejected_at as last_seen_at,
-        false as _quarantined
+        loaded_in
     from {{ ref('stg_rejected_records') }}
-    where loaded_at >= {{ loaded_since() }}
+    where {{ in_merge_window('loaded_in') }}
 
     union all
 
-    -- what is a valid record and breaks a rule
+    -- what is a valid record and breaks a rule, as it arrived or read again as it was
     select
-        'opportunities:' || remote_id as record_key,
+        'opportunities:' || broken.remote_id as record_key,
         'opportunities' as stream,
-        remote_id,
-        reject_reason as reason,
-        payload,
-        extracted_at as last_seen_at,
-        true as _quarantined
-    from opportunities
-    where loaded_at >= {{ loaded_since() }} and reject_reason is not null
+        broken.remote_id,
+        broken.reject_reason as reason,
+        broken.payload,
+        coalesce(broken.extracted_at, now()) as last_seen_at,
+        coalesce(fetched.loaded_in, broken.loaded_in) as loaded_in
+    from {{ ref('stg_opportunities') }} as broken
+    left join fetched
+        on fetched.stream = 'opportunities' and broken.remote_id = fetched.record_key
+    where
+        broken.reject_reason is not null
+        and (fetched.record_key is not null or ({{ in_merge_window('broken.loaded_in') }}))
 
 ),
 
@@ -48,15 +48,54 @@ newest as (
 
     select distinct on (record_key) *
     from rejected
-    order by record_key asc, last_seen_at desc
+    order by record_key asc, loaded_in desc
 
 ),
 
-unresolved as (
+arrived as (
 
-    select * from newest
+    select
+        fetched.stream || ':' || fetched.record_key as record_key,
+        fetched.loaded_in
+    from fetched
+    where
+        fetched.stream != 'opportunities'
+        or not exists (
+            select 1 from rejected
+            where
+                rejected.stream = 'opportunities'
+                and rejected.remote_id = fetched.record_key
+                and rejected.loaded_in >= fetched.loaded_in
+        )
 
-    union all
+),
+
+seen as (
+
+    select
+        newest.record_key,
+        newest.stream,
+        newest.remote_id,
+        newest.reason,
+        newest.payload,
+        newest.last_seen_at,
+        newest.loaded_in as rejected_in,
+        case
+            when arrived.loaded_in > newest.loaded_in then now()
+            -- It was known, and is only looked at again: what was known of it stays.
+            when newest.loaded_in <= before.rejected_in then before.resolved_at
+        end as resolved_at,
+        newest.stream = 'opportunities'
+        and arrived.record_key is null
+        and ({{ not_yet_counted('newest.loaded_in') }}) as _is_failed
+    from newest
+    left join arrived on newest.record_key = arrived.record_key
+    left join {{ this }} as before on newest.record_key = before.record_key
+
+),
+
+-- What was rejected earlier and not now: is it there, or gone?
+unseen as (
 
     select
         known.record_key,
@@ -65,102 +104,49 @@ unresolved as (
         known.reason,
         known.payload,
         known.last_seen_at,
-        false as _quarantined
+        known.rejected_in,
+        case
+            when
+                arrived.record_key is not null
+                -- A child's reject that names its deal says that the deal's could not be read:
+                -- with the deal they are read again, or they went with it.
+                or deal_arrived.record_key is not null
+                or (
+                    known.stream = 'opportunities'
+                    and {{ proves_absence() }}
+                )
+                or (
+                    known.stream in ('revenue_lines', 'opportunity_team')
+                    and exists (
+                        select 1 from {{ ref('opportunities') }} as deal
+                        where deal.remote_id = known.remote_id and deal.deleted_at is not null
+                    )
+                )
+                then now()
+        end as resolved_at,
+        false as _is_failed
     from {{ this }} as known
-    where known.resolved_at is null and not exists (
-            select 1 from newest
-            where newest.record_key = known.record_key
-        )
+    left join arrived on known.record_key = arrived.record_key
+    left join arrived as deal_arrived
+        on
+            known.stream in ('revenue_lines', 'opportunity_team')
+            and deal_arrived.record_key = 'opportunities:' || known.remote_id
+    where
+        known.resolved_at is null
+        and not exists (select 1 from newest where newest.record_key = known.record_key)
 
 ),
 
-keyed as (
+all_rejects as (
 
-    select
-        record_key,
-        stream,
-        remote_id::bigint as remote_key
-    from unresolved
-    where
-        remote_id ~ '^[0-9]{1,18}$'
-        or (remote_id ~ '^[0-9]{19}$' and remote_id <= '9223372036854775807')
-
-),
-
-arrived as (
-
-    -- By primary key, so that it costs what is unresolved and not what exists.
-    select
-        keyed.record_key,
-        opportunities.extracted_at
-    from keyed
-    inner join opportunities on keyed.remote_key = opportunities.opty_id
-    where
-        -- A child's reject that names its deal says that the deal's could not be read: with the
-        -- deal they are read again.
-        keyed.stream in ('opportunities', 'revenue_lines', 'opportunity_team')
-        and (opportunities.reject_reason is null or keyed.stream != 'opportunities')
-        and opportunities.opty_id = any(array(select wanted.remote_key from keyed as wanted))
-
+    select * from seen
     union all
-
-    select
-        stream || ':' || remote_key as record_key,
-        extracted_at
-    from {{ ref('stg_further_streams') }}
-    where
-        remote_key = any(array(
-            select keyed.remote_key from keyed
-            where keyed.stream != 'opportunities'
-        ))
-
-),
-
-arrived_good as (
-
-    select
-        record_key,
-        max(extracted_at) as extracted_at
-    from arrived
-    group by record_key
-
-),
-
-read_in_full as (
-
-    select
-        started_at,
-        completed_at
-    from {{ source('application', 'sync_logs') }}
-    -- One that the run-time limit stopped succeeds with a word on it.
-    where sync_type = 'FULL' and status = 'SUCCESS' and error_message is null
-    order by started_at desc
-    limit 1
+    select * from unseen
 
 )
 
+-- The last column is for tests: what is resolved is resolved now, or was before.
 select
-    unresolved.record_key,
-    unresolved.stream,
-    unresolved.remote_id,
-    unresolved.reason,
-    unresolved.payload,
-    unresolved.last_seen_at,
-    unresolved._quarantined and before.record_key is null as _quarantined,
-    coalesce(arrived_good.extracted_at, read_in_full.completed_at, before.resolved_at) as resolved_at
-from unresolved
--- The newest raw rows are read again with each merge: what was known of them stays.
-left join {{ this }} as before
-    on
-        unresolved.record_key = before.record_key
-        and unresolved.last_seen_at <= before.last_seen_at
-left join arrived_good
-    on
-        unresolved.record_key = arrived_good.record_key
-        and unresolved.last_seen_at < arrived_good.extracted_at
--- What has no usable key can't be looked for: what a full read did not see again is gone.
-left join read_in_full
-    on
-        unresolved.stream = 'opportunities'
-        and unresolved.record_key not in (select keyed.record_key from keyed)
-        and unresolved.last_seen_at < read_in_full.started_at
+    *,
+    resolved_at is not null as _is_resolved
+from all_rejects

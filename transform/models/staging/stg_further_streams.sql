@@ -2,45 +2,25 @@
 
 with accounts as (
 
-    select * from {{
-        optional_source(source('oracle_crm', 'accounts'), {
-            'PartyId': 'bigint',
-            '_sdc_extracted_at': 'timestamp',
-        })
-    }}
+    select * from {{ source('oracle_crm', 'accounts') }}
 
 ),
 
 resources as (
 
-    select * from {{
-        optional_source(source('oracle_crm', 'resources'), {
-            'PartyId': 'bigint',
-            '_sdc_extracted_at': 'timestamp',
-        })
-    }}
+    select * from {{ source('oracle_crm', 'resources') }}
 
 ),
 
 revenue_lines as (
 
-    select * from {{
-        optional_source(source('oracle_crm', 'revenue_lines'), {
-            'RevnId': 'bigint',
-            '_sdc_extracted_at': 'timestamp',
-        })
-    }}
+    select * from {{ source('oracle_crm', 'revenue_lines') }}
 
 ),
 
 opportunity_team as (
 
-    select * from {{
-        optional_source(source('oracle_crm', 'opportunity_team'), {
-            'OptyResourceId': 'bigint',
-            '_sdc_extracted_at': 'timestamp',
-        })
-    }}
+    select * from {{ source('oracle_crm', 'opportunity_team') }}
 
 ),
 
@@ -49,7 +29,7 @@ united as (
     select
         'accounts' as stream,
         "PartyId" as remote_key,
-        _sdc_extracted_at at time zone 'UTC' as extracted_at
+        _loaded_in as loaded_in
     from accounts
 
     union all
@@ -57,7 +37,7 @@ united as (
     select
         'resources' as stream,
         "PartyId" as remote_key,
-        _sdc_extracted_at at time zone 'UTC' as extracted_at
+        _loaded_in as loaded_in
     from resources
 
     union all
@@ -65,7 +45,7 @@ united as (
     select
         'revenue_lines' as stream,
         "RevnId" as remote_key,
-        _sdc_extracted_at at time zone 'UTC' as extracted_at
+        _loaded_in as loaded_in
     from revenue_lines
 
     union all
@@ -73,7 +53,7 @@ united as (
     select
         'opportunity_team' as stream,
         "OptyResourceId" as remote_key,
-        _sdc_extracted_at at time zone 'UTC' as extracted_at
+        _loaded_in as loaded_in
     from opportunity_team
 
 )

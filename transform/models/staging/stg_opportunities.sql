@@ -1,8 +1,6 @@
-{%- set raw = source('oracle_crm', 'opportunities') -%}
-
 with source as (
 
-    select * from {{ raw }}
+    select * from {{ source('oracle_crm', 'opportunities') }}
 
 ),
 
@@ -12,32 +10,37 @@ renamed as (
         -- keys
         "OptyId" as opty_id,
         "OptyId"::text as remote_id,
-        {{ attribute(raw, 'OptyNumber', 'text') }} as opty_number,
+        "OptyNumber" as opty_number,
 
         -- the deal
-        {{ attribute(raw, 'Name', 'text') }} as name,
-        {{ attribute(raw, 'TargetPartyName', 'text') }} as customer,
-        {{ attribute(raw, 'Revenue', 'numeric') }} as deal_value,
-        {{ attribute(raw, 'CurrencyCode', 'text') }} as currency,
-        {{ attribute(raw, 'WinProb', 'numeric') }} as win_probability,
-        {{ attribute(raw, 'OwnerResourcePartyId', 'text') }} as sales_owner,
+        "Name" as name,
+        "TargetPartyName" as customer,
+        "Revenue" as deal_value,
+        "CurrencyCode" as currency,
+        "WinProb" as win_probability,
+        "OwnerResourcePartyId"::text as sales_owner,
 
         -- where it stands
-        {{ attribute(raw, 'SalesStage', 'text') }} as stage,
-        {{ attribute(raw, 'StatusCode', 'text') }} as status_code,
-        {{ attribute(raw, 'EffectiveDate', 'date') }} as close_date,
+        "SalesStage" as stage,
+        "StatusCode" as status_code,
+        "StageStatusCd" as stage_status_code,
+        "LookupCategory" as status_category,
+        "EffectiveDate" as close_date,
 
         -- custom fields: their names differ from one customer to the next
-        {{ attribute(raw, env_var('ORACLE_PRACTICE_FIELD', 'Practice_c'), 'text') }} as practice,
-        {{ attribute(raw, env_var('ORACLE_GEO_FIELD', 'GEO_c'), 'text') }} as geo,
-        {{ attribute(raw, env_var('ORACLE_REGION_FIELD', 'Region_c'), 'text') }} as region,
-        {{ attribute(raw, env_var('ORACLE_SECTOR_FIELD', 'Sector_c'), 'text') }} as sector,
+        {{ attribute(env_var('ORACLE_PRACTICE_FIELD', 'Practice_c'), 'text') }} as practice,
+        {{ attribute(env_var('ORACLE_GEO_FIELD', 'GEO_c'), 'text') }} as geo,
+        {{ attribute(env_var('ORACLE_REGION_FIELD', 'Region_c'), 'text') }} as region,
+        {{ attribute(env_var('ORACLE_SECTOR_FIELD', 'Sector_c'), 'text') }} as sector,
 
         -- times
-        {{ attribute(raw, 'CreationDate', 'timestamptz') }} as remote_created_at,
-        {{ attribute(raw, 'LastUpdateDate', 'timestamptz') }} as remote_updated_at,
-        _sdc_extracted_at at time zone 'UTC' as extracted_at,
-        _sdc_batched_at at time zone 'UTC' as loaded_at,
+        "CreationDate" as remote_created_at,
+        "LastUpdateDate" as remote_updated_at,
+        _sdc_extracted_at as extracted_at,
+
+        -- which batch brought it, and whether a complete read no longer did
+        _loaded_in as loaded_in,
+        _sdc_deleted_at is not null as is_deleted,
 
         -- for the rejects: the record as it was loaded
         to_jsonb(source) as payload

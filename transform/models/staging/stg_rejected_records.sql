@@ -1,16 +1,6 @@
 with source as (
 
-    select * from {{
-        optional_source(source('oracle_crm', 'rejected_records'), {
-            'stream': 'text',
-            'remote_id': 'text',
-            'id': 'text',
-            'reason': 'text',
-            'payload': 'text',
-            'rejected_at': 'timestamp',
-            '_sdc_batched_at': 'timestamp',
-        })
-    }}
+    select * from {{ source('oracle_crm', 'rejected_records') }}
 
 ),
 
@@ -22,8 +12,8 @@ renamed as (
         remote_id,
         reason,
         payload::jsonb as payload,
-        rejected_at at time zone 'UTC' as rejected_at,
-        _sdc_batched_at at time zone 'UTC' as loaded_at
+        rejected_at,
+        _loaded_in as loaded_in
     from source
 
 )

@@ -1,12 +1,6 @@
 with source as (
 
-    select * from {{
-        optional_source(source('oracle_crm', 'resources'), {
-            'PartyId': 'bigint',
-            'PartyName': 'text',
-            'EmailAddress': 'text',
-        })
-    }}
+    select * from {{ source('oracle_crm', 'resources') }}
 
 ),
 

@@ -1,27 +1,22 @@
-"""What happens in a run while it runs, written to `public.sync_runs` for the sync log.
+"""What happens in a run while it runs, written to its row in `public.sync_runs`.
 
-Meltano records that a run began, lived and ended, and dbt what it merged. How many records
-the tap read, and the cause of a failure in words, pass by in the plugins' log and nowhere
-else; `logging.yaml` makes this handler see it. It runs in the Meltano process, whoever
-started that, and holds an advisory lock on the run's id as long as the process lives: a run
-whose lock is free is dead, and `sync_logs` says so at once. It writes down which process that
-is, too, so that a sync can be cancelled by others than who started it.
+How many records the tap read, what it covered, whether the load succeeded, and the cause of a
+failure in words pass by in Meltano's log and nowhere else; `logging.yaml` makes this handler see
+it. It runs in the Meltano process, whoever started that, and writes a heartbeat, by the
+database's clock, as long as the process lives.
 
 A recorder that can't reach the database never stops a run.
 """
 
 import logging
-import os
 import queue
 import re
-import socket
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import psutil
 import psycopg
 
 from orchestrate.postgres import database_url
@@ -32,34 +27,24 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DBT_ERROR = re.compile(r"\b(?:Runtime|Database|Compilation|Parsing) Error\b|Encountered an error")
 
 _SAVE = """
-    insert into public.sync_runs (
-        run_id, sync_type, records_claimed, records_fetched, records_rejected,
-        extraction_completed, error_message, observed_at
-    )
-    values (
-        %(run_id)s, %(sync_type)s, %(records_claimed)s, %(records_fetched)s,
-        %(records_rejected)s, %(extraction_completed)s, coalesce(%(error_message)s, %(note)s),
-        clock_timestamp()
-    )
-    on conflict (run_id) do update set
-        sync_type = excluded.sync_type,
-        records_claimed = excluded.records_claimed,
-        records_fetched = excluded.records_fetched,
-        records_rejected = excluded.records_rejected,
-        extraction_completed = excluded.extraction_completed,
+    update public.sync_runs
+    set
+        heartbeat_at = clock_timestamp(),
+        ended_at = case when %(ended)s then clock_timestamp() end,
+        observed_at = case when %(changed)s then clock_timestamp() else observed_at end,
+        sync_type = coalesce(%(sync_type)s, sync_type),
+        records_claimed = %(records_claimed)s,
+        records_fetched = %(records_fetched)s,
+        records_rejected = %(records_rejected)s,
+        extraction_completed = %(extraction_completed)s,
+        coverage = %(coverage)s,
+        scope = %(scope)s,
+        bookmark = %(bookmark)s,
+        load_succeeded = %(load_succeeded)s,
         error_message = coalesce(
-            nullif(sync_runs.error_message, %(note)s), excluded.error_message, %(note)s
-        ),
-        observed_at = excluded.observed_at
-"""
-# Other pipelines than the sync's are none of the sync log's.
-_NAME_PROCESS = """
-    insert into public.sync_requests (
-        run_id, sync_type, trigger, host, pid, process_started_at
-    )
-    select %(run_id)s, %(sync_type)s, %(trigger)s, %(host)s, %(pid)s, %(process_started_at)s
-    where exists (select from public.sync_loads where run_id = %(run_id)s)
-    on conflict (run_id) do nothing
+            nullif(error_message, %(note)s), %(error_message)s, %(note)s
+        )
+    where run_id = %(run_id)s and ended_at is null
 """
 
 
@@ -105,11 +90,10 @@ class RunRecorder(logging.Handler):
 
 def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -> None:
     run = _Run(run_id)
-    process = _this_process(run_id)
     connection: psycopg.Connection | None = None
-    changed, locked, ended = True, False, False
-    last_tries = 3
-    while not ended or (changed and last_tries):
+    changed, ended = True, False
+    last_tries, written = 3, False
+    while not (ended and written) and last_tries:
         deadline = time.monotonic() + INTERVAL_SECONDS
         last_tries -= ended
         while (remaining := deadline - time.monotonic()) > 0 and not ended:
@@ -120,18 +104,14 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
             ended = event is None
             if event is not None:
                 changed = run.observe(event) or changed
-            if connection is None:
-                break  # take the lock before anything else
+                if run.is_urgent:
+                    break
         try:
             if connection is None or connection.broken:
-                connection, locked = _connect(), False
-            # After a lost connection its end in the server may hold the lock for a while.
-            locked = locked or _lock(connection, run_id)
-            if changed:
-                connection.execute(_SAVE, run.__dict__)
-                changed = False
-            # Meltano may not have recorded the run at first.
-            connection.execute(_NAME_PROCESS, process)
+                connection = _connect()
+            connection.execute(_SAVE, run.__dict__ | {"changed": changed, "ended": ended})
+            changed = run.is_urgent = False
+            written = ended
         except psycopg.Error as error:
             # Not through the log, which would come back here.
             print(f"The run recorder can't reach the database: {error}".strip(), file=sys.stderr)
@@ -143,25 +123,6 @@ def _connect() -> psycopg.Connection:
     )
 
 
-def _lock(connection: psycopg.Connection, run_id: str) -> bool:
-    row = connection.execute(
-        "select pg_try_advisory_lock(hashtextextended(%s, 0))", [run_id]
-    ).fetchone()
-    return bool(row and row[0])
-
-
-def _this_process(run_id: str) -> dict[str, Any]:
-    process = psutil.Process()
-    return {
-        "run_id": run_id,
-        "sync_type": "FULL" if "--full-refresh" in sys.argv else "INCREMENTAL",
-        "trigger": os.environ.get("MELTANO_JOB_TRIGGER", "shell"),
-        "host": socket.gethostname(),
-        "pid": process.pid,
-        "process_started_at": process.create_time(),
-    }
-
-
 class _Run:
     """What is known of a run: columns of `sync_runs`, and what to note where nothing failed."""
 
@@ -171,14 +132,27 @@ class _Run:
         self.records_claimed: int | None = None
         self.records_fetched: int | None = None
         self.records_rejected: int | None = None
-        self.extraction_completed = False
+        self.extraction_completed: bool | None = None
+        self.coverage: str | None = None
+        self.scope: str | None = None
+        self.bookmark: str | None = None
+        self.load_succeeded: bool | None = None
         self.error_message: str | None = None
         self.note: str | None = None
+        self.is_urgent = False
+        """It must be written before what comes next in the run, which relies on it."""
 
     def observe(self, event: Mapping[str, Any]) -> bool:
         """Take in a log event; true if it said something of interest."""
         if "metric_info" in event:
-            return event.get("name") == TAP and self._measure(event["metric_info"])
+            return str(event.get("name")).startswith(TAP) and self._measure(event["metric_info"])
+        if "success" in event and event.get("block_type") == "ExtractLoadBlocks":
+            self.load_succeeded = bool(event["success"]) and self.load_succeeded is not False
+            self.is_urgent = True
+        if event.get("success") is False and self.error_message is None:
+            self.error_message = str(event.get("err"))
+        if "success" in event:
+            return True
         cause = _cause(event, str(event.get("event", "")))
         if cause is None or self.error_message is not None:
             return False  # the first error is the cause, those that follow come of it
@@ -203,6 +177,11 @@ class _Run:
                 )
             case "sync_duration", "opportunities":
                 self.extraction_completed = tags["status"] == "succeeded"
+                self.is_urgent = True
+            case "coverage", "opportunities":
+                self.coverage, self.scope = tags["coverage"], tags["scope"]
+                self.bookmark = tags.get("bookmark")
+                self.is_urgent = True
             case _:
                 return False
         return True
