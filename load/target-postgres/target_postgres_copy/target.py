@@ -1,37 +1,27 @@
-"""The fast path, as subclasses of the stock target and its sink."""
+"""The target: reads messages, and gives each record to the path that takes it."""
 
 from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
+from collections import defaultdict
+from types import FrameType
 from typing import IO, Any
 
 import msgspec
-from psycopg import sql
+from singer_sdk import typing as th
 from singer_sdk.contrib.msgspec import decoder
 from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.singerlib.encoding.base import GenericSingerReader
 from singer_sdk.singerlib.exceptions import InvalidInputLine
-from sqlalchemy import inspect, types
-from target_postgres.sinks import PostgresSink  # type: ignore[import-untyped]
+from singer_sdk.singerlib.json import deserialize_json
 from target_postgres.target import TargetPostgres  # type: ignore[import-untyped]
+
+from target_postgres_copy.connector import LoadRefusedError
+from target_postgres_copy.sink import CopySink
 
 STATE_SECONDS = 10
 """How long a record may wait to be written, and state to be given out."""
-PLAIN = (types.String, types.Numeric, types.Integer, types.Boolean, types.Date, types.DateTime)
-"""Types whose values COPY takes as JSON shows them."""
-
-_STAGE = "create temporary table {staged} (like {table}) on commit drop"
-_COPY = "copy {staged} ({columns}) from stdin"
-_UPSERT = """
-    insert into {table} as held ({columns})
-    select {columns} from {staged}
-    on conflict ({key}) do update set ({columns}) = row({excluded})
-    where
-        held._sdc_extracted_at is null
-        or excluded._sdc_extracted_at >= held._sdc_extracted_at
-"""
 
 
 class BytesReader(GenericSingerReader[bytes]):
@@ -50,94 +40,59 @@ class BytesReader(GenericSingerReader[bytes]):
         """
         try:
             message: dict[str, Any] = decoder.decode(line)
-        except msgspec.DecodeError as error:
-            raise InvalidInputLine(f"A line of {len(line)} bytes is no JSON: {error}") from None
+        except msgspec.DecodeError:
+            try:
+                return deserialize_json(line)  # takes NaN, which Python writes and JSON has not
+            except ValueError as error:
+                text = f"A line of {len(line)} bytes is no JSON: {error}"
+            raise InvalidInputLine(text) from None
         return message
 
+    @staticmethod
+    def assert_line_requires(line_dict: dict[str, Any], requires: set[str]) -> None:
+        """Check that a message has what its kind requires.
 
-class CopySink(PostgresSink):  # type: ignore[misc]
-    """Writes a batch with COPY and one upsert."""
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the fast path does what the stock target would do."""
-        types_of = map(self.connector.to_sql_type, self.schema["properties"].values())
-        return (
-            bool(self.key_properties)
-            and self.config["use_copy"]
-            and self.include_sdc_metadata_properties
-            and not self.validate_schema
-            and not self.connector.sanitize_null_text_characters
-            and all(isinstance(kind, PLAIN) for kind in types_of)
-            and self._has_key()
-        )
-
-    def _has_key(self) -> bool:
-        """Whether the table, which may be older than this target, has the stream's primary key."""
-        with self.connector._connect() as connection:
-            key = inspect(connection).get_pk_constraint(self.table_name, self.schema_name)
-        return set(key["constrained_columns"]) == set(self.key_properties)
-
-    def take(self, message: dict[str, Any]) -> None:
-        """Keep a RECORD message for the batch; of several with one key the last."""
-        context = self._get_context({})
-        if "rows" not in context:
-            context["rows"] = {}
-            context["same"] = {
-                "_sdc_batched_at": context["batch_start_time"].isoformat(),
-                "_sdc_sync_started_at": self.sync_started_at,
-            }
-        record = message["record"]
-        record |= context["same"]
-        record["_sdc_extracted_at"] = message.get("time_extracted")
-        record["_sdc_received_at"] = datetime.now(UTC).isoformat()
-        record["_sdc_sequence"] = time.time_ns() // 1_000_000
-        record["_sdc_table_version"] = message.get("version")
-        key = tuple(map(record.get, self.key_properties))
-        context["rows"][key] = list(map(record.get, self.schema["properties"]))
-        self.tally_record_read()
-
-    def process_batch(self, context: dict[str, Any]) -> None:
-        """Write the batch, in one transaction."""
-        if "rows" not in context:
-            super().process_batch(context)
-            return
-        rows = context["rows"].values()
-        with (
-            self.connector._connect() as connection,
-            connection.begin(),
-            connection.connection.cursor() as cursor,
-        ):
-            cursor.execute(self._sql(_STAGE))
-            with cursor.copy(self._sql(_COPY)) as copy:
-                for row in rows:
-                    copy.write_row(row)
-            cursor.execute(self._sql(_UPSERT))
-        self.record_counter_metric.increment(self.current_size)
-        self.tally_duplicate_merged(self.current_size - len(rows))
-
-    def _sql(self, statement: str) -> sql.Composed:
-        columns = [sql.Identifier(name) for name in self.schema["properties"]]
-        comma = sql.SQL(", ")
-        return sql.SQL(statement).format(
-            staged=sql.Identifier(self.temp_table_name),
-            table=sql.Identifier(*filter(None, [self.schema_name, self.table_name])),
-            columns=comma.join(columns),
-            excluded=comma.join(sql.SQL("excluded.") + column for column in columns),
-            key=comma.join(map(sql.Identifier, self.key_properties)),
-        )
+        Raises:
+            InvalidInputLine: it has not; the text does not quote it.
+        """
+        missing = requires - line_dict.keys()
+        if missing:
+            raise InvalidInputLine(f"Line is missing required {', '.join(sorted(missing))} key(s)")
 
 
 class CopyTarget(TargetPostgres):  # type: ignore[misc]
-    """The stock target, but for streams that the fast path can take."""
+    """MeltanoLabs' target-postgres, faster, with a fence between runs that load the same tables."""
 
     default_sink_class = CopySink
     message_reader_class = BytesReader
+    config_jsonschema = TargetPostgres.config_jsonschema | {
+        "properties": TargetPostgres.config_jsonschema["properties"]
+        | th.Property(
+            "run_number",
+            th.IntegerType,
+            description=(
+                "The number of the run, from a sequence of the database's. Each batch asks the "
+                "function `begin_batch(run_number)` of the target's schema whether a later run "
+                "has begun, and fails if so; the keys it read go to the table `read_keys` there."
+            ),
+        ).to_dict()
+    }
 
     def __init__(self, **kwargs: Any) -> None:
         """Set up the target; takes what the stock one takes."""
         super().__init__(**kwargs)
+        self.batches: defaultdict[tuple[str, int | None], dict[int, int]] = defaultdict(dict)
+        """By stream and version: the numbers of the batches, and how many keys each recorded."""
         self._plain: dict[str, CopySink] = {}
+
+    @classmethod
+    def invoke(cls, **kwargs: Any) -> None:
+        """Run the target: one line, without a traceback, tells that the database refused."""
+        try:
+            super().invoke(**kwargs)
+        except LoadRefusedError as error:
+            cls.logger.error("%s", error)
+            sys.exit(1)
 
     def _process_schema_message(self, message_dict: dict[str, Any]) -> None:
         super()._process_schema_message(message_dict)
@@ -146,7 +101,8 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
         (mapped, *more) = self.mapper.stream_maps[stream]
         if not more and type(mapped) is SameRecordTransform and not mapped.flattening_enabled:
             sink = self.get_sink(mapped.stream_alias)
-            if isinstance(sink, CopySink) and sink.is_plain:
+            if isinstance(sink, CopySink) and sink.is_plain():
+                sink.takes_records = True
                 self._plain[stream] = sink
 
     def _process_record_message(self, message_dict: dict[str, Any]) -> None:
@@ -154,11 +110,24 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
         if sink is None:
             super()._process_record_message(message_dict)
             return
+        if message_dict.get("version") != sink.version:
+            self.drain_one(sink)  # a batch is of one version
+            sink.version = message_dict.get("version")
         sink.take(message_dict)
         if sink.is_full:
             self.drain_one(sink)
         self._handle_max_record_age()
 
+    def _process_activate_version_message(self, message_dict: dict[str, Any]) -> None:
+        self.drain_all()  # what a sink holds whose schema was replaced is of the version too
+        super()._process_activate_version_message(message_dict)
+
     def _handle_max_record_age(self) -> None:
         if time.time() - self._last_full_drain_at > STATE_SECONDS:
             self.drain_all()
+
+    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
+        # No drain, as the stock target does: it may wait for the batch that the signal interrupted.
+        # State is given out for what was written only.
+        self.logger.info("Received termination signal %d: stopping.", signum)
+        sys.exit(128 + signum)

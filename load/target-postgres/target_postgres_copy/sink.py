@@ -1,0 +1,292 @@
+"""The sink: a batch is one transaction of COPY, fence, upsert and keys."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from psycopg import Cursor, sql
+from singer_sdk.contrib.msgspec import encoder
+from singer_sdk.exceptions import MissingKeyPropertiesError
+from sqlalchemy import inspect, types
+from sqlalchemy.dialects.postgresql import BIGINT, JSONB
+from target_postgres.sinks import PostgresSink  # type: ignore[import-untyped]
+
+from target_postgres_copy.connector import CopyConnector, LoadRefusedError, refusals_without_values
+
+if TYPE_CHECKING:
+    from target_postgres_copy.target import CopyTarget
+
+PLAIN = (types.String, types.Numeric, types.Integer, types.Boolean, types.Date, types.DateTime)
+"""Types whose values COPY takes as JSON shows them."""
+BATCH_COLUMN = "_loaded_in"
+
+_STAGE = "create temporary table {staged} (like {table}) on commit drop"
+_COPY = "copy {staged} ({columns}) from stdin"
+_BEGIN_BATCH = "select {schema}.begin_batch({run})"
+# A batch is small beside its table, which the planner can't know of a table that was just filled:
+# it would read all of the table, batch after batch.
+_BY_KEY = "set local enable_hashjoin = off; set local enable_mergejoin = off"
+# `on conflict` alone would write a lock to each row that is there, also to one that stays as it is.
+_UPSERT = """
+    insert into {table} as held ({into})
+    select {values} from {staged} as staged
+    where not exists (
+        select from {table} as held
+        where row({held_key}) = row({staged_key})
+        and row({held_compared}) is not distinct from row({staged_compared})
+    )
+    on conflict ({key}) do update set ({into}) = row({excluded})
+"""
+_RECORD_KEYS = """
+    insert into {schema}.read_keys (loaded_in, stream, record_key)
+    select {batch}, {stream}, {staged_key_text} from {staged} as staged
+"""
+_COUNT_KEYS = """
+    select count(*) from {schema}.read_keys where loaded_in = any({batches}) and stream = {stream}
+"""
+_KEY_NOT_READ = """
+    not exists (
+        select from {schema}.read_keys
+        where loaded_in = any({batches}) and stream = {stream} and record_key = {held_key_text}
+    )
+"""
+_OLDER_VERSION = "(held._sdc_table_version < {version} or held._sdc_table_version is null)"
+_DELETE = "delete from {table} as held where {gone}"
+_MARK = """
+    update {table} as held set _sdc_deleted_at = now(){marked_in}
+    where held._sdc_deleted_at is null and {gone}
+"""
+
+
+class CopySink(PostgresSink):  # type: ignore[misc]
+    """Writes a batch with COPY and one upsert, which leaves a row that stays the same alone."""
+
+    connector_class = CopyConnector
+
+    def __init__(self, target: CopyTarget, *args: Any, **kwargs: Any) -> None:
+        """Set up the sink; takes what the stock one takes."""
+        super().__init__(target, *args, **kwargs)
+        self.takes_records = False
+        """Whether its records come by `take`."""
+        self.version: int | None = None
+        """The version of the records that wait to be written."""
+        self._run: int | None = self.config.get("run_number")
+        self._batches = target.batches
+        self._types = {
+            name: self.connector.to_sql_type(definition)
+            for name, definition in self.schema["properties"].items()
+        }
+        self._json = [
+            position
+            for position, kind in enumerate(self._types.values())
+            if isinstance(kind, JSONB)
+        ]
+
+    def setup(self) -> None:
+        """Create or adapt the table."""
+        super().setup()
+        if self._run is not None:
+            with self.connector._connect() as connection, connection.begin():
+                self.connector.prepare_column(
+                    self.full_table_name, BATCH_COLUMN, BIGINT(), connection
+                )
+
+    def is_plain(self) -> bool:
+        """Return whether the fast path does what the stock target would do."""
+        return (
+            bool(self.key_properties)
+            and self.config["use_copy"]
+            and self.include_sdc_metadata_properties
+            and not self.validate_schema
+            and not self.connector.sanitize_null_text_characters
+            and all(isinstance(kind, (*PLAIN, JSONB)) for kind in self._types.values())
+            and all(isinstance(self._types.get(name), PLAIN) for name in self.key_properties)
+            and self._has_key()
+        )
+
+    def _has_key(self) -> bool:
+        """Whether the table, which may be older than this target, has the stream's primary key."""
+        with self.connector._connect() as connection:
+            key = inspect(connection).get_pk_constraint(self.table_name, self.schema_name)
+        return set(key["constrained_columns"]) == set(self.key_properties)
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Keep a RECORD message for the batch; of several with one key the last.
+
+        Raises:
+            MissingKeyPropertiesError: it has no key.
+        """
+        context = self._get_context({})
+        if "rows" not in context:
+            context["rows"] = {}
+            context["same"] = {
+                "_sdc_batched_at": context["batch_start_time"].isoformat(),
+                "_sdc_sync_started_at": self.sync_started_at,
+            }
+        record = message["record"]
+        key = tuple(map(record.get, self.key_properties))
+        if None in key:
+            raise MissingKeyPropertiesError(
+                "Record is missing one or more key_properties. \n"
+                f"Key Properties: {self.key_properties}, Record Keys: {list(record)}"
+            )
+        record |= context["same"]
+        record["_sdc_extracted_at"] = message.get("time_extracted")
+        record["_sdc_received_at"] = datetime.now(UTC).isoformat()
+        record["_sdc_sequence"] = time.time_ns() // 1_000_000
+        record["_sdc_table_version"] = message.get("version")
+        row = list(map(record.get, self._types))
+        for position in self._json:
+            if row[position] is not None:
+                row[position] = encoder.encode(row[position]).decode()
+        context["rows"][key] = row
+        self.tally_record_read()
+
+    def process_batch(self, context: dict[str, Any]) -> None:
+        """Write the batch, in one transaction."""
+        if "rows" not in context:
+            with refusals_without_values(self.stream_name):
+                super().process_batch(context)
+            return
+        rows = context["rows"].values()
+        with self._transaction() as cursor:
+            cursor.execute(self._sql(_STAGE))
+            with cursor.copy(self._sql(_COPY)) as copy:
+                for row in rows:
+                    copy.write_row(row)
+            batch = self._begin_batch(cursor)
+            cursor.execute(_BY_KEY)
+            cursor.execute(self._upsert(batch))
+            self._record_keys(cursor, batch)
+        self.record_counter_metric.increment(self.current_size)
+        self.tally_duplicate_merged(self.current_size - len(rows))
+
+    def upsert(
+        self,
+        from_table: sqlalchemy.Table,
+        to_table: sqlalchemy.Table,
+        schema: dict[str, Any],
+        join_keys: Sequence[str],
+        connection: Any,
+    ) -> int | None:
+        """Do the stock target's upsert behind the same fence, in the transaction of the batch."""
+        with connection.connection.cursor() as cursor:
+            self._record_keys(cursor, self._begin_batch(cursor))
+        written: int | None = super().upsert(from_table, to_table, schema, join_keys, connection)
+        return written
+
+    def activate_version(self, new_version: int) -> None:
+        """Delete or mark, by the database's clock, the rows that this version did not have."""
+        if self.config["activate_version"] is False:
+            super().activate_version(new_version)
+            return
+        with self._transaction() as cursor:
+            batch = self._begin_batch(cursor)
+            if batch is not None and self.takes_records:
+                gone = self._key_not_read(cursor, new_version)
+            else:  # every row of this version was written
+                gone = self._sql(_OLDER_VERSION, version=sql.Literal(new_version))
+            marked_in = sql.SQL("" if batch is None else f", {BATCH_COLUMN} = {batch}")
+            statement = _DELETE if self.config["hard_delete"] else _MARK
+            cursor.execute(self._sql(statement, gone=gone, marked_in=marked_in))
+
+    def _key_not_read(self, cursor: Cursor[Any], version: int) -> sql.Composed:
+        """Return the condition for rows that were not read: an unchanged one keeps its version.
+
+        Raises:
+            LoadRefusedError: the record of what was read is not complete, so it proves nothing.
+        """
+        keys = self._batches[self.stream_name, version]
+        named = {"batches": sql.SQL("{}::bigint[]").format(sql.Literal(list(keys)))}
+        (recorded,) = cursor.execute(self._sql(_COUNT_KEYS, **named)).fetchone() or (0,)
+        if recorded != sum(keys.values()):
+            raise LoadRefusedError(
+                f"{self.stream_name}: {sum(keys.values())} keys of version {version} were read, "
+                f"but {recorded} are recorded; no row was marked as deleted."
+            )
+        return self._sql(_KEY_NOT_READ, **named)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Cursor[Any]]:
+        with (
+            refusals_without_values(self.stream_name),
+            self.connector._connect() as connection,
+            connection.begin(),
+            connection.connection.cursor() as cursor,
+        ):
+            yield cursor
+
+    def _begin_batch(self, cursor: Cursor[Any]) -> int | None:
+        """Return the number of the batch, or None if the run has no number.
+
+        It comes after the COPY: from here on to the transaction's end no other batch is written.
+        """
+        if self._run is None:
+            return None
+        statement = self._sql(_BEGIN_BATCH, run=sql.Literal(self._run))
+        (batch,) = cursor.execute(statement).fetchone() or (None,)
+        return batch
+
+    def _record_keys(self, cursor: Cursor[Any], batch: int | None) -> None:
+        """Record which keys were read, also those of rows that stay as they are."""
+        if batch is not None and self.key_properties:
+            cursor.execute(self._sql(_RECORD_KEYS, batch=sql.Literal(batch)))
+            self._batches[self.stream_name, self.version][batch] = cursor.rowcount
+
+    def _upsert(self, batch: int | None) -> sql.Composed:
+        columns = [sql.Identifier(name) for name in self._types]
+        # An unchanged row costs no write. Without a run's number its version must be written.
+        compared = [
+            sql.Identifier(name)
+            for name in self._types
+            if not name.startswith("_sdc_")
+            or name == "_sdc_deleted_at"
+            or (name == "_sdc_table_version" and batch is None)
+        ]
+        into: list[sql.Composable] = [*columns]
+        values: list[sql.Composable] = [*columns]
+        if batch is not None:
+            into.append(sql.Identifier(BATCH_COLUMN))
+            values.append(sql.Literal(batch))
+        return self._sql(
+            _UPSERT,
+            into=_listed(into),
+            values=_listed(values),
+            excluded=_listed(_of("excluded", into)),
+            held_compared=_listed(_of("held", compared)),
+            staged_compared=_listed(_of("staged", compared)),
+        )
+
+    def _sql(self, statement: str, **more: sql.Composable) -> sql.Composed:
+        key = [sql.Identifier(name) for name in self.key_properties]
+        return sql.SQL(statement).format(
+            staged=sql.Identifier(self.temp_table_name),
+            schema=sql.Identifier(self.schema_name),
+            table=sql.Identifier(self.schema_name, self.table_name),
+            stream=sql.Literal(self.stream_name),
+            columns=_listed(map(sql.Identifier, self._types)),
+            key=_listed(key),
+            held_key=_listed(_of("held", key)),
+            staged_key=_listed(_of("staged", key)),
+            held_key_text=_as_text(_of("held", key)),
+            staged_key_text=_as_text(_of("staged", key)),
+            **more,
+        )
+
+
+def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
+
+
+def _of(table: str, columns: Iterable[sql.Composable]) -> list[sql.Composable]:
+    return [sql.SQL(table + ".") + column for column in columns]
+
+
+def _as_text(key: list[sql.Composable]) -> sql.Composed:
+    whole = sql.SQL("{}" if len(key) == 1 else "row({})").format(_listed(key))
+    return whole + sql.SQL("::text")
