@@ -33,10 +33,17 @@ GAUGES = {
         "sync_last_fetched_records": "Records that the last completed run read",
         "sync_last_new_records": "Records that were new in the last completed run",
         "sync_last_updated_records": "Records that the last completed run changed",
+        "sync_last_unchanged_records": "Records that the last completed run read as they were",
         "sync_last_failed_records": "Records that the last completed run could not load",
         "scheduler_heartbeat_timestamp_seconds": "When the scheduler last was seen alive",
         "schedule_next_run_timestamp_seconds": "When the next scheduled run is due",
         "sync_freshness_seconds": "How old the table is: since the last successful run began",
+        "reconcile_last_timestamp_seconds": "When the CRM was last compared as a whole",
+        "reconcile_last_compared_records": "Deals that the last reconcile compared",
+        "reconcile_last_corrected_records": "Deals that it corrected, without a later change",
+        "reconcile_last_missed_records": "Those of them that a sync should have brought",
+        "reconcile_last_new_records": "Deals that were new to it",
+        "reconcile_last_gone_records": "Deals that it found gone",
     }.items()
 }
 MEASURE: LiteralString = """
@@ -46,6 +53,14 @@ completed as (
 ),
 successful as (
     select * from sync_logs where status = 'SUCCESS' order by id desc limit 1
+),
+reconciled as (
+    select reconciliations.*
+    from reconciliations
+    join run_logs using (run_id)
+    where run_logs.status = 'SUCCESS'
+    order by run_logs.id desc
+    limit 1
 )
 select
     (select count(*) from opportunities where deleted_at is null) as opportunities,
@@ -59,12 +74,19 @@ select
     (select total_fetched from completed) as sync_last_fetched_records,
     (select new_records from completed) as sync_last_new_records,
     (select updated_records from completed) as sync_last_updated_records,
+    (select unchanged_records from completed) as sync_last_unchanged_records,
     (select failed_records from completed) as sync_last_failed_records,
     (select extract(epoch from max(heartbeat_at)) from schedules)
         as scheduler_heartbeat_timestamp_seconds,
     (select extract(epoch from min(next_run_at)) from schedules)
         as schedule_next_run_timestamp_seconds,
-    (select extract(epoch from now() - started_at) from successful) as sync_freshness_seconds
+    (select extract(epoch from now() - started_at) from successful) as sync_freshness_seconds,
+    (select extract(epoch from completed_at) from reconciled) as reconcile_last_timestamp_seconds,
+    (select compared from reconciled) as reconcile_last_compared_records,
+    (select corrected from reconciled) as reconcile_last_corrected_records,
+    (select missed from reconciled) as reconcile_last_missed_records,
+    (select new from reconciled) as reconcile_last_new_records,
+    (select gone from reconciled) as reconcile_last_gone_records
 """
 
 

@@ -29,6 +29,14 @@ CHARTED = 30
 _LAST_SUCCESS: LiteralString = """
 select completed_at from sync_logs where status = 'SUCCESS' order by id desc limit 1
 """
+_LAST_RECONCILIATION: LiteralString = """
+select reconciliation_in_words(found) as words, found.missed, run_logs.completed_at
+from reconciliations as found
+join run_logs using (run_id)
+where run_logs.status = 'SUCCESS'
+order by run_logs.id desc
+limit 1
+"""
 _SCHEDULES: LiteralString = """
 select *, heartbeat_at > now() - interval '3 minutes' as is_alive
 from schedules
@@ -46,6 +54,7 @@ async def show_sync(request: Request, _: Viewer, connection: Connection) -> Resp
         "runs": runs,
         "current": current,
         "last_success": last_success["completed_at"] if last_success else None,
+        "reconciliation": await (await connection.execute(_LAST_RECONCILIATION)).fetchone(),
         "charts": _charts(runs),
         "schedules": await (await connection.execute(_SCHEDULES)).fetchall(),
         "has_lineage": LINEAGE.is_file(),
@@ -121,7 +130,7 @@ def _chart(runs: list[DictRow], value: Callable[[DictRow], float]) -> Columns:
         Bar(
             label=f"{run['started_at']:%d %b %H:%M} UTC, {run['status'].lower()}",
             value=value(run),
-            tone="bad" if run["status"] == "FAILED" else "",
+            tone="bad" if run["status"] == "FAILED" and run["end_reason"] != "cancelled" else "",
         )
         for run in reversed(runs[:CHARTED])
     ]

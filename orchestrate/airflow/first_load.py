@@ -2,9 +2,9 @@
 
 `python -m orchestrate.airflow.first_load` and
 
-- `plan N` divides the CRM's keys into N ranges of about as many rows, and prints, as one line
-  of JSON, the environment of each partition's run: its condition on the key, and the suffix
-  of its own Meltano state.
+- `plan N` begins a load that the partitions share, divides the CRM's keys into N ranges of about
+  as many rows, and prints, as one line of JSON, the environment of each partition's run: its
+  condition on the key, the number of the load, and the suffix of its own Meltano state.
 - `hand-over` lets the ordinary pipeline go on from the newest change that was known before the
   partitions began: what changed while they were loaded is read by the next sync.
 - `tidy` removes the partitions' states.
@@ -26,8 +26,11 @@ from tap_oracle_crm.reading import Collection, Reader
 from tap_oracle_crm.records import key_of
 
 from orchestrate.crm import tap_settings
+from orchestrate.postgres import database_url
 from orchestrate.settings import ROOT
+from runs import registry
 from runs.control import MELTANO
+from runs.registry import begin_shared_load
 
 KEY, CHANGED = "OptyId", "LastUpdateDate"
 MOST_PARTITIONS = 500
@@ -50,6 +53,7 @@ def plan(parts: int) -> list[Environment]:
     settings = tap_settings()
     if settings["framework_version"] < 2:
         sys.exit("Partitions need framework_version 2 or higher.")
+    number = begin_shared_load(database_url())
     client = CrmClient(settings)
     try:
         finder = settings["finder"]
@@ -79,6 +83,7 @@ def plan(parts: int) -> list[Environment]:
             "TAP_ORACLE_CRM_PARTITION_FILTER": f"{own}{condition}",
             "MELTANO_RUN_STATE_ID_SUFFIX": f"first-load-{number}-of-{len(conditions)}",
             "FIRST_LOAD_MARK": mark,
+            registry.NUMBER: str(number),
         }
         for number, condition in enumerate(conditions, 1)
     ]

@@ -72,11 +72,10 @@ CRM = Asset(
     f"oraclecrm://{urlsplit(os.environ.get('ORACLE_BASE_URL', '')).netloc or 'crm'}/opportunities"
 )
 RAW, OPPORTUNITIES = warehouse("raw", "opportunities"), warehouse("public", "opportunities")
-KEYS = warehouse("raw", "opportunity_keys")
 # What each job reads and writes, for the lineage.
 FLOWS: dict[str, tuple[list[Asset], list[Asset]]] = {
     "sync": ([CRM], [RAW, OPPORTUNITIES]),
-    "reconcile": ([CRM], [KEYS, OPPORTUNITIES]),
+    "reconcile": ([CRM], [RAW, OPPORTUNITIES]),
     "build": ([RAW], [OPPORTUNITIES]),
     "housekeeping": ([], []),
 }
@@ -136,19 +135,9 @@ with DAG(
     )
     # A partition goes on where it was when it is tried again, or cleared, since it has a state
     # of its own. Airflow runs it once at a time, so what it finds running is dead: --force.
-    load = f"exec {MELTANO} run --force tap-oracle-crm-partition target-postgres"
-    tables = BashOperator(
-        task_id="make_tables",
-        bash_command=load,
-        # No row, but the tables: those who load at once would trip over each other's.
-        env={
-            "TAP_ORACLE_CRM_PARTITION_FILTER": "OptyId < 0",
-            "MELTANO_RUN_STATE_ID_SUFFIX": "first-load-tables",
-        },
-    )
     loaded = BashOperator.partial(
         task_id="load",
-        bash_command=load,
+        bash_command=f"exec {MELTANO} run --force tap-oracle-crm-partition target-postgres",
         map_index_template="{{ task.env['TAP_ORACLE_CRM_PARTITION_FILTER'] }}",
         inlets=[CRM],
         outlets=[RAW],
@@ -156,8 +145,6 @@ with DAG(
     merged = BashOperator(
         task_id="merge",
         bash_command=f"exec {MELTANO} run dbt-postgres:run",
-        # Whatever was merged before: loads side by side commit in no order.
-        env={"DBT_FULL_REFRESH": "true"},
         inlets=[RAW],
         outlets=[OPPORTUNITIES],
     )
@@ -174,4 +161,4 @@ with DAG(
         outlets=[RAW, OPPORTUNITIES],
     )
     tidied = BashOperator(task_id="tidy", bash_command=f"exec {FIRST_LOAD} tidy")
-    planned >> tables >> loaded >> merged >> handed_over >> synced >> tidied
+    planned >> loaded >> merged >> handed_over >> synced >> tidied
