@@ -1,0 +1,337 @@
+"""A CRM in memory: the sandbox's, reached without a socket, that changes and fails at will."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+import requests
+import urllib3
+from requests.adapters import BaseAdapter
+
+from tests.conftest import MAPPING, as_column
+from tests.sandbox import faults
+from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER
+from tests.sandbox.crm import Crm
+from tests.sandbox.generator import stamp
+from tests.sandbox.protocol import Request
+from tests.sandbox.rest import Credentials, Rest
+from tests.simulation.executor import BEGIN
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from random import Random
+
+    from tests.simulation.executor import Executor
+
+ADDRESS = "https://crm.example.com"
+REJECTED = {
+    # by the tap
+    "text_as_number", "overflow_1e400", "bad_date", "bad_timestamp", "null_id", "fraction_id",
+    # by dbt
+    "high_prob", "negative_prob",
+}  # fmt: skip
+KEYLESS = {"null_id", "fraction_id"}
+"""Kinds of bad records whose deal nobody can tell."""
+REPAIRED = ("nul", "numeric_string", "null_name")
+REVENUES = (None, 0, 0.1, 1e6, 123456789012.34)
+STATUSES = ("WON", "LOST", "NO_SALE")
+
+
+class SimulatedCrm(Crm):
+    """The sandbox's CRM with a clock of its own, and a record of what it showed when."""
+
+    def __init__(self, executor: Executor, random: Random, records: int) -> None:
+        self.executor, self.random = executor, random
+        self.clock_is_ahead_by = timedelta()
+        super().__init__(records, random.randrange(1 << 30), BEGIN)
+        self.rest = Rest(self, Credentials(USER, PASSWORD, CLIENT_ID, CLIENT_SECRET))
+        self.kinds: dict[int, str] = {}
+        """Which deals the wire shows as which kind of poison."""
+        self.buried: list[dict[str, object]] = []
+        self.hidden: set[int] = set()
+        self.late: list[tuple[float, Callable[[], str]]] = []
+        """Transactions that have not committed yet, by when they will."""
+
+    def now(self) -> datetime:
+        """Tell the CRM's time."""
+        return BEGIN + timedelta(seconds=self.executor.now) + self.clock_is_ahead_by
+
+    # What it shows
+
+    def keys(self) -> list[int]:
+        """All keys, also those that the account may not see."""
+        return [row[0] for row in self._db.execute('select "OptyId" from opportunities order by 1')]
+
+    def shown(self) -> dict[int, str]:
+        """The deals that the account may see, each `good`, or how it is bad."""
+        return {
+            key: self.kinds.get(key, "good") if self.kinds.get(key) in REJECTED else "good"
+            for key in self.keys()
+            if key not in self.hidden
+        }
+
+    def columns(self) -> dict[str, dict[str, Any]]:
+        """What the columns of the good deals should hold, by key."""
+        wire = {
+            "nul": {"Name": "Deal\0with a NUL"},
+            "numeric_string": {"Revenue": "12345.67", "WinProb": "55"},
+            "null_name": {"Name": None},
+        }
+        shown = self.shown()
+        expected = {}
+        for row in self.dump(self.resources["opportunities"]):
+            key = int(str(row["OptyId"]))
+            if shown.get(key) == "good":
+                row = row | wire.get(self.kinds.get(key, ""), {})
+                expected[str(key)] = {
+                    column: as_column(attribute, row[attribute])
+                    for attribute, column in MAPPING.items()
+                }
+        return expected
+
+    # What happens to it
+
+    def happen(self) -> str:
+        """Let something happen; say what."""
+        changes: list[tuple[int, Callable[[], str]]] = [
+            (8, self.change), (3, self.add), (2, self.change_many), (4, self.change_late),
+            (2, self.remove), (2, self.restore), (2, self.rename_account), (2, self.rename_stage),
+            (3, self.recode), (1, self.hide), (1, self.show), (3, self.spoil), (3, self.mend),
+        ]  # fmt: skip
+        weights = [weight for weight, _ in changes]
+        return self.random.choices([change for _, change in changes], weights)[0]()
+
+    def commit_late(self, *, all_of_them: bool = False) -> list[str]:
+        """Commit the transactions whose time has come; say what came of it."""
+        due = [one for one in self.late if all_of_them or one[0] <= self.executor.now]
+        self.late = [one for one in self.late if one not in due]
+        return [commit() for _, commit in due]
+
+    def _pick(self, *, status: str | None = None) -> int | None:
+        keys = self.keys()
+        return self.random.choice(keys) if keys else None
+
+    def _some_change(self) -> dict[str, object]:
+        return self.random.choice(
+            [
+                {"Revenue": self.random.choice(REVENUES)},
+                {"WinProb": self.random.randrange(101)},
+                {"Name": f"Deal {self.random.randrange(1000)}"},
+                {"Practice_c": self.random.choice(["Cloud", "ERP", None])},
+                {"EffectiveDate": f"2026-0{self.random.randrange(1, 10)}-15"},
+            ]
+        )
+
+    def change(self) -> str:
+        """Change a deal."""
+        key, change = self.random.choice(self.keys()), self._some_change()
+        self.update("opportunities", key, change)
+        return f"{key}: {change}"
+
+    def change_late(self) -> str:
+        """Begin to change a deal in a transaction that commits later."""
+        key, change = self.random.choice(self.keys()), self._some_change()
+        seconds, at = self.random.choice([1, 20, 250, 250, 2000]), stamp(self.now())
+
+        def commit() -> str:
+            if key not in self.keys():
+                return f"{key}: gone before its transaction of {at} committed"
+            self.update("opportunities", key, change, at)
+            return f"{key}: {change} committed, stamped {at}"
+
+        self.late.append((self.executor.now + seconds, commit))
+        return f"{key}: {change} begun, to commit in {seconds} s"
+
+    def add(self) -> str:
+        """Create a deal."""
+        return f"{self.create()}: created"
+
+    def change_many(self) -> str:
+        """Stamp many deals with one moment."""
+        number = self.random.randrange(1, 1 + len(self.keys()))
+        self.mass_update(number)
+        return f"{number} deals stamped at once"
+
+    def remove(self) -> str:
+        """Delete a deal."""
+        keys = self.keys()
+        if len(keys) < 5:
+            return "nothing"
+        key = self.random.choice(keys)
+        self.buried.append(dict(self.get(self.resources["opportunities"], key)))
+        self.kinds.pop(key, None)
+        self.hidden.discard(key)
+        self.delete("opportunities", key)
+        return f"{key}: deleted"
+
+    def restore(self) -> str:
+        """Bring a deleted deal back as it was."""
+        if not self.buried:
+            return "nothing"
+        row = self.buried.pop(self.random.randrange(len(self.buried)))
+        if self.random.random() < 0.5:
+            row["LastUpdateDate"] = stamp(self.now())
+        self.create(row)
+        return f"{row['OptyId']}: restored, stamped {row['LastUpdateDate']}"
+
+    def rename_account(self) -> str:
+        """Rename an account: its deals change without a new stamp."""
+        account = self.get(
+            self.resources["opportunities"], self.random.choice(self.keys()), ["TargetPartyId"]
+        )["TargetPartyId"]
+        return self._silently("TargetPartyId", account, "TargetPartyName", "Customer")
+
+    def rename_stage(self) -> str:
+        """Rename a stage, likewise."""
+        stage = self.get(
+            self.resources["opportunities"], self.random.choice(self.keys()), ["SalesStage"]
+        )["SalesStage"]
+        return self._silently("SalesStage", stage, "SalesStage", "Stage")
+
+    def _silently(self, by: str, value: object, attribute: str, new: str) -> str:
+        name = f"{new} {self.random.randrange(1000)}"
+        number = self._db.execute(
+            f'update opportunities set "{attribute}" = ? where "{by}" = ?', (name, value)
+        ).rowcount
+        return f"{attribute} of {by} {value}: {name}, {number} deals, no new stamp"
+
+    def recode(self) -> str:
+        """Close or reopen a deal; or give it another code, and no new stamp, as a script does."""
+        key = self.random.choice(self.keys())
+        status = self.random.choice([*STATUSES, "OPEN", "OPEN"])
+        if self.random.random() < 0.3:
+            self._db.execute(
+                'update opportunities set "StatusCode" = ? where "OptyId" = ?', (status, key)
+            )
+            return f"{key}: {status}, no new stamp"
+        if status == "OPEN":
+            self.reopen(key)
+        else:
+            self.close(key, status)
+        return f"{key}: {status}"
+
+    def hide(self) -> str:
+        """Let the account no longer see a few deals."""
+        keys = [key for key in self.keys() if key not in self.hidden]
+        hidden = self.random.sample(keys, min(len(keys) // 4, 3))
+        self._see(self.hidden | set(hidden))
+        return f"no longer visible: {hidden}"
+
+    def show(self) -> str:
+        """Let the account see all again."""
+        self._see(set())
+        return "all visible again"
+
+    def _see(self, hidden: set[int]) -> None:
+        self.hidden = hidden
+        condition = f"OptyId not in ({','.join(map(str, sorted(hidden)))})" if hidden else ""
+        self.rest.settings = msgspec.structs.replace(self.rest.settings, visible=condition)
+
+    def spoil(self) -> str:
+        """Let the wire show a deal as something odd or bad."""
+        key = self.random.choice(self.keys())
+        kind = self.random.choice(sorted(REJECTED) + list(REPAIRED))
+        if key in self.kinds:
+            self.heal(key)
+        self.poison(key, kind)
+        self.kinds[key] = kind
+        return f"{key}: {kind}{self._stamped(key)}"
+
+    def mend(self) -> str:
+        """Let the wire show one as it is again."""
+        if not self.kinds:
+            return "nothing"
+        key = self.random.choice(sorted(self.kinds))
+        self.heal(key)
+        del self.kinds[key]
+        return f"{key}: mended{self._stamped(key)}"
+
+    def _stamped(self, key: int) -> str:
+        if self.random.random() < 0.2:
+            return ", no new stamp"
+        self.touch("opportunities", [key])
+        return ""
+
+
+class Weather:
+    """How the way to the CRM is: which share of the requests fails, and in which ways."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        self.share = random.choice([0.0, 0.0, 0.05, 0.2])
+
+    def fault(self) -> faults.Rule | None:
+        """Return what goes wrong with a request, if anything does."""
+        if self.random.random() >= self.share:
+            return None
+        return self.random.choice(
+            [
+                faults.Throttle(status=429, retry_after=self.random.choice([1, 5, None])),
+                faults.Throttle(status=503, retry_after=2, as_date=True),
+                faults.Error(status=500), faults.Error(status=502, body="html"),
+                faults.Error(status=504, body="text"), faults.Html(), faults.EmptyBody(),
+                faults.Reset(), faults.Stall(), faults.Truncate(), faults.InvalidJson(),
+                faults.ShortPage(by=2), faults.HasMore(value=True),
+                faults.TotalResults(value="page_cap"), faults.TotalResults(value=7),
+            ]
+        )  # fmt: skip
+
+
+class Transport(BaseAdapter):
+    """An adapter of requests that asks the CRM without a socket."""
+
+    def __init__(self, crm: SimulatedCrm, weather: Callable[[], Weather]) -> None:
+        super().__init__()
+        self._crm, self._weather = crm, weather
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def send(
+        self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any
+    ) -> requests.Response:
+        """Answer a request after a while, or fail as networks do."""
+        executor, crm = self._crm.executor, self._crm
+        patience = timeout[1] if isinstance(timeout, tuple) else timeout
+        fault = self._weather().fault()
+        executor.sleep(crm.random.choice([0.05, 0.2, 1.5]))
+        if isinstance(fault, faults.Stall):
+            executor.sleep(patience)
+            raise requests.exceptions.ReadTimeout
+        if isinstance(fault, faults.Reset):
+            raise requests.exceptions.ConnectionError("Connection reset by peer")
+        parts = urlsplit(str(request.url))
+        asked = Request(
+            str(request.method), parts.path, parts.query,
+            {name.lower(): value for name, value in request.headers.items()},
+            (request.body or "").encode() if isinstance(request.body, str) else request.body or b"",
+        )  # fmt: skip
+        rules = [fault] if fault else []
+        answer = faults.answer_instead(rules, crm.now()) or crm.rest.answer(
+            asked, faults.shape_of(rules)
+        )
+        executor.sleep(crm.random.choice([0.0, 0.05]))
+        body = answer.body
+        if isinstance(fault, faults.Truncate | faults.InvalidJson):
+            body = body[: len(body) // 2]
+        length = len(body) if isinstance(fault, faults.InvalidJson) else len(answer.body)
+        headers = {
+            "Date": format_datetime(crm.now(), usegmt=True),
+            "Content-Type": answer.content_type,
+            "Content-Length": str(length),
+            **answer.headers,
+        }
+        response = requests.Response()
+        response.status_code, response.request = answer.status, request
+        response.url = str(request.url)
+        response.headers.update(headers)
+        response.raw = urllib3.HTTPResponse(
+            io.BytesIO(body), headers=headers, status=answer.status, preload_content=False
+        )
+        return response

@@ -1,0 +1,433 @@
+"""Runs of the pipeline in one process: tap and loader as they are, in place of Meltano a few lines.
+
+What Meltano does is done here: it registers the run, hands the tap the state, connects tap and
+loader, keeps the states that the loader gives out, tells the recorder what passes by, and then
+calls dbt, whose statements are sent again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import re
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import yaml
+from psycopg import sql
+from singer_sdk.sinks import Sink
+from tap_oracle_crm.errors import OracleCrmError
+from tap_oracle_crm.tap import TapOracleCRM
+from target_postgres_copy.connector import LoadRefusedError
+from target_postgres_copy.sink import CopySink
+from target_postgres_copy.target import CopyTarget
+
+from orchestrate.postgres import sqlalchemy_url
+from orchestrate.settings import ROOT
+from runs import recorder, registry
+from runs.registry import Job
+from tests.sandbox.client import PASSWORD, USER
+from tests.simulation.crm import ADDRESS
+from tests.simulation.executor import Host, Process, Task
+from tests.simulation.merges import MassDeletionError, Node, refuse_mass_deletion
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_SELECTED = next(
+    plugin["select"]
+    for plugin in yaml.safe_load((ROOT / "meltano.yml").read_text())["plugins"]["extractors"]
+    if plugin["name"] == "tap-oracle-crm"
+)
+TAP = {
+    "base_url": ADDRESS, "username": USER, "password": PASSWORD, "extra_property": "custom",
+    "mapped_fields": "Practice_c,GEO_c,Region_c,Sector_c", "max_retries": 3,
+}  # fmt: skip
+LOADER = {
+    "default_target_schema": "raw", "use_copy": True, "validate_records": False,
+    "hard_delete": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    kind: str = "sync"
+    full: bool = False
+    """Meltano's --full-refresh."""
+    force: bool = False
+    suffix: str | None = None
+    """That of the state's id."""
+    tap: dict[str, Any] = field(default_factory=dict)
+    """Settings of the tap."""
+    model_by_model: bool = False
+    """dbt is called once for each model, by someone who does not know the run."""
+
+    def __str__(self) -> str:
+        words = ["full" * self.full, self.kind, "--force" * self.force, self.suffix or ""]
+        words += [f"{name}={value}" for name, value in self.tap.items()]
+        return " ".join(filter(None, [*words, "model by model" * self.model_by_model]))
+
+
+@dataclass
+class Read:
+    """A record that was loaded: its key, and whether the tap could make something of it."""
+
+    key: str
+    is_good: bool
+
+
+class Pipe:
+    """Lines from one process to another, of which few wait at a time."""
+
+    def __init__(self, world: World) -> None:
+        self._executor = world.executor
+        self._lines: deque[bytes] = deque()
+        self._part = b""
+        self._has_writer = self._has_reader = True
+        self._waiting: list[Task] = []
+
+    def write(self, data: bytes) -> None:
+        """Write, a line at a time.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        *lines, self._part = (self._part + data).split(b"\n")
+        for line in lines:
+            while len(self._lines) >= 5 and self._has_reader:
+                self._executor.wait(self._waiting)
+            if not self._has_reader:
+                raise BrokenPipeError
+            self._lines.append(line)
+            self._executor.wake(self._waiting)
+            self._executor.pause()
+
+    def close_writer(self) -> None:
+        """Nothing more comes."""
+        self._has_writer = False
+        self._executor.wake(self._waiting)
+
+    def close_reader(self) -> None:
+        """Nobody reads any more."""
+        self._has_reader = False
+        self._executor.wake(self._waiting)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            while not self._lines:
+                if not self._has_writer:
+                    return
+                self._executor.wait(self._waiting)
+            line = self._lines.popleft()
+            self._executor.wake(self._waiting)
+            yield line
+
+
+class SimulatedSink(CopySink):
+    """A sink that tells what it has loaded."""
+
+    target: SimulatedTarget
+
+    def __init__(self, target: SimulatedTarget, *args: Any, **kwargs: Any) -> None:
+        super().__init__(target, *args, **kwargs)
+        self.target = target
+        self._taken: list[Read] = []
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take a record."""
+        record = message["record"]
+        if self.stream_name == "opportunities":
+            self._taken.append(Read(str(record["OptyId"]), is_good=True))
+        elif self.stream_name == "rejected_records":
+            self._taken.append(Read(record["remote_id"] or record["id"], is_good=False))
+        super().take(message)
+
+    def process_batch(self, context: dict[str, Any]) -> None:
+        """Write a batch."""
+        self.target.run.world.executor.pause()
+        super().process_batch(context)
+        self.target.run.world.has_loaded(self.target.run, self._taken)
+        self._taken = []
+
+
+class SimulatedTarget(CopyTarget):
+    """The loader, which drains its sinks one after the other in any order."""
+
+    default_sink_class = SimulatedSink
+
+    def __init__(self, run: Run, **settings: Any) -> None:
+        self.run = run
+        super().__init__(**settings)
+
+    def _drain_all(self, sink_list: Any, parallelism: int) -> None:
+        sinks: list[Sink] = list(sink_list)
+        for sink in self.run.world.random.sample(sinks, len(sinks)):
+            self.drain_one(sink)
+
+    def _write_state_message(self, state: dict[str, Any]) -> None:
+        self.run.keep(state)
+
+
+class Run:
+    """One `meltano run`."""
+
+    def __init__(self, world: World, plan: Plan, host: Host) -> None:
+        self.world, self.plan, self.host = world, plan, host
+        self.run_id = str(uuid.UUID(int=world.random.getrandbits(128), version=4))
+        self.process = Process(f"{plan}", host)
+        self.began = world.executor.step
+        self.number: int | None = None
+        self.children: list[Process] = []
+        world.runs.append(self)
+        self._observed = recorder._Run(self.run_id)
+
+    def __str__(self) -> str:
+        return f"run {self.number or '?'}"
+
+    # Meltano
+
+    def start(self) -> Process:
+        """Start it."""
+        self.world.executor.run_process(self._run, self.process)
+        self.world.processes.append(self.process)
+        return self.process
+
+    def _run(self) -> int:
+        plan, world = self.plan, self.world
+        plugin = "tap-oracle-crm-complete" if plan.kind == "reconcile" else "tap-oracle-crm"
+        job = Job.of([plugin, registry.LOADER, f"dbt-postgres:{plan.kind}"], plan.suffix)
+        try:
+            self.number = world.patiently(
+                lambda: registry.register(
+                    world.url, self.run_id, job, full=plan.full, force=plan.force
+                )
+            )
+        except registry.RunningError as error:
+            world.tell(f"{self} ({plan}) on {self.host.name}: refused, {error}")
+            return 1
+        world.tell(f"{self} begins on {self.host.name}: {plan}")
+        code = self._extract_and_load(f"{plugin}-to-{registry.LOADER}:{plan.suffix or ''}")
+        if code == 0 and not plan.model_by_model:
+            code = self._transform()
+        elif code == 0:
+            code = self._transform_model_by_model()
+        self._save(ended=True)
+        registry.end(world.url, self.run_id)
+        world.tell(f"{self} ends with {code}")
+        return code
+
+    def _extract_and_load(self, state_id: str) -> int:
+        executor = self.world.executor
+        self._state_id = state_id
+        state = None if self.plan.full else copy.deepcopy(self.world.states.get(state_id))
+        pipe = Pipe(self.world)
+        codes: dict[str, int] = {}
+        waiting: list[Task] = []
+        tap = Process("tap", self.host)
+        loader = Process("loader", self.host)
+        tap.output = pipe.write
+        for process, main in ((tap, lambda: self._tap(state)), (loader, lambda: self._load(pipe))):
+
+            def note(main: Callable[[], int] = main, name: str = process.name) -> int:
+                codes[name] = main()
+                return codes[name]
+
+            executor.run_process(note, process)
+            process.at_end.append(lambda: executor.wake(waiting))
+        tap.at_end.append(pipe.close_writer)
+        loader.at_end.append(pipe.close_reader)
+        # Meltano passes on what the tap writes: without it the pipe is cut at both ends.
+        self.process.at_end += [pipe.close_writer, pipe.close_reader]
+        self._adopt(tap, loader)
+        while tap.is_alive or loader.is_alive:
+            executor.wait(waiting)
+        succeeded = codes.get("tap") == 0 and codes.get("loader") == 0
+        self.observe(
+            {
+                "success": succeeded, "block_type": "ExtractLoadBlocks", "err": "killed",
+                "name": "meltano",
+            }
+        )  # fmt: skip
+        return 0 if succeeded else 1
+
+    def _adopt(self, *children: Process) -> None:
+        self.children += children
+        self.world.processes += children
+
+    def keep(self, state: dict[str, Any]) -> None:
+        """Keep a state, as Meltano does while it lives."""
+        if self.process.is_alive and state:
+            self.world.states[self._state_id] = copy.deepcopy(state)
+
+    # The recorder
+
+    def observe(self, event: dict[str, Any]) -> None:
+        """Tell the recorder what passes by in Meltano's log."""
+        if not self.process.is_alive:
+            return
+        if self._observed.observe(event) and self._observed.is_urgent:
+            self._save()
+
+    def _save(self, *, ended: bool = False) -> None:
+        values = self._observed.__dict__ | {"changed": True, "ended": ended}
+        self.world.patiently(lambda: self.world.connection.execute(recorder._SAVE, values))
+        self._observed.is_urgent = False
+
+    # Tap and loader
+
+    def _tap(self, state: dict[str, Any] | None) -> int:
+        try:
+            catalog = TapOracleCRM(config=self._tap_config(), setup_mapper=False).catalog_dict
+            TapOracleCRM(
+                config=self._tap_config(), catalog=_selected(catalog, self.plan.kind), state=state
+            ).sync_all()
+        except (OracleCrmError, SystemExit) as error:
+            self.world.tell(f"{self}: the tap fails: {error}")
+            self.observe({"name": TapOracleCRM.name, "level": "error", "event": str(error)})
+            return 1
+        return 0
+
+    def _tap_config(self) -> dict[str, Any]:
+        return TAP | self.world.tap_settings | self.plan.tap
+
+    def _load(self, pipe: Pipe) -> int:
+        address = sqlalchemy_url(self.world.url, f"loader {self.run_id}", timezone="UTC")
+        target = SimulatedTarget(
+            self,
+            config=LOADER
+            | {"sqlalchemy_url": address, "run_number": self.number}
+            | {"batch_size_rows": self.world.batch_size},
+        )
+        try:
+            target.listen(pipe)
+        except LoadRefusedError as error:
+            self.world.tell(f"{self}: the loader fails: {error}")
+            self.observe({"name": registry.LOADER, "level": "error", "event": str(error)})
+            return 1
+        return 0
+
+    # dbt
+
+    def _transform(self) -> int:
+        nodes = self.world.merges.nodes(self._transformation, self.run_id, self.number)
+        failed = self.world.merges.nodes(
+            f"failed {self.plan.kind}", self.run_id, self.number
+        )
+        return self._dbt(nodes, failed[-1])
+
+    @property
+    def _transformation(self) -> str:
+        return "full" if self.plan.full and self.plan.kind == "sync" else self.plan.kind
+
+    def _transform_model_by_model(self) -> int:
+        run_id = str(uuid.UUID(int=self.world.random.getrandbits(128), version=4))
+        before, *models, after = self.world.merges.nodes(self._transformation, run_id, None)
+        (*_, failed) = self.world.merges.nodes(f"failed {self.plan.kind}", run_id, None)
+        for model in self._in_any_order(models):
+            # Hooks are those of the process that merges the opportunities.
+            if model.name == "opportunities":
+                code = self._dbt([before, model, after], failed)
+            else:
+                code = self._dbt([model], None)
+            if code:
+                return code
+        return 0
+
+    def _dbt(self, nodes: list[Node], failed: Node | None) -> int:
+        """Run a process of dbt to its end."""
+        process = Process("dbt", self.host)
+        executor, waiting, codes = self.world.executor, list[Task](), list[int]()
+        connection = psycopg.connect(self.world.url, application_name=f"dbt {self.run_id}")
+
+        def main() -> int:
+            codes.append(self._merge(connection, nodes, failed))
+            return codes[0]
+
+        process.at_end += [connection.close, lambda: executor.wake(waiting)]
+        self._adopt(process)
+        executor.run_process(main, process)
+        while process.is_alive:
+            executor.wait(waiting)
+        return codes[0] if codes else 137
+
+    def _in_any_order(self, models: list[Node]) -> list[Node]:
+        models = self.world.random.sample(models, len(models))
+        return sorted(models, key=lambda node: node.name in _AFTER_OPPORTUNITIES)
+
+    def _merge(
+        self, connection: psycopg.Connection[Any], nodes: list[Node], failed: Node | None
+    ) -> int:
+        hooks = [node for node in nodes if node.is_hook]
+        models = self._in_any_order([node for node in nodes if not node.is_hook])
+        if hooks:
+            self._send(connection, hooks[0])
+        for model in models:
+            try:
+                self._send(connection, model)
+            except (psycopg.Error, MassDeletionError) as error:
+                connection.rollback()
+                self.world.tell(f"{self}: {model.name} fails: {str(error).splitlines()[0]}")
+                if failed:
+                    self._send(connection, failed)
+                return 1
+            self.world.has_merged(self, model.name)
+        if hooks:
+            self._send(connection, hooks[1])
+        return 0
+
+    def _send(self, connection: psycopg.Connection[Any], node: Node) -> None:
+        """Send the statements of a node, in one transaction."""
+        for statement in node.statements:
+            self.world.executor.pause()
+            cursor = self._once_free(connection, statement)
+            if cursor.description and not node.is_hook:
+                row = cursor.fetchone()
+                refuse_mass_deletion(statement, row, self.world.share)
+        self.world.executor.pause()
+        connection.commit()
+
+    def _once_free(
+        self, connection: psycopg.Connection[Any], statement: str
+    ) -> psycopg.Cursor[Any]:
+        """Send a statement again and again until no other transaction holds what it needs."""
+
+        def attempt() -> psycopg.Cursor[Any]:
+            connection.execute("savepoint statement")
+            try:
+                return connection.execute(statement.encode())
+            except psycopg.errors.LockNotAvailable:
+                connection.execute("rollback to savepoint statement")
+                raise
+
+        return self.world.patiently(attempt)
+
+
+_AFTER_OPPORTUNITIES = {"rejected_records", "deleted_opportunities"}
+
+
+def _selected(catalog: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Select in a catalog what meltano.yml does."""
+    catalog = copy.deepcopy(catalog)
+    for entry in catalog["streams"]:
+        name = entry["tap_stream_id"]
+        for item in entry["metadata"]:
+            metadata = item["metadata"]
+            if not item["breadcrumb"]:
+                metadata["selected"] = any(fnmatchcase(name, one.split(".")[0]) for one in _SELECTED)
+                if kind == "reconcile" and name == "opportunities":
+                    metadata["replication-method"] = "FULL_TABLE"
+                    entry["replication_method"] = "FULL_TABLE"
+            elif metadata.get("inclusion") != "automatic":
+                attribute = f"{name}.{item['breadcrumb'][-1]}"
+                metadata["selected"] = any(fnmatchcase(attribute, one) for one in _SELECTED)
+    return catalog

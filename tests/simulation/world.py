@@ -1,0 +1,415 @@
+"""A simulated world: a CRM, a database, machines, and all that can happen to them, by one seed."""
+
+from __future__ import annotations
+
+import logging
+import random as global_random
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from datetime import timedelta
+from random import Random
+from types import SimpleNamespace
+from typing import Any, TypeVar
+from unittest import mock
+
+import psutil
+import psycopg
+from psycopg.rows import dict_row
+
+from runs import registry
+from tests.simulation.crm import KEYLESS, SimulatedCrm, Transport, Weather
+from tests.simulation.executor import Executor, Host, Process
+from tests.simulation.merges import Merges
+from tests.simulation.pipeline import Plan, Read, Run
+
+PACKAGES = ("tap_oracle_crm", "target_postgres_copy", "singer_sdk")
+STATUSES = ("NEW", "ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "APPROVED", "REJECTED")
+TABLES = """
+    raw.opportunities, raw.rejected_records, raw.read_keys, raw.opportunity_statuses,
+    public.opportunities, public.rejected_records, public.sync_runs, public.reconciliations,
+    public.opportunity_changes, public.merge_marks
+"""
+CLOCK = """
+create schema if not exists clock;
+create table if not exists clock.jump (by interval not null);
+create or replace function clock.now() returns timestamptz language sql stable as
+    $$ select pg_catalog.now() + (select sum(by) from clock.jump) $$;
+create or replace function clock.clock_timestamp() returns timestamptz language sql volatile as
+    $$ select pg_catalog.clock_timestamp() + (select sum(by) from clock.jump) $$;
+"""
+"""A clock for the database that can be set: before the real one for whoever comes from now on."""
+
+_T = TypeVar("_T")
+
+
+class Violation(AssertionError):  # noqa: N818 - it is not an error of the simulation's
+    """Something that must never be was seen."""
+
+
+class Database:
+    """A database for one world after the other, and dbt's statements on it."""
+
+    def __init__(self, url: str, merges: Merges) -> None:
+        self.url, self.merges = url, merges
+        self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+        self.connection.execute(CLOCK)
+        name = self.connection.info.dbname
+        self.connection.execute(f'alter database "{name}" set search_path = clock, pg_catalog, public')
+        # Who waits for another in this one thread waits for ever.
+        self.connection.execute(f'alter database "{name}" set lock_timeout = 30')
+        self.connection.close()
+        self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+
+    def empty(self) -> None:
+        """Make it as new."""
+        self.connection.execute(
+            f"truncate {TABLES} cascade; delete from clock.jump; insert into clock.jump values ('0');"
+            "update load_fence set run_number = 0, batch = 0;"
+            "alter sequence run_numbers restart"
+        )
+
+
+class World:
+    """What a seed makes of it."""
+
+    def __init__(self, seed: int, database: Database, *, talk: bool = False) -> None:
+        self.seed, self.talks = seed, talk
+        self.random = Random(seed)
+        self.url, self.merges = database.url, database.merges
+        self.connection = database.connection
+        database.empty()
+        self.executor = Executor(Random(self.random.random()), self._between)
+        self.crm = SimulatedCrm(self.executor, self.random, self.random.randrange(6, 40))
+        self.weather = Weather(self.random)
+        self.hosts = [Host("alpha"), Host("beta")]
+        self.processes: list[Process] = []
+        self.runs: list[Run] = []
+        self.states: dict[str, Any] = {}
+        self.share = 0.2
+        self.batch_size = self.random.choice([3, 10, 10_000])
+        self.tap_settings = {
+            "page_size": self.random.choice([3, 7, 499]),
+            "concurrency": self.random.choice([1, 2, 4]),
+        }
+        self.restlessness = self.random.choice([0.0, 0.01, 0.03, 0.08])
+        self.is_settling = False
+        self.story: list[str] = []
+        self.ledger = Ledger(self)
+
+    # The story
+
+    def tell(self, what: str) -> None:
+        """Note what happens."""
+        line = f"{self.executor.step:6d} {self.executor.now:9.1f} s  {what}"
+        self.story.append(line)
+        if self.talks:
+            print(line, flush=True)
+
+    def play(self) -> None:
+        """Let it all happen, and see that all is right in the end.
+
+        Raises:
+            Violation: it is not.
+        """
+        global_random.seed(self.seed)
+        processes = {
+            "Process": self._psutil_process,
+            "NoSuchProcess": psutil.NoSuchProcess,
+            "STATUS_ZOMBIE": psutil.STATUS_ZOMBIE,
+        }
+        with ExitStack() as stack:
+            enter = stack.enter_context
+            enter(self.executor.in_place_of_the_real(*PACKAGES))
+            enter(
+                mock.patch(
+                    "tap_oracle_crm.client.DeadlineAdapter",
+                    lambda **_: Transport(self.crm, lambda: self.weather),
+                )
+            )
+            enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
+            enter(mock.patch.object(registry, "psutil", SimpleNamespace(**processes)))
+            enter(mock.patch.object(registry, "socket", SimpleNamespace(gethostname=self._host)))
+            enter(mock.patch.object(registry.meltano_runs, "close", lambda *_: None))
+            enter(_listening_to_metrics(self))
+            try:
+                self.executor.run(self._live, Process("people", Host("office")))
+            finally:
+                for process in self.processes:
+                    self.executor.end(process)
+
+    def _live(self) -> None:
+        for _ in range(self.random.randrange(1, 5)):
+            self._try(self._some_plan())
+            for _ in range(self.random.randrange(4)):
+                self.tell(f"CRM: {self.crm.happen()}")
+                self.ledger.look_at_crm()
+        self._settle()
+
+    def _some_plan(self) -> Plan:
+        draw = self.random.random
+        return Plan(
+            kind="reconcile" if draw() < 0.25 else "sync",
+            full=draw() < 0.1,
+            force=draw() < 0.1,
+            tap={"max_runtime_seconds": 3} if draw() < 0.15 else {},
+            model_by_model=draw() < 0.1,
+        )
+
+    def _try(self, plan: Plan, host: Host | None = None) -> Run:
+        """Start a run and wait until it has ended, or for a while."""
+        run = Run(self, plan, host or self.random.choice(self.hosts))
+        process = run.start()
+        patience = float("inf") if self.is_settling or self.random.random() < 0.8 else 4.0
+        end = self.executor.now + patience
+        while self.executor.now < end and (process.is_alive or self._children(run)):
+            self.executor.sleep(0.5)
+        self.ledger.check(run)
+        return run
+
+    def _children(self, run: Run) -> list[Process]:
+        return [process for process in run.children if process.is_alive]
+
+    # What comes in between
+
+    def _between(self) -> None:
+        """Let something happen between any two steps."""
+        for said in self.crm.commit_late():
+            self.tell(f"CRM: {said}")
+            self.ledger.look_at_crm()
+        if self.is_settling or self.random.random() >= self.restlessness:
+            return
+        happenings: list[tuple[int, Callable[[], str]]] = [
+            (10, self._crm_changes), (5, self._people_edit), (2, self._kill), (2, self._freeze),
+            (1, self._jump), (1, self._change_weather),
+        ]  # fmt: skip
+        weights = [weight for weight, _ in happenings]
+        said = self.random.choices([one for _, one in happenings], weights)[0]()
+        if said:
+            self.tell(said)
+
+    def _crm_changes(self) -> str:
+        said = self.crm.happen()
+        self.ledger.look_at_crm()
+        return f"CRM: {said}"
+
+    def _people_edit(self) -> str:
+        rows = self.connection.execute(
+            "select id, remote_id, workflow_status from opportunities"
+            " where workflow_status_before_close is null order by id"
+        ).fetchall()
+        if not rows:
+            return ""
+        row, status = self.random.choice(rows), self.random.choice(STATUSES)
+        try:
+            edited = self.connection.execute(
+                "update opportunities set workflow_status = %s"
+                " where id = %s and workflow_status_before_close is null returning id",
+                [status, row["id"]],
+            ).fetchone()
+        except psycopg.errors.LockNotAvailable:
+            return f"people: {row['remote_id']} is being merged, {status} has to wait"
+        if edited:
+            self.ledger.workflow[row["remote_id"]] = status
+        return f"people: {row['remote_id']} is {status}"
+
+    def _kill(self) -> str:
+        living = [process for process in self.processes if process.is_alive]
+        if not living:
+            return ""
+        victim = self.random.choice(living)
+        self.executor.end(victim)
+        return f"killed: {victim}"
+
+    def _freeze(self) -> str:
+        host = self.random.choice(self.hosts)
+        host.is_frozen = not host.is_frozen
+        if host.is_frozen:
+            # Its heartbeats end.
+            self.connection.execute("insert into clock.jump values ('30 s')")
+        return f"{host.name} {'stands still' if host.is_frozen else 'goes on'}"
+
+    def _jump(self) -> str:
+        by = timedelta(seconds=self.random.choice([-86400, -3600, -60, 60, 3600, 86400]))
+        match self.random.choice(["alpha", "beta", "CRM", "database"]):
+            case "CRM":
+                self.crm.clock_is_ahead_by += by
+                whose = "the CRM"
+            case "database":
+                self.connection.execute("insert into clock.jump values (%s)", [by])
+                whose = "the database"
+            case name:
+                host = next(host for host in self.hosts if host.name == name)
+                host.clock_is_ahead_by += by
+                whose = name
+        return f"clock of {whose}: {by.total_seconds():+,.0f} s"
+
+    def _change_weather(self) -> str:
+        self.weather = Weather(self.random)
+        return f"{self.weather.share:.0%} of the requests fail"
+
+    # The end
+
+    def _settle(self) -> None:
+        """Let all come to rest, sync and reconcile, and compare."""
+        self.tell("all comes to rest")
+        self.is_settling = True
+        for host in self.hosts:
+            host.is_frozen = False
+        self.weather.share = 0.0
+        self.crm.commit_late(all_of_them=True)
+        self.ledger.look_at_crm()
+        while any(process.is_alive for process in self.processes):
+            self.executor.sleep(1)
+        self.connection.execute("insert into clock.jump values ('30 s')")
+        self.executor.sleep(10)
+        self.share = 1.0
+        for kind in ("sync", "reconcile"):
+            run = self._try(Plan(kind=kind))
+            self.ledger.must(self.ledger.status(run) == "SUCCESS", f"the last {kind} fails")
+        self.ledger.check_equal()
+
+    # Machinery
+
+    def patiently(self, attempt: Callable[[], _T]) -> _T:
+        """Try until no lock is in the way."""
+        for _ in range(300):
+            try:
+                return attempt()
+            except psycopg.errors.LockNotAvailable:
+                self.executor.sleep(0.5)
+        raise Violation("a lock is never given free")
+
+    def has_loaded(self, run: Run, records: list[Read]) -> None:
+        """Note what a batch has brought."""
+        self.ledger.has_loaded(records)
+        self.tell(f"{run} loads {len(records)} records")
+
+    def has_merged(self, run: Run, model: str) -> None:
+        """Note that a model has merged."""
+        self.ledger.has_merged(model)
+        self.tell(f"{run} merges {model}")
+
+    def _host(self) -> str:
+        return self.executor.process.host.name
+
+    def _psutil_process(self, pid: int | None = None) -> Any:
+        process = self.executor.process
+        if pid is not None:
+            process = next((one for one in self.processes if one.pid == pid), process)
+            if process.pid != pid or not process.is_alive:
+                raise psutil.NoSuchProcess(pid)
+        return SimpleNamespace(
+            pid=process.pid, create_time=lambda: float(process.pid), status=lambda: "running"
+        )
+
+
+class Ledger:
+    """What is known of the world from outside, to judge by."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.workflow: dict[str, str] = {}
+        self._ids: dict[str, int] = {}
+        self._loaded: dict[str, list[Read]] = {"opportunities": [], "rejected_records": []}
+        self._last_seen: dict[str, dict[str, int]] = {}
+        """When the CRM last showed a deal in which state."""
+        self._shown: dict[int, str] = world.crm.shown()
+
+    def must(self, holds: object, otherwise: str) -> None:
+        """Judge.
+
+        Raises:
+            Violation: it does not hold.
+        """
+        if not holds:
+            raise Violation(otherwise)
+
+    def look_at_crm(self) -> None:
+        """Note what the CRM shows from now on."""
+        self._shown = self._world.crm.shown()
+
+    def has_loaded(self, records: list[Read]) -> None:
+        """Note what a batch has brought."""
+        for reads in self._loaded.values():
+            reads += records
+
+    def has_merged(self, model: str) -> None:
+        """Note that a model has merged all that was loaded."""
+
+    def status(self, run: Run) -> str | None:
+        """Return how a run ended."""
+        row = self._row(run)
+        return row["status"] if row else None
+
+    def _row(self, run: Run) -> dict[str, Any] | None:
+        return self._world.connection.execute(
+            "select * from run_logs where run_id = %s", [run.run_id]
+        ).fetchone()
+
+    def check(self, run: Run) -> None:
+        """Look at all that must hold at any time."""
+        rows = self._world.connection.execute("select * from opportunities").fetchall()
+        for row in rows:
+            key = row["remote_id"]
+            known = self._ids.setdefault(key, row["id"])
+            self.must(known == row["id"], f"{key} had the id {known} and has {row['id']}")
+            status = row["workflow_status_before_close"] or row["workflow_status"]
+            expected = self.workflow.get(key, "NEW")
+            self.must(status == expected, f"{key} was {expected} and is {status}")
+        self.must(
+            len(rows) == len(self._ids), f"of {len(self._ids)} deals {len(rows)} are left"
+        )
+
+    def check_equal(self) -> None:
+        """See that both sides are equal."""
+        world = self._world
+        shown, expected = world.crm.shown(), world.crm.columns()
+        rows = world.connection.execute("select * from opportunities").fetchall()
+        ours = {row["remote_id"]: row for row in rows}
+        for key, columns in expected.items():
+            self.must(key in ours, f"{key} is missing")
+            for column, value in columns.items():
+                self.must(
+                    ours[key][column] == value,
+                    f"{key}: {column} is {ours[key][column]!r}, in the CRM {value!r}",
+                )
+        present = {str(key) for key, state in shown.items() if state not in KEYLESS}
+        for key, row in ours.items():
+            is_deleted = row["deleted_at"] is not None
+            self.must(
+                is_deleted == (key not in present),
+                f"{key} is {'' if is_deleted else 'not '}marked as deleted, and the CRM "
+                f"{'shows' if key in present else 'does not show'} it",
+            )
+        bad = sorted(
+            "keyless" if state in KEYLESS else str(key)
+            for key, state in shown.items()
+            if state != "good"
+        )
+        rejects = sorted(
+            row["remote_id"] or "keyless"
+            for row in world.connection.execute(
+                "select * from rejected_records where resolved_at is null"
+            )
+        )
+        self.must(rejects == bad, f"open rejects are {rejects}, bad are {bad}")
+
+
+class _Metrics(logging.Handler):
+    """Hands the metrics of a tap to the recorder of its run."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        (point,) = record.args if isinstance(record.args, tuple) else (None,)
+        process = self._world.executor.process
+        run = next((run for run in self._world.runs if process in run.children), None)
+        if run and process.name == "tap":
+            run.observe({"name": "tap-oracle-crm", "metric_info": point.to_dict()})
+
+
+def _listening_to_metrics(world: World) -> Any:
+    logger = logging.getLogger("singer_sdk.metrics")
+    return mock.patch.object(logger, "handlers", [_Metrics(world)])
