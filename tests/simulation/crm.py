@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 ADDRESS = "https://crm.example.com"
 REJECTED = {
     # by the tap
-    "text_as_number", "overflow_1e400", "bad_date", "bad_timestamp", "null_id", "fraction_id",
+    "text_as_number", "overflow_1e400", "bad_date", "bad_timestamp", "null_id", "missing_id",
     # by dbt
     "high_prob", "negative_prob",
 }  # fmt: skip
-KEYLESS = {"null_id", "fraction_id"}
+KEYLESS = {"null_id", "missing_id"}
 """Kinds of bad records whose deal nobody can tell."""
 REPAIRED = ("nul", "numeric_string", "null_name")
 REVENUES = (None, 0, 0.1, 1e6, 123456789012.34)
@@ -112,10 +112,6 @@ class SimulatedCrm(Crm):
         due = [one for one in self.late if all_of_them or one[0] <= self.executor.now]
         self.late = [one for one in self.late if one not in due]
         return [commit() for _, commit in due]
-
-    def _pick(self, *, status: str | None = None) -> int | None:
-        keys = self.keys()
-        return self.random.choice(keys) if keys else None
 
     def _some_change(self) -> dict[str, object]:
         return self.random.choice(

@@ -143,6 +143,20 @@ class SimulatedSink(CopySink):
         self.target = target
         self._taken: list[Read] = []
 
+    def setup(self) -> None:
+        """Look at the table the first time; no simulated run changes it."""
+        if self.stream_name in self.target.run.world.prepared_streams:
+            self.append_only = False
+        else:
+            super().setup()
+
+    def is_plain(self) -> bool:
+        """Likewise."""
+        prepared = self.target.run.world.prepared_streams
+        if self.stream_name not in prepared and super().is_plain():
+            prepared.add(self.stream_name)
+        return self.stream_name in prepared
+
     def take(self, message: dict[str, Any]) -> None:
         """Take a record."""
         record = message["record"]

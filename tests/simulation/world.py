@@ -7,6 +7,7 @@ import random as global_random
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
+from functools import cached_property
 from random import Random
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -15,7 +16,10 @@ from unittest import mock
 import psutil
 import psycopg
 from psycopg.rows import dict_row
+from sqlalchemy import Engine
+from target_postgres_copy.connector import CopyConnector
 
+from orchestrate.postgres import sqlalchemy_url
 from runs import registry
 from tests.simulation.crm import KEYLESS, SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
@@ -51,6 +55,7 @@ class Database:
 
     def __init__(self, url: str, merges: Merges) -> None:
         self.url, self.merges = url, merges
+        self.prepared_streams: set[str] = set()
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
         self.connection.execute(CLOCK)
         name = self.connection.info.dbname
@@ -59,6 +64,12 @@ class Database:
         self.connection.execute(f'alter database "{name}" set lock_timeout = 30')
         self.connection.close()
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The loader's connections: one more for each simulated process would cost too much."""
+        url = sqlalchemy_url(self.url, "loader", timezone="UTC")
+        return CopyConnector(config={"sqlalchemy_url": url}).create_engine()
 
     def empty(self) -> None:
         """Make it as new."""
@@ -76,7 +87,8 @@ class World:
         self.seed, self.talks = seed, talk
         self.random = Random(seed)
         self.url, self.merges = database.url, database.merges
-        self.connection = database.connection
+        self.prepared_streams = database.prepared_streams
+        self.connection, self.engine = database.connection, database.engine
         database.empty()
         self.executor = Executor(Random(self.random.random()), self._between)
         self.crm = SimulatedCrm(self.executor, self.random, self.random.randrange(6, 40))
@@ -127,6 +139,7 @@ class World:
                 )
             )
             enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
+            enter(mock.patch.object(CopyConnector, "create_engine", lambda _: self.engine))
             enter(mock.patch.object(registry, "psutil", SimpleNamespace(**processes)))
             enter(mock.patch.object(registry, "socket", SimpleNamespace(gethostname=self._host)))
             enter(mock.patch.object(registry.meltano_runs, "close", lambda *_: None))
