@@ -85,7 +85,7 @@ class Loaded:
         self.name = f"test_{uuid.uuid4().hex[:12]}"
         self.database = database
         self._target = kind
-        self.config = {
+        self.config: dict[str, Any] = {
             "sqlalchemy_url": database.replace("postgresql://", "postgresql+psycopg://"),
             "default_target_schema": self.name,
             "use_copy": True,

@@ -183,6 +183,17 @@ def test_what_a_version_did_not_have_is_marked_until_it_comes_back(
     assert gone() == [3]
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_batch_is_of_one_version(database: str, numbered: bool) -> None:
+    loaded = Loaded(database, hard_delete=False)
+    if numbered:
+        loaded.begin_run(1)
+    loaded.load(
+        schema(), record({"id": 1}, version=1), record({"id": 2}, version=2), activate(2)
+    )  # fmt: skip
+    assert [row["id"] for row in loaded.rows() if row["_sdc_deleted_at"]] == [1]
+
+
 def test_a_mark_is_of_a_batch_that_a_merge_can_find(database: str) -> None:
     loaded = Loaded(database, hard_delete=False)
     loaded.begin_run(1)

@@ -1,6 +1,6 @@
 """Whatever is loaded, the result is the stock target's."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,19 @@ def test_numbers_keep_all_their_digits(database: str) -> None:
     loaded.listen(lines.splitlines(keepends=True))
     (row,) = loaded.rows("amount::text, custom ->> 'amount' as in_custom")
     assert row == {"amount": "12345678901234567.89", "in_custom": "12345678901234567.89"}
+
+
+def test_the_servers_time_zone_changes_nothing(database: str) -> None:
+    loaded = Loaded(database, hard_delete=False)
+    loaded.config["sqlalchemy_url"] += "?options=-ctimezone%3DAsia/Kolkata"
+    loaded.load(schema())
+    loaded.query("alter table {schema}.deals alter changed type timestamptz")
+    rows = [record({"id": number, "changed": "2026-01-31T12:00:00"}) for number in (1, 2)]
+    loaded.load(schema(), *rows, record({"id": 1}, version=1), activate(1))
+    (_, row) = loaded.rows()
+    assert row["changed"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    age = datetime.now(UTC) - row["_sdc_deleted_at"].replace(tzinfo=UTC)
+    assert abs(age) < timedelta(minutes=5)
 
 
 def test_an_object_that_is_null_is_null(database: str) -> None:
