@@ -42,7 +42,8 @@ POST     ``poison``                              ``{"OptyId", "kind", "touch": t
                                                  wire shows, kinds in :mod:`.poison`
 DELETE   ``poison/{OptyId}``                     heals (``{"touch": true}``)
 POST     ``attributes``                          ``{"name", "type", "values", "resource"}``: a new
-                                                 custom attribute, values dealt out over the rows
+                                                 custom attribute, values dealt out over the
+                                                 rows; or a list of such
 PATCH    ``attributes/{name}``                   ``{"type"}`` and/or ``{"name"}``
 DELETE   ``attributes/{name}``                   takes it away
 POST     ``faults``                              a rule or a list of rules, :mod:`.faults`:

@@ -15,6 +15,7 @@ from tap_oracle_crm import settings, streams
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.discovery import ABSENT, ATTACHMENT, attributes_of, match, schema_of
 from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError, StoppedError, is_fatal
+from tap_oracle_crm.statuses import OpportunityStatuses
 from tap_oracle_crm.stream import CrmStream
 from tap_oracle_crm.writer import PageWriter
 
@@ -276,6 +277,7 @@ class TapOracleCRM(Tap):
         """Return all streams; asks the CRM for its attributes unless a catalog tells them."""
         return [
             self._opportunities(),
+            OpportunityStatuses(self),
             streams.RevenueLines(self),
             streams.OpportunityTeam(self),
             streams.Accounts(self),
