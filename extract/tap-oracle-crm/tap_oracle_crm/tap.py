@@ -122,7 +122,17 @@ class TapOracleCRM(Tap):
             th.StringType,
             title="Filter",
             description="A further condition on opportunities, in the language of `q`, such as "
-            "StatusCode = 'OPEN'.",
+            "CreationDate >= '2024-01-01T00:00:00Z'. It may be about what never changes alone: "
+            "OptyId, OptyNumber, CreationDate, CreatedBy, PrimaryOrganizationId, and what "
+            "fixed_attributes names.",
+        ),
+        th.Property(
+            "fixed_attributes",
+            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
+            title="Fixed attributes",
+            description="Further attributes of opportunities that never change in this CRM, such "
+            "as the mark of an import: filter may be about them, and finder have variables of "
+            "these names.",
         ),
         th.Property(
             "start_date",
