@@ -57,10 +57,10 @@ def _client(crm: Sandbox, version: int | None = 4) -> httpx.Client:
 
 
 def _get(http: httpx.Client, path: str = "opportunities", **parameters: object) -> httpx.Response:
-    given = {"finder": ALL, "onlyData": "true", "orderBy": "OptyId:asc"} | parameters
-    if not path.startswith("opportunities") or "/" in path:
-        given.pop("finder")
-        given.pop("orderBy")
+    given: dict[str, object] = {"onlyData": "true"}
+    if path == "opportunities":
+        given |= {"finder": ALL, "orderBy": "OptyId:asc"}
+    given |= parameters
     query = {name: str(value) for name, value in given.items() if value is not None}
     return http.get(f"{API}/{path}", params=query)
 
@@ -200,9 +200,15 @@ def test_items_children_and_versions(crm: Sandbox, http: httpx.Client) -> None:
     number = crm.create(OptyNumber="OPP_1")["OptyNumber"]
     lines = _get(http, f"opportunities/{number}/child/ChildRevenue").json()
     assert lines["count"] == len(lines["items"]) >= 1
-    team = _get(http, f"opportunities/{number}/child/OpportunityTeam").json()["items"]
+    members = _get(http, f"opportunities/{number}/child/OpportunityResource").json()["items"]
     owners = {row["PartyId"] for row in crm.rows("resources")}
-    assert {member["ResourceId"] for member in team} <= owners
+    assert {member["ResourceId"] for member in members} <= owners
+    path = f"opportunities/{number}/child/OpportunityTeam"
+    view = _get(http, path).json()["items"]
+    assert {row["ResourceId"] for row in view} == {row["ResourceId"] for row in members}
+    assert {"TerritoryVersionId", "OptyResourceId"} & set(view[0]) == {"TerritoryVersionId"}
+    assert _get(http, path, fields="OptyResourceId").status_code == 400
+    assert _get(http, f"{path}/{view[0]['ResourceId']}").status_code == 404
     versions = http.get("/crmRestApi/resources/").json()["items"]
     assert [item["version"] for item in versions if item["isLatest"]] == ["11.13.18.05"]
     fixed = http.get("/crmRestApi/resources/11.12.1.0/opportunities").json()["links"][0]["href"]
@@ -214,8 +220,8 @@ def test_expanded_children_change_shape_with_the_version(
     crm: Sandbox, version: int, kind: type
 ) -> None:
     with _client(crm, version) as http:
-        row = _get(http, expand="OpportunityTeam", limit=1).json()["items"][0]
-    assert isinstance(row["OpportunityTeam"], kind)
+        row = _get(http, expand="OpportunityResource", limit=1).json()["items"][0]
+    assert isinstance(row["OpportunityResource"], kind)
 
 
 def test_version_9_sends_large_numbers_as_strings_and_moves_links(crm: Sandbox) -> None:
@@ -285,6 +291,76 @@ def test_schema_changes_show_in_describe_and_rows(crm: Sandbox, http: httpx.Clie
     assert isinstance(row["Margin_c"], str)
     assert _get(http, fields="Sector_c").status_code == 400
     crm.create()  # still possible
+
+
+def test_names_that_differ_in_case_only_are_two_attributes(
+    crm: Sandbox, http: httpx.Client
+) -> None:
+    crm.add_attribute("Geo_c", values=["other"])
+    row = crm.rows(fields=["OptyId", "GEO_c"])[0]
+    query = f"OptyId = {row['OptyId']} and Geo_c = 'other'"
+    (served,) = _get(http, fields="GEO_c,Geo_c", q=query).json()["items"]
+    assert (served["GEO_c"], served["Geo_c"]) == (row["GEO_c"], "other")
+
+
+def test_own_attributes_change_their_type_too(crm: Sandbox, http: httpx.Client) -> None:
+    crm.retype_attribute("StgOrder", "string")
+    assert isinstance(_get(http, fields="StgOrder").json()["items"][0]["StgOrder"], str)
+
+
+@pytest.mark.parametrize(("version", "shown"), [(7, "a,b"), (8, ["a", "b"])])
+def test_multi_selects_are_lists_from_version_8_on(
+    crm: Sandbox, version: int, shown: object
+) -> None:
+    crm.add_attribute("Sectors_c", "array", [["a", "b"]])
+    crm.add_attribute("Extent_c", "object", [{"unit": "m"}])
+    with _client(crm, version) as http:
+        described = http.get(f"{API}/opportunities/describe").json()
+        (row,) = _get(http, fields="Sectors_c,Extent_c", limit=1).json()["items"]
+        assert _get(http, q="Sectors_c = 'a'").status_code == 400
+    types = {a["name"]: a["type"] for a in described["Resources"]["opportunities"]["attributes"]}
+    assert (types["Sectors_c"], types["Extent_c"]) == ("array", "object")
+    assert (row["Sectors_c"], row["Extent_c"]) == (shown, {"unit": "m"})
+    assert crm.rows()[0]["Sectors_c"] == ["a", "b"]
+
+
+# --- statuses ---------------------------------------------------------------------------
+
+UNIT = 300000000000101
+BY_UNIT = "StatusByBUIdFinder;BindEnabledFlag=Y,BindLookupType=OPTY_STATUS,BindBUId="
+
+
+def test_statuses_are_listed_with_their_categories(crm: Sandbox, http: httpx.Client) -> None:
+    items = _get(http, "optyStatusesLOV").json()["items"]
+    assert {item["LookupCode"]: item["LookupCategory"] for item in items}["ON_HOLD"] == "OPEN"
+    assert {row["StatusCode"] for row in crm.rows()} - {None} <= {
+        item["LookupCode"] for item in items
+    }
+    crm.settings(forbidden=["optyStatusesLOV"])
+    assert _get(http, "optyStatusesLOV").status_code == 403
+
+
+def test_statuses_belong_to_business_units(crm: Sandbox, http: httpx.Client) -> None:
+    listed = [{"LookupCode": "OPEN"}, {"LookupCode": "MINE", "business_unit": UNIT}]
+    crm.settings(statuses=listed, statuses_by_business_unit=True, status_categories=False)
+    assert _get(http, "optyStatusesLOV").status_code == 400
+    assert _get(http, "optyStatusesLOV", finder="StatusByBUIdFinder").status_code == 400
+    for unit, codes in ((UNIT, ["OPEN", "MINE"]), (1, ["OPEN"])):
+        items = _get(http, "optyStatusesLOV", finder=f"{BY_UNIT}{unit}").json()["items"]
+        assert [item["LookupCode"] for item in items] == codes
+        assert "LookupCategory" not in items[0]
+
+
+def test_the_finder_knows_status_categories(crm: Sandbox, http: httpx.Client) -> None:
+    finder = "MyOpportunitiesFinder;RecordSet='ALLOPTIES',LookupCategory="
+    seen = {
+        category: {
+            row["StatusCode"]
+            for row in _get(http, finder=finder + category, limit=500).json()["items"]
+        }
+        for category in ("OPEN", "WON", "NONE")
+    }
+    assert seen == {"OPEN": {"OPEN", "ON_HOLD"}, "WON": {"WON"}, "NONE": set()}
 
 
 # --- q ----------------------------------------------------------------------------------

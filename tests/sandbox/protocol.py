@@ -54,6 +54,15 @@ class RequestError(Exception):
         self.status, self.detail, self.path, self.code = status, detail, path, code
 
 
+class Status(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A status code of this customer's, in all business units or in one."""
+
+    LookupCode: str
+    Meaning: str = ""
+    LookupCategory: str | None = None
+    business_unit: int | None = None
+
+
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How this CRM is set up; ``PATCH /_sandbox/settings`` changes it."""
 
@@ -73,6 +82,19 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """``+00:00``, ``.000+00:00`` or ``Z`` behind every timestamp."""
     omit_empty_items: bool = False
     """An empty collection has no ``items`` at all."""
+    statuses: tuple[Status, ...] = (
+        Status("OPEN", "Open", "OPEN"),
+        Status("WON", "Won", "WON"),
+        Status("LOST", "Lost", "LOST"),
+        Status("NO_SALE", "No sale", "NO_SALE"),
+        Status("ON_HOLD", "On hold", "OPEN"),
+        Status("CLOSED", "Closed", "NO_SALE"),
+    )
+    """What ``optyStatusesLOV`` lists, and what the finder's ``LookupCategory`` goes by."""
+    status_categories: bool = True
+    """Whether ``optyStatusesLOV`` tells the categories."""
+    statuses_by_business_unit: bool = False
+    """Whether ``optyStatusesLOV`` is refused without the finder that names a business unit."""
 
 
 _TITLES = {

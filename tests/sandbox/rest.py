@@ -131,6 +131,9 @@ class Rest:
             case [name, item] if name in _COLLECTIONS:
                 self._allow(name)
                 return call.item(self.crm.resource(name), item)
+            case ["optyStatusesLOV" as name]:
+                self._allow(name)
+                return call.statuses()
             case ["opportunities", item, "child", child]:
                 self._allow("opportunities")
                 return call.child(item, child)

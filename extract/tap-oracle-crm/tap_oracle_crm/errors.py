@@ -19,6 +19,10 @@ class ConfigError(OracleCrmError):
     """A setting is missing or makes no sense."""
 
 
+class TargetError(OracleCrmError):
+    """What the tap writes is not read."""
+
+
 class RefusedError(OracleCrmError):
     """Oracle answered, and asking again would not help (4xx, a redirect).
 
@@ -31,6 +35,12 @@ class RefusedError(OracleCrmError):
         super().__init__(message, cause=f"HTTP {status}{f': {detail}' if detail else ''}")
         self.status = status
         self.detail = detail
+
+
+def is_fatal(error: OracleCrmError) -> bool:
+    """Tell whether a run cannot go on without what failed, however little it needs that."""
+    is_unauthorized = isinstance(error, RefusedError) and error.status == 401
+    return is_unauthorized or isinstance(error, TargetError)
 
 
 class StoppedError(Exception):

@@ -8,7 +8,7 @@ key.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tap_oracle_crm.errors import OracleCrmError
@@ -26,6 +26,7 @@ class Scan:
         bounds: ranges of keys, exclusive low and inclusive high, that are still to be read.
         rows: how many rows have been emitted.
         claimed: how many the server claimed, where it did.
+        children: the child streams that were read for all rows emitted.
     """
 
     mark: str | None
@@ -34,6 +35,7 @@ class Scan:
     bounds: list[Bounds]
     rows: int = 0
     claimed: int | None = None
+    children: list[str] = field(default_factory=list)
 
     def dump(self) -> str:
         """Return the scan as the text that goes into the state."""
