@@ -72,11 +72,10 @@ CRM = Asset(
     f"oraclecrm://{urlsplit(os.environ.get('ORACLE_BASE_URL', '')).netloc or 'crm'}/opportunities"
 )
 RAW, OPPORTUNITIES = warehouse("raw", "opportunities"), warehouse("public", "opportunities")
-KEYS = warehouse("raw", "opportunity_keys")
 # What each job reads and writes, for the lineage.
 FLOWS: dict[str, tuple[list[Asset], list[Asset]]] = {
     "sync": ([CRM], [RAW, OPPORTUNITIES]),
-    "reconcile": ([CRM], [KEYS, OPPORTUNITIES]),
+    "reconcile": ([CRM], [RAW, OPPORTUNITIES]),
     "build": ([RAW], [OPPORTUNITIES]),
     "housekeeping": ([], []),
 }
