@@ -288,7 +288,8 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         )  # fmt: skip
         yield Finding("crm", "ok", f"{client.host} answers")
         yield Finding("credentials", "ok", "accepted, and may read opportunities")
-        yield clock("CRM", page.server_time - datetime.now(UTC))
+        if page.server_time:
+            yield clock("CRM", page.server_time - datetime.now(UTC))
         yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
         yield custom_fields(settings["custom_fields"], client.describe("opportunities"))
     except RefusedError as error:

@@ -295,8 +295,8 @@ def test_a_part_of_a_request_can_be_refused(
     crm: Sandbox,
     http: httpx.Client,
     refused: str,
-    with_it: dict[str, object],
-    without_it: dict[str, object],
+    with_it: dict[str, Any],
+    without_it: dict[str, Any],
 ) -> None:
     crm.settings(refused={refused: 414})
     answer = _get(http, **with_it)

@@ -26,6 +26,8 @@ class Scan:
         bounds: ranges of keys, exclusive low and inclusive high, that are still to be read.
         rows: how many rows have been emitted.
         claimed: how many the server claimed, where it did.
+        newest: the newest change emitted, where the mark is the server's clock and not that of a
+            record; it is kept at no later time, whatever that clock shows.
     """
 
     mark: str | None
@@ -34,6 +36,7 @@ class Scan:
     bounds: list[Bounds]
     rows: int = 0
     claimed: int | None = None
+    newest: str | None = None
 
     def dump(self) -> str:
         """Return the scan as the text that goes into the state."""

@@ -12,15 +12,18 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.singerlib.catalog import Metadata
 
 from tap_oracle_crm import settings, streams
-from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.client import FEW_RETRIES, CrmClient
 from tap_oracle_crm.discovery import ABSENT, attributes_of, match, schema_of
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.errors import GaveUpError, OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.query import Query
 from tap_oracle_crm.writer import PageWriter
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
+
+ROWS_TO_LEARN_FROM = 5
 
 
 class TapOracleCRM(Tap):
@@ -146,6 +149,14 @@ class TapOracleCRM(Tap):
             "that differ.",
         ),
         th.Property(
+            "clock_margin_seconds",
+            th.IntegerType,
+            default=3600,
+            title="Clock margin",
+            description="How far the CRM's clock is trusted to be right: changes older than this "
+            "are taken to be all there, and are not read again.",
+        ),
+        th.Property(
             "timestamp_format",
             th.StringType,
             default=settings.DEFAULTS["timestamp_format"],
@@ -212,6 +223,13 @@ class TapOracleCRM(Tap):
             "missing rights look just like that.",
         ),
         th.Property(
+            "accept_language",
+            th.StringType,
+            title="Language",
+            description="The Accept-Language header, such as en: the language of stages and other "
+            "names. Without it, the account's own.",
+        ),
+        th.Property(
             "user_agent",
             th.StringType,
             default="tap-oracle-crm",
@@ -273,11 +291,11 @@ class TapOracleCRM(Tap):
         known = dict(streams.Opportunities.attributes)
         wanted: list[str] = self.config["custom_fields"]
         try:
-            described = attributes_of(self.client.describe("opportunities"), "opportunities")
-        except RefusedError as error:
-            if error.status not in {403, 404}:
-                raise
-            described = {}
+            described = self._described()
+            if not described:
+                shown = self._shown_attributes() if wanted else []
+                wanted = [match(name, shown)[0] or name for name in wanted]
+                return {**known, **dict.fromkeys(wanted, "string")}, wanted
         except StoppedError:
             msg = (
                 "The CRM did not tell its attributes within the run-time limit of "
@@ -285,12 +303,6 @@ class TapOracleCRM(Tap):
                 "was read."
             )
             raise OracleCrmError(msg) from None
-        if not described:
-            self.logger.warning(
-                "The CRM does not tell which attributes opportunities have: the standard ones and "
-                "the configured custom fields, as text, have to do"
-            )
-            return {**known, **dict.fromkeys(wanted, "string")}, wanted
         custom = []
         absent: dict[str, str] = {}
         for name in wanted:
@@ -307,6 +319,43 @@ class TapOracleCRM(Tap):
         types = {name: kind for name, kind in known.items() if name in described or name in needed}
         others = {name: described[name] for name in described if name not in known}
         return types | others | absent, [*custom, *absent]
+
+    def _described(self) -> dict[str, str]:
+        """Return name and type of each attribute; empty where the CRM does not tell."""
+        cause = "describe has none"
+        try:
+            described = attributes_of(self.client.describe("opportunities"), "opportunities")
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
+                raise
+            described, cause = {}, error.cause
+        if not described:
+            self.logger.warning(
+                "The CRM does not tell which attributes opportunities have (%s): the standard ones "
+                "and the configured custom fields, as text, have to do", cause,
+            )  # fmt: skip
+        return described
+
+    def _shown_attributes(self) -> list[str]:
+        """Return the attributes that a few opportunities show when none is asked for by name."""
+        query = Query(
+            self.config["framework_version"], self.config["timestamp_format"],
+            self.config.get("filter"), streams.Opportunities.key, streams.Opportunities.changed,
+        )  # fmt: skip
+        finder = self.config["finder"]
+        try:
+            page = self.client.page(
+                streams.Opportunities.path,
+                q=query.q(),
+                finder=None if finder.lower() == "none" else finder,
+                limit=ROWS_TO_LEARN_FROM,
+                retries=FEW_RETRIES,
+            )
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
+                raise
+            return []
+        return list(dict.fromkeys(name for row in page.items if type(row) is dict for name in row))
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """Stop at once, but never in the middle of a message; state is written on the way out."""
