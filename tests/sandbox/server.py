@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any, cast
 
@@ -148,11 +149,11 @@ class Sandbox:
         self, send: Any, answer: Answer, share: float = 1.0, *, chunked: bool = False
     ) -> None:
         """Send the answer, or so much of its body that the rest is missed."""
-        headers = {
-            "Date": format_datetime(self.crm.now(), usegmt=True),
-            "Content-Type": answer.content_type,
-            **answer.headers,
-        }
+        headers = {"Content-Type": answer.content_type, **answer.headers}
+        offset = self.rest.settings.date_offset_seconds
+        if offset is not None:
+            moment = self.crm.now() + timedelta(seconds=offset)
+            headers["Date"] = format_datetime(moment, usegmt=True)
         if not chunked:
             headers["Content-Length"] = str(len(answer.body))
         await send(

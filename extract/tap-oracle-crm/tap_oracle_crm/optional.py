@@ -1,0 +1,183 @@
+"""Finds out which parts of a request this CRM, or a proxy before it, refuses, and leaves them out.
+
+Almost everything in a request is optional, and any of it may be refused by some pod. What an error
+says is no proof; what is served is. So after a refusal the resource is asked for with nothing at
+all, and then part after part is added, the most needed first: a part that turns a served request
+into a refused one is what is refused, alone or beside those before it. That is done a few times a
+run at most, it is told once, and no later request of the run has what was refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+log = logging.getLogger("tap-oracle-crm")
+
+Parts = Mapping[str, str]
+"""Query parameters and headers by name."""
+HEADERS = frozenset({"REST-Framework-Version", "Accept", "Accept-Language"})
+MOST_SEARCHES = 2
+"""How often the refused parts of one kind of request are looked for in a run."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a request.
+
+    Attributes:
+        loss: what it means for people that it is left out; None: it is needed.
+        weaker: values to try instead, before it is left out.
+    """
+
+    loss: str | None
+    weaker: tuple[str, ...] = ()
+
+
+PARTS = {
+    # In the order in which they are added.
+    "REST-Framework-Version": Part("the server chooses the version"),
+    "Accept": Part("errors may come without an explanation", ("application/json",)),
+    "Accept-Language": Part("names are in the account's own language"),
+    "q": Part(None),
+    "finder": Part(None),
+    "orderBy": Part(None),
+    "offset": Part(None),
+    "fields": Part("whole records are read, which takes longer"),
+    "onlyData": Part("records come with their links, which takes longer"),
+    "limit": Part("pages are smaller, which takes longer", ("200", "100", "50", "25")),
+    "totalResults": Part("how many records there are is not known before they are read"),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search for refused parts came to.
+
+    Attributes:
+        ask_again: the request is another one now, or what was refused is served after all.
+        needed: a part that is refused and that the request makes no sense without.
+    """
+
+    ask_again: bool = False
+    needed: str | None = None
+
+
+class OptionalParts:
+    """Which parts are left out of requests; one for all threads of a run."""
+
+    def __init__(self) -> None:
+        self._instead: dict[str, dict[str, str | None]] = {}
+        self._needed: dict[tuple[str, str, str], Exception] = {}
+        self._searches: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self._searching = threading.Lock()
+
+    def served(self, kind: str, parts: Parts) -> dict[str, str]:
+        """Return the parts of a request without those that are known to be refused.
+
+        Raises:
+            RefusedError: one of them is needed.
+        """
+        for name in ("finder", "orderBy"):
+            if known := self._needed.get((kind, name, parts.get(name, ""))):
+                raise known
+        found = dict(parts)
+        for name, value in self._instead.get(kind, {}).items():
+            if value is None:
+                found.pop(name, None)
+            elif name == "limit" and name in found:
+                found[name] = str(min(int(found[name]), int(value)))
+            elif name in found:
+                found[name] = value
+        return found
+
+    def never_again(self, kind: str, name: str, value: str, error: Exception) -> None:
+        """Raise this error for each further request with a needed part that was refused."""
+        self._needed[kind, name, value] = error
+
+    def search(
+        self, kind: str, parts: Parts, sent: Parts, key: str | None, serves: Callable[[Parts], bool]
+    ) -> Found:
+        """Find out which parts of a refused request are refused.
+
+        Args:
+            kind: requests that what is found holds for.
+            parts: what the request was to hold.
+            sent: what it held.
+            key: an attribute that the resource has for certain.
+            serves: asks for the resource with these parts.
+        """
+        with self._searching:
+            if self.served(kind, parts) != sent:
+                return Found(ask_again=True)  # another thread has found out meanwhile
+            if key and sent.get("fields", key) != key and serves({**sent, "fields": key}):
+                return Found()  # it is an attribute that is refused
+            if self._searches[kind] >= MOST_SEARCHES:
+                return Found()
+            self._searches[kind] += 1
+            base = next((base for base in ({"limit": "1"}, {}) if serves(base)), None)
+            if base is None:
+                return Found()
+            found = _Search(base, sent, key, serves).run()
+            if found is None:
+                return Found()
+            needed = next((name for name in found if PARTS[name].loss is None), None)
+            self._leave_out(kind, found)
+            return Found(ask_again=needed is None, needed=needed)
+
+    def _leave_out(self, kind: str, found: Mapping[str, str | None]) -> None:
+        left_out = {name: value for name, value in found.items() if PARTS[name].loss}
+        self._instead[kind] = self._instead.get(kind, {}) | left_out
+        for name, value in left_out.items():
+            if name not in self._told:
+                self._told.add(name)
+                log.warning(
+                    "%s: this CRM refuses %s; %s for the rest of this run: %s",
+                    kind,
+                    name,
+                    f"{value} is sent instead" if value else "it is left out",
+                    PARTS[name].loss,
+                )
+
+
+class _Search:
+    """One search: what is served so far, and what is refused beside it."""
+
+    def __init__(
+        self, base: Parts, sent: Parts, key: str | None, serves: Callable[[Parts], bool]
+    ) -> None:
+        self._sent, self._key, self._serves = sent, key, serves
+        self._base = dict(base)
+        self._good: dict[str, str] = {}
+
+    def run(self) -> dict[str, str | None] | None:
+        """Return what each refused part is to be instead; None where nothing can be told."""
+        refused: dict[str, str | None] = {}
+        for name, part in PARTS.items():
+            if name not in self._sent:
+                continue
+            value = self._sent[name]
+            if self._adds(name, value):
+                continue
+            # Trouble that comes and goes proves nothing.
+            if not self._serves(self._base | self._good):
+                return None
+            if self._adds(name, value):
+                continue
+            if name == "fields" and self._key and self._adds(name, self._key):
+                continue  # not the parameter is refused but an attribute
+            weaker = [item for item in part.weaker if name != "limit" or int(item) < int(value)]
+            refused[name] = next((item for item in weaker if self._adds(name, item)), None)
+        return refused
+
+    def _adds(self, name: str, value: str) -> bool:
+        if not self._serves(self._base | self._good | {name: value}):
+            return False
+        if name == "limit":
+            return True  # what follows is asked for in small pages all the same
+        self._good[name] = value
+        return True
