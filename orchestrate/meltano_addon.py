@@ -15,6 +15,7 @@ import psycopg
 from meltano.core.setting_definition import SettingDefinition
 
 from orchestrate.dead_runs import clear_dead_runs
+from orchestrate.declared import DeclarationError, declare, read_declared
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
 from orchestrate.settings import export_settings, setting
@@ -42,10 +43,17 @@ def prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ[name] = setting(name) or value
-    if "run" in sys.argv:
+    runs_pipeline = "run" in sys.argv
+    if runs_pipeline or any(argument.startswith("dbt-postgres") for argument in sys.argv):
+        try:
+            declared = read_declared()
+        except DeclarationError as error:
+            sys.exit(str(error))
         migrate_if_needed(url)
         with psycopg.connect(url, autocommit=True) as connection:
-            clear_dead_runs(connection)
+            declare(connection, declared)
+            if runs_pipeline:
+                clear_dead_runs(connection)
 
 
 prepare_environment()

@@ -25,6 +25,8 @@ renamed as (
         -- where it stands
         {{ attribute(raw, 'SalesStage', 'text') }} as stage,
         {{ attribute(raw, 'StatusCode', 'text') }} as status_code,
+        {{ attribute(raw, 'StageStatusCd', 'text') }} as stage_status_code,
+        {{ attribute(raw, 'LookupCategory', 'text') }} as status_category,
         {{ attribute(raw, 'EffectiveDate', 'date') }} as close_date,
 
         -- custom fields: their names differ from one customer to the next
