@@ -7,9 +7,11 @@ look there, so all see the same, whichever machine has the file. CRM_FILE names 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import yaml
+from psycopg.rows import tuple_row
 
 from orchestrate.settings import ROOT, setting
 
@@ -23,6 +25,8 @@ OUTCOMES = {
     "NO_SALE": "CLOSED",
     "NOSALE": "CLOSED",
 }
+
+LONGEST_NAME = 200
 
 
 class DeclarationError(Exception):
@@ -72,26 +76,33 @@ def read_declared() -> Declared:
         raise DeclarationError(f"{path} can't be read as UTF-8 text: {error}") from None
     try:
         return Declared(**_sections(text))
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise DeclarationError(
+            f"{path.name}, line {line}: a control character stands there; remove it"
+        ) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else "?"
+        line = mark.line + 1 if mark else 1
         raise DeclarationError(
             f"{path.name}, line {line}: this is not YAML ({error.problem}); "
             "put names with special characters in quotes"
         ) from None
-    except (yaml.YAMLError, _WrongLineError) as error:
+    except _WrongLineError as error:
         raise DeclarationError(f"{path.name}, {error}") from None
 
 
-def differences(connection: psycopg.Connection, declared: Declared) -> set[tuple[str, str, str]]:
-    """Return what the file says and the database does not, or the other way round."""
-    rows = connection.execute("select section, name, outcome from public.declared_outcomes")
-    return declared.rows() ^ {(section, name, outcome) for section, name, outcome in rows}
+def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
+    """Return whether the file says something else than the database."""
+    rows = connection.cursor(row_factory=tuple_row).execute(
+        "select section, name, outcome from public.declared_outcomes"
+    )
+    return declared.rows() != set(rows)
 
 
-def declare(connection: psycopg.Connection, declared: Declared) -> None:
+def declare(connection: psycopg.Connection[Any], declared: Declared) -> None:
     """Make the database say what the file says; where it does already, nothing is written."""
-    if not differences(connection, declared):
+    if not differs(connection, declared):
         return
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("delete from public.declared_outcomes")
@@ -131,8 +142,10 @@ def _pairs(node: yaml.Node | None, what: str) -> Iterator[tuple[yaml.ScalarNode,
     for name, value in node.value:
         if not isinstance(name, yaml.ScalarNode) or not name.value.strip():
             raise _WrongLineError(name, f"{what} must consist of lines like 'name: value'")
-        if "\0" in name.value:
-            raise _WrongLineError(name, "a name can't have the character NUL")
+        if "\0" in name.value or len(name.value) > LONGEST_NAME:
+            raise _WrongLineError(
+                name, f"a name can't have NUL, or more than {LONGEST_NAME} characters"
+            )
         if name.value in seen:
             raise _WrongLineError(
                 name, f"{name.value!r} stands in line {seen[name.value]} too; remove one of them"

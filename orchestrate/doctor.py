@@ -28,6 +28,7 @@ from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
 from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
+from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
 from orchestrate.migrate import newest_migration
 from orchestrate.postgres import database_url
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
@@ -82,6 +83,7 @@ def examine() -> Iterator[Finding]:
         if migrated.status == "ok":
             yield from schedule(connection)
             yield last_sync(connection)
+            yield from statuses(connection)
             held = _held(connection)
         yield from crm(meltano=True, held=held)
 
@@ -236,6 +238,34 @@ def last_sync(connection: Connection) -> Finding:
             f"That is more than {late.total_seconds() / 3600:g} hours ago: see scheduler.",
         )  # fmt: skip
     return Finding("last sync", "ok", detail)
+
+
+def statuses(connection: Connection) -> Iterator[Finding]:
+    """Read what is declared of the CRM's statuses, and name those that nothing explains."""
+    try:
+        declared = read_declared()
+    except DeclarationError as error:
+        yield Finding("crm.yml", "error", str(error), "Correct the line: no sync starts.")
+    else:
+        detail = f"{len(declared.statuses)} statuses, {len(declared.stages)} stages"
+        if differs(connection, declared):
+            detail += "; changed: the next sync applies it to all deals"
+        yield Finding("crm.yml", "ok", detail)
+    unknown = connection.execute(
+        "select *, to_json(name)::text as quoted from unknown_statuses order by deals desc, name"
+    ).fetchall()
+    for section in SECTIONS:
+        names = [one for one in unknown if one["section"] == section]
+        if not names:
+            yield Finding(section, "ok", "none is unknown")
+            continue
+        counts = ", ".join(f"{one['quoted']} (deals: {one['deals']:,})" for one in names[:20])
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        yield Finding(
+            section, "warning", f"nothing tells what these mean: {counts}{more}",
+            f"Write into crm.yml under {section}: {names[0]['quoted']}: OPEN (or WON, LOST, "
+            "CLOSED). Until then such deals stay as they are, and new ones count as open.",
+        )  # fmt: skip
 
 
 def _held(connection: Connection) -> Held:

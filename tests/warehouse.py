@@ -19,8 +19,9 @@ _RAW_TABLES = """
     create table raw.opportunities (
         "OptyId" bigint primary key, "OptyNumber" text, "Name" text, "TargetPartyName" text,
         "Revenue" numeric, "CurrencyCode" text, "WinProb" numeric, "SalesStage" text,
-        "StatusCode" text, "EffectiveDate" date, "OwnerResourcePartyId" bigint,
-        "CreationDate" timestamp, "LastUpdateDate" timestamp, "Practice_c" text,
+        "StatusCode" text, "StageStatusCd" text, "LookupCategory" text,
+        "EffectiveDate" date, "OwnerResourcePartyId" bigint, "CreationDate" timestamp,
+        "LastUpdateDate" timestamp, "Practice_c" text,
         _sdc_extracted_at timestamp, _sdc_received_at timestamp, _sdc_batched_at timestamp,
         _sdc_deleted_at timestamp, _sdc_sequence bigint, _sdc_table_version bigint,
         _sdc_sync_started_at bigint

@@ -76,7 +76,7 @@
             {%- do log(
                 'WARNING: nothing tells what the '
                 ~ ('status code ' if unknown['section'] == 'statuses' else 'stage ') ~ unknown['name']
-                ~ ' means (' ~ unknown['deals'] ~ ' deals): they stay as they are, new ones count as open. '
+                ~ ' means (deals: ' ~ unknown['deals'] ~ '). They stay as they are, and new ones count as open. '
                 ~ 'Write into crm.yml under ' ~ unknown['section'] ~ ': ' ~ unknown['name']
                 ~ ': OPEN (or WON, LOST, CLOSED)',
                 info=True
