@@ -105,6 +105,8 @@ def declare(connection: psycopg.Connection[Any], declared: Declared) -> None:
     if not differs(connection, declared):
         return
     with connection.transaction(), connection.cursor() as cursor:
+        # Two runs may start at once; readers are not kept waiting.
+        cursor.execute("lock table public.declared_outcomes in share row exclusive mode")
         cursor.execute("delete from public.declared_outcomes")
         cursor.executemany(
             "insert into public.declared_outcomes (section, name, outcome) values (%s, %s, %s)",

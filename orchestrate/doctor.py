@@ -73,6 +73,7 @@ def examine() -> Iterator[Finding]:
         connection = _connect()
     except _UnusableError as unusable:
         yield unusable.finding
+        yield declaration()
         yield from crm(meltano=False)
         return
     with connection:
@@ -80,6 +81,7 @@ def examine() -> Iterator[Finding]:
         migrated = migrations(connection)
         yield migrated
         held = None
+        yield declaration(connection if migrated.status == "ok" else None)
         if migrated.status == "ok":
             yield from schedule(connection)
             yield last_sync(connection)
@@ -240,17 +242,20 @@ def last_sync(connection: Connection) -> Finding:
     return Finding("last sync", "ok", detail)
 
 
-def statuses(connection: Connection) -> Iterator[Finding]:
-    """Read what is declared of the CRM's statuses, and name those that nothing explains."""
+def declaration(connection: Connection | None = None) -> Finding:
+    """Read what is declared of the CRM's statuses, and compare it with a database."""
     try:
         declared = read_declared()
     except DeclarationError as error:
-        yield Finding("crm.yml", "error", str(error), "Correct the line: no sync starts.")
-    else:
-        detail = f"{len(declared.statuses)} statuses, {len(declared.stages)} stages"
-        if differs(connection, declared):
-            detail += "; changed: the next sync applies it to all deals"
-        yield Finding("crm.yml", "ok", detail)
+        return Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")
+    detail = f"{len(declared.statuses)} statuses, {len(declared.stages)} stages"
+    if connection is not None and differs(connection, declared):
+        detail += "; changed: the next sync applies it to all deals"
+    return Finding("crm.yml", "ok", detail)
+
+
+def statuses(connection: Connection) -> Iterator[Finding]:
+    """Name the status codes and stages that nothing explains."""
     unknown = connection.execute(
         "select *, to_json(name)::text as quoted from unknown_statuses order by deals desc, name"
     ).fetchall()

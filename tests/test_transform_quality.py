@@ -37,12 +37,14 @@ def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFac
         deal(3, StatusCode="WON", Revenue=300),
         deal(4, StatusCode="LOST"),
         deal(5, StatusCode="NO_SALE", Practice_c=None),
-        deal(6, StatusCode=None, SalesStage="07 - Closed Lost"),
+        deal(6, StatusCode="LOST_TO_COMPETITOR"),
         deal(7, WinProb=700),
         deal(8, EffectiveDate=date(2027, 1, 31), CurrencyCode="USD"),
     )
     warehouse.query(
         """
+        insert into raw.opportunity_statuses ("LookupCode", "LookupCategory")
+        values ('LOST_TO_COMPETITOR', 'LOST');
         insert into raw.rejected_records (id, stream, remote_id, reason, payload, rejected_at,
             _sdc_batched_at)
         values ('a', 'opportunities', '9', 'Revenue: no number', '{}', now(), now())

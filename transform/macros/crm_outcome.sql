@@ -42,8 +42,8 @@
                 from public.declared_outcomes
             ),
             (
-                select json_agg(json_build_array("LookupCode", "LookupCategory") order by "LookupCode")::text
-                from raw.opportunity_statuses
+                select json_agg(json_build_array(code, category) order by code)::text
+                from {{ target.schema }}.stg_opportunity_statuses
             )
         ))
     )
