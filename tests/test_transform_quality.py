@@ -82,6 +82,9 @@ def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: 
         """
         -- won in the CRM, and yet the bid team's again
         update opportunities set workflow_status = 'NEW' where remote_id = '3';
+        -- an outcome that there is not
+        alter table opportunities drop constraint opportunities_crm_outcome_check;
+        update opportunities set crm_outcome = 'PAUSED' where remote_id = '4';
         delete from opportunities where remote_id = '2';
         update rejected_records set resolved_at = now() where remote_id = '7';
         """

@@ -72,7 +72,7 @@ def upgrade() -> None:
         create index opportunities_of_unknown_status_code on opportunities (id)
         where unknown_status_code is not null;
         create index opportunities_without_crm_outcome on opportunities (id)
-        where crm_outcome is null;
+        where crm_outcome is null and unknown_status_code is null;
 
         create view unknown_statuses as
         select 'statuses' as section, unknown_status_code as name, count(*) as deals
