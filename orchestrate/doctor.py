@@ -28,6 +28,7 @@ from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, Refu
 from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
+from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
 from orchestrate.migrate import newest_migration
 from orchestrate.postgres import database_url
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
@@ -72,6 +73,7 @@ def examine() -> Iterator[Finding]:
         connection = _connect()
     except _UnusableError as unusable:
         yield unusable.finding
+        yield declaration()
         yield from crm(meltano=False)
         return
     with connection:
@@ -79,9 +81,11 @@ def examine() -> Iterator[Finding]:
         migrated = migrations(connection)
         yield migrated
         held = None
+        yield declaration(connection if migrated.status == "ok" else None)
         if migrated.status == "ok":
             yield from schedule(connection)
             yield last_sync(connection)
+            yield from statuses(connection)
             held = _held(connection)
         yield from crm(meltano=True, held=held)
 
@@ -236,6 +240,37 @@ def last_sync(connection: Connection) -> Finding:
             f"That is more than {late.total_seconds() / 3600:g} hours ago: see scheduler.",
         )  # fmt: skip
     return Finding("last sync", "ok", detail)
+
+
+def declaration(connection: Connection | None = None) -> Finding:
+    """Read what is declared of the CRM's statuses, and compare it with a database."""
+    try:
+        declared = read_declared()
+    except DeclarationError as error:
+        return Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")
+    detail = f"{len(declared.statuses)} statuses, {len(declared.stages)} stages"
+    if connection is not None and differs(connection, declared):
+        detail += "; changed: the next sync applies it to all deals"
+    return Finding("crm.yml", "ok", detail)
+
+
+def statuses(connection: Connection) -> Iterator[Finding]:
+    """Name the status codes and stages that nothing explains."""
+    unknown = connection.execute(
+        "select *, to_json(name)::text as quoted from unknown_statuses order by deals desc, name"
+    ).fetchall()
+    for section in SECTIONS:
+        names = [one for one in unknown if one["section"] == section]
+        if not names:
+            yield Finding(section, "ok", "none is unknown")
+            continue
+        counts = ", ".join(f"{one['quoted']} (deals: {one['deals']:,})" for one in names[:20])
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        yield Finding(
+            section, "warning", f"nothing tells what these mean: {counts}{more}",
+            f"Write into crm.yml under {section}: {names[0]['quoted']}: OPEN (or WON, LOST, "
+            "CLOSED). Until then such deals stay as they are, and new ones count as open.",
+        )  # fmt: skip
 
 
 def _held(connection: Connection) -> Held:

@@ -345,7 +345,10 @@ class CollectionStream(CrmStream):
         except StoppedError:
             self._tell_of_limit()
         finally:
-            self._gauge(ReadMetric.COVERAGE, self.rows_read, coverage=coverage, scope=self._scope())
+            tags = {"coverage": str(coverage), "scope": self._scope()}
+            if self.is_incremental and (mark := self.stream_state.get("replication_key_value")):
+                tags["bookmark"] = mark
+            self._gauge(ReadMetric.COVERAGE, self.rows_read, **tags)
 
     def _tell_of_limit(self) -> None:
         seconds = self.config["max_runtime_seconds"]
