@@ -146,8 +146,9 @@ def test_changed_rules_judge_all_deals_again(statuses: Statuses) -> None:
 
     # Rules that are the same as before cost nothing: what was loaded before is not read again.
     statuses.warehouse.query(
-        "update raw.opportunities set \"StatusCode\" = 'WON',"
-        " _sdc_batched_at = _sdc_batched_at - interval '1 hour'"
+        # Without the triggers, so that it does not count as loaded.
+        "set session_replication_role = replica;"
+        " update raw.opportunities set \"StatusCode\" = 'WON'"
     )
     statuses.declare("stages:\nstatuses:  # nothing\n")
     assert statuses.merge()["d2"] == ("LOST", "LOST")
@@ -255,12 +256,12 @@ def test_an_upgrade_judges_what_is_there_already(statuses: Statuses, tmp_path: P
             ('6', 'ON_HOLD', 'ASSIGNED', null)
         """
     )
-    statuses.load(
-        d1="LOST_TO_COMPETITOR", d2="LOST_REVIEWED", d3="WON", d4="OPEN", d5=None, d6="ON_HOLD"
-    )
     warehouse.query(
         """
-        update raw.opportunities set _sdc_batched_at = now() - interval '1 year';
+        create table raw.opportunities as
+        select remote_id::bigint as "OptyId", status_code as "StatusCode",
+            localtimestamp - interval '1 year' as _sdc_batched_at
+        from opportunities;
         insert into sync_runs (run_id, transform_succeeded, loaded_until)
         values (gen_random_uuid(), true, now() - interval '1 hour')
         """

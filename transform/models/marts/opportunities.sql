@@ -27,6 +27,7 @@
     )
 }}
 
+-- depends_on: {{ ref('stg_opportunities') }}
 -- depends_on: {{ ref('stg_rejected_records') }}
 with loaded as (
 
