@@ -127,6 +127,31 @@ def test_a_load_that_is_ended_leaves_whole_batches_and_no_lock(
     assert [row["id"] for row in loaded.rows()] == [*range(1, 26)]
 
 
+def test_a_load_that_is_told_to_stop_waits_for_no_lock(database: str, tmp_path: Path) -> None:
+    loaded = Loaded(database)
+    loaded.begin_run(1)
+    process = loaded.start(tmp_path)
+    streams = ["deals", "others"]
+    with psycopg.connect(database) as other:
+        other.execute(b"lock table %s.load_fence" % loaded.name.encode())
+        give(
+            process,
+            *map(schema, streams),
+            *(record({"id": 1}) | {"stream": stream} for stream in streams),
+            {"type": "STATE", "value": {"read": "all"}},
+        )
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+        # Both streams are written at once, and wait for their numbers.
+        waiting = "select 1 as one from pg_locks where not granted"
+        wait_until(lambda: len(loaded.query(waiting)) == len(streams))
+        process.terminate()
+        printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert printed == b""
+
+
 @pytest.mark.parametrize("shift", ["-2d", "+2d"])
 def test_the_loaders_clock_decides_nothing(database: str, tmp_path: Path, shift: str) -> None:
     loaded = Loaded(database, hard_delete=False)
