@@ -290,7 +290,8 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         yield Finding("credentials", "ok", "accepted, and may read opportunities")
         yield clock("CRM", page.server_time - datetime.now(UTC))
         yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
-        yield custom_fields(settings["custom_fields"], client.describe("opportunities"))
+        wanted = [*settings["mapped_fields"], *settings["custom_fields"]]
+        yield custom_fields(wanted, client.describe("opportunities"))
     except RefusedError as error:
         if error.status in {401, 403}:
             yield Finding("crm", "ok", f"{client.host} answers")

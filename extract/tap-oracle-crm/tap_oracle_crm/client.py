@@ -32,7 +32,7 @@ from tap_oracle_crm.answers import (
     retry_after,
 )
 from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.errors import CredentialsError, OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.gate import Gate
 from tap_oracle_crm.settings import LOOPBACK
 
@@ -438,7 +438,7 @@ class CrmClient:
                 f"The token endpoint {host} refused the client (HTTP {status}). Check "
                 "ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and ORACLE_SCOPE."
             )
-            raise OracleCrmError(msg)
+            raise CredentialsError(msg)
         try:
             answer = json_of(body, response)
         except RetryError as error:

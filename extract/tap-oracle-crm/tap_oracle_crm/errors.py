@@ -19,6 +19,10 @@ class ConfigError(OracleCrmError):
     """A setting is missing or makes no sense."""
 
 
+class CredentialsError(OracleCrmError):
+    """The identity domain gives the tap no access."""
+
+
 class TargetError(OracleCrmError):
     """What the tap writes is not read."""
 
@@ -40,7 +44,7 @@ class RefusedError(OracleCrmError):
 def is_fatal(error: OracleCrmError) -> bool:
     """Tell whether a run cannot go on without what failed, however little it needs that."""
     is_unauthorized = isinstance(error, RefusedError) and error.status == 401
-    return is_unauthorized or isinstance(error, TargetError)
+    return is_unauthorized or isinstance(error, (CredentialsError, TargetError))
 
 
 class StoppedError(Exception):
