@@ -226,3 +226,36 @@ def test_children_that_change_while_they_are_read_cost_no_other(tap: TapUser) ->
     output = tap.sync(streams=("opportunities", "revenue_lines"))
     read = [row["RevnId"] for row in output.records("revenue_lines") if row["OptyId"] == parent]
     assert read == keys
+
+
+def test_children_that_are_still_down_cost_no_second_read_of_all(tap: TapUser) -> None:
+    tap.crm.reset(records=300)
+    catalog = select(tap.discover(), *BOTH)
+    tap.crm.fault("error", status=403, path="/child/ChildRevenue$")
+    tap.crm.fault("error", status=500, path="/opportunities$", after=12)
+    broken = tap.sync(catalog=catalog, page_size=25, max_retries=0)
+    assert broken.error
+    tap.crm.clear_faults()
+    tap.crm.fault("error", status=403, path="/child/ChildRevenue$")
+    rest = tap.sync(broken.state, catalog, page_size=25)
+    assert rest.error is None
+    assert set(broken.by_key()) | set(rest.by_key()) == set(tap.expected(["OptyId"]))
+    assert len(rest.records()) <= 330, "not twice"
+
+
+def test_an_attribute_that_only_one_deal_shows_missing_is_found_with_another(
+    tap: TapUser,
+) -> None:
+    tap.crm.reset(records=20)
+    catalog = select(tap.discover(), *BOTH)
+    first = tap.sync(catalog=catalog)
+    rows = tap.expected(["OptyId", "LastUpdateDate"])
+    key = max(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))
+    tap.crm.clock(3600)
+    tap.crm.update(key)
+    tap.crm.fault("error", status=400, path="/child/", query="fields=.*Quantity")
+    second = tap.sync(first.state, catalog, lookback_seconds=0)
+    assert second.error is None
+    assert second.records("rejected_records") == []
+    assert {row["Quantity"] for row in second.records("revenue_lines")} == {None}
+    assert "no longer has Quantity" in second.log
