@@ -25,6 +25,7 @@ import urllib3
 from tap_oracle_crm.answers import (
     Page,
     RetryError,
+    codes_of,
     detail_of,
     is_database_trouble,
     json_of,
@@ -190,7 +191,7 @@ class CrmClient:
         def attempt(parts: Parts) -> Page:
             begun = time.monotonic()
             try:
-                response, body = self._get(resource, parts)
+                response, body = self.get(resource, parts)
                 page = page_of(body, response)
             except RetryError as error:
                 # A gateway that fails at once would do so with smaller pages, too.
@@ -217,7 +218,7 @@ class CrmClient:
         """
 
         def attempt(parts: Parts) -> Any:
-            response, body = self._get(f"{resource}/describe", parts)
+            response, body = self.get(f"{resource}/describe", parts)
             return json_of(body, response)
 
         return self._settle(
@@ -245,7 +246,7 @@ class CrmClient:
             return attempt(sent)
 
         def read(some: Parts) -> None:
-            response, body = self._get(path, some)
+            response, body = self.get(path, some)
             json_of(body, response)
 
         def serves(some: Parts) -> bool:
@@ -267,13 +268,11 @@ class CrmClient:
             except RefusedError as error:
                 if error.part or _is_about_who_asks(error):
                     raise
-                found = self.optional.search(kind, wanted, sent, key, serves)
-                if found.needed:
-                    value = sent[found.needed]
-                    refusal = _refusal_of(found.needed, value, path, error)
-                    self.optional.never_again(kind, found.needed, value, refusal)
-                    raise refusal from None
-                if not found.ask_again:
+
+                def refusal(part: str, error: RefusedError = error) -> RefusedError:
+                    return _refusal_of(part, sent[part], path, error)
+
+                if not self.optional.search(kind, wanted, sent, key, serves, refusal):
                     raise
 
     def close(self) -> None:
@@ -366,7 +365,14 @@ class CrmClient:
 
     # One request
 
-    def _get(self, path: str, parts: Parts) -> tuple[requests.Response, bytes]:
+    def get(self, path: str, parts: Parts) -> tuple[requests.Response, bytes]:
+        """Ask for a resource with these parameters and headers, once.
+
+        Raises:
+            RetryError: no usable answer came.
+            RefusedError: the server refuses.
+            OracleCrmError: it cannot be asked at all.
+        """
         params = {name: value for name, value in parts.items() if name not in HEADERS}
         headers = {name: value for name, value in parts.items() if name in HEADERS}
         query = urlencode(params, quote_via=quote, safe="")
@@ -383,7 +389,8 @@ class CrmClient:
             self._forget_token(credentials)
         if response.status_code != 200:
             self._refuse(response, body, path)
-        self._check_version(response)
+        if "REST-Framework-Version" in headers:
+            self._check_version(response)
         return response, body
 
     def _send(
@@ -501,7 +508,7 @@ class CrmClient:
             msg = (
                 f"{self.host} refused to serve {path} (HTTP {status}{said}). {_remedy_for(detail)}"
             )
-        raise RefusedError(msg, status=status, detail=detail)
+        raise RefusedError(msg, status=status, detail=detail, codes=codes_of(body))
 
     # Credentials
 
@@ -585,7 +592,11 @@ def _refusal_of(part: str, value: str, path: str, error: RefusedError) -> Refuse
         "orderBy": "Nothing can be set instead: ask who runs the CRM or the proxy before it.",
     }.get(part, _remedy_for(error.detail))
     return RefusedError(
-        f"{begin} ({error.cause}). {advice}", status=error.status, detail=error.detail, part=part
+        f"{begin} ({error.cause}). {advice}",
+        status=error.status,
+        detail=error.detail,
+        codes=error.codes,
+        part=part,
     )
 
 

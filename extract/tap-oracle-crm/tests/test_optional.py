@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from tap_user import Output, TapUser
 
@@ -408,6 +408,7 @@ def test_whatever_is_refused_all_arrives_or_the_remedy_works(
     date: int | None,
     slow: bool,
 ) -> None:
+    note(f"{sorted(parts)} {status} {named=} {largest=} {describe=} {date=} {slow=}")
     tap.crm.reset(records=150)
     tap.crm.settings(
         refused=dict.fromkeys(sorted(parts), status), refusals_are_named=named,
