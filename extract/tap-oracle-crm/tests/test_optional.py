@@ -384,7 +384,7 @@ PARTS = ["totalResults", "totalResults+finder", "onlyData", "fields", "Accept=vn
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink one takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
