@@ -56,6 +56,8 @@ LONGEST_FIELDS = 6_000
 """Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
 ABOUT_WHO_ASKS = {401, 403, 404, 405, 407}
 """Statuses of refusals that no other form of the request changes."""
+TOO_LONG = {413, 414, 431}
+"""Statuses that are about the length of a request, not about an attribute in it."""
 FEW_RETRIES = 2
 """How often something that can be done without is tried again."""
 
@@ -272,7 +274,8 @@ class CrmClient:
                 def refusal(part: str, error: RefusedError = error) -> RefusedError:
                     return _refusal_of(part, sent[part], path, error)
 
-                if not self.optional.search(kind, wanted, sent, key, serves, refusal):
+                known = None if error.status in TOO_LONG else key
+                if not self.optional.search(kind, wanted, sent, known, serves, refusal):
                     raise
 
     def close(self) -> None:

@@ -102,7 +102,7 @@ class OptionalParts:
             kind: requests that what is found holds for.
             parts: what the request was to hold.
             sent: what it held.
-            key: an attribute that the resource has for certain.
+            key: an attribute that the resource has for certain, where one may be refused.
             serves: asks for the resource with these parts.
             refusal: makes the error that says that a part is refused.
 
@@ -113,7 +113,11 @@ class OptionalParts:
             if self.served(kind, parts) != sent:
                 return True  # another thread has found out meanwhile
             if key and sent.get("fields", key) != key and serves({**sent, "fields": key}):
-                return False  # it is an attribute that is refused
+                # Either an attribute is refused, or so many of them are.
+                if not all(serves({**sent, "fields": half}) for half in _halves(sent["fields"])):
+                    return False
+                self._leave_out(kind, {"fields": None})
+                return True
             if self._in_vain[kind] >= MOST_SEARCHES:
                 return False
             base = next((base for base in ({"limit": "1"}, {}) if serves(base)), None)
@@ -141,6 +145,12 @@ class OptionalParts:
                     f"{value} is sent instead" if value else "it is left out",
                     PARTS[name].loss,
                 )
+
+
+def _halves(names: str) -> list[str]:
+    listed = names.split(",")
+    middle = (len(listed) + 1) // 2
+    return [",".join(half) for half in (listed[:middle], listed[middle:]) if half]
 
 
 class _Search:

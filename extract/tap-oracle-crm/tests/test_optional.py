@@ -75,6 +75,17 @@ def test_pages_are_as_large_as_the_crm_lets_them_be(tap: TapUser, largest: int) 
     assert output.log.count("this CRM refuses limit") == 1
 
 
+@pytest.mark.parametrize(("status", "longest"), [(400, 150), (414, 150), (414, 50)])
+def test_more_attributes_than_the_crm_takes_at_once_are_not_named(
+    tap: TapUser, status: int, longest: int
+) -> None:
+    tap.crm.fault("error", status=status, body="text", query=f"fields=[^&]{{{longest},}}")
+    output = tap.sync(page_size=200)
+    rows(tap, output)
+    assert "refuses fields" in output.log
+    assert "null from now on" not in output.log
+
+
 def test_two_streams_each_find_out_for_themselves(tap: TapUser) -> None:
     tap.crm.settings(refused={"totalResults+finder": 400})
     output = tap.sync(streams=("opportunities", "accounts"))
