@@ -24,7 +24,7 @@ from psycopg.rows import DictRow, dict_row
 from tap_oracle_crm.answers import Page
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.discovery import attributes_of
-from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
+from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
@@ -288,10 +288,11 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         )  # fmt: skip
         yield Finding("crm", "ok", f"{client.host} answers")
         yield Finding("credentials", "ok", "accepted, and may read opportunities")
-        yield clock("CRM", page.server_time - datetime.now(UTC))
+        if page.server_time:
+            yield clock("CRM", page.server_time - datetime.now(UTC))
         yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
         wanted = [*settings["mapped_fields"], *settings["custom_fields"]]
-        yield custom_fields(wanted, client.describe("opportunities"))
+        yield described(client, wanted)
     except RefusedError as error:
         if error.status in {401, 403}:
             yield Finding("crm", "ok", f"{client.host} answers")
@@ -337,6 +338,19 @@ def record_set(page: Page, finder: str, held: Held | None, *, is_partial: bool) 
                 f"lately: run {FULL_SYNC}. If the gap stays, the CRM's count is wrong.",
             )  # fmt: skip
     return Finding("record set", "ok", detail)
+
+
+def described(client: CrmClient, wanted: list[str]) -> Finding:
+    """Ask which attributes the CRM has; a sync can do without its answer."""
+    try:
+        return custom_fields(wanted, client.describe("opportunities"))
+    except (RefusedError, GaveUpError) as error:
+        if not error.is_this_request:
+            raise
+        return Finding(
+            "custom fields", "warning", f"the CRM does not tell its attributes ({error.cause})",
+            "Syncs go on without: check that names and case of the custom fields are the CRM's.",
+        )  # fmt: skip
 
 
 def custom_fields(wanted: list[str], description: object) -> Finding:

@@ -28,6 +28,7 @@ INTEGERS = {
     "framework_version": (4, 1, 9),
     "page_size": (499, 1, 500),
     "lookback_seconds": (300, 0, 30 * 86_400),
+    "clock_margin_seconds": (3_600, 0, 30 * 86_400),
     "concurrency": (4, 1, 32),
     "request_timeout": (90, 1, 3_600),
     "max_retries": (8, 0, 100),

@@ -12,7 +12,7 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.singerlib.catalog import Metadata
 
 from tap_oracle_crm import settings, streams
-from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.client import FEW_RETRIES, CrmClient
 from tap_oracle_crm.discovery import (
     ABSENT,
     ATTACHMENT,
@@ -21,7 +21,13 @@ from tap_oracle_crm.discovery import (
     match,
     schema_of,
 )
-from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError, StoppedError, is_fatal
+from tap_oracle_crm.errors import (
+    ConfigError,
+    GaveUpError,
+    OracleCrmError,
+    RefusedError,
+    StoppedError,
+)
 from tap_oracle_crm.statuses import OpportunityStatuses
 from tap_oracle_crm.stream import CrmStream
 from tap_oracle_crm.writer import PageWriter
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
-
 
 ROWS_TO_LEARN_FROM = 25
 """How many rows are looked at for names where the CRM does not describe its attributes."""
@@ -185,6 +190,14 @@ class TapOracleCRM(Tap):
             "that differ.",
         ),
         th.Property(
+            "clock_margin_seconds",
+            th.IntegerType,
+            default=3600,
+            title="Clock margin",
+            description="How far the CRM's clock is trusted to be right: changes older than this "
+            "are taken to be all there, and are not read again.",
+        ),
+        th.Property(
             "timestamp_format",
             th.StringType,
             default=settings.DEFAULTS["timestamp_format"],
@@ -249,6 +262,13 @@ class TapOracleCRM(Tap):
             description="Let a first read pass that finds no opportunities at all, or fewer than "
             "the record set ALLOPTIES shows. It fails by default, since a wrong record set or "
             "missing rights look just like that.",
+        ),
+        th.Property(
+            "accept_language",
+            th.StringType,
+            title="Language",
+            description="The Accept-Language header, such as en: the language of stages and other "
+            "names. Without it, the account's own.",
         ),
         th.Property(
             "user_agent",
@@ -369,8 +389,8 @@ class TapOracleCRM(Tap):
                 "was read."
             )
             raise OracleCrmError(msg) from None
-        except OracleCrmError as error:
-            if is_fatal(error):
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
                 raise
             described, reason = {}, error.cause
         if not described:
@@ -389,9 +409,10 @@ class TapOracleCRM(Tap):
                 q=reader.collection.query.q(),
                 finder=reader.collection.finder,
                 limit=ROWS_TO_LEARN_FROM,
+                retries=FEW_RETRIES,
             ).items
-        except RefusedError as error:
-            if is_fatal(error):
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
                 raise
             return set()
         shown = {name for row in rows if isinstance(row, dict) for name in row if is_name(name)}

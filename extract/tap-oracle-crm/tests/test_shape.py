@@ -155,7 +155,7 @@ def test_a_built_in_attribute_that_changes_its_type_keeps_ours(
         [reason] if reason else []
     )
     assert second.by_key().get(key, {}).get("Revenue") == (None if reason else 12.5)
-    assert len(second.records()) > 2
+    assert len(second.records()) >= 2
 
 
 @pytest.mark.parametrize("kind", ["string", "number", "boolean", "date"])
@@ -181,7 +181,7 @@ def test_some_attributes_are_asked_for_only_where_the_crm_has_them(tap: TapUser,
     tap.crm.fault("error", status=404, path="/describe$")
     output = tap.sync()
     assert output.error is None
-    assert "does not have" not in output.log
+    assert "The CRM has no" not in output.log
 
 
 def test_spelling_is_learnt_from_rows_where_describe_is_silent(tap: TapUser) -> None:
@@ -192,7 +192,7 @@ def test_spelling_is_learnt_from_rows_where_describe_is_silent(tap: TapUser) -> 
     assert {key: record["custom"]["Geo_c"] for key, record in output.by_key().items()} == {
         key: row["Geo_c"] for key, row in rows.items()
     }
-    assert "does not have" not in output.log
+    assert "The CRM has no" not in output.log
 
 
 def test_another_shape_makes_the_next_run_read_all(tap: TapUser) -> None:

@@ -80,7 +80,7 @@ def test_without_describe_the_standard_attributes_do(tap: TapUser, status: int) 
     row = next(iter(tap.expected().values()))
     assert records[row["OptyId"]]["Practice_c"] == row["Practice_c"]
     assert records[row["OptyId"]]["Name"] == row["Name"]
-    assert "does not have Nowhere_c" in output.log
+    assert "The CRM has no Nowhere_c: null" in output.log
 
 
 @pytest.mark.parametrize("words", ["Attribute Name Practice_c is not valid.", ""])
@@ -92,7 +92,7 @@ def test_only_what_is_refused_counts_as_gone(tap: TapUser, words: str, with_desc
     tap.crm.fault("error", status=400, body="structured", detail=words, query="fields=.*Practice_c")
     output = tap.sync(custom_fields=["Practice_c", "Sector_c"])
     assert output.error is None
-    assert "does not have Practice_c: it is null" in output.log
+    assert "The CRM has no Practice_c: null" in output.log
     expected = tap.expected(["OptyId", "Name", "Sector_c"])
     for key, record in output.by_key().items():
         assert record["Practice_c"] is None
