@@ -326,7 +326,8 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         if page.server_time:
             yield clock("CRM", page.server_time - datetime.now(UTC))
         yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
-        yield described(client, settings["custom_fields"])
+        wanted = [*settings["mapped_fields"], *settings["custom_fields"]]
+        yield described(client, wanted)
     except RefusedError as error:
         if error.status in {401, 403}:
             yield Finding("crm", "ok", f"{client.host} answers")

@@ -43,12 +43,13 @@ def test_what_is_selected_is_built_in(extractors: dict[str, dict[str, Any]]) -> 
     assert extractors["tap-oracle-crm"]["config"]["extra_property"] == "custom"
 
 
-def test_the_complete_read_differs_by_its_method_alone(
+def test_the_complete_read_is_of_the_same_opportunities(
     extractors: dict[str, dict[str, Any]],
 ) -> None:
     plugin = extractors["tap-oracle-crm-complete"]
     assert plugin == {
         "name": "tap-oracle-crm-complete",
         "inherit_from": "tap-oracle-crm",
+        "select_filter": ["opportunities", "rejected_records"],
         "metadata": {"opportunities": {"replication-method": "FULL_TABLE"}},
     }

@@ -234,12 +234,19 @@ class _Server(uvicorn.Server):
 
 
 def make_server(
-    port: int, records: int, seed: int, credentials: Credentials, journal: Journal | None = None
+    port: int,
+    records: int,
+    seed: int,
+    credentials: Credentials,
+    journal: Journal | None = None,
+    commands: Sequence[tuple[str, str, Any]] = (),
 ) -> uvicorn.Server:
-    """Make a server on 127.0.0.1; port 0 is any free one."""
+    """Make a server on 127.0.0.1; port 0 is any free one. It begins with these commands."""
     crm, changes = journal.load(records, seed) if journal else (Crm(records, seed), [])
     application = Sandbox(crm, credentials, journal)
     application.control.replay(changes)
+    for method, path, body in commands:
+        application.control.command(method, path, "", body)
 
     class Protocol(HttpToolsProtocol):
         """Hands the connection to the application, which counts and breaks it."""

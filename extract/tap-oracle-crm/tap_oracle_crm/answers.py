@@ -131,7 +131,16 @@ def _detail(item: dict[str, Any]) -> str:
     return f"{text} (about {about})".strip() if about and about not in text else text
 
 
-_DATABASE_CODE = re.compile(r"\b(?:JBO-(?P<jbo>\d{5})|ORA-(?P<ora>\d{5}))\b")
+_CODE = re.compile(r"\b(?:JBO|ORA)-\d{5}\b")
+
+
+def codes_of(body: bytes) -> tuple[str, ...]:
+    """Return the error codes of an answer, such as JBO-27122 and ORA-01555."""
+    text = body.decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        codes = [str(item.get("o:errorCode") or "") for item in _error_details(json.loads(body))]
+        text += "".join(f" JBO-{code}" for code in codes if code.isdigit())
+    return tuple(dict.fromkeys(_CODE.findall(text)))
 
 
 def is_database_trouble(body: bytes) -> bool:
@@ -140,14 +149,10 @@ def is_database_trouble(body: bytes) -> bool:
     JBO-27120 to 27124 wrap an SQL statement that failed, JBO-26xxx a connection. Of ORA codes,
     009xx, 017xx and 018xx are about a statement, number or date that is wrong, and stay so.
     """
-    text = body.decode(errors="replace")
-    with contextlib.suppress(ValueError, RecursionError):
-        codes = [str(item.get("o:errorCode") or "") for item in _error_details(json.loads(body))]
-        text += " ".join(f" JBO-{code}" if code.isdigit() else f" {code}" for code in codes)
-    found = list(_DATABASE_CODE.finditer(text))
-    if oracle := [match["ora"] for match in found if match["ora"]]:
-        return not any(code.startswith(("009", "017", "018")) for code in oracle)
-    return any(match["jbo"].startswith(("2712", "26")) for match in found if match["jbo"])
+    codes = codes_of(body)
+    if oracle := [code for code in codes if code.startswith("ORA")]:
+        return not any(code.startswith(("ORA-009", "ORA-017", "ORA-018")) for code in oracle)
+    return any(code.startswith(("JBO-2712", "JBO-26")) for code in codes)
 
 
 def one_line(text: str) -> str:

@@ -25,6 +25,7 @@ import urllib3
 from tap_oracle_crm.answers import (
     Page,
     RetryError,
+    codes_of,
     detail_of,
     is_database_trouble,
     json_of,
@@ -33,7 +34,13 @@ from tap_oracle_crm.answers import (
     retry_after,
 )
 from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
-from tap_oracle_crm.errors import GaveUpError, OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.errors import (
+    CredentialsError,
+    GaveUpError,
+    OracleCrmError,
+    RefusedError,
+    StoppedError,
+)
 from tap_oracle_crm.gate import Gate
 from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
 from tap_oracle_crm.settings import LOOPBACK
@@ -55,6 +62,8 @@ LONGEST_FIELDS = 6_000
 """Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
 ABOUT_WHO_ASKS = {401, 403, 404, 405, 407}
 """Statuses of refusals that no other form of the request changes."""
+TOO_LONG = {413, 414, 431}
+"""Statuses that are about the length of a request, not about an attribute in it."""
 FEW_RETRIES = 2
 """How often something that can be done without is tried again."""
 
@@ -190,7 +199,7 @@ class CrmClient:
         def attempt(parts: Parts) -> Page:
             begun = time.monotonic()
             try:
-                response, body = self._get(resource, parts)
+                response, body = self.get(resource, parts)
                 page = page_of(body, response)
             except RetryError as error:
                 # A gateway that fails at once would do so with smaller pages, too.
@@ -217,7 +226,7 @@ class CrmClient:
         """
 
         def attempt(parts: Parts) -> Any:
-            response, body = self._get(f"{resource}/describe", parts)
+            response, body = self.get(f"{resource}/describe", parts)
             return json_of(body, response)
 
         return self._settle(
@@ -245,7 +254,7 @@ class CrmClient:
             return attempt(sent)
 
         def read(some: Parts) -> None:
-            response, body = self._get(path, some)
+            response, body = self.get(path, some)
             json_of(body, response)
 
         def serves(some: Parts) -> bool:
@@ -267,13 +276,12 @@ class CrmClient:
             except RefusedError as error:
                 if error.part or _is_about_who_asks(error):
                     raise
-                found = self.optional.search(kind, wanted, sent, key, serves)
-                if found.needed:
-                    value = sent[found.needed]
-                    refusal = _refusal_of(found.needed, value, path, error)
-                    self.optional.never_again(kind, found.needed, value, refusal)
-                    raise refusal from None
-                if not found.ask_again:
+
+                def refusal(part: str, error: RefusedError = error) -> RefusedError:
+                    return _refusal_of(part, sent[part], path, error)
+
+                known = None if error.status in TOO_LONG else key
+                if not self.optional.search(kind, wanted, sent, known, serves, refusal):
                     raise
 
     def close(self) -> None:
@@ -366,7 +374,14 @@ class CrmClient:
 
     # One request
 
-    def _get(self, path: str, parts: Parts) -> tuple[requests.Response, bytes]:
+    def get(self, path: str, parts: Parts) -> tuple[requests.Response, bytes]:
+        """Ask for a resource with these parameters and headers, once.
+
+        Raises:
+            RetryError: no usable answer came.
+            RefusedError: the server refuses.
+            OracleCrmError: it cannot be asked at all.
+        """
         params = {name: value for name, value in parts.items() if name not in HEADERS}
         headers = {name: value for name, value in parts.items() if name in HEADERS}
         query = urlencode(params, quote_via=quote, safe="")
@@ -383,7 +398,8 @@ class CrmClient:
             self._forget_token(credentials)
         if response.status_code != 200:
             self._refuse(response, body, path)
-        self._check_version(response)
+        if "REST-Framework-Version" in headers:
+            self._check_version(response)
         return response, body
 
     def _send(
@@ -501,7 +517,7 @@ class CrmClient:
             msg = (
                 f"{self.host} refused to serve {path} (HTTP {status}{said}). {_remedy_for(detail)}"
             )
-        raise RefusedError(msg, status=status, detail=detail)
+        raise RefusedError(msg, status=status, detail=detail, codes=codes_of(body))
 
     # Credentials
 
@@ -539,7 +555,7 @@ class CrmClient:
                 f"The token endpoint {host} refused the client (HTTP {status}). Check "
                 "ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and ORACLE_SCOPE."
             )
-            raise OracleCrmError(msg)
+            raise CredentialsError(msg)
         try:
             answer = json_of(body, response)
         except RetryError as error:
@@ -585,7 +601,11 @@ def _refusal_of(part: str, value: str, path: str, error: RefusedError) -> Refuse
         "orderBy": "Nothing can be set instead: ask who runs the CRM or the proxy before it.",
     }.get(part, _remedy_for(error.detail))
     return RefusedError(
-        f"{begin} ({error.cause}). {advice}", status=error.status, detail=error.detail, part=part
+        f"{begin} ({error.cause}). {advice}",
+        status=error.status,
+        detail=error.detail,
+        codes=error.codes,
+        part=part,
     )
 
 

@@ -3,8 +3,8 @@
 Almost everything in a request is optional, and any of it may be refused by some pod. What an error
 says is no proof; what is served is. So after a refusal the resource is asked for with nothing at
 all, and then part after part is added, the most needed first: a part that turns a served request
-into a refused one is what is refused, alone or beside those before it. That is done a few times a
-run at most, it is told once, and no later request of the run has what was refused.
+into a refused one is what is refused, alone or beside those before it. It is told once, and no
+later request of the run has it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tap_oracle_crm.errors import RefusedError
+
 log = logging.getLogger("tap-oracle-crm")
 
 Parts = Mapping[str, str]
 """Query parameters and headers by name."""
 HEADERS = frozenset({"REST-Framework-Version", "Accept", "Accept-Language"})
 MOST_SEARCHES = 2
-"""How often the refused parts of one kind of request are looked for in a run."""
+"""How often the refused parts of one kind of request are looked for in vain."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,8 @@ PARTS = {
     "totalResults": Part("how many records there are is not known before they are read"),
 }
 
-
-@dataclass(frozen=True)
-class Found:
-    """What a search for refused parts came to.
-
-    Attributes:
-        ask_again: the request is another one now, or what was refused is served after all.
-        needed: a part that is refused and that the request makes no sense without.
-    """
-
-    ask_again: bool = False
-    needed: str | None = None
+NEEDED_ALIKE = ("finder", "orderBy")
+"""Parts that are needed and are the same in many requests: one refusal is enough."""
 
 
 class OptionalParts:
@@ -71,8 +63,8 @@ class OptionalParts:
 
     def __init__(self) -> None:
         self._instead: dict[str, dict[str, str | None]] = {}
-        self._needed: dict[tuple[str, str, str], Exception] = {}
-        self._searches: Counter[str] = Counter()
+        self._needed: dict[tuple[str, str, str], RefusedError] = {}
+        self._in_vain: Counter[str] = Counter()
         self._told: set[str] = set()
         self._searching = threading.Lock()
 
@@ -82,7 +74,7 @@ class OptionalParts:
         Raises:
             RefusedError: one of them is needed.
         """
-        for name in ("finder", "orderBy"):
+        for name in NEEDED_ALIKE:
             if known := self._needed.get((kind, name, parts.get(name, ""))):
                 raise known
         found = dict(parts)
@@ -95,39 +87,50 @@ class OptionalParts:
                 found[name] = value
         return found
 
-    def never_again(self, kind: str, name: str, value: str, error: Exception) -> None:
-        """Raise this error for each further request with a needed part that was refused."""
-        self._needed[kind, name, value] = error
-
     def search(
-        self, kind: str, parts: Parts, sent: Parts, key: str | None, serves: Callable[[Parts], bool]
-    ) -> Found:
-        """Find out which parts of a refused request are refused.
+        self,
+        kind: str,
+        parts: Parts,
+        sent: Parts,
+        key: str | None,
+        serves: Callable[[Parts], bool],
+        refusal: Callable[[str], RefusedError],
+    ) -> bool:
+        """Find out which parts of a refused request are refused; tell whether to ask again.
 
         Args:
             kind: requests that what is found holds for.
             parts: what the request was to hold.
             sent: what it held.
-            key: an attribute that the resource has for certain.
+            key: an attribute that the resource has for certain, where one may be refused.
             serves: asks for the resource with these parts.
+            refusal: makes the error that says that a part is refused.
+
+        Raises:
+            RefusedError: one of them is needed.
         """
         with self._searching:
             if self.served(kind, parts) != sent:
-                return Found(ask_again=True)  # another thread has found out meanwhile
+                return True  # another thread has found out meanwhile
             if key and sent.get("fields", key) != key and serves({**sent, "fields": key}):
-                return Found()  # it is an attribute that is refused
-            if self._searches[kind] >= MOST_SEARCHES:
-                return Found()
-            self._searches[kind] += 1
+                # Either an attribute is refused, or so many of them are.
+                if not all(serves({**sent, "fields": half}) for half in _halves(sent["fields"])):
+                    return False
+                self._leave_out(kind, {"fields": None})
+                return True
+            if self._in_vain[kind] >= MOST_SEARCHES:
+                return False
             base = next((base for base in ({"limit": "1"}, {}) if serves(base)), None)
-            if base is None:
-                return Found()
-            found = _Search(base, sent, key, serves).run()
-            if found is None:
-                return Found()
-            needed = next((name for name in found if PARTS[name].loss is None), None)
-            self._leave_out(kind, found)
-            return Found(ask_again=needed is None, needed=needed)
+            found = None if base is None else _Search(base, sent, key, serves).run()
+            self._leave_out(kind, found or {})
+            needed = next((name for name in found or {} if PARTS[name].loss is None), None)
+            if needed in NEEDED_ALIKE:
+                self._needed[kind, needed, sent[needed]] = refusal(needed)
+            elif needed or not found:
+                self._in_vain[kind] += 1
+            if needed:
+                raise refusal(needed)
+            return found is not None
 
     def _leave_out(self, kind: str, found: Mapping[str, str | None]) -> None:
         left_out = {name: value for name, value in found.items() if PARTS[name].loss}
@@ -142,6 +145,12 @@ class OptionalParts:
                     f"{value} is sent instead" if value else "it is left out",
                     PARTS[name].loss,
                 )
+
+
+def _halves(names: str) -> list[str]:
+    listed = names.split(",")
+    middle = (len(listed) + 1) // 2
+    return [",".join(half) for half in (listed[:middle], listed[middle:]) if half]
 
 
 class _Search:

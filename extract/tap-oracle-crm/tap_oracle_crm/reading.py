@@ -201,7 +201,11 @@ class Reader:
             )
         text = f"Oracle refused the query of {self.collection.resource} ({error.cause}). Correct"
         return RefusedError(
-            f"{text} {about}.", status=error.status, detail=error.detail, part=error.part
+            f"{text} {about}.",
+            status=error.status,
+            detail=error.detail,
+            codes=error.codes,
+            part=error.part,
         )
 
     def _takes(self, q: str) -> bool:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, ClassVar
 
+from tap_oracle_crm.client import FEW_RETRIES
 from tap_oracle_crm.errors import OracleCrmError, StoppedError, is_fatal
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.settings import DEFAULT_FINDER
@@ -70,27 +71,31 @@ class OpportunityStatuses(CrmStream):
     def _all_statuses(self) -> list[dict[str, Any]]:
         """Return a row for each code, with its category where that can be found out."""
         try:
-            rows, refusal = self._list(), None
+            rows = self._list()
         except OracleCrmError as error:
             if is_fatal(error):
                 raise
-            rows, refusal = [], error
-        if not rows:
-            rows = self._list_by_business_unit()
-        if refusal and not rows:
-            raise refusal
+            rows = []
+        rows = rows or self._list_by_business_unit() or self._list(settle=True)
         if any(not row.get("LookupCategory") and row[self.key] not in CATEGORIES for row in rows):
             categories = self._categories_in_use()
             for row in rows:
                 row["LookupCategory"] = row.get("LookupCategory") or categories.get(row[self.key])
         return rows
 
-    def _list(self, finder: str | None = None) -> list[dict[str, Any]]:
-        """Return the rows of the list; a server that repeats itself is asked no further."""
+    def _list(self, finder: str | None = None, *, settle: bool = False) -> list[dict[str, Any]]:
+        """Return the rows of the list; a server that repeats itself is asked no further.
+
+        Args:
+            finder: the `finder` parameter.
+            settle: find out which part of the request is refused, and leave it out.
+        """
         rows: dict[str, dict[str, Any]] = {}
         received = 0
         while True:
-            page = self.tap.client.page(self.path, finder=finder, offset=received)
+            page = self.tap.client.page(
+                self.path, finder=finder, offset=received, settle=settle, retries=FEW_RETRIES
+            )
             received += len(page.items)
             known = len(rows)
             rows |= {
@@ -153,6 +158,8 @@ class OpportunityStatuses(CrmStream):
                 order_by=f"{attribute}:asc",
                 finder=finder,
                 limit=1,
+                settle=False,
+                retries=FEW_RETRIES,
             )
             value = next((row.get(attribute) for row in page.items if isinstance(row, dict)), None)
             if value is None or value in seen:

@@ -160,13 +160,18 @@ class CrmStream(Stream):
                 return False
             if any(witness.serves([name]) for name in gone):
                 return False
-            read_before = set(str(self.stream_state.get("attributes", "")).split(","))
-            for text, lost in (
-                ("The CRM no longer has %s: null from now on", read_before & set(gone)),
-                ("The CRM does not have %s: it is null", set(gone) - read_before),
+            before = set(str(self.stream_state.get("attributes", "")).split(","))
+            for words, found in (
+                ("no longer has", before.intersection(gone)),
+                ("has no", set(gone) - before),
             ):
-                if lost:
-                    self.log(text, ", ".join(sorted(lost)), level=logging.WARNING)
+                if found:
+                    self.log(
+                        "The CRM %s %s: null from now on",
+                        words,
+                        ", ".join(sorted(found)),
+                        level=logging.WARNING,
+                    )
             self._gone.update(gone)
             return True
 
@@ -313,6 +318,7 @@ class CollectionStream(CrmStream):
         yield from ()  # records are written a page at a time
         if self.tap.client.stopping.is_set():
             self._tell_of_limit()
+            self._tell_coverage(Coverage.PARTIAL)
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -345,10 +351,13 @@ class CollectionStream(CrmStream):
         except StoppedError:
             self._tell_of_limit()
         finally:
-            tags = {"coverage": str(coverage), "scope": self._scope()}
-            if self.is_incremental and (mark := self.stream_state.get("replication_key_value")):
-                tags["bookmark"] = mark
-            self._gauge(ReadMetric.COVERAGE, self.rows_read, **tags)
+            self._tell_coverage(coverage)
+
+    def _tell_coverage(self, coverage: Coverage) -> None:
+        tags = {"coverage": str(coverage), "scope": self._scope()}
+        if self.is_incremental and (mark := self.stream_state.get("replication_key_value")):
+            tags["bookmark"] = mark
+        self._gauge(ReadMetric.COVERAGE, self.rows_read, **tags)
 
     def _tell_of_limit(self) -> None:
         seconds = self.config["max_runtime_seconds"]
@@ -387,21 +396,22 @@ class CollectionStream(CrmStream):
     def _read_all(self, counter: metrics.Counter) -> Coverage:
         if not self.is_incremental:
             self._begin_version()
-        children = self._readable_children()
         while True:
             self.emitted = self.rows_read = 0
             reader = self.reader()
             try:
                 scan = self._resumable()
                 if scan:
-                    self._children_read = [one for one in children if one.name in scan.children]
+                    self._children_read = [
+                        child for child in self.children if child.name in scan.children
+                    ]
                     self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
                     plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
                     if any(high is None for _, high in scan.bounds):
                         reader.learn_largest(plan)
                     self._scan(reader, plan, scan, counter)
-                self._children_read = children
-                is_complete = self._read_changes(reader, counter) and not scan
+                self._children_read = self._readable_children()
+                is_complete = self._read_changes(reader, counter)
             except RefusedError as error:
                 if not self._drop_gone(reader, error, reader):
                     raise
@@ -534,7 +544,7 @@ class CollectionStream(CrmStream):
         for child in self.children:
             mark = child.mark(self._scope())
             is_behind = own is not None and (mark is None or mark < own)
-            if not is_behind or child.is_served(self.reader()):
+            if not child.is_down and (not is_behind or child.is_served(self.reader())):
                 readable.append(child)
         return readable
 

@@ -13,7 +13,14 @@ from singer_sdk.singerlib.catalog import Metadata
 
 from tap_oracle_crm import settings, streams
 from tap_oracle_crm.client import FEW_RETRIES, CrmClient
-from tap_oracle_crm.discovery import ABSENT, ATTACHMENT, attributes_of, match, schema_of
+from tap_oracle_crm.discovery import (
+    ABSENT,
+    ATTACHMENT,
+    attributes_of,
+    is_name,
+    match,
+    schema_of,
+)
 from tap_oracle_crm.errors import (
     ConfigError,
     GaveUpError,
@@ -408,8 +415,8 @@ class TapOracleCRM(Tap):
             if not error.is_this_request:
                 raise
             return set()
-        shown = {name for row in rows if isinstance(row, dict) for name in row}
-        return shown - {"links", "@context"}
+        shown = {name for row in rows if isinstance(row, dict) for name in row if is_name(name)}
+        return shown - {"links"}
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """Stop at once, but never in the middle of a message; state is written on the way out."""

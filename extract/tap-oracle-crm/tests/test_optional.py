@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from tap_user import Output, TapUser
 
@@ -73,6 +73,17 @@ def test_pages_are_as_large_as_the_crm_lets_them_be(tap: TapUser, largest: int) 
     }
     assert max(limits - {500}) <= 499
     assert output.log.count("this CRM refuses limit") == 1
+
+
+@pytest.mark.parametrize(("status", "longest"), [(400, 150), (414, 150), (414, 50)])
+def test_more_attributes_than_the_crm_takes_at_once_are_not_named(
+    tap: TapUser, status: int, longest: int
+) -> None:
+    tap.crm.fault("error", status=status, body="text", query=f"fields=[^&]{{{longest},}}")
+    output = tap.sync(page_size=200)
+    rows(tap, output)
+    assert "refuses fields" in output.log
+    assert "null from now on" not in output.log
 
 
 def test_two_streams_each_find_out_for_themselves(tap: TapUser) -> None:
@@ -384,7 +395,7 @@ PARTS = ["totalResults", "totalResults+finder", "onlyData", "fields", "Accept=vn
 
 
 @settings(
-    max_examples=40,
+    max_examples=20,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink one takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -408,6 +419,7 @@ def test_whatever_is_refused_all_arrives_or_the_remedy_works(
     date: int | None,
     slow: bool,
 ) -> None:
+    note(f"{sorted(parts)} {status} {named=} {largest=} {describe=} {date=} {slow=}")
     tap.crm.reset(records=150)
     tap.crm.settings(
         refused=dict.fromkeys(sorted(parts), status), refusals_are_named=named,

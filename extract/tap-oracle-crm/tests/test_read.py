@@ -250,3 +250,11 @@ def test_a_dry_run_reads_a_few_records_of_each_stream(tap: TapUser) -> None:
     assert done.code == 0, done.log
     assert len(done.records()) == 1
     assert len(done.records("accounts")) == 1
+
+
+def test_stream_maps_hide_what_may_be_null(tap: TapUser) -> None:
+    maps = {"opportunities": {"TargetPartyName": "md5(TargetPartyName or '')"}}
+    output = tap.sync(stream_maps=maps)
+    assert output.error is None
+    hidden = {record["TargetPartyName"] for record in output.records()}
+    assert {len(text) for text in hidden} == {32}
