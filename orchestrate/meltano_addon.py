@@ -12,10 +12,12 @@ import logging
 import os
 import sys
 import uuid
+from contextlib import closing
 
 import yaml
 from meltano.core.setting_definition import SettingDefinition
 
+from orchestrate.declared import DeclarationError, declare, read_declared
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT, export_settings, setting
@@ -45,8 +47,18 @@ def prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ[name] = setting(name) or value
-    if "run" in sys.argv and not {"--help", "--dry-run"} & set(sys.argv):
+    if {"--help", "--dry-run"} & set(sys.argv):
+        return
+    runs_pipeline = "run" in sys.argv
+    if runs_pipeline or any(argument.startswith("dbt-postgres") for argument in sys.argv):
+        try:
+            declared = read_declared()
+        except DeclarationError as error:
+            sys.exit(str(error))
         migrate_if_needed(url)
+        with closing(registry.connect(url)) as connection:
+            declare(connection, declared)
+    if runs_pipeline:
         register_run(url)
 
 

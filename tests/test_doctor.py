@@ -14,6 +14,21 @@ from tests.conftest import Pipeline
 PASSWORD = "s3cret:w%rd"
 ENCODED = "s3cret%3Aw%25rd"
 
+# What the sandbox's deals have that is not predefined.
+DECLARED = """
+statuses:
+  ON_HOLD: OPEN
+stages:
+  01 - Qualification: OPEN
+  02 - Discovery: OPEN
+  03 - Building Vision: OPEN
+  04 - Proposal: OPEN
+  05 - Negotiation: OPEN
+  4. Commit: OPEN
+  06 - Closed Won: WON
+  07 - Closed Lost: LOST
+"""
+
 Findings = dict[str, dict[str, str]]
 
 
@@ -40,6 +55,9 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     for name in ("DATABASE_URL", "ORACLE_PASS"):
         (secrets / name.lower()).write_text(pipeline.environment.pop(name) + "\n")
     pipeline.environment["SECRETS_DIR"] = str(secrets)
+    declared = tmp_path / "crm.yml"
+    declared.write_text(DECLARED)
+    pipeline.environment["CRM_FILE"] = str(declared)
     pipeline.sync()  # Meltano finds them there too
     pipeline.query(
         """

@@ -269,11 +269,71 @@ def test_narrowed_access_hides_rows_everywhere(crm: Sandbox, http: httpx.Client)
 
 def test_describe_lists_what_fields_accept(http: httpx.Client) -> None:
     for name in ("opportunities", "accounts", "resources"):
-        described = http.get(f"{API}/{name}/describe", params={"metadataMode": "minimal"}).json()
+        described = http.get(f"{API}/{name}/describe").json()
         attributes = described["Resources"][name]["attributes"]
         names = ",".join(attribute["name"] for attribute in attributes)
         assert _get(http, name, fields=names).status_code == 200
-        assert list(described["Resources"][name]) == ["attributes"]
+
+
+def test_describe_of_one_resource_takes_no_metadata_mode(http: httpx.Client) -> None:
+    answer = http.get(f"{API}/opportunities/describe", params={"metadataMode": "minimal"})
+    assert answer.status_code == 400
+    assert answer.json()["o:errorDetails"][0]["o:errorPath"] == "/metadataMode"
+
+
+def test_a_silent_describe_lists_no_attributes(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(describe_is_silent=True)
+    described = http.get(f"{API}/opportunities/describe")
+    assert described.status_code == 200
+    assert "attributes" not in described.json()["Resources"]["opportunities"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "with_it", "without_it"),
+    [
+        ("totalResults", {"totalResults": "true"}, {}),
+        ("totalResults+finder", {"totalResults": "true"}, {"finder": None, "totalResults": "true"}),
+        ("orderBy=LastUpdateDate", {"orderBy": "LastUpdateDate:desc"}, {"orderBy": "OptyId:asc"}),
+        ("onlyData", {}, {"onlyData": None}),
+    ],
+)
+def test_a_part_of_a_request_can_be_refused(
+    crm: Sandbox,
+    http: httpx.Client,
+    refused: str,
+    with_it: dict[str, Any],
+    without_it: dict[str, Any],
+) -> None:
+    crm.settings(refused={refused: 414})
+    answer = _get(http, **with_it)
+    assert answer.status_code == 414
+    assert answer.json()["o:errorDetails"][0]["o:errorPath"] == f"/{re.split('[+=]', refused)[0]}"
+    assert _get(http, **without_it).status_code == 200
+    crm.settings(refusals_are_named=False)
+    assert refused not in _get(http, **with_it).text
+
+
+def test_a_header_can_be_refused(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(refused={"REST-Framework-Version": 400, "Accept=vnd": 406})
+    assert http.get(f"{API}/opportunities").status_code == 400
+    del http.headers["REST-Framework-Version"]
+    assert http.get(f"{API}/opportunities").status_code == 200
+    http.headers["Accept"] = STRUCTURED
+    assert http.get(f"{API}/opportunities").status_code == 406
+
+
+def test_a_limit_can_be_refused_instead_of_cut(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(largest_limit=200)
+    assert _get(http, limit=201).status_code == 400
+    assert _get(http, limit=200).json()["count"] == 200
+
+
+def test_the_date_can_be_wrong_or_missing(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(date_offset_seconds=86_400)
+    ahead = parsedate_to_datetime(_get(http).headers["Date"]) - datetime.now(UTC)
+    assert timedelta(hours=23) < ahead < timedelta(hours=25)
+    crm.settings(date_offset_seconds=None)
+    assert "Date" not in _get(http).headers
 
 
 def test_schema_changes_show_in_describe_and_rows(crm: Sandbox, http: httpx.Client) -> None:

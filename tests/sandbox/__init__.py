@@ -5,7 +5,8 @@ It stands in for the real CRM in the demo, the tests and the benchmark::
     python -m tests.sandbox --port 8899 --records 1000 --seed 1
 
 listens on 127.0.0.1 and prints its address, user and token endpoint. ``--journal FILE``
-keeps what changed, so that a restart is the same CRM. Environment: ``SANDBOX_PORT``,
+keeps what changed, so that a restart is the same CRM; ``--replay FILE`` refuses what a real CRM
+refused, as ``make probe SAVE=FILE`` saw it. Environment: ``SANDBOX_PORT``,
 ``SANDBOX_RECORDS``, ``SANDBOX_SEED``, ``SANDBOX_USER`` (``sandbox``), ``SANDBOX_PASSWORD``
 (``sandbox-password``), ``SANDBOX_CLIENT_ID`` (``sandbox-client``), ``SANDBOX_CLIENT_SECRET``
 (``sandbox-secret``). Tests use :class:`tests.sandbox.client.Sandbox`.
@@ -42,7 +43,8 @@ POST     ``poison``                              ``{"OptyId", "kind", "touch": t
                                                  wire shows, kinds in :mod:`.poison`
 DELETE   ``poison/{OptyId}``                     heals (``{"touch": true}``)
 POST     ``attributes``                          ``{"name", "type", "values", "resource"}``: a new
-                                                 custom attribute, values dealt out over the rows
+                                                 custom attribute, values dealt out over the
+                                                 rows; or a list of such
 PATCH    ``attributes/{name}``                   ``{"type"}`` and/or ``{"name"}``
 DELETE   ``attributes/{name}``                   takes it away
 POST     ``faults``                              a rule or a list of rules, :mod:`.faults`:
@@ -55,8 +57,9 @@ POST     ``hooks``                               ``{"after": n, "next": 1, "comm
 GET      ``hooks``                               likewise
 DELETE   ``hooks``                               likewise
 PATCH    ``settings``                            :class:`.protocol.Settings`: page cap, default
-                                                 record set, what is visible or forbidden,
-                                                 timestamp format, token life...
+                                                 record set, what is visible or forbidden, which
+                                                 parts of a request are refused, timestamp
+                                                 format, token life...
 GET      ``settings``                            all of them
 POST     ``clock``                               ``{"offset_seconds"}`` against the machine's
 POST     ``tokens/expire``                       all bearer tokens become invalid

@@ -87,33 +87,33 @@ class Call:
 
     def describe(self, resource: Resource) -> Answer:
         """Answer with the attributes of the resource."""
+        if "metadataMode" in query_pairs(self.request):  # it is for the catalog alone
+            detail = "URL request parameter metadataMode cannot be used in this context."
+            raise RequestError(400, detail, "/metadataMode", "27500")
+        href = f"{self.base}/{resource.name}"
         body: dict[str, object] = {
+            "title": resource.name.title(),
             "attributes": [attribute.describe() for attribute in resource.attributes.values()],
+            "collection": {
+                "rangeSize": 25,
+                "finders": [{"name": "PrimaryKey", "attributes": [{"name": resource.key}]}],
+                "links": [{"rel": "self", "href": href, "name": "self"}],
+                "actions": [{"name": "get", "method": "GET", "responseType": ["application/json"]}],
+            },
+            "item": {"links": [{"rel": "self", "href": f"{href}/{{id}}", "name": "self"}]},
+            "children": {
+                name: {
+                    "attributes": [
+                        attribute.describe()
+                        for attribute in self.crm.resource(name).attributes.values()
+                    ]
+                }
+                for name in resource.children
+            },
+            "links": [{"rel": "self", "href": f"{href}/describe", "name": "self"}],
         }
-        if query_pairs(self.request).get("metadataMode") != "minimal":
-            href = f"{self.base}/{resource.name}"
-            body |= {
-                "title": resource.name.title(),
-                "collection": {
-                    "rangeSize": 25,
-                    "finders": [{"name": "PrimaryKey", "attributes": [{"name": resource.key}]}],
-                    "links": [{"rel": "self", "href": href, "name": "self"}],
-                    "actions": [
-                        {"name": "get", "method": "GET", "responseType": ["application/json"]}
-                    ],
-                },
-                "item": {"links": [{"rel": "self", "href": f"{href}/{{id}}", "name": "self"}]},
-                "children": {
-                    name: {
-                        "attributes": [
-                            attribute.describe()
-                            for attribute in self.crm.resource(name).attributes.values()
-                        ]
-                    }
-                    for name in resource.children
-                },
-                "links": [{"rel": "self", "href": f"{href}/describe", "name": "self"}],
-            }
+        if self.settings.describe_is_silent:
+            del body["attributes"]
         return reply(self.request, {"Resources": {resource.name: body}}, "description")
 
     # --- a page -------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Literal
 from urllib.parse import parse_qsl
 
@@ -95,16 +96,18 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Whether ``optyStatusesLOV`` tells the categories."""
     statuses_by_business_unit: bool = False
     """Whether ``optyStatusesLOV`` is refused without the finder that names a business unit."""
+    refused: dict[str, int] = {}
+    """Parts of a request that are refused, with the status: see :mod:`.refusals`."""
+    refusals_are_named: bool = True
+    """The words of such a refusal name the part."""
+    largest_limit: int = 0
+    """A larger ``limit`` is refused; 0: cut silently."""
+    describe_is_silent: bool = False
+    """``describe`` answers without attributes."""
+    date_offset_seconds: int | None = 0
+    """How far the header ``Date`` is ahead of the CRM's clock, as a proxy's is; null: none sent."""
 
 
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-}
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -128,7 +131,7 @@ def reply(request: Request, body: object, kind: str, rows: int = 0) -> Answer:
 
 def error_answer(refusal: RequestError, request: Request, version: int) -> Answer:
     """Answer with a structured error from version 4 on where Accept allows, else with text."""
-    title = _TITLES[refusal.status]
+    title = HTTPStatus(refusal.status).phrase
     headers = {}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Oracle Fusion (sandbox)"'

@@ -22,6 +22,7 @@ from .protocol import (
     reply,
 )
 from .query import QueryError
+from .refusals import check_parts
 from .schema import COLLECTIONS
 
 ROOT = "/crmRestApi/resources"
@@ -109,6 +110,7 @@ class Rest:
 
     def _authorized(self, request: Request, version: int, shape: PageShape) -> Answer:
         self._authorize(request)
+        check_parts(request, self.settings)
         if request.method != "GET":
             raise RequestError(405, f"{request.method} is not offered here.")
         if not request.path.startswith(ROOT):

@@ -30,6 +30,11 @@ _TYPES = {
 }
 
 
+def is_name(value: object) -> bool:
+    """Tell whether an attribute can be asked for by this name."""
+    return isinstance(value, str) and value.replace("$", "_").isidentifier()
+
+
 def attributes_of(answer: Any, resource: str) -> dict[str, str]:
     """Return name and type of each attribute; empty where the answer has none.
 
@@ -41,7 +46,7 @@ def attributes_of(answer: Any, resource: str) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for attribute in attributes if isinstance(attributes, list) else []:
-        if isinstance(attribute, dict) and isinstance(attribute.get("name"), str):
+        if isinstance(attribute, dict) and is_name(attribute.get("name")):
             kind = _TYPES.get(str(attribute.get("type", "")).lower(), "string")
             found[attribute["name"]] = kind
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tap_oracle_crm.conditions import check_filter, check_finder
 from tap_oracle_crm.errors import ConfigError
 
 ENVIRONMENT = {
@@ -27,6 +28,7 @@ INTEGERS = {
     "framework_version": (4, 1, 9),
     "page_size": (499, 1, 500),
     "lookback_seconds": (300, 0, 30 * 86_400),
+    "clock_margin_seconds": (3_600, 0, 30 * 86_400),
     "concurrency": (4, 1, 32),
     "request_timeout": (90, 1, 3_600),
     "max_retries": (8, 0, 100),
@@ -63,6 +65,11 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         settings[name] = _integer(name, settings.get(name, default), smallest, largest)
     for name in LISTS:
         settings[name] = _names(name, settings.get(name, []))
+    check_finder(str(settings["finder"]), settings["fixed_attributes"])
+    if "filter" in settings:
+        check_filter(
+            str(settings["filter"]), settings["framework_version"], settings["fixed_attributes"]
+        )
     for name in ("allow_http", "allow_partial"):
         settings[name] = str(settings.get(name, "")).lower() in {"true", "1", "yes", "on"}
     if "start_date" in settings:

@@ -27,6 +27,8 @@ class Scan:
         rows: how many rows have been emitted.
         claimed: how many the server claimed, where it did.
         children: the child streams that were read for all rows emitted.
+        newest: the newest change emitted, where the mark is the server's clock and not that of a
+            record; it is kept at no later time, whatever that clock shows.
     """
 
     mark: str | None
@@ -36,6 +38,7 @@ class Scan:
     rows: int = 0
     claimed: int | None = None
     children: list[str] = field(default_factory=list)
+    newest: str | None = None
 
     def dump(self) -> str:
         """Return the scan as the text that goes into the state."""

@@ -25,7 +25,7 @@ from tap_oracle_crm.discovery import absent, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError, is_fatal
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
-from tap_oracle_crm.reading import Collection, Reader, timestamp
+from tap_oracle_crm.reading import Collection, Reader, Start, timestamp
 from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
 from tap_oracle_crm.settings import DEFAULT_FINDER
 from tap_oracle_crm.state import Scan
@@ -160,13 +160,18 @@ class CrmStream(Stream):
                 return False
             if any(witness.serves([name]) for name in gone):
                 return False
-            read_before = set(str(self.stream_state.get("attributes", "")).split(","))
-            for text, lost in (
-                ("The CRM no longer has %s: null from now on", read_before & set(gone)),
-                ("The CRM does not have %s: it is null", set(gone) - read_before),
+            before = set(str(self.stream_state.get("attributes", "")).split(","))
+            for words, found in (
+                ("no longer has", before.intersection(gone)),
+                ("has no", set(gone) - before),
             ):
-                if lost:
-                    self.log(text, ", ".join(sorted(lost)), level=logging.WARNING)
+                if found:
+                    self.log(
+                        "The CRM %s %s: null from now on",
+                        words,
+                        ", ".join(sorted(found)),
+                        level=logging.WARNING,
+                    )
             self._gone.update(gone)
             return True
 
@@ -313,6 +318,7 @@ class CollectionStream(CrmStream):
         yield from ()  # records are written a page at a time
         if self.tap.client.stopping.is_set():
             self._tell_of_limit()
+            self._tell_coverage(Coverage.PARTIAL)
             return
         try:
             with contextlib.ExitStack() as stack:
@@ -345,7 +351,13 @@ class CollectionStream(CrmStream):
         except StoppedError:
             self._tell_of_limit()
         finally:
-            self._gauge(ReadMetric.COVERAGE, self.rows_read, coverage=coverage, scope=self._scope())
+            self._tell_coverage(coverage)
+
+    def _tell_coverage(self, coverage: Coverage) -> None:
+        tags = {"coverage": str(coverage), "scope": self._scope()}
+        if self.is_incremental and (mark := self.stream_state.get("replication_key_value")):
+            tags["bookmark"] = mark
+        self._gauge(ReadMetric.COVERAGE, self.rows_read, **tags)
 
     def _tell_of_limit(self) -> None:
         seconds = self.config["max_runtime_seconds"]
@@ -384,21 +396,22 @@ class CollectionStream(CrmStream):
     def _read_all(self, counter: metrics.Counter) -> Coverage:
         if not self.is_incremental:
             self._begin_version()
-        children = self._readable_children()
         while True:
             self.emitted = self.rows_read = 0
             reader = self.reader()
             try:
                 scan = self._resumable()
                 if scan:
-                    self._children_read = [one for one in children if one.name in scan.children]
+                    self._children_read = [
+                        child for child in self.children if child.name in scan.children
+                    ]
                     self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
                     plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
                     if any(high is None for _, high in scan.bounds):
                         reader.learn_largest(plan)
                     self._scan(reader, plan, scan, counter)
-                self._children_read = children
-                is_complete = self._read_changes(reader, counter) and not scan
+                self._children_read = self._readable_children()
+                is_complete = self._read_changes(reader, counter)
             except RefusedError as error:
                 if not self._drop_gone(reader, error, reader):
                     raise
@@ -439,17 +452,19 @@ class CollectionStream(CrmStream):
         self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
         if bookmark is None:
             self._check_record_set(start.page)
+        mark = self._mark_after(start)
         if start.page.complete:
             self._emit_batch(start.page.items, counter)
-            self._advance(start.mark)
+            self._advance(mark)
             self.log("read %d rows", len(start.page.items))
             return bookmark is None
         scan = Scan(
-            mark=start.mark.isoformat() if start.mark else None,
+            mark=mark.isoformat() if mark else None,
             since=since.isoformat() if since else None,
             full=bookmark is None,
             bounds=[],
             claimed=start.page.total,
+            newest=None if start.keys is None else "",
         )
         self._scan(reader, reader.plan(start), scan, counter)
         return bookmark is None
@@ -459,13 +474,13 @@ class CollectionStream(CrmStream):
         while True:
             reader = self.reader()
             try:
-                page = reader.start(None, limit=limit).page
+                rows = reader.some(limit)
                 break
             except RefusedError as error:
                 if not self._drop_gone(reader, error, reader):
                     raise
         self._children_read = self.children
-        self._emit_batch(page.items[:limit], counter)
+        self._emit_batch(rows, counter)
 
     def _scan(self, reader: Reader, plan: RangePlan, scan: Scan, counter: metrics.Counter) -> None:
         since = datetime.fromisoformat(scan.since) if scan.since else None
@@ -477,6 +492,9 @@ class CollectionStream(CrmStream):
                 if batch is not None:
                     self._emit_batch(batch.rows, counter)
                     scan.rows += len(batch.rows)
+                    if scan.newest is not None:
+                        newest = reader.newest(batch.rows, timestamp(scan.newest))
+                        scan.newest = newest.isoformat() if newest else ""
                     plan.wrote(batch.item, batch.upto, last_page=batch.last)
                     self._keep(scan, plan)
                     self._write_state_if_due(len(batch.rows))
@@ -496,7 +514,11 @@ class CollectionStream(CrmStream):
                 "else rows vanished while they were read",
                 scan.claimed, scan.rows, level=logging.WARNING,
             )  # fmt: skip
-        self._advance(timestamp(scan.mark))
+        mark = timestamp(scan.mark)
+        if mark and scan.newest is not None:
+            newest = timestamp(scan.newest)
+            mark = min(mark, newest) if newest else None
+        self._advance(mark)
 
     def _emit_batch(self, rows: list[Any], counter: metrics.Counter) -> None:
         self.rows_read += len(rows)
@@ -522,7 +544,7 @@ class CollectionStream(CrmStream):
         for child in self.children:
             mark = child.mark(self._scope())
             is_behind = own is not None and (mark is None or mark < own)
-            if not is_behind or child.is_served(self.reader()):
+            if not child.is_down and (not is_behind or child.is_served(self.reader())):
                 readable.append(child)
         return readable
 
@@ -581,6 +603,8 @@ class CollectionStream(CrmStream):
     def _scope(self) -> str:
         """Name what decides which rows are seen: a bookmark holds for that alone."""
         names = ["base_url", "start_date", *(["finder", "filter"] if self.uses_finder else [])]
+        if self.config.get("accept_language"):
+            names.append("accept_language")  # another language, other names in every record
         text = "\n".join(str(self.config.get(name, "")) for name in names)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -627,6 +651,24 @@ class CollectionStream(CrmStream):
             scan.bounds = plan.remaining()
             scan.children = [child.name for child in self._children_read if not child.is_down]
             self.stream_state.update(scan=scan.dump(), **self._read_for())
+
+    def _mark_after(self, start: Start) -> datetime | None:
+        """Say where the next run may start once all of this read has been emitted.
+
+        That is the newest change from before the read. Once the server's clock is so far past it
+        that no late commit can share its time any more, it is left behind, lookback and all: a
+        pile of records with one time is not to be read again by each run. It is left behind by no
+        more than that, since the clock may be a proxy's and wrong by a day.
+        """
+        if start.clock is None:
+            return start.mark
+        trusted = start.clock - timedelta(seconds=self.config["clock_margin_seconds"])
+        if start.keys is not None:  # of the newest change nothing is known yet, see `Scan.newest`
+            return max(trusted, start.mark or trusted)
+        if start.mark is None:
+            return None
+        behind = start.mark + timedelta(seconds=self.config["lookback_seconds"] + 1)
+        return behind if behind <= trusted else start.mark
 
     def _advance(self, mark: datetime | None) -> None:
         """Let the next run start from a mark, never from before the last one."""

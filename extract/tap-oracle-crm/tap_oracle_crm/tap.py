@@ -12,9 +12,23 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.singerlib.catalog import Metadata
 
 from tap_oracle_crm import settings, streams
-from tap_oracle_crm.client import CrmClient
-from tap_oracle_crm.discovery import ABSENT, ATTACHMENT, attributes_of, match, schema_of
-from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError, StoppedError, is_fatal
+from tap_oracle_crm.client import FEW_RETRIES, CrmClient
+from tap_oracle_crm.discovery import (
+    ABSENT,
+    ATTACHMENT,
+    attributes_of,
+    is_name,
+    match,
+    schema_of,
+)
+from tap_oracle_crm.errors import (
+    ConfigError,
+    GaveUpError,
+    OracleCrmError,
+    RefusedError,
+    StoppedError,
+)
+from tap_oracle_crm.statuses import OpportunityStatuses
 from tap_oracle_crm.stream import CrmStream
 from tap_oracle_crm.writer import PageWriter
 
@@ -23,7 +37,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
-
 
 ROWS_TO_LEARN_FROM = 25
 """How many rows are looked at for names where the CRM does not describe its attributes."""
@@ -121,7 +134,17 @@ class TapOracleCRM(Tap):
             th.StringType,
             title="Filter",
             description="A further condition on opportunities, in the language of `q`, such as "
-            "StatusCode = 'OPEN'.",
+            "CreationDate >= '2024-01-01T00:00:00Z'. It may be about what never changes alone: "
+            "OptyId, OptyNumber, CreationDate, CreatedBy, PrimaryOrganizationId, and what "
+            "fixed_attributes names.",
+        ),
+        th.Property(
+            "fixed_attributes",
+            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
+            title="Fixed attributes",
+            description="Further attributes of opportunities that never change in this CRM, such "
+            "as the mark of an import: filter may be about them, and finder have variables of "
+            "these names.",
         ),
         th.Property(
             "start_date",
@@ -165,6 +188,14 @@ class TapOracleCRM(Tap):
             title="Lookback",
             description="How far before the bookmark to read again, for late commits and clocks "
             "that differ.",
+        ),
+        th.Property(
+            "clock_margin_seconds",
+            th.IntegerType,
+            default=3600,
+            title="Clock margin",
+            description="How far the CRM's clock is trusted to be right: changes older than this "
+            "are taken to be all there, and are not read again.",
         ),
         th.Property(
             "timestamp_format",
@@ -233,6 +264,13 @@ class TapOracleCRM(Tap):
             "missing rights look just like that.",
         ),
         th.Property(
+            "accept_language",
+            th.StringType,
+            title="Language",
+            description="The Accept-Language header, such as en: the language of stages and other "
+            "names. Without it, the account's own.",
+        ),
+        th.Property(
             "user_agent",
             th.StringType,
             default="tap-oracle-crm",
@@ -276,6 +314,7 @@ class TapOracleCRM(Tap):
         """Return all streams; asks the CRM for its attributes unless a catalog tells them."""
         return [
             self._opportunities(),
+            OpportunityStatuses(self),
             streams.RevenueLines(self),
             streams.OpportunityTeam(self),
             streams.Accounts(self),
@@ -350,8 +389,8 @@ class TapOracleCRM(Tap):
                 "was read."
             )
             raise OracleCrmError(msg) from None
-        except OracleCrmError as error:
-            if is_fatal(error):
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
                 raise
             described, reason = {}, error.cause
         if not described:
@@ -370,13 +409,14 @@ class TapOracleCRM(Tap):
                 q=reader.collection.query.q(),
                 finder=reader.collection.finder,
                 limit=ROWS_TO_LEARN_FROM,
+                retries=FEW_RETRIES,
             ).items
-        except RefusedError as error:
-            if is_fatal(error):
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
                 raise
             return set()
-        shown = {name for row in rows if isinstance(row, dict) for name in row}
-        return shown - {"links", "@context"}
+        shown = {name for row in rows if isinstance(row, dict) for name in row if is_name(name)}
+        return shown - {"links"}
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """Stop at once, but never in the middle of a message; state is written on the way out."""

@@ -73,6 +73,7 @@ clean = RecordCleaner.of(schema_of(TYPES, ["OptyId"]), "OptyId", list(TYPES), bu
         ("Name", None, None),
         ("Any_c", ["a", Decimal("1.5")], '["a",1.5]'),
         ("Any_c", {"code": 1, "text": "a\x00b"}, '{"code":1,"text":"ab"}'),
+        ("Any_c", [Decimal("NaN"), 10**400, 2**64], f'["NaN","1{"0" * 400}",{2**64}]'),
         ("Any_c", ["a\ud83db", {"\udc00": None}], '["a\ufffdb",{"\ufffd":null}]'),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tap_oracle_crm.discovery import match, schema_of
 from tap_oracle_crm.records import RecordCleaner, RejectedError
+from tap_oracle_crm.writer import PageWriter
 from tap_user import TapUser
 
 EXTRA: dict[str, Any] = {"extra_property": "custom"}
@@ -97,17 +100,13 @@ def test_odd_values_in_custom_fields_cost_no_record(tap: TapUser, extra: dict[st
 
 def test_names_of_any_length_and_number_work(tap: TapUser) -> None:
     tap.crm.reset(records=60)
-    for number in range(1700):
-        tap.crm.command(
-            "POST",
-            "attributes",
-            {"name": LONG.format(number), "type": "string", "values": [f"value {number}"]},
-        )
+    names = [{"name": LONG.format(number), "type": "string"} for number in range(1700)]
+    tap.crm.command("POST", "attributes", [*names[:-1], {**names[-1], "values": ["the last"]}])
     catalog = take_all(tap.discover(**EXTRA))
     output = tap.sync(catalog=catalog, **EXTRA)
     assert len(output.by_key()) == 60
     for record in output.records():
-        assert record["custom"][LONG.format(1699)] == "value 1699"
+        assert record["custom"][LONG.format(1699)] == "the last"
         assert len(record["custom"]) > 1700
 
 
@@ -156,7 +155,7 @@ def test_a_built_in_attribute_that_changes_its_type_keeps_ours(
         [reason] if reason else []
     )
     assert second.by_key().get(key, {}).get("Revenue") == (None if reason else 12.5)
-    assert len(second.records()) > 2
+    assert len(second.records()) >= 2
 
 
 @pytest.mark.parametrize("kind", ["string", "number", "boolean", "date"])
@@ -182,7 +181,7 @@ def test_some_attributes_are_asked_for_only_where_the_crm_has_them(tap: TapUser,
     tap.crm.fault("error", status=404, path="/describe$")
     output = tap.sync()
     assert output.error is None
-    assert "does not have" not in output.log
+    assert "The CRM has no" not in output.log
 
 
 def test_spelling_is_learnt_from_rows_where_describe_is_silent(tap: TapUser) -> None:
@@ -193,7 +192,7 @@ def test_spelling_is_learnt_from_rows_where_describe_is_silent(tap: TapUser) -> 
     assert {key: record["custom"]["Geo_c"] for key, record in output.by_key().items()} == {
         key: row["Geo_c"] for key, row in rows.items()
     }
-    assert "does not have" not in output.log
+    assert "The CRM has no" not in output.log
 
 
 def test_another_shape_makes_the_next_run_read_all(tap: TapUser) -> None:
@@ -229,6 +228,60 @@ def test_a_record_that_is_too_large_is_told_of_as_it_was_received(tap: TapUser) 
     assert payload["Practice_c"] == tap.expected(["OptyId", "Practice_c"])[key]["Practice_c"]
 
 
+CLEAN = RecordCleaner.of(
+    schema_of({"OptyId": "integer", "Any_c": "string"}, ["OptyId"]),
+    "OptyId",
+    ["OptyId", "Any_c"],
+    built_in=["OptyId"],
+    extra_property="custom",
+)
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**400), 10**400)
+    | st.decimals()
+    | st.text(st.characters()),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(), max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def texts_of(value: Any) -> Iterator[str]:
+    """All texts and keys in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+    elif isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from texts_of(item)
+
+
+def refuse(constant: str) -> None:
+    """Fail on what JSON does not have."""
+    raise AssertionError(constant)
+
+
+@given(value=anything)
+def test_whatever_a_custom_field_holds_arrives_as_json_that_databases_take(value: Any) -> None:
+    line = PageWriter().encode("opportunities", [CLEAN({"OptyId": 1, "Any_c": value})])
+    arrived = json.loads(line, parse_constant=refuse, parse_float=Decimal)["record"]["custom"]
+    assert set(arrived) == {"Any_c"}
+    for text in texts_of(arrived):
+        assert "\x00" not in text
+        text.encode()  # fails on a lone surrogate
+    assert (arrived["Any_c"] is None) == (value is None)
+    if isinstance(value, list):
+        assert len(arrived["Any_c"]) == len(value)
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 300:
+        assert Decimal(arrived["Any_c"]) == value
+
+
 def nested(depth: int) -> Any:
     """A list in a list in a list."""
     value: Any = []
@@ -238,15 +291,7 @@ def nested(depth: int) -> Any:
 
 
 def test_how_deep_values_may_lie() -> None:
-    types = {"OptyId": "integer", "Any_c": "string"}
-    clean = RecordCleaner.of(
-        schema_of(types, ["OptyId"]),
-        "OptyId",
-        list(types),
-        built_in=["OptyId"],
-        extra_property="custom",
-    )
     value = nested(100)
-    assert clean({"OptyId": 1, "Any_c": value}) == {"OptyId": 1, "custom": {"Any_c": value}}
+    assert CLEAN({"OptyId": 1, "Any_c": value}) == {"OptyId": 1, "custom": {"Any_c": value}}
     with pytest.raises(RejectedError, match="Any_c: nested more than 100 deep"):
-        clean({"OptyId": 1, "Any_c": nested(101)})
+        CLEAN({"OptyId": 1, "Any_c": nested(101)})

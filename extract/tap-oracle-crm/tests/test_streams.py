@@ -8,7 +8,10 @@ import sys
 from typing import Any
 
 import pytest
-from tap_user import TapUser
+from tap_oracle_crm.discovery import attributes_of
+from tap_user import TapUser, select
+
+from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET
 
 ALL = (
     "accounts", "opportunities", "opportunity_statuses", "opportunity_team", "rejected_records",
@@ -77,7 +80,7 @@ def test_without_describe_the_standard_attributes_do(tap: TapUser, status: int) 
     row = next(iter(tap.expected().values()))
     assert records[row["OptyId"]]["Practice_c"] == row["Practice_c"]
     assert records[row["OptyId"]]["Name"] == row["Name"]
-    assert "does not have Nowhere_c" in output.log
+    assert "The CRM has no Nowhere_c: null" in output.log
 
 
 @pytest.mark.parametrize("words", ["Attribute Name Practice_c is not valid.", ""])
@@ -89,7 +92,7 @@ def test_only_what_is_refused_counts_as_gone(tap: TapUser, words: str, with_desc
     tap.crm.fault("error", status=400, body="structured", detail=words, query="fields=.*Practice_c")
     output = tap.sync(custom_fields=["Practice_c", "Sector_c"])
     assert output.error is None
-    assert "does not have Practice_c: it is null" in output.log
+    assert "The CRM has no Practice_c: null" in output.log
     expected = tap.expected(["OptyId", "Name", "Sector_c"])
     for key, record in output.by_key().items():
         assert record["Practice_c"] is None
@@ -161,6 +164,60 @@ def test_further_collections_are_read_by_the_same_machinery(tap: TapUser, name: 
     second = tap.sync(first.state, streams=(name,), page_size=25)
     assert key in second.by_key(name, "PartyId")
     assert len(second.records(name)) < len(rows)
+
+
+BROKEN: list[dict[str, Any]] = [
+    {"status": 400, "body": "structured", "query": "LastUpdateDate"},  # it has no such attribute
+    {"status": 403},
+    {"status": 404},
+    {"status": 500},
+]
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: str(fault["status"]))
+@pytest.mark.parametrize("name", ["accounts", "resources"])
+def test_a_further_collection_that_cannot_be_read_leaves_opportunities_alone(
+    tap: TapUser, name: str, fault: dict[str, Any]
+) -> None:
+    streams = ("opportunities", name)
+    first = tap.sync(streams=streams, page_size=25, lookback_seconds=0)
+    tap.crm.clock(3600)
+    changed = tap.crm.mutate(update=3)["updated"]
+    key = max(row["PartyId"] for row in tap.crm.rows(name))
+    tap.crm.update(key, name)
+    tap.crm.fault("error", **fault, path=f"/{name}$")
+    second = tap.sync(first.state, streams=streams, max_retries=0, lookback_seconds=0)
+    assert second.error is None
+    assert set(changed) <= set(second.by_key())
+    assert second.log.count("Could not be read (HTTP") == 1
+    assert second.state["bookmarks"][name] == first.state["bookmarks"][name]
+    tap.crm.clear_faults()
+    third = tap.sync(second.state, streams=streams, lookback_seconds=0)
+    assert key in third.by_key(name, "PartyId")
+
+
+def test_refused_credentials_end_the_run_under_any_stream(tap: TapUser) -> None:
+    catalog = select(tap.discover(), "opportunities", "resources")
+    tap.crm.fault("error", status=401, path="/resources$")
+    assert "user name or password" in str(tap.sync(catalog=catalog).error)
+    tap.crm.clear_faults()
+    oauth: dict[str, Any] = {
+        "token_url": f"{tap.crm.url}/oauth2/v1/token",
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    tap.crm.fault("error", status=401, path="/resources$")
+    tap.crm.fault("error", status=401, path="/token$", after=1)
+    output = tap.sync(catalog=catalog, **oauth)
+    assert len(output.records()) == 1000
+    assert "refused the client" in str(output.error)
+
+
+def test_names_that_cannot_be_asked_for_are_left_out() -> None:
+    names = ["Name", "a,b", "\ud800_c", "1st", "Größe_c", "O$1_c", "", None]
+    described = [{"name": name, "type": "attachment"} for name in names]
+    answer = {"Resources": {"opportunities": {"attributes": described}}}
+    assert set(attributes_of(answer, "opportunities")) == {"Name", "Größe_c", "O$1_c"}
 
 
 def test_streams_off_by_default_are_not_read(tap: TapUser) -> None:
