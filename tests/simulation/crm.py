@@ -19,7 +19,7 @@ from tests.sandbox import faults
 from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER
 from tests.sandbox.crm import Crm
 from tests.sandbox.generator import stamp
-from tests.sandbox.protocol import Request
+from tests.sandbox.protocol import Request, Settings, Status
 from tests.sandbox.rest import Credentials, Rest
 from tests.simulation.executor import BEGIN
 
@@ -39,8 +39,16 @@ REJECTED = {
 KEYLESS = {"null_id", "missing_id"}
 """Kinds of bad records whose deal nobody can tell."""
 REPAIRED = ("nul", "numeric_string", "null_name")
+LOOKBACK = 300
+"""Seconds that the tap looks back, which finds transactions that took no longer."""
 REVENUES = (None, 0, 0.1, 1e6, 123456789012.34)
-STATUSES = ("WON", "LOST", "NO_SALE")
+STATUSES = ("WON", "LOST", "NO_SALE", "CLOSED")
+CODES = (*STATUSES, "OPEN", "ON_HOLD", "LOST_TO_COMPETITOR")
+REFUSED: tuple[dict[str, int], ...] = (
+    {}, {}, {}, {"totalResults": 400}, {"totalResults+finder": 400}, {"orderBy=Last": 400},
+    {"fields": 400}, {"Accept": 406},
+)  # fmt: skip
+FORBIDDEN = ((), (), (), ("optyStatusesLOV",), ("opportunities/describe",))
 
 
 class SimulatedCrm(Crm):
@@ -51,6 +59,17 @@ class SimulatedCrm(Crm):
         self.clock_is_ahead_by = timedelta()
         super().__init__(records, random.randrange(1 << 30), BEGIN)
         self.rest = Rest(self, Credentials(USER, PASSWORD, CLIENT_ID, CLIENT_SECRET))
+        self.rest.settings = Settings(
+            refused=random.choice(REFUSED),
+            refusals_are_named=random.random() < 0.7,
+            date_offset_seconds=random.choice([0, 0, None, 1800, -1800]),
+            forbidden=random.choice(FORBIDDEN),
+            describe_is_silent=random.random() < 0.1,
+        )
+        self.events = 0
+        """How often it changed."""
+        self.unseen: set[int] = set()
+        """The deals that changed in a way that only a complete read finds."""
         self.kinds: dict[int, str] = {}
         """Which deals the wire shows as which kind of poison."""
         self.buried: list[dict[str, object]] = []
@@ -64,9 +83,13 @@ class SimulatedCrm(Crm):
 
     # What it shows
 
-    def keys(self) -> list[int]:
-        """All keys, also those that the account may not see."""
-        return [row[0] for row in self._db.execute('select "OptyId" from opportunities order by 1')]
+    def keys(self, attribute: str = "OptyId", value: object = None) -> list[int]:
+        """All keys, also those that the account may not see; or those with a value."""
+        rows = self._db.execute(
+            f'select "OptyId" from opportunities where "{attribute}" = coalesce(?, "{attribute}") '
+            "order by 1", (value,)
+        )  # fmt: skip
+        return [row[0] for row in rows]
 
     def shown(self) -> dict[int, str]:
         """The deals that the account may see, each `good`, or how it is bad."""
@@ -102,15 +125,17 @@ class SimulatedCrm(Crm):
         changes: list[tuple[int, Callable[[], str]]] = [
             (8, self.change), (3, self.add), (2, self.change_many), (4, self.change_late),
             (2, self.remove), (2, self.restore), (2, self.rename_account), (2, self.rename_stage),
-            (3, self.recode), (1, self.hide), (1, self.show), (3, self.spoil), (3, self.mend),
+            (4, self.recode), (1, self.explain), (1, self.hide), (1, self.show), (3, self.spoil), (3, self.mend),
         ]  # fmt: skip
         weights = [weight for weight, _ in changes]
+        self.events += 1
         return self.random.choices([change for _, change in changes], weights)[0]()
 
     def commit_late(self, *, all_of_them: bool = False) -> list[str]:
         """Commit the transactions whose time has come; say what came of it."""
         due = [one for one in self.late if all_of_them or one[0] <= self.executor.now]
         self.late = [one for one in self.late if one not in due]
+        self.events += len(due)
         return [commit() for _, commit in due]
 
     def _some_change(self) -> dict[str, object]:
@@ -139,6 +164,8 @@ class SimulatedCrm(Crm):
             if key not in self.keys():
                 return f"{key}: gone before its transaction of {at} committed"
             self.update("opportunities", key, change, at)
+            if seconds > LOOKBACK:
+                self.unseen.add(key)
             return f"{key}: {change} committed, stamped {at}"
 
         self.late.append((self.executor.now + seconds, commit))
@@ -173,6 +200,8 @@ class SimulatedCrm(Crm):
         row = self.buried.pop(self.random.randrange(len(self.buried)))
         if self.random.random() < 0.5:
             row["LastUpdateDate"] = stamp(self.now())
+        else:
+            self.unseen.add(int(str(row["OptyId"])))
         self.create(row)
         return f"{row['OptyId']}: restored, stamped {row['LastUpdateDate']}"
 
@@ -192,25 +221,40 @@ class SimulatedCrm(Crm):
 
     def _silently(self, by: str, value: object, attribute: str, new: str) -> str:
         name = f"{new} {self.random.randrange(1000)}"
-        number = self._db.execute(
-            f'update opportunities set "{attribute}" = ? where "{by}" = ?', (name, value)
-        ).rowcount
-        return f"{attribute} of {by} {value}: {name}, {number} deals, no new stamp"
+        keys = self.keys(by, value)
+        self._change_silently(attribute, name, keys)
+        return f"{attribute} of {by} {value}: {name}, {len(keys)} deals, no new stamp"
+
+    def _change_silently(self, attribute: str, value: object, keys: list[int]) -> None:
+        self.unseen.update(keys)
+        self._db.executemany(
+            f'update opportunities set "{attribute}" = ? where "OptyId" = ?',
+            [(value, key) for key in keys],
+        )
 
     def recode(self) -> str:
         """Close or reopen a deal; or give it another code, and no new stamp, as a script does."""
         key = self.random.choice(self.keys())
-        status = self.random.choice([*STATUSES, "OPEN", "OPEN"])
+        code = self.random.choice(CODES)
         if self.random.random() < 0.3:
-            self._db.execute(
-                'update opportunities set "StatusCode" = ? where "OptyId" = ?', (status, key)
-            )
-            return f"{key}: {status}, no new stamp"
-        if status == "OPEN":
-            self.reopen(key)
+            self._change_silently("StatusCode", code, [key])
+            return f"{key}: {code}, no new stamp"
+        if code in STATUSES:
+            self.close(key, code)
         else:
-            self.close(key, status)
-        return f"{key}: {status}"
+            self.update("opportunities", key, {"StatusCode": code})
+        return f"{key}: {code}"
+
+    def explain(self) -> str:
+        """Let an administrator explain a code, or explain it otherwise."""
+        category = self.random.choice(["OPEN", "WON", "LOST", "NO_SALE"])
+        code = Status("LOST_TO_COMPETITOR", "Lost to a competitor", category)
+        others = [one for one in self.rest.settings.statuses if one.LookupCode != code.LookupCode]
+        self._set(statuses=(*others, code))
+        return f"{code.LookupCode} means {category}"
+
+    def _set(self, **settings: Any) -> None:
+        self.rest.settings = msgspec.structs.replace(self.rest.settings, **settings)
 
     def hide(self) -> str:
         """Let the account no longer see a few deals."""
@@ -225,9 +269,10 @@ class SimulatedCrm(Crm):
         return "all visible again"
 
     def _see(self, hidden: set[int]) -> None:
+        self.unseen |= self.hidden
         self.hidden = hidden
         condition = f"OptyId not in ({','.join(map(str, sorted(hidden)))})" if hidden else ""
-        self.rest.settings = msgspec.structs.replace(self.rest.settings, visible=condition)
+        self._set(visible=condition)
 
     def spoil(self) -> str:
         """Let the wire show a deal as something odd or bad."""
@@ -250,6 +295,7 @@ class SimulatedCrm(Crm):
 
     def _stamped(self, key: int) -> str:
         if self.random.random() < 0.2:
+            self.unseen.add(key)
             return ", no new stamp"
         self.touch("opportunities", [key])
         return ""
@@ -318,11 +364,11 @@ class Transport(BaseAdapter):
             body = body[: len(body) // 2]
         length = len(body) if isinstance(fault, faults.InvalidJson) else len(answer.body)
         headers = {
-            "Date": format_datetime(crm.now(), usegmt=True),
-            "Content-Type": answer.content_type,
-            "Content-Length": str(length),
-            **answer.headers,
-        }
+            "Content-Type": answer.content_type, "Content-Length": str(length), **answer.headers,
+        }  # fmt: skip
+        if (offset := crm.rest.settings.date_offset_seconds) is not None:
+            moment = crm.now() + timedelta(seconds=offset)
+            headers["Date"] = format_datetime(moment, usegmt=True)
         response = requests.Response()
         response.status_code, response.request = answer.status, request
         response.url = str(request.url)

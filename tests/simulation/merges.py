@@ -16,11 +16,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from orchestrate.settings import ROOT
+
+if TYPE_CHECKING:
+    from dbt.contracts.graph.manifest import Manifest
 
 RUN_ID = "5eed5eed-5eed-45ee-85ee-5eed5eed5eed"
 NUMBER = "987654321"
@@ -43,6 +46,8 @@ class Node:
 
     name: str
     statements: tuple[str, ...]
+    parents: frozenset[str]
+    """The models that must be merged before."""
 
     @property
     def is_hook(self) -> bool:
@@ -57,8 +62,10 @@ class MassDeletionError(Exception):
 class Merges:
     """The statements of each kind of run."""
 
-    def __init__(self, recorded: dict[str, list[list[str]]]) -> None:
-        self._recorded = recorded
+    def __init__(
+        self, recorded: dict[str, list[list[str]]], parents: dict[str, list[str]]
+    ) -> None:
+        self._recorded, self._parents = recorded, parents
 
     @classmethod
     def of(cls, environment: dict[str, str], scratch: Path) -> Merges:
@@ -68,7 +75,7 @@ class Merges:
             [sys.executable, "-m", "tests.simulation.merges", str(file)],
             cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        return cls(json.loads(file.read_text()))
+        return cls(**json.loads(file.read_text()))
 
     def nodes(self, run: str, run_id: str, number: int | None) -> list[Node]:
         """Return what dbt would do in a run: the hook before, the models, the hook after.
@@ -85,7 +92,10 @@ class Merges:
                 if number is None:
                     text = re.sub(rf"select public\.check_run\({NUMBER}\);", "", text)
                 by_name.setdefault(name, []).append(text.replace(NUMBER, str(number)))
-        return [Node(name, tuple(statements)) for name, statements in by_name.items()]
+        return [
+            Node(name, tuple(statements), frozenset(self._parents.get(name, ())))
+            for name, statements in by_name.items()
+        ]
 
 
 def refuse_mass_deletion(statement: str, row: Any, share: float) -> None:
@@ -94,13 +104,12 @@ def refuse_mass_deletion(statement: str, row: Any, share: float) -> None:
     Raises:
         MassDeletionError: more than this share of the deals is gone.
     """
-    if _COUNTED.search(statement) and row[1] > share * row[0]:
+    if row and _COUNTED.search(statement) and row[1] > share * row[0]:
         raise MassDeletionError(f"{row[1]} of {row[0]} deals are gone")
 
 
 def _record(file: Path) -> None:
     from dbt.cli.main import dbtRunner
-    from dbt.contracts.graph.manifest import Manifest
 
     sent: list[tuple[str, str]] = []
 
@@ -111,7 +120,7 @@ def _record(file: Path) -> None:
 
     os.environ |= {"MELTANO_RUN_ID": RUN_ID, "ORACLE_CRM_RUN_NUMBER": NUMBER}
     manifest = dbtRunner().invoke(["--quiet", "parse"]).result
-    assert isinstance(manifest, Manifest)
+    assert manifest and not isinstance(manifest, bool | list)
     recorded = {}
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         for name, (arguments, number) in RUNS.items():
@@ -123,7 +132,21 @@ def _record(file: Path) -> None:
             if done.success == name.startswith("failed"):
                 sys.exit(f"dbt did not do what is to be recorded: {name}")
             recorded[name] = list(_merging(sent))
-    file.write_text(json.dumps(recorded))
+    parents = {
+        name.rpartition(".")[2]: [
+            other.rpartition(".")[2] for other in _above(name, manifest) if other != name
+        ]
+        for name in manifest.nodes
+    }
+    file.write_text(json.dumps({"recorded": recorded, "parents": parents}))
+
+
+def _above(name: str, manifest: Manifest) -> set[str]:
+    """Return a model and all that it is made of."""
+    if name not in manifest.nodes:
+        return set()
+    direct = manifest.nodes[name].depends_on_nodes
+    return {name}.union(*(_above(one, manifest) for one in direct))
 
 
 def _merging(sent: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:

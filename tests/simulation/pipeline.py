@@ -42,18 +42,15 @@ from tests.simulation.merges import MassDeletionError, Node, refuse_mass_deletio
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-_SELECTED = next(
-    plugin["select"]
-    for plugin in yaml.safe_load((ROOT / "meltano.yml").read_text())["plugins"]["extractors"]
-    if plugin["name"] == "tap-oracle-crm"
-)
-TAP = {
-    "base_url": ADDRESS, "username": USER, "password": PASSWORD, "extra_property": "custom",
-    "mapped_fields": "Practice_c,GEO_c,Region_c,Sector_c", "max_retries": 3,
-}  # fmt: skip
-LOADER = {
-    "default_target_schema": "raw", "use_copy": True, "validate_records": False,
-    "hard_delete": False,
+_PLUGINS = {
+    plugin["name"]: plugin
+    for kind in ("extractors", "loaders")
+    for plugin in yaml.safe_load((ROOT / "meltano.yml").read_text())["plugins"][kind]
+}
+READER, COMPLETE = "tap-oracle-crm", "tap-oracle-crm-complete"
+TAP = _PLUGINS[READER]["config"] | {
+    "base_url": ADDRESS, "username": USER, "password": PASSWORD, "max_retries": 3,
+    "mapped_fields": "Practice_c,GEO_c,Region_c,Sector_c",
 }  # fmt: skip
 
 
@@ -80,7 +77,7 @@ class Plan:
 
 @dataclass
 class Read:
-    """A record that was loaded: its key, and whether the tap could make something of it."""
+    """A record that was loaded: its key, and whether it is good by the rules of tap and dbt."""
 
     key: str
     is_good: bool
@@ -161,7 +158,8 @@ class SimulatedSink(CopySink):
         """Take a record."""
         record = message["record"]
         if self.stream_name == "opportunities":
-            self._taken.append(Read(str(record["OptyId"]), is_good=True))
+            is_good = record["WinProb"] is None or 0 <= record["WinProb"] <= 100
+            self._taken.append(Read(str(record["OptyId"]), is_good))
         elif self.stream_name == "rejected_records":
             self._taken.append(Read(record["remote_id"] or record["id"], is_good=False))
         super().take(message)
@@ -203,6 +201,7 @@ class Run:
         self.number: int | None = None
         self.children: list[Process] = []
         world.runs.append(self)
+        world.ledger.begins(self)
         self._observed = recorder._Run(self.run_id)
 
     def __str__(self) -> str:
@@ -218,7 +217,7 @@ class Run:
 
     def _run(self) -> int:
         plan, world = self.plan, self.world
-        plugin = "tap-oracle-crm-complete" if plan.kind == "reconcile" else "tap-oracle-crm"
+        plugin = COMPLETE if plan.kind == "reconcile" else READER
         job = Job.of([plugin, registry.LOADER, f"dbt-postgres:{plan.kind}"], plan.suffix)
         try:
             self.number = world.patiently(
@@ -301,10 +300,9 @@ class Run:
 
     def _tap(self, state: dict[str, Any] | None) -> int:
         try:
-            catalog = TapOracleCRM(config=self._tap_config(), setup_mapper=False).catalog_dict
-            TapOracleCRM(
-                config=self._tap_config(), catalog=_selected(catalog, self.plan.kind), state=state
-            ).sync_all()
+            discovered = TapOracleCRM(config=self._tap_config(), setup_mapper=False)
+            catalog = self.world.catalog(discovered, self.plan.kind)
+            TapOracleCRM(config=self._tap_config(), catalog=catalog, state=state).sync_all()
         except (OracleCrmError, SystemExit) as error:
             self.world.tell(f"{self}: the tap fails: {error}")
             self.observe({"name": TapOracleCRM.name, "level": "error", "event": str(error)})
@@ -318,7 +316,7 @@ class Run:
         address = sqlalchemy_url(self.world.url, f"loader {self.run_id}", timezone="UTC")
         target = SimulatedTarget(
             self,
-            config=LOADER
+            config=_PLUGINS[registry.LOADER]["config"]
             | {"sqlalchemy_url": address, "run_number": self.number}
             | {"batch_size_rows": self.world.batch_size},
         )
@@ -375,8 +373,14 @@ class Run:
         return codes[0] if codes else 137
 
     def _in_any_order(self, models: list[Node]) -> list[Node]:
-        models = self.world.random.sample(models, len(models))
-        return sorted(models, key=lambda node: node.name in _AFTER_OPPORTUNITIES)
+        """Return models in one of the orders in which dbt may run them."""
+        waiting = self.world.random.sample(models, len(models))
+        ordered: list[Node] = []
+        while waiting:
+            names = {model.name for model in waiting}
+            ordered.append(next(model for model in waiting if not model.parents & names))
+            waiting.remove(ordered[-1])
+        return ordered
 
     def _merge(
         self, connection: psycopg.Connection[Any], nodes: list[Node], failed: Node | None
@@ -385,30 +389,36 @@ class Run:
         models = self._in_any_order([node for node in nodes if not node.is_hook])
         if hooks:
             self._send(connection, hooks[0])
+        not_merged: set[str] = set()
         for model in models:
             try:
-                self._send(connection, model)
+                if not model.parents & not_merged:
+                    self._send(connection, model)
+                    continue
             except (psycopg.Error, MassDeletionError) as error:
                 connection.rollback()
                 self.world.tell(f"{self}: {model.name} fails: {str(error).splitlines()[0]}")
-                if failed:
-                    self._send(connection, failed)
-                return 1
-            self.world.has_merged(self, model.name)
+            not_merged.add(model.name)
         if hooks:
-            self._send(connection, hooks[1])
-        return 0
+            self._send(connection, failed if failed and not_merged else hooks[1])
+        return 1 if not_merged else 0
 
     def _send(self, connection: psycopg.Connection[Any], node: Node) -> None:
         """Send the statements of a node, in one transaction."""
+        window = None
         for statement in node.statements:
             self.world.executor.pause()
             cursor = self._once_free(connection, statement)
+            if "merging_until" in statement and window is None:
+                window = self.world.ledger.window(node.name)
             if cursor.description and not node.is_hook:
-                row = cursor.fetchone()
-                refuse_mass_deletion(statement, row, self.world.share)
+                refuse_mass_deletion(statement, cursor.fetchone(), self.world.share)
         self.world.executor.pause()
         connection.commit()
+        if not node.is_hook:
+            self.world.tell(f"{self} merges {node.name}")
+        if window is not None:
+            self.world.ledger.has_merged(node.name, window)
 
     def _once_free(
         self, connection: psycopg.Connection[Any], statement: str
@@ -426,22 +436,24 @@ class Run:
         return self.world.patiently(attempt)
 
 
-_AFTER_OPPORTUNITIES = {"rejected_records", "deleted_opportunities"}
-
-
-def _selected(catalog: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Select in a catalog what meltano.yml does."""
+def selected(catalog: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Select in a catalog what meltano.yml does for a kind of run."""
+    patterns = _PLUGINS[READER]["select"]
+    own = _PLUGINS[COMPLETE] if kind == "reconcile" else {}
     catalog = copy.deepcopy(catalog)
     for entry in catalog["streams"]:
         name = entry["tap_stream_id"]
+        changed = own.get("metadata", {}).get(name, {})
+        if method := changed.get("replication-method"):
+            entry["replication_method"] = method
         for item in entry["metadata"]:
             metadata = item["metadata"]
             if not item["breadcrumb"]:
-                metadata["selected"] = any(fnmatchcase(name, one.split(".")[0]) for one in _SELECTED)
-                if kind == "reconcile" and name == "opportunities":
-                    metadata["replication-method"] = "FULL_TABLE"
-                    entry["replication_method"] = "FULL_TABLE"
+                metadata |= changed
+                metadata["selected"] = name in own.get("select_filter", [name]) and any(
+                    fnmatchcase(name, one.split(".")[0]) for one in patterns
+                )
             elif metadata.get("inclusion") != "automatic":
                 attribute = f"{name}.{item['breadcrumb'][-1]}"
-                metadata["selected"] = any(fnmatchcase(attribute, one) for one in _SELECTED)
+                metadata["selected"] = any(fnmatchcase(attribute, one) for one in patterns)
     return catalog

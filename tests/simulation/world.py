@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random as global_random
 from collections.abc import Callable
@@ -17,21 +18,23 @@ import psutil
 import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
+from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import CopyConnector
 
 from orchestrate.postgres import sqlalchemy_url
 from runs import registry
-from tests.simulation.crm import KEYLESS, SimulatedCrm, Transport, Weather
+from tests.simulation.crm import SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
 from tests.simulation.merges import Merges
-from tests.simulation.pipeline import Plan, Read, Run
+from tests.simulation.ledger import Ledger, Violation
+from tests.simulation.pipeline import Plan, Read, Run, selected
 
 PACKAGES = ("tap_oracle_crm", "target_postgres_copy", "singer_sdk")
 STATUSES = ("NEW", "ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "APPROVED", "REJECTED")
 TABLES = """
     raw.opportunities, raw.rejected_records, raw.read_keys, raw.opportunity_statuses,
     public.opportunities, public.rejected_records, public.sync_runs, public.reconciliations,
-    public.opportunity_changes, public.merge_marks
+    public.opportunity_changes, public.merge_marks, public.status_outcomes
 """
 CLOCK = """
 create schema if not exists clock;
@@ -46,16 +49,13 @@ create or replace function clock.clock_timestamp() returns timestamptz language 
 _T = TypeVar("_T")
 
 
-class Violation(AssertionError):  # noqa: N818 - it is not an error of the simulation's
-    """Something that must never be was seen."""
-
-
 class Database:
     """A database for one world after the other, and dbt's statements on it."""
 
     def __init__(self, url: str, merges: Merges) -> None:
         self.url, self.merges = url, merges
         self.prepared_streams: set[str] = set()
+        self.catalogs: dict[tuple[str, str], dict[str, Any]] = {}
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
         self.connection.execute(CLOCK)
         name = self.connection.info.dbname
@@ -87,7 +87,7 @@ class World:
         self.seed, self.talks = seed, talk
         self.random = Random(seed)
         self.url, self.merges = database.url, database.merges
-        self.prepared_streams = database.prepared_streams
+        self.prepared_streams, self._catalogs = database.prepared_streams, database.catalogs
         self.connection, self.engine = database.connection, database.engine
         database.empty()
         self.executor = Executor(Random(self.random.random()), self._between)
@@ -246,6 +246,7 @@ class World:
         match self.random.choice(["alpha", "beta", "CRM", "database"]):
             case "CRM":
                 self.crm.clock_is_ahead_by += by
+                self.ledger.crm_clock_went_back |= by < timedelta()
                 whose = "the CRM"
             case "database":
                 self.connection.execute("insert into clock.jump values (%s)", [by])
@@ -276,10 +277,11 @@ class World:
         self.connection.execute("insert into clock.jump values ('30 s')")
         self.executor.sleep(10)
         self.share = 1.0
+        self.crm.events = 0
         for kind in ("sync", "reconcile"):
             run = self._try(Plan(kind=kind))
             self.ledger.must(self.ledger.status(run) == "SUCCESS", f"the last {kind} fails")
-        self.ledger.check_equal()
+        self.ledger.check_end()
 
     # Machinery
 
@@ -297,10 +299,13 @@ class World:
         self.ledger.has_loaded(records)
         self.tell(f"{run} loads {len(records)} records")
 
-    def has_merged(self, run: Run, model: str) -> None:
-        """Note that a model has merged."""
-        self.ledger.has_merged(model)
-        self.tell(f"{run} merges {model}")
+    def catalog(self, tap: TapOracleCRM, kind: str) -> dict[str, Any]:
+        """Return the catalog of a tap, selected; the same for the same attributes."""
+        attributes = tap.streams["opportunities"].schema["properties"]
+        key = (kind, json.dumps(attributes))
+        if key not in self._catalogs:
+            self._catalogs[key] = selected(tap.catalog_dict, kind)
+        return self._catalogs[key]
 
     def _host(self) -> str:
         return self.executor.process.host.name
@@ -314,98 +319,6 @@ class World:
         return SimpleNamespace(
             pid=process.pid, create_time=lambda: float(process.pid), status=lambda: "running"
         )
-
-
-class Ledger:
-    """What is known of the world from outside, to judge by."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.workflow: dict[str, str] = {}
-        self._ids: dict[str, int] = {}
-        self._loaded: dict[str, list[Read]] = {"opportunities": [], "rejected_records": []}
-        self._last_seen: dict[str, dict[str, int]] = {}
-        """When the CRM last showed a deal in which state."""
-        self._shown: dict[int, str] = world.crm.shown()
-
-    def must(self, holds: object, otherwise: str) -> None:
-        """Judge.
-
-        Raises:
-            Violation: it does not hold.
-        """
-        if not holds:
-            raise Violation(otherwise)
-
-    def look_at_crm(self) -> None:
-        """Note what the CRM shows from now on."""
-        self._shown = self._world.crm.shown()
-
-    def has_loaded(self, records: list[Read]) -> None:
-        """Note what a batch has brought."""
-        for reads in self._loaded.values():
-            reads += records
-
-    def has_merged(self, model: str) -> None:
-        """Note that a model has merged all that was loaded."""
-
-    def status(self, run: Run) -> str | None:
-        """Return how a run ended."""
-        row = self._row(run)
-        return row["status"] if row else None
-
-    def _row(self, run: Run) -> dict[str, Any] | None:
-        return self._world.connection.execute(
-            "select * from run_logs where run_id = %s", [run.run_id]
-        ).fetchone()
-
-    def check(self, run: Run) -> None:
-        """Look at all that must hold at any time."""
-        rows = self._world.connection.execute("select * from opportunities").fetchall()
-        for row in rows:
-            key = row["remote_id"]
-            known = self._ids.setdefault(key, row["id"])
-            self.must(known == row["id"], f"{key} had the id {known} and has {row['id']}")
-            status = row["workflow_status_before_close"] or row["workflow_status"]
-            expected = self.workflow.get(key, "NEW")
-            self.must(status == expected, f"{key} was {expected} and is {status}")
-        self.must(
-            len(rows) == len(self._ids), f"of {len(self._ids)} deals {len(rows)} are left"
-        )
-
-    def check_equal(self) -> None:
-        """See that both sides are equal."""
-        world = self._world
-        shown, expected = world.crm.shown(), world.crm.columns()
-        rows = world.connection.execute("select * from opportunities").fetchall()
-        ours = {row["remote_id"]: row for row in rows}
-        for key, columns in expected.items():
-            self.must(key in ours, f"{key} is missing")
-            for column, value in columns.items():
-                self.must(
-                    ours[key][column] == value,
-                    f"{key}: {column} is {ours[key][column]!r}, in the CRM {value!r}",
-                )
-        present = {str(key) for key, state in shown.items() if state not in KEYLESS}
-        for key, row in ours.items():
-            is_deleted = row["deleted_at"] is not None
-            self.must(
-                is_deleted == (key not in present),
-                f"{key} is {'' if is_deleted else 'not '}marked as deleted, and the CRM "
-                f"{'shows' if key in present else 'does not show'} it",
-            )
-        bad = sorted(
-            "keyless" if state in KEYLESS else str(key)
-            for key, state in shown.items()
-            if state != "good"
-        )
-        rejects = sorted(
-            row["remote_id"] or "keyless"
-            for row in world.connection.execute(
-                "select * from rejected_records where resolved_at is null"
-            )
-        )
-        self.must(rejects == bad, f"open rejects are {rejects}, bad are {bad}")
 
 
 class _Metrics(logging.Handler):

@@ -1,0 +1,245 @@
+"""What is known of a world from outside, and what must hold in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.crm import KEYLESS
+
+if TYPE_CHECKING:
+    from tests.simulation.pipeline import Read, Run
+    from tests.simulation.world import World
+
+OUTCOMES = {"OPEN": "OPEN", "WON": "WON", "LOST": "LOST", "NO_SALE": "CLOSED", "CLOSED": "CLOSED"}
+"""What a status category, or a predefined code, comes to."""
+COUNTED = {
+    "opportunities": "new_records + updated_records + unchanged_records",
+    "rejected_records": "failed_records",
+}
+
+
+class Violation(AssertionError):  # noqa: N818 - it is not an error of the simulation's
+    """Something that must never be was seen."""
+
+
+class Ledger:
+    """Notes what was loaded, edited and shown, and judges by it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.workflow: dict[str, str] = {}
+        """The status that the bid team gave a deal last."""
+        self.crm_clock_went_back = False
+        self._ids: dict[str, int] = {}
+        self._loaded: dict[str, list[Read]] = {model: [] for model in COUNTED}
+        """What each model has not merged yet, oldest first."""
+        self._counted = dict.fromkeys(COUNTED, 0)
+        self._last: dict[str, dict[str, int]] = {}
+        """The last step at which the CRM showed a deal in a state: good, bad or absent."""
+        self._shown: dict[str, str] = {}
+        self._deleted: set[str] = set()
+        self._open: dict[str, int] = {}
+        """The open rejects, with the step at which the run began that told of them first."""
+        self._merged_since = 0
+        """What was loaded before this step has been merged."""
+        self._events: dict[str, int] = {}
+        self.look_at_crm()
+
+    def must(self, holds: object, otherwise: str) -> None:
+        """Judge.
+
+        Raises:
+            Violation: it does not hold.
+        """
+        if not holds:
+            raise Violation(otherwise)
+
+    def _query(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        return self._world.connection.execute(statement, parameters).fetchall()
+
+    # The CRM
+
+    def look_at_crm(self) -> None:
+        """Note what the CRM showed until now, and shows from now on."""
+        self._note_shown()
+        self._shown = {
+            str(key): "good" if state == "good" else "bad"
+            for key, state in self._world.crm.shown().items()
+        }
+        self._note_shown()
+
+    def _note_shown(self) -> None:
+        for key in {*self._shown, *self._last}:
+            last = self._last.setdefault(key, {})
+            last[self._shown.get(key, "absent")] = self._world.executor.step
+
+    def _was(self, key: str, states: set[str], since: int) -> bool:
+        """Tell whether the CRM showed a deal in one of these states at or after a step."""
+        last = self._last.get(key, {"absent": self._world.executor.step})
+        return any(last.get(state, -1) >= since for state in states)
+
+    # Counts
+
+    def has_loaded(self, records: list[Read]) -> None:
+        """Note what a batch has brought."""
+        for reads in self._loaded.values():
+            reads += records
+
+    def window(self, model: str) -> int:
+        """Return how much a merge that begins now will merge."""
+        return len(self._loaded.get(model, ()))
+
+    def has_merged(self, model: str, window: int) -> None:
+        """See that what a model has merged is counted, each record once."""
+        if model not in COUNTED:
+            return
+        newest = {read.key: read.is_good for read in self._loaded[model][:window]}
+        is_counted = sum(good == (model == "opportunities") for good in newest.values())
+        del self._loaded[model][:window]
+        (row,) = self._query(
+            f"select coalesce(sum({COUNTED[model]}), 0)::int as all_of_them from sync_runs"
+        )
+        counted = row["all_of_them"] - self._counted[model]
+        self._counted[model] = row["all_of_them"]
+        self.must(
+            counted == is_counted,
+            f"{model} counts {counted} records, {is_counted} were loaded that are its to count",
+        )
+
+    # Runs
+
+    def begins(self, run: Run) -> None:
+        """Note that a run begins."""
+        self._events[run.run_id] = self._world.crm.events
+
+    def status(self, run: Run) -> str | None:
+        """Return how a run ended."""
+        row = self._row(run)
+        return row["status"] if row else None
+
+    def _row(self, run: Run) -> dict[str, Any] | None:
+        rows = self._query("select * from run_logs where run_id = %s", run.run_id)
+        return rows[0] if rows else None
+
+    def check(self, run: Run) -> None:
+        """Look at all that must hold at any time, after a run that has ended or stands still."""
+        self.look_at_crm()
+        row = self._row(run) or {}
+        deals = self._query("select * from opportunities")
+        self._check_deals(deals)
+        self._check_rejects(run)
+        if row.get("status") == "SUCCESS":
+            parts = ("new_records", "updated_records", "unchanged_records", "failed_records")
+            self.must(
+                row["total_fetched"] == sum(row[part] for part in parts)
+                and all(row[part] >= 0 for part in parts),
+                f"{run} does not add up: {[row[part] for part in parts]}",
+            )
+            self._merged_since = run.began
+            was_quiet = self._events[run.run_id] == self._world.crm.events
+            if was_quiet and row["coverage"] in {"complete", "changes"}:
+                self._check_current(deals, row)
+
+    def _check_deals(self, deals: list[dict[str, Any]]) -> None:
+        for deal in deals:
+            key = deal["remote_id"]
+            known = self._ids.setdefault(key, deal["id"])
+            self.must(known == deal["id"], f"{key} had the id {known} and has {deal['id']}")
+            status = deal["workflow_status_before_close"] or deal["workflow_status"]
+            expected = self.workflow.get(key, "NEW")
+            self.must(status == expected, f"{key} was {expected} and is {status}")
+        self.must(len(deals) == len(self._ids), f"of {len(self._ids)} deals {len(deals)} are left")
+        deleted = {deal["remote_id"] for deal in deals if deal["deleted_at"]}
+        for key in deleted - self._deleted:
+            self.must(
+                self._was(key, {"absent"}, self._merged_since),
+                f"{key} is marked as deleted and was there all the time",
+            )
+        self._deleted = deleted
+
+    def _check_rejects(self, run: Run) -> None:
+        rejects = self._query(
+            "select * from rejected_records where stream = 'opportunities' and remote_id is not null"
+        )
+        for reject in rejects:
+            key = reject["remote_id"]
+            if reject["resolved_at"] is None:
+                self._open.setdefault(key, run.began)
+            elif key in self._open:
+                self.must(
+                    self._was(key, {"good", "absent"}, self._open.pop(key)),
+                    f"the reject of {key} is resolved, which was bad all the time",
+                )
+
+    def _check_current(self, deals: list[dict[str, Any]], run: dict[str, Any]) -> None:
+        """See that a run that met no change has brought all that it could know of."""
+        crm = self._world.crm
+        if run["coverage"] == "complete":
+            crm.unseen.clear()
+        elif self.crm_clock_went_back:
+            return
+        ours = {deal["remote_id"]: deal for deal in deals}
+        for key, columns in crm.columns().items():
+            if int(key) not in crm.unseen:
+                self._check_equal(key, ours.get(key), columns)
+
+    def _check_equal(
+        self, key: str, deal: dict[str, Any] | None, columns: dict[str, Any]
+    ) -> None:
+        if deal is None:
+            raise Violation(f"{key} is missing")
+        for column, value in columns.items():
+            self.must(
+                deal[column] == value,
+                f"{key}: {column} is {deal[column]!r}, in the CRM {value!r}",
+            )
+        self.must(deal["deleted_at"] is None, f"{key} is marked as deleted, and the CRM shows it")
+
+    # The end
+
+    def check_end(self) -> None:
+        """See that both sides are equal."""
+        deals = self._query("select * from opportunities")
+        ours = {deal["remote_id"]: deal for deal in deals}
+        expected = self._world.crm.columns()
+        for key, columns in expected.items():
+            self._check_equal(key, ours.get(key), columns)
+            self._check_outcome(ours[key])
+        shown = self._world.crm.shown()
+        for key, deal in ours.items():
+            is_deleted, is_there = deal["deleted_at"] is not None, int(key) in shown
+            self.must(
+                is_deleted != is_there,
+                f"{key} is {'' if is_deleted else 'not '}marked as deleted, and the CRM "
+                f"{'shows' if is_there else 'does not show'} it",
+            )
+        bad = sorted(
+            "keyless" if state in KEYLESS else str(key)
+            for key, state in shown.items()
+            if state != "good"
+        )
+        rejects = self._query("select * from rejected_records where resolved_at is null")
+        still_open = sorted(reject["remote_id"] or "keyless" for reject in rejects)
+        self.must(still_open == bad, f"open rejects are {still_open}, bad are {bad}")
+
+    def _check_outcome(self, deal: dict[str, Any]) -> None:
+        settings = self._world.crm.rest.settings
+        known = dict(OUTCOMES)
+        if "optyStatusesLOV" not in settings.forbidden:
+            known |= {
+                status.LookupCode: OUTCOMES[status.LookupCategory or "OPEN"]
+                for status in settings.statuses
+            }
+        outcome = known.get(deal["status_code"])
+        if outcome is None:
+            return  # what it was before it got a code that nobody knows
+        key, workflow = deal["remote_id"], self.workflow.get(deal["remote_id"], "NEW")
+        self.must(
+            deal["crm_outcome"] == outcome,
+            f"{key}: {deal['status_code']} means {outcome}, not {deal['crm_outcome']}",
+        )
+        status = workflow if outcome == "OPEN" else outcome
+        self.must(
+            deal["workflow_status"] == status,
+            f"{key} is {deal['workflow_status']}, and it must be {status}",
+        )
