@@ -342,8 +342,16 @@ class TapOracleCRM(Tap):
     def _opportunity_attributes(self) -> tuple[dict[str, str], list[str]]:
         """Return the type of each attribute of opportunities, and the custom ones to select."""
         stream = streams.Opportunities
-        described = self._described()
-        names = described or dict.fromkeys(self._names_in_rows(), "string")
+        try:
+            described = self._described()
+            names = described or dict.fromkeys(self._names_in_rows(), "string")
+        except StoppedError:
+            msg = (
+                "The CRM did not tell its attributes within the run-time limit of "
+                f"{self.config['max_runtime_seconds']} s (setting max_runtime_seconds): nothing "
+                "was read."
+            )
+            raise OracleCrmError(msg) from None
         custom = self._custom_fields(names, others_are_absent=bool(described))
         known = {
             name: kind
@@ -382,13 +390,6 @@ class TapOracleCRM(Tap):
         try:
             described = attributes_of(self.client.describe("opportunities"), "opportunities")
             reason = "its answer names none"
-        except StoppedError:
-            msg = (
-                "The CRM did not tell its attributes within the run-time limit of "
-                f"{self.config['max_runtime_seconds']} s (setting max_runtime_seconds): nothing "
-                "was read."
-            )
-            raise OracleCrmError(msg) from None
         except (RefusedError, GaveUpError) as error:
             if not error.is_this_request:
                 raise
