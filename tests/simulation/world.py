@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random as global_random
+import subprocess
+import sys
+import traceback
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -21,7 +27,8 @@ from sqlalchemy import Engine
 from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import CopyConnector
 
-from orchestrate.postgres import sqlalchemy_url
+from orchestrate.postgres import libpq_environment, sqlalchemy_url
+from orchestrate.settings import ROOT
 from runs import registry
 from tests.simulation.crm import SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
@@ -31,6 +38,7 @@ from tests.simulation.pipeline import Plan, Read, Run, selected
 
 PACKAGES = ("tap_oracle_crm", "target_postgres_copy", "singer_sdk")
 STATUSES = ("NEW", "ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "APPROVED", "REJECTED")
+NAME = "simulation"
 TABLES = """
     raw.opportunities, raw.rejected_records, raw.read_keys, raw.opportunity_statuses,
     public.opportunities, public.rejected_records, public.sync_runs, public.reconciliations,
@@ -54,16 +62,42 @@ class Database:
 
     def __init__(self, url: str, merges: Merges) -> None:
         self.url, self.merges = url, merges
+        self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
         self.prepared_streams: set[str] = set()
+        """Those whose tables the loader has looked at."""
         self.catalogs: dict[tuple[str, str], dict[str, Any]] = {}
-        self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
-        self.connection.execute(CLOCK)
-        name = self.connection.info.dbname
-        self.connection.execute(f'alter database "{name}" set search_path = clock, pg_catalog, public')
-        # Who waits for another in this one thread waits for ever.
-        self.connection.execute(f'alter database "{name}" set lock_timeout = 30')
-        self.connection.close()
-        self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
+
+    @classmethod
+    def create(cls, server: str, template: str, scratch: Path) -> Database:
+        """Create it.
+
+        Args:
+            server: the server's URL, without a database.
+            template: the database to copy; it is brought up to date.
+            scratch: a folder for what dbt writes.
+        """
+        with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+            connection.execute(f"create database {NAME} template {template}")
+        url = f"{server}/{NAME}"
+        environment = os.environ | libpq_environment(url) | {
+            "DATABASE_URL": url,
+            "DBT_PROJECT_DIR": str(ROOT / "transform"),
+            "DBT_PROFILES_DIR": str(ROOT / "transform"),
+            "DBT_TARGET_PATH": str(scratch / "dbt"),
+            "DBT_LOG_PATH": str(scratch / "dbt"),
+        }  # fmt: skip
+        subprocess.run(
+            [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True, env=environment
+        )
+        merges = Merges.of(environment, scratch)
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(CLOCK)
+            # Who waits for another in this one thread waits for ever.
+            connection.execute(f"alter database {NAME} set lock_timeout = 30")
+            connection.execute(
+                f"alter database {NAME} set search_path = clock, pg_catalog, public"
+            )
+        return cls(url, merges)
 
     @cached_property
     def engine(self) -> Engine:
@@ -83,8 +117,8 @@ class Database:
 class World:
     """What a seed makes of it."""
 
-    def __init__(self, seed: int, database: Database, *, talk: bool = False) -> None:
-        self.seed, self.talks = seed, talk
+    def __init__(self, seed: int, database: Database) -> None:
+        self.seed = seed
         self.random = Random(seed)
         self.url, self.merges = database.url, database.merges
         self.prepared_streams, self._catalogs = database.prepared_streams, database.catalogs
@@ -103,19 +137,30 @@ class World:
             "page_size": self.random.choice([3, 7, 499]),
             "concurrency": self.random.choice([1, 2, 4]),
         }
-        self.restlessness = self.random.choice([0.0, 0.01, 0.03, 0.08])
+        self.restlessness = self.random.choice([0.0, 0.02, 0.05, 0.1])
         self.is_settling = False
         self.story: list[str] = []
+        self.tally: Counter[str] = Counter()
         self.ledger = Ledger(self)
+        self.before_the_end: Callable[[], object] = lambda: None
 
     # The story
 
     def tell(self, what: str) -> None:
         """Note what happens."""
-        line = f"{self.executor.step:6d} {self.executor.now:9.1f} s  {what}"
-        self.story.append(line)
-        if self.talks:
-            print(line, flush=True)
+        self.story.append(f"{self.executor.step:6d} {self.executor.now:9.1f} s  {what}")
+
+    def report(self, error: Exception) -> str:
+        """Tell the story of a world where something was wrong, and how to see it again."""
+        wrong = str(error)
+        if not isinstance(error, AssertionError):
+            wrong = "".join(traceback.format_exception(error))
+        return "\n".join(
+            [
+                f"Seed {self.seed}, step and time:", *self.story, f"WRONG: {wrong}",
+                f"To see it again: make simulate SEEDS={self.seed}",
+            ]
+        )  # fmt: skip
 
     def play(self) -> None:
         """Let it all happen, and see that all is right in the end.
@@ -177,6 +222,7 @@ class World:
         while self.executor.now < end and (process.is_alive or self._children(run)):
             self.executor.sleep(0.5)
         self.ledger.check(run)
+        self.tally[f"{plan.kind}: {self.ledger.status(run) or 'refused'}"] += 1
         return run
 
     def _children(self, run: Run) -> list[Process]:
@@ -196,8 +242,9 @@ class World:
             (1, self._jump), (1, self._change_weather),
         ]  # fmt: skip
         weights = [weight for weight, _ in happenings]
-        said = self.random.choices([one for _, one in happenings], weights)[0]()
-        if said:
+        happen = self.random.choices([one for _, one in happenings], weights)[0]
+        if said := happen():
+            self.tally[happen.__name__.strip("_").replace("_", " ")] += 1
             self.tell(said)
 
     def _crm_changes(self) -> str:
@@ -281,6 +328,7 @@ class World:
         for kind in ("sync", "reconcile"):
             run = self._try(Plan(kind=kind))
             self.ledger.must(self.ledger.status(run) == "SUCCESS", f"the last {kind} fails")
+        self.before_the_end()
         self.ledger.check_end()
 
     # Machinery

@@ -1,0 +1,61 @@
+"""Whatever happens on the way, both sides are equal in the end; and a seed decides what happens."""
+
+import pytest
+
+from tests.simulation.world import Database, World
+
+SEEDS, BLOCKS = 300, 12
+BLOCK = SEEDS // BLOCKS
+
+
+@pytest.fixture(scope="session")
+def simulated(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A database for simulated worlds."""
+    return Database.create(postgres, migrated, tmp_path_factory.mktemp("simulation"))
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param(
+            range(first, first + BLOCK), id=f"{first}-{first + BLOCK - 1}",
+            marks=pytest.mark.xdist_group(f"simulation {number % 2}"),
+        )
+        for number, first in enumerate(range(1, SEEDS + 1, BLOCK))
+    ],
+)  # fmt: skip
+def test_both_sides_are_equal_in_the_end(
+    seeds: range, simulated: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("ERROR")
+    for seed in seeds:
+        world = World(seed, simulated)
+        try:
+            world.play()
+        except Exception as error:
+            pytest.fail(world.report(error), pytrace=not isinstance(error, AssertionError))
+
+
+def test_a_seed_decides_all(simulated: Database) -> None:
+    stories = []
+    for _ in range(2):
+        world = World(17, simulated)
+        world.play()
+        stories.append(world.story)
+    assert stories[0] == stories[1]
+
+
+@pytest.mark.parametrize(
+    ("harm", "found"),
+    [
+        ("update opportunities set name = 'Harmed' where remote_id = %s", "name is 'Harmed'"),
+        ("update opportunities set deleted_at = now() where remote_id = %s", "marked as deleted"),
+        ("update opportunities set workflow_status = 'LOST' where remote_id = %s", "is LOST"),
+    ],
+)
+def test_harm_is_found(harm: str, found: str, simulated: Database) -> None:
+    world = World(3, simulated)
+    key = next(iter(world.crm.columns()))
+    world.before_the_end = lambda: world.connection.execute(harm, [key])
+    with pytest.raises(AssertionError, match=found):
+        world.play()
