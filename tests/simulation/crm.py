@@ -189,7 +189,6 @@ class SimulatedCrm(Crm):
         key = self.random.choice(keys)
         self.buried.append(dict(self.get(self.resources["opportunities"], key)))
         self.kinds.pop(key, None)
-        self.hidden.discard(key)
         self.delete("opportunities", key)
         return f"{key}: deleted"
 
