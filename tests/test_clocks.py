@@ -1,4 +1,4 @@
-"""No clock but the database's decides anything: hosts may be hours apart, and change their minds."""
+"""No clock but that of the database decides anything, however far apart the hosts are."""
 
 import shutil
 import subprocess
