@@ -100,7 +100,8 @@ union all
         'status ' || left(name, 200),
         'Deals with the status code ' || to_json(left(name, 200))::text || ': ' || deals
             || '. They stay as they are, and new ones count as open. Write into crm.yml under '
-            || 'statuses what it means: ' || to_json(left(name, 200))::text || ': OPEN (or WON, LOST, CLOSED).'
+            || 'statuses what it means: ' || to_json(left(name, 200))::text
+            || ': OPEN (or WON, LOST, CLOSED).'
     from unknown_statuses
     where section = 'statuses'
     order by name
