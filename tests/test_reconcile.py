@@ -1,36 +1,115 @@
-"""Deletes leave no trace in the CRM: a pass over all keys finds them."""
+"""A reconcile reads everything and compares: it proves that PostgreSQL holds what the CRM holds."""
 
 import subprocess
-import time
-from pathlib import Path
+from typing import Any
 
 from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
-from tests.warehouse import Warehouse
+
+FOUND = """
+select found.*, reconciliation_in_words(found) as words
+from reconciliations as found join run_logs using (run_id)
+order by run_logs.id desc limit 1
+"""
+# Where a row lies and which transaction wrote it: a write changes both.
+WRITTEN = """
+select array_agg((ctid, xmin)::text order by "OptyId") as rows from raw.opportunities
+union all
+select array_agg((ctid, xmin)::text order by id) from opportunities
+"""
+
+
+def reconcile(pipeline: Pipeline, **environment: str) -> dict[str, Any]:
+    """Run the reconcile, which must succeed, and return what it found."""
+    done = pipeline.meltano("run", "reconcile", **environment)
+    assert done.returncode == 0, done.stdout
+    (found,) = pipeline.query(FOUND)
+    assert f"Reconcile: {found['words']}" in done.stdout
+    return found
+
+
+def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    before = pipeline.query(WRITTEN)
+    assert reconcile(pipeline)["words"] == "1,000 compared: 0 corrected, 0 new, 0 gone"
+    assert pipeline.query(WRITTEN) == before, "an unchanged row costs no write"
+
+    rows = pipeline.crm.rows()
+    for row in rows[:11]:
+        pipeline.crm.update(
+            row["OptyId"], at=row["LastUpdateDate"], TargetPartyName="Example (renamed)"
+        )
+    pipeline.crm.update(rows[11]["OptyId"], at=rows[11]["LastUpdateDate"], SalesStage="New name")
+    # Nor do deals that the account sees only since lately.
+    for _ in range(3):
+        pipeline.crm.create(at="2020-01-01T00:00:00Z")
+    gone = [row["OptyId"] for row in rows[20:22]]
+    for key in gone:
+        pipeline.crm.delete(key)
+    run = pipeline.sync()
+    assert (run["new_records"], run["updated_records"]) == (0, 0)
+    # This one the next sync would have brought.
+    pipeline.crm.update(rows[30]["OptyId"], Name="Changed since the last sync")
+
+    found = reconcile(pipeline)
+    assert found["words"] == (
+        "1,001 compared: 12 corrected (11 customer, 1 stage), 3 new, 2 gone, "
+        "1 changed since the last sync"
+    )
+    assert (found["missed"], found["failed"]) == (0, 0)
+    assert_equal_to_crm(pipeline)
+    marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
+    assert {int(row["remote_id"]) for row in marked} == set(gone)
+    assert len(pipeline.syncs()) == 2, "a reconcile is no sync"
+
+
+def test_what_a_sync_should_have_brought_is_reported(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    (chosen, *_) = pipeline.crm.rows()
+    # As if a sync had missed the deal's last change.
+    for table, column, key in (
+        ("raw.opportunities", '"LastUpdateDate"', '"OptyId"::text'),
+        ("opportunities", "remote_updated_at", "remote_id"),
+    ):
+        pipeline.query(
+            f"update {table} set {column} = '2019-01-01Z' where {key} = %s",  # noqa: S608
+            str(chosen["OptyId"]),
+        )
+    pipeline.query(
+        "update opportunities set name = 'old' where remote_id = %s", str(chosen["OptyId"])
+    )
+    found = reconcile(pipeline)
+    assert found["missed"] == 1
+    assert found["words"] == (
+        "1,000 compared: 1 corrected (1 name), 0 new, 0 gone. "
+        "A sync should have brought 1 of the corrected deals"
+    )
+    assert_equal_to_crm(pipeline)
 
 
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     pipeline.sync()
     gone = pipeline.crm.mutate(delete=30)["deleted"]
-    done = pipeline.meltano("run", "reconcile")
-    assert done.returncode == 0, done.stdout
+    # One can't be loaded, and is there all the same; of another not even the key can be read.
+    bad, keyless = (row["OptyId"] for row in pipeline.crm.rows()[:2])
+    pipeline.crm.poison(bad, "huge_number")
+    pipeline.crm.poison(keyless, "null_id")
+    found = reconcile(pipeline)
+    assert (found["gone"], found["failed"]) == (30, 2)
     marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
     assert {int(row["remote_id"]) for row in marked} == set(gone)
-    assert_equal_to_crm(pipeline)
-    assert len(pipeline.syncs()) == 1, "a reconcile is no sync"
 
-    # A sync and a full refresh of dbt leave the marks, which outlive the raw rows.
+    # A sync and a full refresh of dbt leave the marks.
+    pipeline.crm.heal(bad)
+    pipeline.crm.heal(keyless)
     pipeline.sync()
     assert pipeline.meltano("invoke", "dbt-postgres", "run", "--full-refresh").returncode == 0
     assert_equal_to_crm(pipeline)
 
     # One comes back: the CRM restored it, unchanged.
     pipeline.crm.create(OptyId=gone[0], at="2020-01-01T00:00:00Z")
-    assert pipeline.meltano("run", "reconcile").returncode == 0
-    (back,) = pipeline.query(
-        "select deleted_at from opportunities where remote_id = %s", str(gone[0])
-    )
-    assert back["deleted_at"] is None
+    reconcile(pipeline)
+    assert_equal_to_crm(pipeline)
 
 
 def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
@@ -41,10 +120,41 @@ def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
     assert "Refused to mark 300 of 1000 opportunities as deleted" in done.stdout
     unmarked = "select count(*) as n from opportunities where deleted_at is null"
     assert pipeline.query(unmarked) == [{"n": 1000}]
+    assert pipeline.query("select status from run_logs where kind = 'reconcile'") == [
+        {"status": "FAILED"}
+    ]
 
-    done = pipeline.meltano("run", "reconcile", SYNC_MAX_DELETED_SHARE="0.5")
-    assert done.returncode == 0, done.stdout
+    assert reconcile(pipeline, SYNC_MAX_DELETED_SHARE="0.5")["gone"] == 300
     assert pipeline.query(unmarked) == [{"n": 700}]
+
+
+def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> None:
+    rows = pipeline.crm.rows()
+    pipeline.crm.poison(rows[0]["OptyId"], "null_id")
+    pipeline.sync()
+    open_rejects = "select count(*) as n from rejected_records where resolved_at is null"
+    assert pipeline.query(open_rejects) == [{"n": 1}]
+    pipeline.crm.heal(rows[0]["OptyId"], touch=False)
+    gone = rows[1]["OptyId"]
+    pipeline.crm.delete(gone)
+
+    # A run for one key, and another that the time limit stops, have not looked at all others.
+    one = {"TAP_ORACLE_CRM_FILTER": f"OptyId = {rows[2]['OptyId']}"}
+    pipeline.sync("--state-id-suffix=one", **one)
+    found = pipeline.meltano("run", "--state-id-suffix=one", "reconcile", **{
+        f"TAP_ORACLE_CRM_COMPLETE_{name.removeprefix('TAP_ORACLE_CRM_')}": value
+        for name, value in one.items()
+    } | one)  # fmt: skip
+    assert found.returncode == 0, found.stdout
+    assert "what is gone is not known" in found.stdout
+    pipeline.sync()
+    assert pipeline.query(open_rejects) == [{"n": 1}]
+    assert pipeline.query("select from opportunities where deleted_at is not null") == []
+
+    found = reconcile(pipeline)
+    assert found["gone"] == 1
+    assert pipeline.query(open_rejects) == [{"n": 0}]
+    assert_equal_to_crm(pipeline)
 
 
 def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> None:
@@ -55,102 +165,15 @@ def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> N
         [BIN / "meltano", "run", "reconcile"], cwd=ROOT, env=pipeline.environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    wait_until(lambda: running(pipeline))
+    running = "select from meltano.runs where state = 'RUNNING'"
+    wait_until(lambda: pipeline.query(running))
     killed.kill()
     killed.wait()
-    assert running(pipeline), "it had no time to say that it ended"
+    assert pipeline.query(running), "it had no time to say that it ended"
 
     pipeline.crm.clear_faults()
-    done = pipeline.meltano("run", "reconcile")
-    assert done.returncode == 0, done.stdout
-    assert not running(pipeline)
-    marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
-    assert {int(row["remote_id"]) for row in marked} == set(gone)
-
-
-def test_what_a_sync_brings_during_the_pass_is_left_alone(
-    postgres: str, migrated: str, tmp_path: Path
-) -> None:
-    warehouse = Warehouse(postgres, migrated, tmp_path)
-    warehouse.create_raw_tables()
-    warehouse.load(*({"OptyId": key} for key in range(1, 13)))
-    warehouse.query("update raw.opportunities set _sdc_extracted_at = now() - interval '20 s'")
-    warehouse.merge()
-    # The first page of the pass takes long, and another clock is an hour ahead.
-    began = time.time() - 10
-    warehouse.query(
-        """
-        create table raw.opportunity_keys (
-            "OptyId" bigint, _sdc_extracted_at timestamp, _sdc_table_version bigint
-        )
-        """
-    )
-    warehouse.query(
-        "insert into raw.opportunity_keys select key, clock_timestamp() at time zone 'UTC', %s"
-        " from generate_series(1, 9) as key",
-        round(began * 1000),
-    )
-    warehouse.query("update opportunities set last_synced_at = now() + interval '1 hour'")
-    warehouse.load({"OptyId": 11, "Name": "read again meanwhile"}, {"OptyId": 13})
-    warehouse.query(
-        "update raw.opportunities set _sdc_extracted_at = to_timestamp(%s) at time zone 'UTC'"
-        """ where "OptyId" in (11, 13)""",
-        began + 1,
-    )
-    warehouse.merge()
-    warehouse.query('delete from raw.opportunities where "OptyId" = 12')
-    warehouse.query(
-        "update opportunities set last_synced_at = now() - interval '1 day' where remote_id = '12'"
-    )
-    reconcile(warehouse)
-    assert marked(warehouse) == [10, 12]
-
-    # Without the raw rows, what is known is when they were merged.
-    warehouse.query("drop schema raw cascade; create schema raw")
-    warehouse.query(
-        'create table raw.opportunity_keys as select 1::bigint as "OptyId",'
-        " now() at time zone 'UTC' as _sdc_extracted_at, %s::bigint as _sdc_table_version",
-        round(time.time() * 1000),
-    )
-    warehouse.query(
-        "update opportunities set last_synced_at = now() - interval '1 day' where remote_id = '11';"
-        "update opportunities set last_synced_at = now() + interval '1 hour' where remote_id = '13'"
-    )
-    reconcile(warehouse)
-    assert marked(warehouse) == [10, 11, 12]
-
-
-def test_deals_that_no_sync_would_bring_are_told_of(pipeline: Pipeline) -> None:
-    pipeline.crm.settings(visible="StatusCode = 'OPEN'")
-    few = pipeline.sync()["new_records"]
-    pipeline.crm.settings(visible="")
-    pipeline.sync()
-    missing = 1000 - pipeline.query("select count(*) as n from opportunities")[0]["n"]
-    assert 0 < missing <= 1000 - few
-    done = pipeline.meltano("run", "reconcile")
-    assert done.returncode == 0, done.stdout
-    assert f"{missing} of the deals that the CRM shows are not here yet" in done.stdout
-    assert "--full-refresh tap-oracle-crm target-postgres dbt-postgres:run" in done.stdout
-
-    pipeline.sync("--full-refresh")
-    pipeline.crm.mutate(delete=1)
-    done = pipeline.meltano("run", "reconcile")
-    assert done.returncode == 0, done.stdout
-    assert "not here yet" not in done.stdout
-    assert_equal_to_crm(pipeline)
-
-
-def reconcile(warehouse: Warehouse) -> None:
-    done = warehouse.dbt(
-        "run", "--select", "tag:reconcile", "stg_opportunity_keys", SYNC_MAX_DELETED_SHARE="1"
-    )
-    assert done.returncode == 0, done.stdout
-
-
-def marked(warehouse: Warehouse) -> list[int]:
-    rows = warehouse.query("select remote_id from opportunities where deleted_at is not null")
-    return sorted(int(row["remote_id"]) for row in rows)
-
-
-def running(pipeline: Pipeline) -> list[dict[str, object]]:
-    return pipeline.query("select job_name from meltano.runs where state = 'RUNNING'")
+    assert reconcile(pipeline)["gone"] == len(gone)
+    assert pipeline.query(running) == []
+    assert pipeline.query(
+        "select end_reason from run_logs where kind = 'reconcile' order by id"
+    ) == [{"end_reason": "died"}, {"end_reason": "done"}]  # fmt: skip

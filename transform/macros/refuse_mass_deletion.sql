@@ -3,20 +3,16 @@
     access was narrowed looks just like that. SYNC_MAX_DELETED_SHARE is the share that is let
     through.
 -#}
-{% macro refuse_mass_deletion(opportunities, loaded) -%}
+{% macro refuse_mass_deletion(opportunities, absent) -%}
     {%- if execute and flags.WHICH in ('run', 'build') -%}
         {%- set limit = env_var('SYNC_MAX_DELETED_SHARE', '0.2') | float -%}
         {%- set counted = run_query(
             'select
-                count(*) as known,
-                count(*) filter (
-                    where loaded."OptyId" is null or loaded._sdc_deleted_at is not null
-                ) as gone
-            from ' ~ opportunities ~ ' as known
-            left join ' ~ loaded ~ ' as loaded on known.remote_id = loaded."OptyId"::text
-            where known.deleted_at is null and ' ~ proves_absence()
-        ).rows[0] -%}
-        {%- set known, gone = counted[0] | int, counted[1] | int -%}
+                (select count(*) from ' ~ opportunities ~ ' where deleted_at is null) as known,
+                (select count(*) from ' ~ absent ~ ') as gone
+            where ' ~ proves_absence()
+        ).rows -%}
+        {%- set known, gone = (counted[0][0] | int, counted[0][1] | int) if counted else (0, 0) -%}
         {%- if gone > limit * known -%}
             {{ exceptions.raise_compiler_error(
                 'Refused to mark ' ~ gone ~ ' of ' ~ known ~ ' opportunities as deleted: more than the share of '

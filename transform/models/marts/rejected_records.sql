@@ -40,6 +40,7 @@ rejected as (
         on fetched.stream = 'opportunities' and broken.remote_id = fetched.record_key
     where
         broken.reject_reason is not null
+        and not broken.is_deleted
         and (fetched.record_key is not null or ({{ in_merge_window('broken.loaded_in') }}))
 
 ),
@@ -133,7 +134,10 @@ unseen as (
             and deal_arrived.record_key = 'opportunities:' || known.remote_id
     where
         known.resolved_at is null
-        and not exists (select 1 from newest where newest.record_key = known.record_key)
+        and not exists (
+            select 1 from newest
+            where newest.record_key = known.record_key
+        )
 
 ),
 

@@ -1,0 +1,63 @@
+"""No clock but the database's decides anything: hosts may be hours apart, and change their minds."""
+
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from orchestrate.settings import ROOT
+from tests.conftest import BIN, PIPELINE, Pipeline, assert_equal_to_crm
+
+FAKETIME = shutil.which("faketime")
+
+
+def at(pipeline: Pipeline, shift: str, *blocks: str) -> dict[str, Any]:
+    """Run Meltano on a machine whose clock is off by `shift`; return the newest run of the log."""
+    assert FAKETIME, "Debian's faketime is needed: make test installs it"
+    done = subprocess.run(
+        [FAKETIME, "-f", shift, BIN / "meltano", "run", *blocks], cwd=ROOT,
+        env=pipeline.environment | {"DONT_FAKE_MONOTONIC": "1"},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    (last,) = pipeline.query("select * from run_logs order by id desc limit 1")
+    return last
+
+
+def test_a_day_ahead_then_right_then_a_day_behind(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    chosen = [row["OptyId"] for row in pipeline.crm.rows()[:300]]
+
+    def change(text: str) -> None:
+        for key in chosen:
+            pipeline.crm.update(key, Name=f"{text} {key}")
+
+    for number, shift in enumerate(("+1d", "+0", "-1d", "+0")):
+        change(f"Round {number}")
+        run = at(pipeline, shift, *PIPELINE)
+        assert (run["status"], run["updated_records"]) == ("SUCCESS", 300), shift
+        assert_equal_to_crm(pipeline)
+    # The last run is the last one, whatever the clocks said; none ended in the future.
+    assert pipeline.last_sync()["run_id"] == run["run_id"]
+    assert pipeline.query(
+        "select from run_logs where completed_at > now() or started_at > now()"
+    ) == []  # fmt: skip
+
+
+@pytest.mark.parametrize(("loading", "merging"), [("+1d", "-1d"), ("-1d", "+1d")])
+def test_two_hosts_and_a_run_that_ended_between_load_and_merge(
+    pipeline: Pipeline, loading: str, merging: str
+) -> None:
+    pipeline.sync()
+    changed = pipeline.crm.mutate(update=40, create=4)
+    at(pipeline, loading, "tap-oracle-crm", "target-postgres")
+    assert pipeline.last_sync()["status"] == "FAILED"
+    pipeline.crm.update(changed["updated"][0], Name="Changed once more")
+    run = at(pipeline, merging, *PIPELINE)
+    # What the run before had loaded is merged and counted now.
+    assert (run["status"], run["new_records"], run["updated_records"]) == ("SUCCESS", 4, 40)
+    assert_equal_to_crm(pipeline)
+    pipeline.crm.delete(changed["created"][0])
+    at(pipeline, loading, "reconcile")
+    assert_equal_to_crm(pipeline)

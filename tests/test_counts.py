@@ -1,0 +1,73 @@
+"""The log adds up: every record that was fetched is new, updated, unchanged or failed, once."""
+
+from typing import Any
+
+from tests.conftest import Pipeline
+
+# Each in one of the places where a record can fail.
+REJECTED_BY_THE_TAP = ("huge_number", "text_as_number", "null_id", "bad_date", "bigint_overflow_id")
+REJECTED_BY_A_RULE = ("high_prob", "negative_prob")
+
+
+def adds_up(run: dict[str, Any]) -> bool:
+    """Tell whether the total of a run is the sum of its parts."""
+    parts = ("new_records", "updated_records", "unchanged_records", "failed_records")
+    return bool(run["total_fetched"] == sum(run[part] for part in parts))
+
+
+def numbers(run: dict[str, Any]) -> tuple[int, ...]:
+    names = ("total", "new", "updated", "unchanged", "failed")
+    assert adds_up(run), run
+    return tuple(run["total_fetched" if name == "total" else f"{name}_records"] for name in names)
+
+
+def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
+    keys = [row["OptyId"] for row in pipeline.crm.rows()]
+    bad = dict(zip(REJECTED_BY_THE_TAP + REJECTED_BY_A_RULE, keys, strict=False))
+    for kind, key in bad.items():
+        pipeline.crm.poison(key, kind)
+    assert numbers(pipeline.sync()) == (1000, 993, 0, 0, 7)
+
+    # A complete read: what is as it was is unchanged, and what failed fails again.
+    pipeline.crm.update(keys[20], Name="Changed")
+    assert numbers(pipeline.sync("--full-refresh")) == (1000, 0, 1, 992, 7)
+
+    # Some are mended, one turns bad that was good, and one is deleted.
+    for kind in ("huge_number", "null_id", "high_prob"):
+        pipeline.crm.heal(bad[kind])
+    pipeline.crm.poison(keys[30], "far_date")
+    run = pipeline.sync("--full-refresh", TAP_ORACLE_CRM_PAGE_SIZE="25")
+    assert numbers(run) == (1000, 3, 0, 992, 5)
+
+    # A run that ended between load and merge leaves its records to the next one.
+    pipeline.crm.mutate(update=10, seed=7)
+    assert pipeline.meltano("run", "tap-oracle-crm", "target-postgres").returncode == 0
+    run = pipeline.sync()
+    total, new, updated, _, failed = numbers(run)
+    assert total >= 10
+    assert new == 0
+    assert updated + failed >= 9  # one of those that changed may be a bad one
+
+    found = pipeline.meltano("run", "reconcile")
+    assert found.returncode == 0, found.stdout
+    (reconciled,) = pipeline.query("select * from run_logs where kind = 'reconcile'")
+    assert numbers(reconciled) == (1000, 0, 0, 995, 5)
+    assert all(adds_up(one) for one in pipeline.syncs() if one["status"] == "SUCCESS")
+
+
+def test_one_process_of_dbt_for_each_model_loses_nothing(pipeline: Pipeline) -> None:
+    pipeline.sync()
+    keys = [row["OptyId"] for row in pipeline.crm.rows()]
+    # Not within the lookback, so that no later sync repairs it by luck.
+    pipeline.crm.update(keys[0], at="2020-01-01T00:00:00Z", WinProb=300)
+    pipeline.crm.update(keys[1], at="2020-01-01T00:00:00Z", Name="Changed")
+    loaded = pipeline.meltano("run", "--full-refresh", "tap-oracle-crm", "target-postgres")
+    assert loaded.returncode == 0, loaded.stdout
+    models = ("stg_opportunities", "opportunities", "stg_rejected_records", "rejected_records")
+    for model in models:
+        done = pipeline.meltano("invoke", "dbt-postgres", "run", "--select", model)
+        assert done.returncode == 0, done.stdout
+    assert numbers(pipeline.last_sync()) == (1000, 0, 1, 998, 1)
+    assert pipeline.query("select remote_id from rejected_records where resolved_at is null") == [
+        {"remote_id": str(keys[0])}
+    ]
