@@ -33,7 +33,7 @@ def columns(process: psutil.Process) -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid_namespace": namespace(),
         "pid": process.pid,
-        "process_started_at": process.create_time(),
+        "process_started_at": _started_at(process),
     }
 
 
@@ -47,10 +47,15 @@ def process_of(run: dict[str, Any]) -> psutil.Process | None:
     try:
         process = psutil.Process(run["pid"])
         # The number may be another process's by now.
-        is_same = abs(process.create_time() - run["process_started_at"]) < 1
+        is_same = abs(_started_at(process) - run["process_started_at"]) < 1
         return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
+
+
+def _started_at(process: psutil.Process) -> float:
+    """Return when it began, in seconds since the machine did: its clock may be set meanwhile."""
+    return process.create_time() - psutil.boot_time()
 
 
 def log_file(run_id: object) -> Path:

@@ -26,7 +26,6 @@ CHROMIUM_OPTIONS = [
 def docs(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the documentation of a database that was synced once."""
     warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("docs"))
-    warehouse.create_raw_tables()
     warehouse.merge()
     done = subprocess.run(
         [Path(sys.executable).with_name("meltano"), "invoke", "dbt-postgres:docs"],

@@ -10,6 +10,9 @@ from runs.registry import DIED, UNDER_WAY, died, has_died
 # Not by time: a run that began while a clock was ahead would stay the last one.
 LATEST = "select * from sync_logs order by status = 'RUNNING' desc, id desc limit 1"
 HISTORY = "select * from sync_logs order by id desc limit %s"
+LOADING = """
+select * from run_logs where status = 'RUNNING' and kind != 'other' order by id desc limit 1
+"""
 ANY_RUN = "select * from run_logs where run_id = %s"
 PROGRESS = """
 select

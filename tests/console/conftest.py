@@ -34,7 +34,6 @@ def demo_template(
 ) -> Warehouse:
     """A database of demo data with dbt's marts, to be copied."""
     warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("console"))
-    warehouse.create_raw_tables()
     warehouse.merge()
     demo.fill(warehouse.url)
     return warehouse

@@ -226,6 +226,8 @@ def _make_one_table_of_runs() -> None:
             'What lets it load: the partitions of one load share it. Null: it loads nothing.';
         comment on column sync_runs.pid_namespace is
             'Where its process can be seen: processes of two containers may have one number.';
+        comment on column sync_runs.process_started_at is
+            'In seconds since the start of its machine, which no clock changes.';
         comment on column sync_runs.died is 'Its process was gone before it told of its end.';
         comment on column sync_runs.coverage is
             'What the reader saw: all that its scope shows, what changed, or a part of either.';
