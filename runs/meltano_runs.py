@@ -70,7 +70,7 @@ def _execute(
     try:
         with connection.transaction():
             return connection.execute(statement, values).rowcount
-    except psycopg.errors.SyntaxErrorOrAccessRuleViolation as error:
+    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError) as error:
         said = str(error).partition("\n")[0]
         log.warning("Meltano's table of runs is not as it was (%s): %s", said, otherwise)
         return 0
