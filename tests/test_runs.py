@@ -90,11 +90,12 @@ def test_an_id_is_that_of_one_run(database: str) -> None:
     number = registry.register(database, run_id, SYNC, None)
     assert registry.register(database, run_id, SYNC, own) == number, "by who does it"
     assert registry.register(database, run_id, SYNC, own) == number
-    other = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "60"])
+    assert registry.register(database, run_id, SYNC, psutil.Process(child.pid)) == number
     with pytest.raises(RunningError):
-        registry.register(database, run_id, SYNC, psutil.Process(other.pid))
-    other.kill()
-    other.wait()
+        registry.register(database, run_id, SYNC, own)
+    child.kill()
+    child.wait()
     registry.end(database, run_id)
     with pytest.raises(SupersededError, match="an id of its own"):
         registry.register(database, run_id, SYNC, own)
@@ -220,9 +221,8 @@ def test_a_run_that_is_cancelled_while_dbt_merges_is_cancelled_for_ever(
     wait_until(lambda: not dbt.is_running() or dbt.status() == psutil.STATUS_ZOMBIE)
 
     def end() -> tuple[Any, ...]:
-        with psycopg.connect(pipeline.database) as connection:
-            connection.row_factory = registry.dict_row  # type: ignore[assignment]
-            registry.settle(connection)  # type: ignore[arg-type]
+        with registry.connect(pipeline.database) as connection:
+            registry.settle(connection)
         run = pipeline.syncs()[0]
         return run["status"], run["end_reason"], run["error_message"]
 
