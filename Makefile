@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor sandbox token lint bench bench-api screenshots soak airflow test-airflow test-images docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak airflow test-airflow test-images docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ schedule: setup ## Run what meltano.yml schedules, when it is due
 
 doctor: .venv/.installed ## Check settings, database, CRM, schedule; say what to do
 	@$(PYTHON) -m orchestrate.doctor
+
+probe: .venv/.installed ## What the CRM refuses, in 30 requests: make probe [SAVE=FILE]
+	@$(PYTHON) -m orchestrate.crm $(SAVE)
 
 airflow: .data/airflow/.installed ## Airflow in an environment of its own, .data/airflow
 

@@ -25,6 +25,7 @@ GAUGES = {
     for name, text in {
         "opportunities": "Opportunities that the CRM shows",
         "rejected_records": "Records that could not be loaded and are not resolved",
+        "unknown_status_opportunities": "Opportunities whose status code nothing explains",
         "sync_running": "1 while a sync is under way",
         "sync_runs": "Runs in the log",
         "sync_failed_runs": "Failed runs in the log",
@@ -65,6 +66,8 @@ reconciled as (
 select
     (select count(*) from opportunities where deleted_at is null) as opportunities,
     (select count(*) from rejected_records where resolved_at is null) as rejected_records,
+    (select coalesce(sum(deals), 0) from unknown_statuses where section = 'statuses')
+        as unknown_status_opportunities,
     (select count(*) from sync_logs where status = 'RUNNING') as sync_running,
     (select count(*) from sync_logs) as sync_runs,
     (select count(*) from sync_logs where status = 'FAILED') as sync_failed_runs,

@@ -23,6 +23,7 @@ TITLES = {
     "late": ("The sync is late", "The sync is on time again"),
     "empty": ("The sync is empty", "The sync reads opportunities again"),
     "rejects": ("Records could not be loaded", "All records are loaded"),
+    "status": ("Nothing explains a status code of the CRM", "A status code is explained"),
     "schedule": ("A scheduled job failed", "The scheduled jobs work again"),
 }
 # Each condition that holds now, in words.
@@ -99,6 +100,20 @@ select 'rejects', count(*) || ' records are waiting, the last because of: '
 from rejected_records
 where resolved_at is null
 having count(*) > 0
+union all
+-- Each code is told of for itself: new ones come up while others are still open.
+(
+    select
+        'status ' || left(name, 200),
+        'Deals with the status code ' || to_json(left(name, 200))::text || ': ' || deals
+            || '. They stay as they are, and new ones count as open. Write into crm.yml under '
+            || 'statuses what it means: ' || to_json(left(name, 200))::text
+            || ': OPEN (or WON, LOST, CLOSED).'
+    from unknown_statuses
+    where section = 'statuses'
+    order by name
+    limit 50
+)
 """
 OPEN: LiteralString = """
 insert into incidents (kind, detail) values (%s, %s)
@@ -190,7 +205,8 @@ async def notify(pool: Pool, send: Send, late_hours: int) -> None:
 
 
 def _message(incident: DictRow) -> tuple[str, str, NotifyType]:
-    opening, closing = TITLES[incident["kind"]]
+    kind, _, _ = incident["kind"].partition(" ")
+    opening, closing = TITLES[kind]
     if incident["is_over"]:
         return closing, f"It was: {incident['detail']}", NotifyType.SUCCESS
     return opening, incident["detail"], NotifyType.FAILURE

@@ -3,7 +3,7 @@
     NEW → ASSIGNED → UNDER_ASSESSMENT → PENDING_REVIEW → APPROVED (bid) or REJECTED (no bid)
 
 WON, LOST and CLOSED come from the CRM alone (transform/macros/workflow_rule.sql): a deal that
-has one of them is the CRM's until the CRM reopens it.
+the CRM has closed, as its `crm_outcome` says, is the CRM's until the CRM reopens it.
 """
 
 from fastapi import APIRouter
@@ -67,13 +67,13 @@ def allowed_moves(before: str, role: Role) -> list[str]:
     return [state for state, needed in moves.items() if role.includes(needed)]
 
 
-def check_move(before: str, after: str, is_closed: bool, role: Role) -> None:
+def check_move(before: str, after: str, crm_outcome: str | None, role: Role) -> None:
     """Refuse a move that the workflow does not know, or that is above a role.
 
     Raises:
         ProblemError: 403 or 409 with `allowed`, the states that the role may move the deal to.
     """
-    check_open(before, is_closed)
+    check_open(crm_outcome)
     if before == after:
         return
     moves = MOVES.get(before, FROM_UNKNOWN)
@@ -88,12 +88,14 @@ def check_move(before: str, after: str, is_closed: bool, role: Role) -> None:
         raise ProblemError(403, detail, allowed=allowed)
 
 
-def check_open(status: str, is_closed: bool) -> None:
+def check_open(crm_outcome: str | None) -> None:
     """Refuse an edit of a deal that the CRM has closed.
 
     Raises:
         ProblemError: 409.
     """
-    if is_closed:
-        detail = f"The CRM has closed this deal ({status}): it can be edited if the CRM reopens it."
+    if crm_outcome in FROM_CRM:
+        detail = (
+            f"The CRM has closed this deal ({crm_outcome}): it can be edited if the CRM reopens it."
+        )
         raise ProblemError(409, detail, allowed=[])

@@ -1,9 +1,13 @@
-"""The settings with which a sync reads the CRM, for what asks it a question beside one."""
+"""The settings with which a sync reads the CRM, for what asks it a question beside one.
+
+`make probe`, which is `python -m orchestrate.crm [FILE]`, runs the tap's probe with them.
+"""
 
 import json
 import subprocess
 from typing import Any
 
+from tap_oracle_crm import probe
 from tap_oracle_crm.settings import resolve
 from tap_oracle_crm.tap import TapOracleCRM
 
@@ -33,3 +37,8 @@ def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]
         if dumped.returncode == 0:
             config = json.loads(dumped.stdout)
     return resolve(config | overrides)
+
+
+if __name__ == "__main__":
+    export_settings()
+    probe.main()

@@ -24,10 +24,11 @@ from psycopg.rows import DictRow, dict_row
 from tap_oracle_crm.answers import Page
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.discovery import attributes_of
-from tap_oracle_crm.errors import ConfigError, OracleCrmError, RefusedError
+from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
+from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
 from orchestrate.migrate import newest_migration
 from orchestrate.postgres import database_url
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
@@ -72,6 +73,7 @@ def examine() -> Iterator[Finding]:
         connection = _connect()
     except _UnusableError as unusable:
         yield unusable.finding
+        yield declaration()
         yield from crm(meltano=False)
         return
     with connection:
@@ -79,10 +81,12 @@ def examine() -> Iterator[Finding]:
         migrated = migrations(connection)
         yield migrated
         held = None
+        yield declaration(connection if migrated.status == "ok" else None)
         if migrated.status == "ok":
             yield from schedule(connection)
             yield last_sync(connection)
             yield from runs(connection)
+            yield from statuses(connection)
             held = _held(connection)
         yield from crm(meltano=True, held=held)
 
@@ -266,6 +270,37 @@ def runs(connection: Connection) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def declaration(connection: Connection | None = None) -> Finding:
+    """Read what is declared of the CRM's statuses, and compare it with a database."""
+    try:
+        declared = read_declared()
+    except DeclarationError as error:
+        return Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")
+    detail = f"{len(declared.statuses)} statuses, {len(declared.stages)} stages"
+    if connection is not None and differs(connection, declared):
+        detail += "; changed: the next sync applies it to all deals"
+    return Finding("crm.yml", "ok", detail)
+
+
+def statuses(connection: Connection) -> Iterator[Finding]:
+    """Name the status codes and stages that nothing explains."""
+    unknown = connection.execute(
+        "select *, to_json(name)::text as quoted from unknown_statuses order by deals desc, name"
+    ).fetchall()
+    for section in SECTIONS:
+        names = [one for one in unknown if one["section"] == section]
+        if not names:
+            yield Finding(section, "ok", "none is unknown")
+            continue
+        counts = ", ".join(f"{one['quoted']} (deals: {one['deals']:,})" for one in names[:20])
+        more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+        yield Finding(
+            section, "warning", f"nothing tells what these mean: {counts}{more}",
+            f"Write into crm.yml under {section}: {names[0]['quoted']}: OPEN (or WON, LOST, "
+            "CLOSED). Until then such deals stay as they are, and new ones count as open.",
+        )  # fmt: skip
+
+
 def _held(connection: Connection) -> Held:
     row = connection.execute(
         """
@@ -316,9 +351,11 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         )  # fmt: skip
         yield Finding("crm", "ok", f"{client.host} answers")
         yield Finding("credentials", "ok", "accepted, and may read opportunities")
-        yield clock("CRM", page.server_time - datetime.now(UTC))
+        if page.server_time:
+            yield clock("CRM", page.server_time - datetime.now(UTC))
         yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
-        yield custom_fields(settings["custom_fields"], client.describe("opportunities"))
+        wanted = [*settings["mapped_fields"], *settings["custom_fields"]]
+        yield described(client, wanted)
     except RefusedError as error:
         if error.status in {401, 403}:
             yield Finding("crm", "ok", f"{client.host} answers")
@@ -364,6 +401,19 @@ def record_set(page: Page, finder: str, held: Held | None, *, is_partial: bool) 
                 f"lately: run {FULL_SYNC}. If the gap stays, the CRM's count is wrong.",
             )  # fmt: skip
     return Finding("record set", "ok", detail)
+
+
+def described(client: CrmClient, wanted: list[str]) -> Finding:
+    """Ask which attributes the CRM has; a sync can do without its answer."""
+    try:
+        return custom_fields(wanted, client.describe("opportunities"))
+    except (RefusedError, GaveUpError) as error:
+        if not error.is_this_request:
+            raise
+        return Finding(
+            "custom fields", "warning", f"the CRM does not tell its attributes ({error.cause})",
+            "Syncs go on without: check that names and case of the custom fields are the CRM's.",
+        )  # fmt: skip
 
 
 def custom_fields(wanted: list[str], description: object) -> Finding:

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import uuid
+from contextlib import closing
 from typing import Any, cast
 
 import click
@@ -19,6 +20,7 @@ import psutil
 import yaml
 from meltano.core.setting_definition import SettingDefinition
 
+from orchestrate.declared import DeclarationError, declare, read_declared
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT, export_settings, setting
@@ -49,8 +51,16 @@ def prepare_environment() -> None:
     for name, value in defaults.items():
         os.environ[name] = setting(name) or value
     options = _run_options()
+    if options is None and not _calls_dbt():
+        return
+    try:
+        declared = read_declared()
+    except DeclarationError as error:
+        sys.exit(str(error))
+    migrate_if_needed(url)
+    with closing(registry.connect(url)) as connection:
+        declare(connection, declared)
     if options is not None:
-        migrate_if_needed(url)
         register_run(url, options)
 
 
@@ -103,6 +113,13 @@ def _run_options() -> dict[str, Any] | None:
     options = command.make_context("run", arguments, parent=context, resilient_parsing=True).params
     # Without an id the one that was given is none, which Meltano will say.
     return None if options["dry_run"] or not options["run_id"] else options
+
+
+def _calls_dbt() -> bool:
+    arguments = sys.argv[1:]
+    return any(argument.startswith("dbt-postgres") for argument in arguments) and not (
+        {"--help", "--dry-run"} & set(arguments)
+    )
 
 
 def _blocks(arguments: tuple[str, ...]) -> list[str]:

@@ -1,4 +1,4 @@
-"""No clock but the database's decides anything: hosts may be hours apart, and change their minds."""
+"""No clock but the database's decides anything: hosts may be hours apart, and be set again."""
 
 import shutil
 import subprocess

@@ -70,6 +70,8 @@ def test_the_page_leads_from_the_source_to_the_api(docs: Path, page: Page) -> No
     expect(title).to_contain_text("oracle_crm.opportunities")
     referenced_by(page, "Models", "stg_opportunities")
     expect(title).to_contain_text("stg_opportunities")
+    referenced_by(page, "Models", "opportunity_outcomes")
+    expect(title).to_contain_text("opportunity_outcomes")
     referenced_by(page, "Models", "opportunities")
     expect(title).to_have_text("opportunities merge_into")
     referenced_by(page, "Exposures", "list_of_opportunities")
@@ -93,7 +95,8 @@ def test_the_graph_is_drawn(docs: Path, page: Page) -> None:
     )
     assert {
         "source.oracle_crm.oracle_crm.opportunities > model.oracle_crm.stg_opportunities",
-        "model.oracle_crm.stg_opportunities > model.oracle_crm.opportunities",
+        "model.oracle_crm.stg_opportunities > model.oracle_crm.opportunity_outcomes",
+        "model.oracle_crm.opportunity_outcomes > model.oracle_crm.opportunities",
         "model.oracle_crm.opportunities > exposure.oracle_crm.list_of_opportunities",
     } <= set(edges)
 

@@ -141,12 +141,12 @@ def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> No
     # A run for one key, and another that the time limit stops, have not looked at all others.
     one = {"TAP_ORACLE_CRM_FILTER": f"OptyId = {rows[2]['OptyId']}"}
     pipeline.sync("--state-id-suffix=one", **one)
-    found = pipeline.meltano("run", "--state-id-suffix=one", "reconcile", **{
+    done = pipeline.meltano("run", "--state-id-suffix=one", "reconcile", **{
         f"TAP_ORACLE_CRM_COMPLETE_{name.removeprefix('TAP_ORACLE_CRM_')}": value
         for name, value in one.items()
     } | one)  # fmt: skip
-    assert found.returncode == 0, found.stdout
-    assert "what is gone is not known" in found.stdout
+    assert done.returncode == 0, done.stdout
+    assert "what is gone is not known" in done.stdout
     pipeline.sync()
     assert pipeline.query(open_rejects) == [{"n": 1}]
     assert pipeline.query("select from opportunities where deleted_at is not null") == []

@@ -57,10 +57,10 @@ def _client(crm: Sandbox, version: int | None = 4) -> httpx.Client:
 
 
 def _get(http: httpx.Client, path: str = "opportunities", **parameters: object) -> httpx.Response:
-    given = {"finder": ALL, "onlyData": "true", "orderBy": "OptyId:asc"} | parameters
-    if not path.startswith("opportunities") or "/" in path:
-        given.pop("finder")
-        given.pop("orderBy")
+    given: dict[str, object] = {"onlyData": "true"}
+    if path == "opportunities":
+        given |= {"finder": ALL, "orderBy": "OptyId:asc"}
+    given |= parameters
     query = {name: str(value) for name, value in given.items() if value is not None}
     return http.get(f"{API}/{path}", params=query)
 
@@ -200,9 +200,15 @@ def test_items_children_and_versions(crm: Sandbox, http: httpx.Client) -> None:
     number = crm.create(OptyNumber="OPP_1")["OptyNumber"]
     lines = _get(http, f"opportunities/{number}/child/ChildRevenue").json()
     assert lines["count"] == len(lines["items"]) >= 1
-    team = _get(http, f"opportunities/{number}/child/OpportunityTeam").json()["items"]
+    members = _get(http, f"opportunities/{number}/child/OpportunityResource").json()["items"]
     owners = {row["PartyId"] for row in crm.rows("resources")}
-    assert {member["ResourceId"] for member in team} <= owners
+    assert {member["ResourceId"] for member in members} <= owners
+    path = f"opportunities/{number}/child/OpportunityTeam"
+    view = _get(http, path).json()["items"]
+    assert {row["ResourceId"] for row in view} == {row["ResourceId"] for row in members}
+    assert {"TerritoryVersionId", "OptyResourceId"} & set(view[0]) == {"TerritoryVersionId"}
+    assert _get(http, path, fields="OptyResourceId").status_code == 400
+    assert _get(http, f"{path}/{view[0]['ResourceId']}").status_code == 404
     versions = http.get("/crmRestApi/resources/").json()["items"]
     assert [item["version"] for item in versions if item["isLatest"]] == ["11.13.18.05"]
     fixed = http.get("/crmRestApi/resources/11.12.1.0/opportunities").json()["links"][0]["href"]
@@ -214,8 +220,8 @@ def test_expanded_children_change_shape_with_the_version(
     crm: Sandbox, version: int, kind: type
 ) -> None:
     with _client(crm, version) as http:
-        row = _get(http, expand="OpportunityTeam", limit=1).json()["items"][0]
-    assert isinstance(row["OpportunityTeam"], kind)
+        row = _get(http, expand="OpportunityResource", limit=1).json()["items"][0]
+    assert isinstance(row["OpportunityResource"], kind)
 
 
 def test_version_9_sends_large_numbers_as_strings_and_moves_links(crm: Sandbox) -> None:
@@ -263,11 +269,71 @@ def test_narrowed_access_hides_rows_everywhere(crm: Sandbox, http: httpx.Client)
 
 def test_describe_lists_what_fields_accept(http: httpx.Client) -> None:
     for name in ("opportunities", "accounts", "resources"):
-        described = http.get(f"{API}/{name}/describe", params={"metadataMode": "minimal"}).json()
+        described = http.get(f"{API}/{name}/describe").json()
         attributes = described["Resources"][name]["attributes"]
         names = ",".join(attribute["name"] for attribute in attributes)
         assert _get(http, name, fields=names).status_code == 200
-        assert list(described["Resources"][name]) == ["attributes"]
+
+
+def test_describe_of_one_resource_takes_no_metadata_mode(http: httpx.Client) -> None:
+    answer = http.get(f"{API}/opportunities/describe", params={"metadataMode": "minimal"})
+    assert answer.status_code == 400
+    assert answer.json()["o:errorDetails"][0]["o:errorPath"] == "/metadataMode"
+
+
+def test_a_silent_describe_lists_no_attributes(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(describe_is_silent=True)
+    described = http.get(f"{API}/opportunities/describe")
+    assert described.status_code == 200
+    assert "attributes" not in described.json()["Resources"]["opportunities"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "with_it", "without_it"),
+    [
+        ("totalResults", {"totalResults": "true"}, {}),
+        ("totalResults+finder", {"totalResults": "true"}, {"finder": None, "totalResults": "true"}),
+        ("orderBy=LastUpdateDate", {"orderBy": "LastUpdateDate:desc"}, {"orderBy": "OptyId:asc"}),
+        ("onlyData", {}, {"onlyData": None}),
+    ],
+)
+def test_a_part_of_a_request_can_be_refused(
+    crm: Sandbox,
+    http: httpx.Client,
+    refused: str,
+    with_it: dict[str, Any],
+    without_it: dict[str, Any],
+) -> None:
+    crm.settings(refused={refused: 414})
+    answer = _get(http, **with_it)
+    assert answer.status_code == 414
+    assert answer.json()["o:errorDetails"][0]["o:errorPath"] == f"/{re.split('[+=]', refused)[0]}"
+    assert _get(http, **without_it).status_code == 200
+    crm.settings(refusals_are_named=False)
+    assert refused not in _get(http, **with_it).text
+
+
+def test_a_header_can_be_refused(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(refused={"REST-Framework-Version": 400, "Accept=vnd": 406})
+    assert http.get(f"{API}/opportunities").status_code == 400
+    del http.headers["REST-Framework-Version"]
+    assert http.get(f"{API}/opportunities").status_code == 200
+    http.headers["Accept"] = STRUCTURED
+    assert http.get(f"{API}/opportunities").status_code == 406
+
+
+def test_a_limit_can_be_refused_instead_of_cut(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(largest_limit=200)
+    assert _get(http, limit=201).status_code == 400
+    assert _get(http, limit=200).json()["count"] == 200
+
+
+def test_the_date_can_be_wrong_or_missing(crm: Sandbox, http: httpx.Client) -> None:
+    crm.settings(date_offset_seconds=86_400)
+    ahead = parsedate_to_datetime(_get(http).headers["Date"]) - datetime.now(UTC)
+    assert timedelta(hours=23) < ahead < timedelta(hours=25)
+    crm.settings(date_offset_seconds=None)
+    assert "Date" not in _get(http).headers
 
 
 def test_schema_changes_show_in_describe_and_rows(crm: Sandbox, http: httpx.Client) -> None:
@@ -285,6 +351,76 @@ def test_schema_changes_show_in_describe_and_rows(crm: Sandbox, http: httpx.Clie
     assert isinstance(row["Margin_c"], str)
     assert _get(http, fields="Sector_c").status_code == 400
     crm.create()  # still possible
+
+
+def test_names_that_differ_in_case_only_are_two_attributes(
+    crm: Sandbox, http: httpx.Client
+) -> None:
+    crm.add_attribute("Geo_c", values=["other"])
+    row = crm.rows(fields=["OptyId", "GEO_c"])[0]
+    query = f"OptyId = {row['OptyId']} and Geo_c = 'other'"
+    (served,) = _get(http, fields="GEO_c,Geo_c", q=query).json()["items"]
+    assert (served["GEO_c"], served["Geo_c"]) == (row["GEO_c"], "other")
+
+
+def test_own_attributes_change_their_type_too(crm: Sandbox, http: httpx.Client) -> None:
+    crm.retype_attribute("StgOrder", "string")
+    assert isinstance(_get(http, fields="StgOrder").json()["items"][0]["StgOrder"], str)
+
+
+@pytest.mark.parametrize(("version", "shown"), [(7, "a,b"), (8, ["a", "b"])])
+def test_multi_selects_are_lists_from_version_8_on(
+    crm: Sandbox, version: int, shown: object
+) -> None:
+    crm.add_attribute("Sectors_c", "array", [["a", "b"]])
+    crm.add_attribute("Extent_c", "object", [{"unit": "m"}])
+    with _client(crm, version) as http:
+        described = http.get(f"{API}/opportunities/describe").json()
+        (row,) = _get(http, fields="Sectors_c,Extent_c", limit=1).json()["items"]
+        assert _get(http, q="Sectors_c = 'a'").status_code == 400
+    types = {a["name"]: a["type"] for a in described["Resources"]["opportunities"]["attributes"]}
+    assert (types["Sectors_c"], types["Extent_c"]) == ("array", "object")
+    assert (row["Sectors_c"], row["Extent_c"]) == (shown, {"unit": "m"})
+    assert crm.rows()[0]["Sectors_c"] == ["a", "b"]
+
+
+# --- statuses ---------------------------------------------------------------------------
+
+UNIT = 300000000000101
+BY_UNIT = "StatusByBUIdFinder;BindEnabledFlag=Y,BindLookupType=OPTY_STATUS,BindBUId="
+
+
+def test_statuses_are_listed_with_their_categories(crm: Sandbox, http: httpx.Client) -> None:
+    items = _get(http, "optyStatusesLOV").json()["items"]
+    assert {item["LookupCode"]: item["LookupCategory"] for item in items}["ON_HOLD"] == "OPEN"
+    assert {row["StatusCode"] for row in crm.rows()} - {None} <= {
+        item["LookupCode"] for item in items
+    }
+    crm.settings(forbidden=["optyStatusesLOV"])
+    assert _get(http, "optyStatusesLOV").status_code == 403
+
+
+def test_statuses_belong_to_business_units(crm: Sandbox, http: httpx.Client) -> None:
+    listed = [{"LookupCode": "OPEN"}, {"LookupCode": "MINE", "business_unit": UNIT}]
+    crm.settings(statuses=listed, statuses_by_business_unit=True, status_categories=False)
+    assert _get(http, "optyStatusesLOV").status_code == 400
+    assert _get(http, "optyStatusesLOV", finder="StatusByBUIdFinder").status_code == 400
+    for unit, codes in ((UNIT, ["OPEN", "MINE"]), (1, ["OPEN"])):
+        items = _get(http, "optyStatusesLOV", finder=f"{BY_UNIT}{unit}").json()["items"]
+        assert [item["LookupCode"] for item in items] == codes
+        assert "LookupCategory" not in items[0]
+
+
+def test_the_finder_knows_status_categories(crm: Sandbox, http: httpx.Client) -> None:
+    finder = "MyOpportunitiesFinder;RecordSet='ALLOPTIES',LookupCategory="
+    seen = {
+        category: {
+            row["StatusCode"]
+            for row in _get(http, finder=finder + category, limit=500).json()["items"]
+        }
+        for category in ("OPEN", "WON", "NONE")
+    }
+    assert seen == {"OPEN": {"OPEN", "ON_HOLD"}, "WON": {"WON"}, "NONE": set()}
 
 
 # --- q ----------------------------------------------------------------------------------

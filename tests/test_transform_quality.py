@@ -36,12 +36,14 @@ def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFac
         deal(3, StatusCode="WON", Revenue=300),
         deal(4, StatusCode="LOST"),
         deal(5, StatusCode="NO_SALE", custom={"Practice_c": None}),
-        deal(6, StatusCode=None, SalesStage="07 - Closed Lost"),
+        deal(6, StatusCode="LOST_TO_COMPETITOR"),
         deal(7, WinProb=700),
         deal(8, EffectiveDate=date(2027, 1, 31), CurrencyCode="USD"),
     )
     warehouse.query(
         """
+        insert into raw.opportunity_statuses ("LookupCode", "LookupCategory")
+        values ('LOST_TO_COMPETITOR', 'LOST');
         insert into raw.rejected_records (id, stream, remote_id, reason, payload, rejected_at)
         values ('a', 'opportunities', '9', 'Revenue: no number', '{}', now())
         """
@@ -76,6 +78,9 @@ def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: 
         """
         -- won in the CRM, and yet the bid team's again
         update opportunities set workflow_status = 'NEW' where remote_id = '3';
+        -- an outcome that there is not
+        alter table opportunities drop constraint opportunities_crm_outcome_check;
+        update opportunities set crm_outcome = 'PAUSED' where remote_id = '4';
         delete from opportunities where remote_id = '2';
         update rejected_records set resolved_at = now() where remote_id = '7';
         """

@@ -218,7 +218,7 @@ async def _for_change(
     """Lock an assessment that is to be changed: the deal first, as all who take both do."""
     assessment = await _find(connection, queries.GET, assessment_id)
     deal = await lock_opportunity(connection, assessment["opportunity_id"])
-    check_open(deal["workflow_status"], deal["is_closed"])
+    check_open(deal["crm_outcome"])
     assessment = await _find(connection, queries.GET_FOR_CHANGE, assessment_id)
     check_match(if_match, _etag(assessment))
     if assessment["status"] != status:

@@ -14,6 +14,7 @@ from api.workflow import MOVES
 router = console_router()
 
 CARDS = 20
+OPEN = ["OPEN", "UNKNOWN"]
 
 
 @router.get("/board")
@@ -24,11 +25,12 @@ async def show_board(
     columns = []
     for state in MOVES:
         of_state = view.model_copy(
-            update={"workflow_status": [state], "sort": "-deal_value", "limit": CARDS,
-                    "cursor": None}
+            update={"workflow_status": [state], "crm_outcome": OPEN, "sort": "-deal_value",
+                    "limit": CARDS, "cursor": None}
         )  # fmt: skip
         deals, total, more = await read_deals(request, connection, of_state)
-        columns.append((state, deals, total, of_state.query(limit=None) if more else None))
+        rest = of_state.query(limit=None, crm_outcome=None) if more else None
+        columns.append((state, deals, total, rest))
     users = await people(connection)
     context: dict[str, Any] = {
         "view": view, "columns": columns, "stale_days": STALE_DAYS,

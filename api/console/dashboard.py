@@ -69,7 +69,7 @@ _TOP: LiteralString = """
 select id, name, customer, stage, workflow_status, deal_value, currency, win_probability,
     close_date, deleted_at
 from opportunities
-where workflow_status_before_close is null and deleted_at is null and deal_value is not null
+where coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null and deal_value is not null
     and currency is not distinct from %s
 order by coalesce(deal_value, '-infinity') desc, id desc
 limit %s

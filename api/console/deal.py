@@ -50,12 +50,13 @@ CRM_LINK = "/fscmUI/faces/deeplink?objType=OPPORTUNITY&action=EDIT_IN_TAB&objKey
 
 FACTS = (
     ("Customer", "customer"), ("Stage", "stage"), ("Status in the CRM", "status_code"),
-    ("Sales owner", "sales_owner"), ("Practice", "practice"), ("Geo", "geo"),
-    ("Region", "region"), ("Sector", "sector"), ("Number", "opty_number"),
-    ("OptyId", "remote_id"),
+    ("Outcome in the CRM", "crm_outcome"), ("Sales owner", "sales_owner"),
+    ("Practice", "practice"), ("Geo", "geo"), ("Region", "region"), ("Sector", "sector"),
+    ("Number", "opty_number"), ("OptyId", "remote_id"),
 )  # fmt: skip
 FIELDS = {
-    "stage": "Stage", "status_code": "Status in the CRM", "deal_value": "Value",
+    "stage": "Stage", "status_code": "Status in the CRM",
+    "crm_outcome": "Outcome in the CRM", "deal_value": "Value",
     "win_probability": "Win probability", "close_date": "Close date",
     "sales_owner": "Sales owner", "workflow_status": "Workflow", "assigned_to": "Assigned to",
     "deleted_at": "Deleted in the CRM",

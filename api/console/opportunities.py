@@ -75,12 +75,13 @@ USUAL = [
 _MARKS: LiteralString = """
 select
     id,
-    workflow_status_before_close is not null as is_closed,
+    coalesce(crm_outcome, 'OPEN') != 'OPEN' as is_closed,
+    unknown_status_code,
     remote_id in (
         select remote_id from rejected_records
         where stream = 'opportunities' and resolved_at is null and remote_id is not null
     ) as is_rejected,
-    workflow_status_before_close is null and deleted_at is null
+    coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
         and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale
 from opportunities
 where id = any(%(ids)s)
@@ -156,6 +157,10 @@ class View(PageRequest):
             for state in self.workflow_status
         ]
         chips += [
+            (f"In the CRM: {outcome.lower()}", self.query(f"crm_outcome={outcome}"))
+            for outcome in self.crm_outcome
+        ]
+        chips += [
             (f"Assigned to {names.get(id_, id_)}", self.query(f"assigned_to={id_}"))
             for id_ in self.assigned_to
         ]
@@ -197,7 +202,7 @@ def presets(user: User) -> list[tuple[str, str]]:
 async def with_marks(
     connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return deals with what their badges tell: `is_closed`, `is_rejected` and `is_stale`."""
+    """Return deals with what their badges tell: `is_closed`, `is_rejected`, `is_stale`, ..."""
     found = await connection.execute(
         _MARKS, {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
     )

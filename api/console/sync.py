@@ -42,6 +42,12 @@ select *, heartbeat_at > now() - interval '3 minutes' as is_alive
 from schedules
 order by next_run_at nulls last, name
 """
+_UNKNOWN_STATUSES: LiteralString = """
+select section, name, deals, to_json(name)::text as quoted
+from unknown_statuses
+order by section desc, deals desc, name
+limit 50
+"""
 
 
 @router.get("/sync")
@@ -56,6 +62,7 @@ async def show_sync(request: Request, _: Viewer, connection: Connection) -> Resp
         "last_success": last_success["completed_at"] if last_success else None,
         "reconciliation": await (await connection.execute(_LAST_RECONCILIATION)).fetchone(),
         "charts": _charts(runs),
+        "unknown_statuses": await (await connection.execute(_UNKNOWN_STATUSES)).fetchall(),
         "schedules": await (await connection.execute(_SCHEDULES)).fetchall(),
         "has_lineage": LINEAGE.is_file(),
     }

@@ -12,7 +12,7 @@ from api.workflow import check_move, check_open
 
 # Waits for a merge that holds the row, and then sees what that made of it.
 LOCK: LiteralString = """
-select id, workflow_status, assigned_to, workflow_status_before_close is not null as is_closed
+select id, workflow_status, assigned_to, crm_outcome
 from opportunities
 where id = %s
 for no key update
@@ -36,7 +36,7 @@ IS_ACTIVE: LiteralString = "select true from users where id = %s and active"
 
 
 async def lock_opportunity(connection: AsyncConnection[DictRow], opportunity_id: int) -> DictRow:
-    """Keep a deal as it is for the rest of the transaction, and return its status and assignee.
+    """Keep a deal as it is for the rest of the transaction, and return what stands of it.
 
     Raises:
         ProblemError: 404, there is none.
@@ -61,9 +61,11 @@ async def change_opportunity(
         ProblemError: 403, 404, 409 or 422, why not.
     """
     before = await lock_opportunity(connection, opportunity_id)
-    check_open(before["workflow_status"], before["is_closed"])
+    check_open(before["crm_outcome"])
     after = before | change
-    check_move(before["workflow_status"], after["workflow_status"], before["is_closed"], user.role)
+    check_move(
+        before["workflow_status"], after["workflow_status"], before["crm_outcome"], user.role
+    )
     if after["assigned_to"] != before["assigned_to"]:
         await _check_assignment(connection, user, before["assigned_to"], after["assigned_to"])
     if after == before:

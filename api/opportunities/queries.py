@@ -18,8 +18,8 @@ COLUMNS = SQL("""
     currency, win_probability, sales_owner,
     (select owner.name from sales_owners as owner where owner.remote_id = sales_owner)
         as sales_owner_name,
-    stage, status_code, workflow_status, close_date, remote_created_at, remote_updated_at,
-    first_synced_at, last_synced_at, deleted_at, assigned_to
+    stage, status_code, crm_outcome, workflow_status, close_date, remote_created_at,
+    remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
 # What makes a spreadsheet take a cell for a formula: OWASP's list, with the wide forms.
@@ -29,6 +29,7 @@ FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
 CONDITIONS: dict[str, LiteralString] = {
     "stage": "left(stage, 200) = any(%(stage)s)",
     "workflow_status": "workflow_status = any(%(workflow_status)s)",
+    "crm_outcome": "coalesce(crm_outcome, 'UNKNOWN') = any(%(crm_outcome)s)",
     "sales_owner": "left(sales_owner, 200) = any(%(sales_owner)s)",
     "practice": "left(practice, 200) = any(%(practice)s)",
     "geo": "geo = any(%(geo)s)",

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -30,6 +30,7 @@ class SortKey(StrEnum):
     SALES_OWNER = "sales_owner"
     STAGE = "stage"
     STATUS_CODE = "status_code"
+    CRM_OUTCOME = "crm_outcome"
     WORKFLOW_STATUS = "workflow_status"
     CLOSE_DATE = "close_date"
     REMOTE_CREATED_AT = "remote_created_at"
@@ -55,6 +56,11 @@ class Filters(BaseModel):
     )
     stage: AnyOf = Field([], description="Any of these sales stages", examples=[["03 - Proposal"]])
     workflow_status: AnyOf = Field([], description="Any of these", examples=[["NEW", "ASSIGNED"]])
+    crm_outcome: list[Literal["OPEN", "WON", "LOST", "CLOSED", "UNKNOWN"]] = Field(
+        [],
+        max_length=50,
+        description="Any of these; `UNKNOWN`: nobody knows what the CRM's code means",
+    )
     sales_owner: AnyOf = Field([], description="Any of these owners")
     practice: AnyOf = Field([], description="Any of these practices")
     geo: AnyOf = Field([], description="Any of these")
@@ -128,6 +134,10 @@ class Opportunity(BaseModel):
     sales_owner_name: str | None = Field(description="Where the pipeline reads `resources`")
     stage: str | None
     status_code: str | None
+    crm_outcome: Literal["OPEN", "WON", "LOST", "CLOSED"] | None = Field(
+        description="What the CRM says of the deal, whatever its codes are called. Null: nobody "
+        "knows what the code means; the deal counts as open"
+    )
     workflow_status: str
     close_date: date | None
     remote_created_at: datetime | None
@@ -156,6 +166,7 @@ class Opportunity(BaseModel):
                 "sales_owner_name": "Mira Kowalchik",
                 "stage": "03 - Proposal",
                 "status_code": "OPEN",
+                "crm_outcome": "OPEN",
                 "workflow_status": "NEW",
                 "close_date": "2026-09-30",
                 "remote_created_at": "2026-01-12T08:15:00+00:00",

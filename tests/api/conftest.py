@@ -27,7 +27,7 @@ from runs import control, processes
 FILL = """
 insert into opportunities (
     remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value, currency,
-    win_probability, sales_owner, stage, status_code, close_date, workflow_status,
+    win_probability, sales_owner, stage, status_code, crm_outcome, close_date, workflow_status,
     remote_created_at, remote_updated_at, deleted_at
 )
 select
@@ -49,6 +49,7 @@ select
     'owner-' || i % 20,
     (array['01 - Qualification', '02 - Discovery', '03 - Proposal', '04 - Negotiation'])[1 + i % 4],
     'OPEN',
+    case i % 10 when 7 then 'WON' when 8 then null else 'OPEN' end,
     case when i % 13 != 0 then date '2026-01-01' + i % 365 end,
     (array['NEW', 'ASSIGNED', 'UNDER_ASSESSMENT'])[1 + i % 3],
     timestamptz '2025-01-01Z' + i * interval '1 hour',

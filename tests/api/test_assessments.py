@@ -135,8 +135,8 @@ def test_what_the_crm_closes_is_assessed_no_more(desk: Caller) -> None:
     path, match = submit(desk)
     with psycopg.connect(desk.database) as connection:
         connection.execute(
-            "update opportunities set workflow_status = 'LOST',"
-            " workflow_status_before_close = workflow_status where id in (1, 3)"
+            "update opportunities set workflow_status = 'LOST', crm_outcome = 'LOST'"
+            " where id in (1, 3)"
         )
     desk.be(Role.MANAGER)
     decided = desk.post(f"{path}/decision", json={"decision": "APPROVED"}, headers=match)

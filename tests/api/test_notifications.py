@@ -1,10 +1,11 @@
 """Notifications, against a real mail server on this machine."""
 
 import asyncio
+import html
 import socket
 from collections.abc import Iterator
 from email import message_from_bytes
-from email.message import Message
+from email.message import EmailMessage
 from email.policy import default
 from typing import Any
 
@@ -23,7 +24,7 @@ class Mailbox:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self.mails: list[Message] = []
+        self.mails: list[EmailMessage] = []
         self.refuse = False
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
@@ -75,6 +76,11 @@ class Desk:
         before = len(self.mailbox.mails)
         asyncio.run(once())
         return [mail["subject"] for mail in self.mailbox.mails[before:]]
+
+    def last_text(self) -> str:
+        """Return the text of the last mail, in one line."""
+        body = self.mailbox.mails[-1].get_body(("plain", "html"))
+        return html.unescape(" ".join(body.get_content().split())) if body else ""
 
 
 @pytest.fixture
@@ -247,3 +253,25 @@ def test_the_last_run_is_the_last_whatever_the_clocks_said(desk: Desk) -> None:
 def test_a_url_that_names_no_service_is_refused_without_showing_it() -> None:
     with pytest.raises(ValueError, match=r"^NOTIFY_URLS: .* 2\. of them$"):
         sender(["mailto://user:secret@example.com", "nonsense://secret"])
+
+
+def test_each_code_that_nothing_explains_is_told_of(desk: Desk) -> None:
+    desk.execute(
+        "insert into opportunities (remote_id, unknown_status_code)"
+        " values ('1', 'ON_HOLD'), ('2', 'ON_HOLD'), ('3', null)"
+    )
+    assert desk.look() == ["Nothing explains a status code of the CRM"]
+    assert 'code "ON_HOLD": 2.' in desk.last_text()
+    assert '"ON_HOLD": OPEN' in desk.last_text()
+    # A further code is told of while the first is still open.
+    desk.execute("update opportunities set unknown_status_code = 'LOST?' where remote_id = '3'")
+    assert desk.look() == ["Nothing explains a status code of the CRM"]
+    assert 'code "LOST?": 1.' in desk.last_text()
+    assert desk.look() == []
+    desk.execute(
+        "update opportunities set unknown_status_code = null, crm_outcome = 'OPEN'"
+        " where unknown_status_code = 'ON_HOLD'"
+    )
+    assert desk.look() == ["A status code is explained"]
+    assert "ON_HOLD" in desk.last_text()
+    assert desk.look() == []

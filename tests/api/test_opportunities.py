@@ -12,8 +12,8 @@ from tests.api.conftest import Caller, fill
 SORTS = [
     "id", "remote_id", "opty_number", "name", "customer", "practice", "geo", "region", "sector",
     "deal_value", "currency", "win_probability", "sales_owner", "stage", "status_code",
-    "workflow_status", "close_date", "remote_created_at", "remote_updated_at", "first_synced_at",
-    "last_synced_at", "deleted_at",
+    "crm_outcome", "workflow_status", "close_date", "remote_created_at", "remote_updated_at",
+    "first_synced_at", "last_synced_at", "deleted_at",
 ]  # fmt: skip
 
 
@@ -54,7 +54,8 @@ def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
         "geo": "APAC", "region": "Region 1", "sector": "Sector 1", "deal_value": 1000.25,
         "currency": "EUR", "win_probability": 1, "sales_owner": "owner-1",
         "sales_owner_name": None,
-        "stage": "02 - Discovery", "status_code": "OPEN", "workflow_status": "ASSIGNED",
+        "stage": "02 - Discovery", "status_code": "OPEN", "crm_outcome": "OPEN",
+        "workflow_status": "ASSIGNED",
         "close_date": "2026-01-02", "remote_created_at": "2025-01-01T01:00:00+00:00",
         "remote_updated_at": "2026-01-01T00:00:00+00:00",
         "first_synced_at": item["first_synced_at"], "last_synced_at": item["last_synced_at"],
@@ -78,6 +79,8 @@ def test_numbers_are_exact(caller: Caller) -> None:
         ({"stage": "03 - Proposal"}, "stage = '03 - Proposal'"),
         ({"stage": ["01 - Qualification", "02 - Discovery"]}, "stage < '03'"),
         ({"workflow_status": "NEW"}, "workflow_status = 'NEW'"),
+        ({"crm_outcome": "WON"}, "crm_outcome = 'WON'"),
+        ({"crm_outcome": ["OPEN", "UNKNOWN"]}, "crm_outcome = 'OPEN' or crm_outcome is null"),
         ({"sales_owner": "owner-3"}, "sales_owner = 'owner-3'"),
         ({"practice": "Cloud"}, "practice = 'Cloud'"),
         ({"geo": "EMEA", "region": "Region 3"}, "geo = 'EMEA' and region = 'Region 3'"),
@@ -106,7 +109,9 @@ def test_numbers_are_exact(caller: Caller) -> None:
 )
 def test_filters(reader: Caller, wanted: dict[str, Any], condition: str) -> None:
     with psycopg.connect(reader.database) as connection:
-        query = f"select id from opportunities where deleted_at is null and {condition} order by id"  # noqa: S608
+        query = (
+            f"select id from opportunities where deleted_at is null and ({condition}) order by id"  # noqa: S608
+        )
         rows = connection.execute(query).fetchall()
     page = reader.get("/api/opportunities", params=wanted | {"limit": 1000}).json()
     assert sorted(item["id"] for item in page["items"]) == [row[0] for row in rows]

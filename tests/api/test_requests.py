@@ -185,11 +185,15 @@ def test_metrics(caller: Caller) -> None:
             "insert into rejected_records (record_key, stream, reason) values ('1', 's', 'r')"
         )
         connection.execute(
+            "update opportunities set unknown_status_code = 'ON_HOLD' where id in (1, 2)"
+        )
+        connection.execute(
             "insert into schedules (name, job, interval, timezone, next_run_at)"
             " values ('nightly', 'sync', '0 0 * * *', 'UTC', now() + interval '1 hour')"
         )
     counts = metrics(caller)
     assert counts["oracle_crm_rejected_records[]"] == 1
+    assert counts["oracle_crm_unknown_status_opportunities[]"] == 2
     beat = counts["oracle_crm_scheduler_heartbeat_timestamp_seconds[]"]
     assert counts["oracle_crm_schedule_next_run_timestamp_seconds[]"] == pytest.approx(
         beat + 3600, abs=1

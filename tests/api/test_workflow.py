@@ -21,16 +21,16 @@ def deal(caller: Caller) -> Caller:
     return caller
 
 
-def put(caller: Caller, status: str, before_close: str | None = None) -> None:
+def put(caller: Caller, status: str, outcome: str | None = "OPEN") -> None:
     """Make the deal 1, in a status."""
     with psycopg.connect(caller.database) as connection:
         connection.execute(
             "insert into opportunities"
-            " (id, remote_id, workflow_status, workflow_status_before_close)"
+            " (id, remote_id, workflow_status, crm_outcome)"
             " values (1, '1', %s, %s) on conflict (id) do update set"
             " workflow_status = excluded.workflow_status,"
-            " workflow_status_before_close = excluded.workflow_status_before_close",
-            [status, before_close],
+            " crm_outcome = excluded.crm_outcome",
+            [status, outcome],
         )
 
 
@@ -79,11 +79,20 @@ def test_a_viewer_moves_nothing(deal: Caller) -> None:
 
 @pytest.mark.parametrize("outcome", FROM_CRM)
 def test_a_deal_that_the_crm_closed_is_left_alone(deal: Caller, outcome: str) -> None:
-    put(deal, outcome, before_close="ASSIGNED")
+    put(deal, "ASSIGNED", outcome)
     for change in ({"workflow_status": "ASSIGNED"}, {"assigned_to": 1}):
         answer = deal.patch(PATH, json=change)
         assert answer.status_code == 409
         assert f"closed this deal ({outcome})" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("outcome", ["OPEN", None])
+def test_a_deal_is_open_as_long_as_nobody_knows_that_it_is_closed(
+    deal: Caller, outcome: str | None
+) -> None:
+    put(deal, "NEW", outcome)
+    assert move(deal, "ASSIGNED") == 200
+    assert deal.get(PATH).json()["crm_outcome"] == outcome
 
 
 def test_a_foreign_status_can_be_put_right(deal: Caller) -> None:
@@ -125,11 +134,13 @@ def test_the_history_says_who(deal: Caller) -> None:
     deal.patch(PATH, json={"workflow_status": "ASSIGNED", "assigned_to": user_id})
     with psycopg.connect(deal.database) as connection:
         connection.execute("update opportunities set stage = '02 - Discovery'")
+        connection.execute("update opportunities set crm_outcome = 'LOST'")
     history = deal.get(f"{PATH}/history").json()
     assert [
         (change["field"], change["old_value"], change["new_value"], change["changed_by"])
         for change in history
     ] == [
+        ("crm_outcome", "OPEN", "LOST", None),
         ("stage", None, "02 - Discovery", None),
         ("assigned_to", None, "ada", "service-admin"),
         ("workflow_status", "NEW", "ASSIGNED", "service-admin"),
@@ -152,9 +163,7 @@ def test_a_stale_edit_is_refused_where_the_client_asks_for_that(deal: Caller) ->
 def test_an_edit_during_a_merge_waits_for_it_and_sees_what_it_made(deal: Caller) -> None:
     answers: list[int] = []
     with psycopg.connect(deal.database) as merge:
-        merge.execute(
-            "update opportunities set workflow_status = 'WON', workflow_status_before_close = 'NEW'"
-        )
+        merge.execute("update opportunities set workflow_status = 'WON', crm_outcome = 'WON'")
         edit = threading.Thread(target=lambda: answers.append(move(deal, "ASSIGNED")))
         edit.start()
         with psycopg.connect(deal.database, autocommit=True) as watch:

@@ -67,8 +67,9 @@ STATES = (
 COLUMNS = (
     "remote_id", "opty_number", "name", "customer", "practice", "geo", "region", "sector",
     "deal_value", "currency", "win_probability", "sales_owner", "stage", "status_code",
-    "workflow_status", "workflow_status_before_close", "close_date", "remote_created_at",
-    "remote_updated_at", "first_synced_at", "last_synced_at", "deleted_at", "assigned_to",
+    "crm_outcome", "workflow_status", "workflow_status_before_close", "close_date",
+    "remote_created_at", "remote_updated_at", "first_synced_at", "last_synced_at", "deleted_at",
+    "assigned_to",
 )  # fmt: skip
 
 
@@ -121,7 +122,8 @@ def _deal(number: int, dice: random.Random, now: datetime) -> dict[str, Any]:
         dice.choice(("EMEA", "APAC", "AMER")), f"Region {number % 12}", f"Sector {number % 7}",
         None if number % 29 == 0 else round(10 ** dice.uniform(4, 6.7), -2),
         dice.choice(("EUR", "EUR", "EUR", "USD")), win, f"30000000001{number % 20:04}", stage,
-        status, state, before, (now + timedelta(days=dice.randint(-20, 300))).date(),
+        status, "OPEN" if before is None else state, state, before,
+        (now + timedelta(days=dice.randint(-20, 300))).date(),
         now - timedelta(days=200), updated, now - timedelta(days=90), updated, deleted,
         2 + number % 3 if state not in ("NEW", "WON", "LOST", "CLOSED") else None,
     )  # fmt: skip
@@ -142,7 +144,8 @@ def _history(connection: psycopg.Connection[Any], now: datetime) -> None:
     )
     connection.execute(
         "update opportunities set workflow_status = 'UNDER_ASSESSMENT', assigned_to = 2,"
-        " workflow_status_before_close = null, deal_value = 1250000, currency = 'EUR',"
+        " workflow_status_before_close = null, status_code = 'OPEN', crm_outcome = 'OPEN',"
+        " deal_value = 1250000, currency = 'EUR',"
         " stage = '04 - Proposal', win_probability = 60, remote_updated_at = now() - interval '2 h'"
         " where id in (1, 3)"
     )

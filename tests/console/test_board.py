@@ -65,3 +65,14 @@ def test_a_viewer_moves_nothing(desk: Desk) -> None:
     page = desk.open("/board", "vera")
     assert page.locator(".deal").count() > 20
     assert page.locator(".deal[draggable], .deal select").count() == 0
+
+
+def test_what_the_crm_closed_is_not_on_the_board(desk: Desk) -> None:
+    page = desk.open("/board", "ada")
+    deal, _ = first(page, "NEW")
+    other = int(page.locator(".lane[data-state=NEW] .deal").nth(1).get_attribute("data-deal") or "")
+    desk.query("update opportunities set crm_outcome = 'LOST' where id = %s", deal)
+    desk.query("update opportunities set crm_outcome = null where id = %s", other)
+    page.reload()
+    expect(in_lane(page, "NEW", other)).to_be_visible()
+    expect(in_lane(page, "NEW", deal)).to_have_count(0)

@@ -65,7 +65,7 @@ def test_win_rate_ageing_and_top_deals(desk: Desk) -> None:
         for row in desk.query("select * from workflow_ageing")
     }
     expected = desk.query(
-        "select id from opportunities where workflow_status_before_close is null"
+        "select id from opportunities where crm_outcome = 'OPEN'"
         " and deleted_at is null and deal_value is not null and currency = 'EUR'"
         " order by deal_value desc, id desc limit 10"
     )

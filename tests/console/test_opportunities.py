@@ -248,9 +248,9 @@ def test_badges(desk: Desk) -> None:
     page = desk.open("/opportunities?include_deleted=true&limit=1000", "vera")
     for badge, condition in (
         ("Deleted", "deleted_at is not null"),
-        ("Closed", "workflow_status_before_close is not null"),
+        ("Closed", "crm_outcome in ('WON', 'LOST', 'CLOSED')"),
         ("Rejected", "remote_id in (select remote_id from rejected_records)"),
-        ("Stale", "workflow_status_before_close is null and deleted_at is null"
+        ("Stale", "crm_outcome = 'OPEN' and deleted_at is null"
          " and remote_updated_at < now() - interval '90 days'"),
     ):  # fmt: skip
         (counted,) = desk.query(f"select count(*) from opportunities where {condition}")  # noqa: S608

@@ -28,8 +28,16 @@ def violations(page: Page) -> list[str]:
     ]
 
 
+# What /opportunities/3 and /sync show of a status code that nothing explains.
+UNEXPLAINED = """
+    update opportunities set unknown_status_code = 'HELD_UNTIL_THE_CUSTOMER_HAS_DECIDED'
+    where id = 3
+"""
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(desk: Desk, theme: str) -> None:
+    desk.query(UNEXPLAINED)
     page = desk.open("/sign-in", None, color_scheme=theme)
     found = violations(page)
     page = desk.open("/opportunities", color_scheme=theme)
@@ -46,6 +54,7 @@ def test_axe_finds_nothing_serious(desk: Desk, theme: str) -> None:
 
 
 def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
+    desk.query(UNEXPLAINED)
     page = desk.open("/opportunities", viewport={"width": 320, "height": 640}, has_touch=True)
     for path in PAGES:
         page.goto(path)

@@ -187,3 +187,20 @@ def test_rejects_show_reason_and_payload(desk: Desk, monkeypatch: pytest.MonkeyP
     expect(page.get_by_text("Nothing is rejected.")).to_be_visible()
     page.get_by_role("link", name="Also those that are resolved").click()
     expect(page.get_by_text("Resolved")).to_have_count(3)
+
+
+def test_statuses_that_nothing_explains_are_named_with_what_to_write(desk: Desk) -> None:
+    page = desk.open("/sync", "vera")
+    expect(page.get_by_text("Statuses that nothing explains")).to_have_count(0)
+    desk.query(
+        "update opportunities set unknown_status_code = 'Verloren <an>: \"X\"', crm_outcome = null"
+        " where id in (1, 3)"
+    )
+    page.reload()
+    row = page.locator("section", has=page.locator("#unknown-title")).locator("tbody tr")
+    expect(row.locator("th")).to_have_text('Verloren <an>: "X"')
+    expect(row).to_contain_text("2")
+    expect(row).to_contain_text('"Verloren <an>: \\"X\\"": OPEN')
+    page = desk.open("/opportunities/1", "vera")
+    told = page.locator(".alert", has_text="Nothing tells")
+    expect(told).to_contain_text('status code Verloren <an>: "X"')

@@ -5,14 +5,16 @@ It stands in for the real CRM in the demo, the tests and the benchmark::
     python -m tests.sandbox --port 8899 --records 1000 --seed 1
 
 listens on 127.0.0.1 and prints its address, user and token endpoint. ``--journal FILE``
-keeps what changed, so that a restart is the same CRM. Environment: ``SANDBOX_PORT``,
+keeps what changed, so that a restart is the same CRM; ``--replay FILE`` refuses what a real CRM
+refused, as ``make probe SAVE=FILE`` saw it. Environment: ``SANDBOX_PORT``,
 ``SANDBOX_RECORDS``, ``SANDBOX_SEED``, ``SANDBOX_USER`` (``sandbox``), ``SANDBOX_PASSWORD``
 (``sandbox-password``), ``SANDBOX_CLIENT_ID`` (``sandbox-client``), ``SANDBOX_CLIENT_SECRET``
 (``sandbox-secret``). Tests use :class:`tests.sandbox.client.Sandbox`.
 
 It serves ``/crmRestApi/resources/{latest|11.13.18.05|11.12.1.0}/`` with ``opportunities``
-(children ``ChildRevenue``, ``OpportunityTeam``), ``accounts`` and ``resources``, their items
-and ``describe``, and ``POST /oauth2/v1/token``. The data are the same for the same seed,
+(children ``ChildRevenue``, ``OpportunityResource`` and its view ``OpportunityTeam``),
+``accounts`` and ``resources``, their items and ``describe``, ``optyStatusesLOV``, and ``POST
+/oauth2/v1/token``. The data are the same for the same seed,
 number of records and hour; hostile as real data are, and all loadable. Only the account's
 own few open deals are seen without ``finder=MyOpportunitiesFinder;RecordSet='ALLOPTIES'``.
 
@@ -24,7 +26,7 @@ method   path under ``/_sandbox/``               does
 GET      ``opportunities`` (``?fields=A,B``)     all rows as lines of JSON, as the CRM knows them
                                                  (poison not shown); likewise ``accounts``,
                                                  ``resources``, ``ChildRevenue``,
-                                                 ``OpportunityTeam``
+                                                 ``OpportunityResource``
 GET      ``opportunities/{OptyId}``              one row
 POST     ``opportunities``                       creates: ``{"Name": ..., "at": stamp}``, all
                                                  optional, the rest is invented
@@ -41,7 +43,8 @@ POST     ``poison``                              ``{"OptyId", "kind", "touch": t
                                                  wire shows, kinds in :mod:`.poison`
 DELETE   ``poison/{OptyId}``                     heals (``{"touch": true}``)
 POST     ``attributes``                          ``{"name", "type", "values", "resource"}``: a new
-                                                 custom attribute, values dealt out over the rows
+                                                 custom attribute, values dealt out over the
+                                                 rows; or a list of such
 PATCH    ``attributes/{name}``                   ``{"type"}`` and/or ``{"name"}``
 DELETE   ``attributes/{name}``                   takes it away
 POST     ``faults``                              a rule or a list of rules, :mod:`.faults`:
@@ -54,8 +57,9 @@ POST     ``hooks``                               ``{"after": n, "next": 1, "comm
 GET      ``hooks``                               likewise
 DELETE   ``hooks``                               likewise
 PATCH    ``settings``                            :class:`.protocol.Settings`: page cap, default
-                                                 record set, what is visible or forbidden,
-                                                 timestamp format, token life...
+                                                 record set, what is visible or forbidden, which
+                                                 parts of a request are refused, timestamp
+                                                 format, token life...
 GET      ``settings``                            all of them
 POST     ``clock``                               ``{"offset_seconds"}`` against the machine's
 POST     ``tokens/expire``                       all bearer tokens become invalid

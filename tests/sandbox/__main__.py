@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from .journal import Journal
+from .replay import commands
 from .rest import Credentials
 from .server import make_server
 
@@ -28,6 +29,9 @@ def main() -> None:
     parser.add_argument(
         "--journal", type=Path, help="file that keeps changes, so that a restart is the same CRM"
     )
+    parser.add_argument(
+        "--replay", type=Path, help="refuse what a CRM refused: a file of tap-oracle-crm-probe"
+    )
     options = parser.parse_args()
     credentials = Credentials(
         env.get("SANDBOX_USER", "sandbox"),
@@ -36,7 +40,8 @@ def main() -> None:
         env.get("SANDBOX_CLIENT_SECRET", "sandbox-secret"),
     )
     journal = Journal(options.journal) if options.journal else None
-    server = make_server(options.port, options.records, options.seed, credentials, journal)
+    begin = commands(options.replay) if options.replay else []
+    server = make_server(options.port, options.records, options.seed, credentials, journal, begin)
     if options.until_stdin_closes:
 
         def watch() -> None:

@@ -41,7 +41,7 @@ def revenue_lines(parent: Record) -> list[Record]:
 
 
 def team_members(parent: Record, people: Sequence[Record]) -> list[Record]:
-    """Make one to three rows of ``OpportunityTeam`` of ``people``, rows of ``resources``."""
+    """Make one to three rows of ``OpportunityResource`` of ``people``, rows of ``resources``."""
     key = int(str(parent["OptyId"]))
     rng = Random(key + 1)
     members = rng.sample(people, min(len(people), rng.randrange(1, 4)))

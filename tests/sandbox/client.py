@@ -44,9 +44,10 @@ class Sandbox:
         *,
         url: str | None = None,
         journal: Path | None = None,
+        replay: Path | None = None,
     ) -> None:
         self._records, self._seed = records, seed
-        self._journal = journal
+        self._journal, self._replay = journal, replay
         self._given_url = url
         self._process: subprocess.Popen[str] | None = None
         self.url = url or ""
@@ -71,6 +72,7 @@ class Sandbox:
                 *("-m", "tests.sandbox", "--port", "0", "--until-stdin-closes"),
                 *("--records", str(self._records), "--seed", str(self._seed)),
                 *(("--journal", str(self._journal)) if self._journal else ()),
+                *(("--replay", str(self._replay)) if self._replay else ()),
             ],
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if "SANDBOX_" not in name},

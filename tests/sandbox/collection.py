@@ -11,7 +11,7 @@ from .generator import OWN_PARTY_ID
 from .parameters import Parameters, day, finder_variables, read_parameters
 from .protocol import Answer, PageShape, Request, RequestError, Settings, query_pairs, reply
 from .query import Junction, Node, Predicate, parse
-from .schema import Resource
+from .schema import OPTY_STATUSES, Resource, column
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,38 @@ class Call:
         where = _all_of([_equals(parent.key, key), *self._query(child, given.q)])
         return self._page(child, given, where, f"{self.base}/opportunities/{number}/child/{name}")
 
+    def statuses(self) -> Answer:
+        """Answer with the list of status codes."""
+        settings, resource = self.settings, OPTY_STATUSES.copy()
+        if not settings.status_categories:
+            del resource.attributes["LookupCategory"]
+        given = read_parameters(self.request, resource, {}, settings.page_cap)
+        if given.q:
+            raise RequestError(400, "URL request parameter q cannot be used.")
+        name, _, rest = given.finder.partition(";")
+        variables = finder_variables(rest)
+        if name not in ("", "StatusByBUIdFinder"):
+            raise RequestError(400, f"Finder {name} does not exist.")
+        unit = variables.get("BindBUId", "")
+        if name and not (unit.isdigit() and variables.get("BindLookupType") == "OPTY_STATUS"):
+            raise RequestError(400, "StatusByBUIdFinder needs BindLookupType and BindBUId.")
+        if not name and settings.statuses_by_business_unit:
+            raise RequestError(400, "optyStatusesLOV needs the finder StatusByBUIdFinder.")
+        items = [
+            {attribute: getattr(status, attribute) for attribute in given.fields}
+            for status in settings.statuses
+            if not name or status.business_unit in (None, int(unit))
+        ]
+        page = items[given.offset : given.offset + given.limit]
+        body = {
+            "items": page,
+            "count": len(page),
+            "hasMore": len(items) > given.offset + len(page),
+            "limit": given.limit,
+            "offset": given.offset,
+        }
+        return reply(self.request, body, "resourcecollection", rows=len(page))
+
     def item(self, resource: Resource, number: str) -> Answer:
         """Answer with one row, named by its item key."""
         key = self._visible_item(resource, number)
@@ -55,33 +87,33 @@ class Call:
 
     def describe(self, resource: Resource) -> Answer:
         """Answer with the attributes of the resource."""
+        if "metadataMode" in query_pairs(self.request):  # it is for the catalog alone
+            detail = "URL request parameter metadataMode cannot be used in this context."
+            raise RequestError(400, detail, "/metadataMode", "27500")
+        href = f"{self.base}/{resource.name}"
         body: dict[str, object] = {
+            "title": resource.name.title(),
             "attributes": [attribute.describe() for attribute in resource.attributes.values()],
+            "collection": {
+                "rangeSize": 25,
+                "finders": [{"name": "PrimaryKey", "attributes": [{"name": resource.key}]}],
+                "links": [{"rel": "self", "href": href, "name": "self"}],
+                "actions": [{"name": "get", "method": "GET", "responseType": ["application/json"]}],
+            },
+            "item": {"links": [{"rel": "self", "href": f"{href}/{{id}}", "name": "self"}]},
+            "children": {
+                name: {
+                    "attributes": [
+                        attribute.describe()
+                        for attribute in self.crm.resource(name).attributes.values()
+                    ]
+                }
+                for name in resource.children
+            },
+            "links": [{"rel": "self", "href": f"{href}/describe", "name": "self"}],
         }
-        if query_pairs(self.request).get("metadataMode") != "minimal":
-            href = f"{self.base}/{resource.name}"
-            body |= {
-                "title": resource.name.title(),
-                "collection": {
-                    "rangeSize": 25,
-                    "finders": [{"name": "PrimaryKey", "attributes": [{"name": resource.key}]}],
-                    "links": [{"rel": "self", "href": href, "name": "self"}],
-                    "actions": [
-                        {"name": "get", "method": "GET", "responseType": ["application/json"]}
-                    ],
-                },
-                "item": {"links": [{"rel": "self", "href": f"{href}/{{id}}", "name": "self"}]},
-                "children": {
-                    name: {
-                        "attributes": [
-                            attribute.describe()
-                            for attribute in self.crm.resource(name).attributes.values()
-                        ]
-                    }
-                    for name in resource.children
-                },
-                "links": [{"rel": "self", "href": f"{href}/describe", "name": "self"}],
-            }
+        if self.settings.describe_is_silent:
+            del body["attributes"]
         return reply(self.request, {"Resources": {resource.name: body}}, "description")
 
     # --- a page -------------------------------------------------------------------------
@@ -123,6 +155,8 @@ class Call:
         rows = self.crm.page(resource, given.fields, where, given.order, limit, offset)
         if self.settings.timestamp_format != "seconds":
             self._restamp(resource, given, rows)
+        if self.version < 8:
+            _lists_as_strings(resource, given.fields, rows)
         if self.version >= 9:
             _numbers_as_strings(resource, given.fields, rows)
         for name, fields in given.children.items():
@@ -255,6 +289,13 @@ class Call:
                     continue
                 case "OptyStatusCode":
                     nodes.append(_equals("StatusCode", value))
+                case "LookupCategory":
+                    codes = [
+                        _equals("StatusCode", status.LookupCode)
+                        for status in self.settings.statuses
+                        if status.LookupCategory == value
+                    ]
+                    nodes.append(Junction("or", (*codes, _equals("OptyId", -1))))
                 case "EffectiveBeginDate":
                     nodes.append(_compares("EffectiveDate", ">=", day(value)))
                 case "EffectiveEndDate":
@@ -282,7 +323,7 @@ def _equals(attribute: str, value: int | str) -> Node:
 
 
 def _compares(attribute: str, operator: str, value: int | str) -> Node:
-    return Predicate(attribute, operator, f'"{attribute}" {operator} ?', (value,))
+    return Predicate(attribute, operator, f"{column(attribute)} {operator} ?", (value,))
 
 
 def _all_of(nodes: Sequence[Node]) -> Node | None:
@@ -290,6 +331,17 @@ def _all_of(nodes: Sequence[Node]) -> Node | None:
 
 
 # --- rows ---------------------------------------------------------------------------------
+
+
+def _lists_as_strings(
+    resource: Resource, fields: Sequence[str], rows: list[tuple[int, Record]]
+) -> None:
+    names = [name for name in fields if resource.attributes[name].type == "array"]
+    for _, record in rows:
+        for name in names:
+            value = record.get(name)
+            if isinstance(value, list):
+                record[name] = ",".join(map(str, value))
 
 
 def _numbers_as_strings(

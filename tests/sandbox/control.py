@@ -100,7 +100,8 @@ class Control:
             case "DELETE", ["poison", key]:
                 return self._heal(int(key), **body)
             case "POST", ["attributes"]:
-                self.crm.add_attribute(**_renamed(body, {"type": "kind"}))
+                for attribute in body if isinstance(body, list) else [body]:
+                    self.crm.add_attribute(**_renamed(attribute, {"type": "kind"}))
                 return {}
             case "PATCH", ["attributes", name]:
                 self.crm.change_attribute(

@@ -8,11 +8,13 @@ poisoned rows and a row can be healed.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from random import Random
+from typing import Any
 
 from . import children, generator
 from .generator import ABSENT, Generator
@@ -22,9 +24,11 @@ from .schema import (
     ATTRIBUTE_TYPES,
     CHILDREN,
     COLLECTIONS,
+    STRUCTURED,
     Attribute,
     AttributeType,
     Resource,
+    column,
 )
 
 Record = dict[str, object]
@@ -66,8 +70,11 @@ class Crm:
         )
         self._db.create_function("upper", 1, _upper, deterministic=True)
         for resource in self.resources.values():
+            if resource.view:
+                self._db.execute(f'create view "{resource.name}" as {resource.view}')
+                continue
             columns = ", ".join(
-                f'"{name}" integer primary key' if name == resource.key else f'"{name}"'
+                f"{column(name)} integer primary key" if name == resource.key else column(name)
                 for name in resource.attributes
             )
             self._db.execute(f'create table "{resource.name}" ({columns})')
@@ -80,12 +87,12 @@ class Crm:
             'create index accounts_updated on accounts ("LastUpdateDate");'
             'create index resources_updated on resources ("LastUpdateDate");'
             'create index revenue_parent on "ChildRevenue" ("OptyId");'
-            'create index team_parent on "OpportunityTeam" ("OptyId");'
+            'create index team_parent on "OpportunityResource" ("OptyId");'
         )
         self._oddities = made.oddities
 
     def _insert(self, table: str, columns: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
-        names = ", ".join(f'"{column}"' for column in columns)
+        names = ", ".join(column(name) for name in columns)
         marks = ", ".join("?" * (names.count(",") + 1))
         self._db.execute("begin")
         self._db.executemany(f'insert into "{table}" ({names}) values ({marks})', rows)
@@ -123,21 +130,21 @@ class Crm:
         order each time, as a database's do.
         """
         condition, values = to_sql(where) if where else ("1", [])
-        columns = ", ".join(f'"{name}"' for name in (*fields, resource.key))
+        columns = ", ".join(column(name) for name in (*fields, resource.key))
         cursor = self._db.execute(
             f'select {columns} from "{resource.name}" {self._access_path(resource, where, order)} '
             f"where {condition} order by {self._order(resource, order)} limit ? offset ?",
             (*values, limit, offset),
         )
-        booleans = [name for name in fields if resource.attributes[name].type == "boolean"]
+        decoders = _decoders(resource, fields)
         opportunities = resource.name == "opportunities"
         oddities, poisoned = (self._oddities, self._poison) if opportunities else ({}, {})
         rows = []
         for values_read in cursor:
             record = dict(zip(fields, values_read, strict=False))  # the key comes last
-            for name in booleans:
+            for name, decode in decoders:
                 if record[name] is not None:
-                    record[name] = bool(record[name])
+                    record[name] = decode(record[name])
             key = values_read[-1]
             if (oddity := oddities.get(key)) or key in poisoned:
                 _show(record, oddity, poisoned.get(key, {}))
@@ -176,15 +183,16 @@ class Crm:
         """Rows by key as the CRM knows them, all attributes present."""
         names = list(fields or resource.attributes)
         condition, values = to_sql(where) if where else ("1", [])
-        columns = ", ".join(f'"{name}"' for name in names)
+        columns = ", ".join(column(name) for name in names)
+        decoders = _decoders(resource, names)
         for row in self._db.execute(
             f'select {columns} from "{resource.name}" where {condition} order by "{resource.key}"',
             values,
         ):
             record = dict(zip(names, row, strict=True))
-            for name in names:
-                if resource.attributes[name].type == "boolean" and record[name] is not None:
-                    record[name] = bool(record[name])
+            for name, decode in decoders:
+                if record[name] is not None:
+                    record[name] = decode(record[name])
             yield record
 
     def _access_path(self, resource: Resource, where: Node | None, order: Order) -> str:
@@ -219,7 +227,7 @@ class Crm:
             direction = "asc nulls last" if ascending else "desc nulls first"
             if resource.attributes[name].mandatory:
                 direction = "asc" if ascending else "desc"
-            terms.append(f'"{name}" {direction}')
+            terms.append(f"{column(name)} {direction}")
         if not {resource.key, resource.item_key} & {name for name, _ in order}:
             self._disorder += 1
             salt = self._disorder * 7919 % 65521
@@ -279,7 +287,7 @@ class Crm:
         stored = self._storable(resource, {"LastUpdateDate": self._stamp(at)} | dict(attributes))
         if resource.key in stored:
             raise ValueError(f"{resource.key} is immutable")
-        columns = ", ".join(f'"{column}" = ?' for column in stored)
+        columns = ", ".join(f"{column(name)} = ?" for name in stored)
         self._db.execute(
             f'update "{resource.name}" set {columns} where "{resource.key}" = ?',
             (*stored.values(), key),
@@ -307,7 +315,8 @@ class Crm:
             self._poison.pop(key, None)
             self._oddities.pop(key, None)
             for child in resource.children:
-                self._db.execute(f'delete from "{child}" where "OptyId" = ?', (key,))
+                if not self.resources[child].view:
+                    self._db.execute(f'delete from "{child}" where "OptyId" = ?', (key,))
 
     def close(self, key: int, status: str, at: str | None = None) -> None:
         """Close an opportunity as WON, LOST, NO_SALE or CLOSED."""
@@ -431,7 +440,7 @@ class Crm:
         for key in missing:
             parent = self.get(self.resources["opportunities"], key)
             self._add_children("ChildRevenue", children.revenue_lines(parent))
-            self._add_children("OpportunityTeam", children.team_members(parent, people))
+            self._add_children("OpportunityResource", children.team_members(parent, people))
 
     def make_all_children(self) -> None:
         """Invent the children of every opportunity."""
@@ -452,8 +461,8 @@ class Crm:
         target = self.resource(resource)
         if name in target.attributes:
             raise ValueError(f"{resource} has an attribute {name} already")
-        attribute = Attribute(name, _attribute_type(kind))
-        self._db.execute(f'alter table "{resource}" add column "{name}"')
+        attribute = _attribute(name, kind)
+        self._db.execute(f'alter table "{resource}" add column {column(name)}')
         target.attributes[name] = attribute
         if values:
             stored = [_stored(attribute, value) for value in values]
@@ -461,8 +470,9 @@ class Crm:
 
     def remove_attribute(self, name: str, resource: str = "opportunities") -> None:
         """Take an attribute away; raises :class:`NotFoundError`."""
-        target = self._custom(name, resource)
-        self._db.execute(f'alter table "{resource}" drop column "{name}"')
+        target = self._with_attribute(name, resource)
+        self._check_custom(name)
+        self._db.execute(f'alter table "{resource}" drop column {column(name)}')
         del target.attributes[name]
 
     def change_attribute(
@@ -473,14 +483,17 @@ class Crm:
         resource: str = "opportunities",
     ) -> None:
         """Give an attribute another type (values follow where they can) or another name."""
-        target = self._custom(name, resource)
+        target = self._with_attribute(name, resource)
         attribute = target.attributes[name]
         if kind:
-            attribute = replace(attribute, type=_attribute_type(kind))
+            attribute = _attribute(attribute.name, kind)
             self._rewrite(target, name, lambda _, value: _converted(attribute, value))
             target.attributes[name] = attribute
         if new_name:
-            self._db.execute(f'alter table "{resource}" rename column "{name}" to "{new_name}"')
+            self._check_custom(name)
+            self._db.execute(
+                f'alter table "{resource}" rename column {column(name)} to {column(new_name)}'
+            )
             target.attributes = {
                 new_name if old == name else old: replace(attribute, name=new_name)
                 if old == name
@@ -488,24 +501,40 @@ class Crm:
                 for old, other in target.attributes.items()
             }
 
-    def _custom(self, name: str, resource: str) -> Resource:
+    def _with_attribute(self, name: str, resource: str) -> Resource:
         target = self.resource(resource)
         if name not in target.attributes:
             raise NotFoundError(f"{resource} has no attribute {name}")
-        if not name.endswith("_c"):
-            raise ValueError(f"{name} is Oracle's own attribute: only custom ones (_c) change")
         return target
+
+    @staticmethod
+    def _check_custom(name: str) -> None:
+        if not name.endswith("_c"):
+            raise ValueError(f"{name} is Oracle's own attribute: only custom ones (_c) come and go")
 
     def _rewrite(self, resource: Resource, name: str, change: _Change) -> None:
         rows = self._db.execute(
-            f'select "{resource.key}", "{name}" from "{resource.name}" order by "{resource.key}"'
+            f'select "{resource.key}", {column(name)} from "{resource.name}" '
+            f'order by "{resource.key}"'
         ).fetchall()
         self._db.execute("begin")
         self._db.executemany(
-            f'update "{resource.name}" set "{name}" = ? where "{resource.key}" = ?',
+            f'update "{resource.name}" set {column(name)} = ? where "{resource.key}" = ?',
             [(change(number, value), key) for number, (key, value) in enumerate(rows)],
         )
         self._db.execute("commit")
+
+
+def _decoders(
+    resource: Resource, names: Iterable[str]
+) -> list[tuple[str, Callable[[Any], object]]]:
+    """List the attributes that a column holds in another form, and how to read them."""
+    types = ((name, resource.attributes[name].type) for name in names)
+    return [
+        (name, bool if kind == "boolean" else json.loads)
+        for name, kind in types
+        if kind in ("boolean", *STRUCTURED)
+    ]
 
 
 def _upper(value: Value) -> Value:
@@ -526,6 +555,10 @@ def _show(record: Record, oddity: str | None, poison: Mapping[str, object]) -> N
             del record[name]
         elif name in record:
             record[name] = value
+
+
+def _attribute(name: str, kind: str) -> Attribute:
+    return Attribute(name, _attribute_type(kind), queryable=kind not in STRUCTURED)
 
 
 def _attribute_type(kind: str) -> AttributeType:
@@ -554,6 +587,8 @@ def _stored(attribute: Attribute, value: object) -> Value:
             return normal_stamp(value)
         case "date", str():
             return date.fromisoformat(value).isoformat()
+        case ("array", list()) | ("object", dict()):
+            return json.dumps(value)
     raise ValueError(f"{value!r} is no {attribute.type}")
 
 

@@ -45,6 +45,11 @@ KINDS: Mapping[str, Mapping[str, object]] = {
     "long_name": {"Name": "N" * 10_000},
     "huge_text": {"Description": "lorem ipsum " * (_HUGE // 12)},
     "wrong_type": {"Name": {"text": "an object"}, "SalesStage": ["a", "list"]},
+    "odd_custom": {
+        "Practice_c": {"k\x00ey": ["a\x00b", {"deep": None}], "half": msgspec.Raw(b'"\\ud83d"')},
+        "Region_c": msgspec.Raw(b"1e400"),
+        "Sector_c": ["Banking", msgspec.Raw(b"0.30000000000000000000001"), True],
+    },
     "bool_as_text": {"BudgetedFlag": "N", "ChampionFlag": "false"},
     "bool_as_junk": {"BudgetedFlag": "perhaps"},
 }

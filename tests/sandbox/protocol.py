@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Literal
 from urllib.parse import parse_qsl
 
@@ -54,6 +55,15 @@ class RequestError(Exception):
         self.status, self.detail, self.path, self.code = status, detail, path, code
 
 
+class Status(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A status code of this customer's, in all business units or in one."""
+
+    LookupCode: str
+    Meaning: str = ""
+    LookupCategory: str | None = None
+    business_unit: int | None = None
+
+
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How this CRM is set up; ``PATCH /_sandbox/settings`` changes it."""
 
@@ -73,16 +83,31 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """``+00:00``, ``.000+00:00`` or ``Z`` behind every timestamp."""
     omit_empty_items: bool = False
     """An empty collection has no ``items`` at all."""
+    statuses: tuple[Status, ...] = (
+        Status("OPEN", "Open", "OPEN"),
+        Status("WON", "Won", "WON"),
+        Status("LOST", "Lost", "LOST"),
+        Status("NO_SALE", "No sale", "NO_SALE"),
+        Status("ON_HOLD", "On hold", "OPEN"),
+        Status("CLOSED", "Closed", "NO_SALE"),
+    )
+    """What ``optyStatusesLOV`` lists, and what the finder's ``LookupCategory`` goes by."""
+    status_categories: bool = True
+    """Whether ``optyStatusesLOV`` tells the categories."""
+    statuses_by_business_unit: bool = False
+    """Whether ``optyStatusesLOV`` is refused without the finder that names a business unit."""
+    refused: dict[str, int] = {}
+    """Parts of a request that are refused, with the status: see :mod:`.refusals`."""
+    refusals_are_named: bool = True
+    """The words of such a refusal name the part."""
+    largest_limit: int = 0
+    """A larger ``limit`` is refused; 0: cut silently."""
+    describe_is_silent: bool = False
+    """``describe`` answers without attributes."""
+    date_offset_seconds: int | None = 0
+    """How far the header ``Date`` is ahead of the CRM's clock, as a proxy's is; null: none sent."""
 
 
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-}
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -106,7 +131,7 @@ def reply(request: Request, body: object, kind: str, rows: int = 0) -> Answer:
 
 def error_answer(refusal: RequestError, request: Request, version: int) -> Answer:
     """Answer with a structured error from version 4 on where Accept allows, else with text."""
-    title = _TITLES[refusal.status]
+    title = HTTPStatus(refusal.status).phrase
     headers = {}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Oracle Fusion (sandbox)"'

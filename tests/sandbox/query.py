@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Literal
 
 from .schema import Attribute
+from .schema import column as column_of
 
 Value = str | int | float | None
 
@@ -138,6 +139,8 @@ def _typed(literal: _Literal, attribute: Attribute, naive_offset: int) -> Value:
                 return normal_stamp(text, naive_offset)
             case "date":
                 return normal_stamp(text).removesuffix("T00:00:00+00:00")
+            case _:
+                raise ValueError(text)
     except (KeyError, ValueError) as error:
         raise QueryError(
             f"The value '{text}' does not fit attribute {attribute.name} of type {attribute.type}.",
@@ -288,7 +291,7 @@ class _RowMatch(_Reader):
             self._expect(")")
         else:
             attribute = self._attribute()
-        column = f'"{attribute.name}"'
+        column = column_of(attribute.name)
         if upper:
             column = f"upper({column})"
 
@@ -380,7 +383,7 @@ class _QueryByExample(_Reader):
         return parts[0] if len(parts) == 1 else Junction("or", tuple(parts))
 
     def _comparison(self, attribute: Attribute, operator: str) -> Predicate:
-        column = f'"{attribute.name}"'
+        column = column_of(attribute.name)
         literal = self._literal(attribute)
         if not literal.quoted and literal.text.lower() == "null" and operator in ("=", "<>"):
             word = "is null" if operator == "=" else "is not null"

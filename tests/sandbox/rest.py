@@ -22,6 +22,7 @@ from .protocol import (
     reply,
 )
 from .query import QueryError
+from .refusals import check_parts
 from .schema import COLLECTIONS
 
 ROOT = "/crmRestApi/resources"
@@ -109,6 +110,7 @@ class Rest:
 
     def _authorized(self, request: Request, version: int, shape: PageShape) -> Answer:
         self._authorize(request)
+        check_parts(request, self.settings)
         if request.method != "GET":
             raise RequestError(405, f"{request.method} is not offered here.")
         if not request.path.startswith(ROOT):
@@ -131,6 +133,9 @@ class Rest:
             case [name, item] if name in _COLLECTIONS:
                 self._allow(name)
                 return call.item(self.crm.resource(name), item)
+            case ["optyStatusesLOV" as name]:
+                self._allow(name)
+                return call.statuses()
             case ["opportunities", item, "child", child]:
                 self._allow("opportunities")
                 return call.child(item, child)

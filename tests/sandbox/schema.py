@@ -6,8 +6,18 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-AttributeType = Literal["string", "integer", "number", "boolean", "date", "datetime"]
+AttributeType = Literal[
+    "string", "integer", "number", "boolean", "date", "datetime", "array", "object"
+]
 ATTRIBUTE_TYPES: tuple[str, ...] = get_args(AttributeType)
+STRUCTURED = ("array", "object")
+
+
+def column(name: str) -> str:
+    """Name an attribute's column: SQLite takes ``GEO_c`` and ``Geo_c``, both possible, for one."""
+    if name.endswith("_c"):
+        name = re.sub("[A-Z]", lambda capital: f"^{capital[0].lower()}", name)
+    return f'"{name}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class Resource:
     """A collection: ``key`` is its immutable integer, ``item_key`` stands in item URLs.
 
     ``attributes`` changes while the server runs when a test adds, drops or
-    renames a custom field.
+    renames a custom field. ``view`` is the query behind a resource that holds no rows
+    of its own.
     """
 
     name: str
@@ -53,6 +64,7 @@ class Resource:
     item_key: str
     attributes: dict[str, Attribute]
     children: tuple[str, ...] = ()
+    view: str = ""
 
     def copy(self) -> Resource:
         """Return the same resource with attributes of its own to change."""
@@ -86,7 +98,7 @@ OPPORTUNITIES = Resource(
     "opportunities",
     key="OptyId",
     item_key="OptyNumber",
-    children=("ChildRevenue", "OpportunityTeam"),
+    children=("ChildRevenue", "OpportunityResource", "OpportunityTeam"),
     attributes=_attributes(
         """
         integer!*: OptyId
@@ -183,8 +195,8 @@ CHILD_REVENUE = Resource(
     ),
 )
 
-OPPORTUNITY_TEAM = Resource(
-    "OpportunityTeam",
+OPPORTUNITY_RESOURCE = Resource(
+    "OpportunityResource",
     key="OptyResourceId",
     item_key="OptyResourceId",
     attributes=_attributes(
@@ -198,5 +210,38 @@ OPPORTUNITY_TEAM = Resource(
     ),
 )
 
+# Kept in the settings, not among the rows.
+OPTY_STATUSES = Resource(
+    "optyStatusesLOV",
+    key="LookupCode",
+    item_key="LookupCode",
+    attributes=_attributes("string!: LookupCode\nstring: Meaning LookupCategory"),
+)
+
+# Members and members of the territories, to look at: the key is (OptyId, ResourceId,
+# TerritoryVersionId), and there are no items.
+OPPORTUNITY_TEAM = Resource(
+    "OpportunityTeam",
+    key="ResourceId",  # within an opportunity
+    item_key="",
+    attributes=_attributes(
+        """
+        integer!*: OptyId ResourceId
+        integer*: TerritoryVersionId
+        string: PartyName EmailAddress MemberFunctionCode
+        boolean: OwnerFlag
+        datetime!: CreationDate LastUpdateDate
+        string!: CreatedBy LastUpdatedBy
+        """
+    ),
+    view="""
+        select
+            "OptyId", "ResourceId", null as "TerritoryVersionId", "PartyName", "EmailAddress",
+            "MemberFunctionCode", "OwnerFlag", "CreationDate", "LastUpdateDate", "CreatedBy",
+            "LastUpdatedBy"
+        from "OpportunityResource"
+    """,
+)
+
 COLLECTIONS = (OPPORTUNITIES, ACCOUNTS, RESOURCES)
-CHILDREN = (CHILD_REVENUE, OPPORTUNITY_TEAM)
+CHILDREN = (CHILD_REVENUE, OPPORTUNITY_RESOURCE, OPPORTUNITY_TEAM)

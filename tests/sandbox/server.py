@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any, cast
 
@@ -148,11 +149,11 @@ class Sandbox:
         self, send: Any, answer: Answer, share: float = 1.0, *, chunked: bool = False
     ) -> None:
         """Send the answer, or so much of its body that the rest is missed."""
-        headers = {
-            "Date": format_datetime(self.crm.now(), usegmt=True),
-            "Content-Type": answer.content_type,
-            **answer.headers,
-        }
+        headers = {"Content-Type": answer.content_type, **answer.headers}
+        offset = self.rest.settings.date_offset_seconds
+        if offset is not None:
+            moment = self.crm.now() + timedelta(seconds=offset)
+            headers["Date"] = format_datetime(moment, usegmt=True)
         if not chunked:
             headers["Content-Length"] = str(len(answer.body))
         await send(
@@ -233,12 +234,19 @@ class _Server(uvicorn.Server):
 
 
 def make_server(
-    port: int, records: int, seed: int, credentials: Credentials, journal: Journal | None = None
+    port: int,
+    records: int,
+    seed: int,
+    credentials: Credentials,
+    journal: Journal | None = None,
+    commands: Sequence[tuple[str, str, Any]] = (),
 ) -> uvicorn.Server:
-    """Make a server on 127.0.0.1; port 0 is any free one."""
+    """Make a server on 127.0.0.1; port 0 is any free one. It begins with these commands."""
     crm, changes = journal.load(records, seed) if journal else (Crm(records, seed), [])
     application = Sandbox(crm, credentials, journal)
     application.control.replay(changes)
+    for method, path, body in commands:
+        application.control.command(method, path, "", body)
 
     class Protocol(HttpToolsProtocol):
         """Hands the connection to the application, which counts and breaks it."""

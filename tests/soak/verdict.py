@@ -71,7 +71,7 @@ def _lost_statuses(world: World, ledger: Ledger) -> Iterator[str]:
         there = crm.get(row["remote_id"])
         open_ones = ledger.statuses.get(row["id"], {"NEW"})
         if there is None or not there.get("StatusCode"):
-            allowed = open_ones | {*FROM_CRM}  # gone, or closed by what its stage says
+            allowed = open_ones | {*FROM_CRM}  # gone, or closed when it still had a code
         elif there["StatusCode"] in CLOSED:
             allowed = {CLOSED[there["StatusCode"]]}
         else:

@@ -33,7 +33,7 @@
         cross join usual
         where
             changes.run_id = {{ sync_run_id() }}
-            and changes.field not in ('workflow_status', 'deleted_at')
+            and changes.field not in ('workflow_status', 'crm_outcome', 'deleted_at')
     )
 
     select

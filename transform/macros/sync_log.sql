@@ -37,6 +37,7 @@
         env_var('ORACLE_PRACTICE_FIELD', 'Practice_c'), env_var('ORACLE_GEO_FIELD', 'GEO_c'),
         env_var('ORACLE_REGION_FIELD', 'Region_c'), env_var('ORACLE_SECTOR_FIELD', 'Sector_c'),
     ] | join(' '))) }}
+    || ' ' || {{ rules_fingerprint() }}
 {%- endmacro %}
 
 {#- Tests, and runs of other models alone, are no part of a sync. -#}

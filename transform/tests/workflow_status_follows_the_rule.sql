@@ -12,3 +12,6 @@ where
     workflow_rule.next_workflow_status is distinct from opportunities.workflow_status
     or workflow_rule.next_workflow_status_before_close
     is distinct from opportunities.workflow_status_before_close
+    or workflow_rule.outcome != coalesce(opportunities.crm_outcome, '')
+    or (opportunities.workflow_status_before_close is null)
+    != (coalesce(opportunities.crm_outcome, 'OPEN') = 'OPEN')

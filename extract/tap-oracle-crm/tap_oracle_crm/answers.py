@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -55,18 +57,21 @@ class Page:
             server does not claim that there is more.
         limit: the limit in force, where the server says so.
         total: how many rows the server claims, where asked and told.
-        server_time: the server's clock when it answered.
+        server_time: the server's clock when it answered, where it tells.
     """
 
     items: list[Any]
     complete: bool
     limit: int | None
     total: int | None
-    server_time: datetime
+    server_time: datetime | None
 
 
 def retry_after(response: requests.Response) -> float | None:
-    """Return for how many seconds the server asks to be left alone, None where it does not."""
+    """Return for how many seconds the server asks to be left alone, None where it does not.
+
+    A moment on the server's clock says nothing where the answer does not tell that clock's time.
+    """
     value = response.headers.get("Retry-After", "").strip()
     if not value:
         return None
@@ -79,16 +84,17 @@ def retry_after(response: requests.Response) -> float | None:
     except ValueError:
         return None
     moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    return max(0.0, (moment - server_time(response)).total_seconds())
+    now = server_time(response)
+    return max(0.0, (moment - now).total_seconds()) if now else None
 
 
-def server_time(response: requests.Response) -> datetime:
-    """Return the server's clock in UTC; this machine's where it does not tell."""
+def server_time(response: requests.Response) -> datetime | None:
+    """Return the server's clock in UTC, None where it does not tell."""
     try:
         moment = parsedate_to_datetime(response.headers["Date"])
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     except (KeyError, ValueError, OverflowError):
-        return datetime.now(UTC)
+        return None
 
 
 def detail_of(response: requests.Response, body: bytes) -> str:
@@ -101,19 +107,52 @@ def detail_of(response: requests.Response, body: bytes) -> str:
         text = body.decode(errors="replace")
     else:
         if isinstance(answer, dict):
-            details = answer.get("o:errorDetails")
-            texts = [
-                str(item["detail"])
-                for item in (details if isinstance(details, list) else [])
-                if isinstance(item, dict) and item.get("detail")
-            ]
-            text = "; ".join(texts) or str(answer.get("detail") or answer.get("title") or "")
+            texts = [_detail(item) for item in _error_details(answer)]
+            text = "; ".join(filter(None, texts)) or str(
+                answer.get("detail") or answer.get("title") or ""
+            )
             if text == responses.get(response.status_code):  # "Bad Request" says nothing more
                 text = ""
         else:
             text = str(answer or "")
     text = one_line(text)
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _error_details(answer: Any) -> list[dict[str, Any]]:
+    details = answer.get("o:errorDetails") if isinstance(answer, dict) else None
+    items = details if isinstance(details, list) else []
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _detail(item: dict[str, Any]) -> str:
+    """Return one error's words, and what it is about where the words do not say so."""
+    text, about = str(item.get("detail") or ""), str(item.get("o:errorPath") or "").strip("/")
+    return f"{text} (about {about})".strip() if about and about not in text else text
+
+
+_CODE = re.compile(r"\b(?:JBO|ORA)-\d{5}\b")
+
+
+def codes_of(body: bytes) -> tuple[str, ...]:
+    """Return the error codes of an answer, such as JBO-27122 and ORA-01555."""
+    text = body.decode(errors="replace")
+    with contextlib.suppress(ValueError, RecursionError):
+        codes = [str(item.get("o:errorCode") or "") for item in _error_details(json.loads(body))]
+        text += "".join(f" JBO-{code}" for code in codes if code.isdigit())
+    return tuple(dict.fromkeys(_CODE.findall(text)))
+
+
+def is_database_trouble(body: bytes) -> bool:
+    """Tell whether an error comes from the database and may pass, whatever its HTTP status.
+
+    JBO-27120 to 27124 wrap an SQL statement that failed, JBO-26xxx a connection. Of ORA codes,
+    009xx, 017xx and 018xx are about a statement, number or date that is wrong, and stay so.
+    """
+    codes = codes_of(body)
+    if oracle := [code for code in codes if code.startswith("ORA")]:
+        return not any(code.startswith(("ORA-009", "ORA-017", "ORA-018")) for code in oracle)
+    return any(code.startswith(("JBO-2712", "JBO-26")) for code in codes)
 
 
 def one_line(text: str) -> str:

@@ -25,15 +25,24 @@ import urllib3
 from tap_oracle_crm.answers import (
     Page,
     RetryError,
+    codes_of,
     detail_of,
+    is_database_trouble,
     json_of,
     one_line,
     page_of,
     retry_after,
 )
 from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.errors import (
+    CredentialsError,
+    GaveUpError,
+    OracleCrmError,
+    RefusedError,
+    StoppedError,
+)
 from tap_oracle_crm.gate import Gate
+from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
 from tap_oracle_crm.settings import LOOPBACK
 
 log = logging.getLogger("tap-oracle-crm")
@@ -51,6 +60,24 @@ TOKEN_MARGIN = 60
 """Seconds before its end at which a token is replaced."""
 LONGEST_FIELDS = 6_000
 """Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
+ABOUT_WHO_ASKS = {401, 403, 404, 405, 407}
+"""Statuses of refusals that no other form of the request changes."""
+TOO_LONG = {413, 414, 431}
+"""Statuses that are about the length of a request, not about an attribute in it."""
+FEW_RETRIES = 2
+"""How often something that can be done without is tried again."""
+
+ALLOW_LIST = (
+    "The same answer comes where this machine's address is not on the list of those that the CRM "
+    "lets in."
+)
+SETTING_OF = {
+    "finder": "finder",
+    "limit": "page_size",
+    "REST-Framework-Version": "framework_version",
+    "Accept-Language": "accept_language",
+}
+"""The setting that a parameter or header comes from."""
 
 _T = TypeVar("_T")
 
@@ -94,12 +121,17 @@ class CrmClient:
         self._session = _Session()
         self._session.headers.update(
             {
-                "Accept": ACCEPT,
                 "Accept-Encoding": "gzip",
                 "User-Agent": settings.get("user_agent", "tap-oracle-crm"),
             }
         )
-        self._version_header = {"REST-Framework-Version": str(settings["framework_version"])}
+        self.optional = OptionalParts()
+        self._headers = {
+            "REST-Framework-Version": str(settings["framework_version"]),
+            "Accept": ACCEPT,
+        }
+        if "accept_language" in settings:
+            self._headers["Accept-Language"] = settings["accept_language"]
         # This machine is reached without a proxy, whatever else needs one.
         no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
         direct = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
@@ -131,61 +163,126 @@ class CrmClient:
         offset: int = 0,
         total: bool = False,
         check: Callable[[Page], None] | None = None,
+        key: str | None = None,
+        settle: bool = True,
+        retries: int | None = None,
     ) -> Page:
         """Read one page of a collection; `check` may raise RetryError to have it read again.
 
+        Where it is refused, and `settle` is left as it is, the parts of it that are refused are
+        found out and left out; `key` is an attribute that the resource has for certain. `retries`
+        says how often it is tried again, where that is less than the setting of this name.
+
         Raises:
             RefusedError: the server refuses for good.
-            OracleCrmError: it could not be read, however often tried.
+            GaveUpError: it could not be read, however often tried.
+            OracleCrmError: it cannot be asked at all.
             StoppedError: reading was told to stop.
         """
-        params = {"onlyData": "true"}
+        parts = {
+            **self._headers,
+            "onlyData": "true",
+            "q": q,
+            "finder": finder,
+            "orderBy": order_by,
+            "offset": str(offset) if offset else None,
+            "totalResults": "true" if total else None,
+        }
         names = ",".join(fields or [])
-        if names and len(names) <= LONGEST_FIELDS:
-            params["fields"] = names
-        if finder:
-            params["finder"] = finder
-        if q:
-            params["q"] = q
-        if order_by:
-            params["orderBy"] = order_by
-        if offset:
-            params["offset"] = str(offset)
-        if total:
-            params["totalResults"] = "true"
+        if len(names) <= LONGEST_FIELDS:
+            parts["fields"] = names
+        asked = {name: value for name, value in parts.items() if value}
 
-        def attempt() -> Page:
-            asked = min(limit or self.page_size, self.page_size)
+        def sized() -> Parts:
+            return {**asked, "limit": str(min(limit or self.page_size, self.page_size))}
+
+        def attempt(parts: Parts) -> Page:
             begun = time.monotonic()
             try:
-                response, body = self._get(resource, {**params, "limit": str(asked)})
+                response, body = self.get(resource, parts)
                 page = page_of(body, response)
             except RetryError as error:
                 # A gateway that fails at once would do so with smaller pages, too.
                 took_long = time.monotonic() - begun > self._settings["request_timeout"] / 2
                 if error.slow and took_long and not self._is_over():
-                    self._shrink_pages(asked)
+                    self._shrink_pages(int(parts.get("limit", self.page_size)))
                 raise
             if check:
                 check(page)
             self._grow_pages()
             return page
 
-        return self._persist(attempt, resource)
+        if settle:
+            return self._settle(resource, sized, attempt, key, retries)
+        served = self.optional.served
+        return self._persist(lambda: attempt(served(_kind(resource), sized())), resource, retries)
 
     def describe(self, resource: str) -> Any:
         """Return what the server says of a resource's attributes, as received.
 
         Raises:
             RefusedError: the server does not tell.
-            OracleCrmError: it could not be read, however often tried.
+            OracleCrmError: it could not be read in a few attempts.
         """
 
-        def attempt() -> Any:
-            response, body = self._get(f"{resource}/describe", {"metadataMode": "minimal"})
+        def attempt(parts: Parts) -> Any:
+            response, body = self.get(f"{resource}/describe", parts)
             return json_of(body, response)
 
-        return self._persist(attempt, f"{resource}/describe")
+        return self._settle(
+            f"{resource}/describe", lambda: self._headers, attempt, retries=FEW_RETRIES
+        )
+
+    # Parts that may be refused
+
+    def _settle(
+        self,
+        path: str,
+        parts: Callable[[], Parts],
+        attempt: Callable[[Parts], _T],
+        key: str | None = None,
+        retries: int | None = None,
+    ) -> _T:
+        """Ask with all parts that the server takes; find out which it does not."""
+        kind = _kind(path)
+        wanted, sent = parts(), dict[str, str]()
+
+        def ask() -> _T:
+            nonlocal wanted, sent
+            wanted = parts()
+            sent = self.optional.served(kind, wanted)
+            return attempt(sent)
+
+        def read(some: Parts) -> None:
+            response, body = self.get(path, some)
+            json_of(body, response)
+
+        def serves(some: Parts) -> bool:
+            try:
+                self._persist(lambda: read(some), path, 1)
+            except RefusedError as error:
+                if _is_about_who_asks(error):
+                    raise
+                return False
+            except GaveUpError as error:
+                if not error.is_this_request:
+                    raise
+                return False
+            return True
+
+        while True:
+            try:
+                return self._persist(ask, path, retries)
+            except RefusedError as error:
+                if error.part or _is_about_who_asks(error):
+                    raise
+
+                def refusal(part: str, error: RefusedError = error) -> RefusedError:
+                    return _refusal_of(part, sent[part], path, error)
+
+                known = None if error.status in TOO_LONG else key
+                if not self.optional.search(kind, wanted, sent, known, serves, refusal):
+                    raise
 
     def close(self) -> None:
         """Close the connections."""
@@ -193,7 +290,7 @@ class CrmClient:
 
     # Attempts and the pauses between them
 
-    def _persist(self, attempt: Callable[[], _T], what: str) -> _T:
+    def _persist(self, attempt: Callable[[], _T], what: str, retries: int | None = None) -> _T:
         failures = 0
         has_renewed = has_asked_again = False
         while True:
@@ -213,12 +310,17 @@ class CrmClient:
                     raise
             except RetryError as error:
                 failures += 1
-                self._pause_or_give_up(error, failures, what)
+                self._pause_or_give_up(error, failures, what, retries)
 
-    def _pause_or_give_up(self, error: RetryError, failures: int, what: str) -> None:
+    def _pause_or_give_up(
+        self, error: RetryError, failures: int, what: str, retries: int | None
+    ) -> None:
         most = self._settings["max_retries"]
         if error.limit is not None:
             most = min(most, error.limit)
+        is_this_request = not error.throttled and error.setting is None
+        if retries is not None and is_this_request:
+            most = min(most, retries)
         if self._is_over():
             raise StoppedError
         if failures > most:
@@ -229,7 +331,8 @@ class CrmClient:
                 else "What was loaded so far stays; the next run goes on from there."
             )
             msg = f"Gave up on {what} of {self.host} {tries}: {error}. {advice}"
-            raise OracleCrmError(msg, cause=f"{error} ({tries})") from None
+            cause = f"{error} ({tries})"
+            raise GaveUpError(msg, cause=cause, is_this_request=is_this_request) from None
         longest: float = self._settings["max_backoff_seconds"]
         # Full jitter: workers that failed together do not come back together.
         pause = random.uniform(0.1, 1) * min(longest, 0.5 * 2 ** min(failures, 20))  # noqa: S311
@@ -271,7 +374,16 @@ class CrmClient:
 
     # One request
 
-    def _get(self, path: str, params: Mapping[str, str]) -> tuple[requests.Response, bytes]:
+    def get(self, path: str, parts: Parts) -> tuple[requests.Response, bytes]:
+        """Ask for a resource with these parameters and headers, once.
+
+        Raises:
+            RetryError: no usable answer came.
+            RefusedError: the server refuses.
+            OracleCrmError: it cannot be asked at all.
+        """
+        params = {name: value for name, value in parts.items() if name not in HEADERS}
+        headers = {name: value for name, value in parts.items() if name in HEADERS}
         query = urlencode(params, quote_via=quote, safe="")
         url = f"{self._root}/{path}?{query}"
         credentials = self._authorization()
@@ -280,13 +392,14 @@ class CrmClient:
             url,
             self.host,
             "ORACLE_BASE_URL",
-            headers={**self._version_header, "Authorization": credentials},
+            headers={**headers, "Authorization": credentials},
         )
         if response.status_code == 401:
             self._forget_token(credentials)
         if response.status_code != 200:
             self._refuse(response, body, path)
-        self._check_version(response)
+        if "REST-Framework-Version" in headers:
+            self._check_version(response)
         return response, body
 
     def _send(
@@ -346,7 +459,7 @@ class CrmClient:
         return response, body
 
     def _check_version(self, response: requests.Response) -> None:
-        wanted = self._version_header["REST-Framework-Version"]
+        wanted = self._headers["REST-Framework-Version"]
         got = response.headers.get("REST-Framework-Version", wanted)
         if got != wanted and not self._version_checked:
             log.warning(
@@ -359,7 +472,8 @@ class CrmClient:
         status = response.status_code
         detail = detail_of(response, body)
         said = f": {detail}" if detail else ""
-        if status in {408, 425, 429} or status >= 500:
+        passes = status == 400 and is_database_trouble(body)
+        if passes or status in {408, 425, 429} or status >= 500:
             raise RetryError(
                 f"HTTP {status}{said}",
                 after=retry_after(response),
@@ -376,17 +490,18 @@ class CrmClient:
         elif status == 401 and "token_url" in self._settings:
             msg = (
                 f"Oracle refused the access token (401{said}). Check ORACLE_SCOPE, and that the "
-                "client is mapped to a Fusion user."
+                f"client is mapped to a Fusion user. {ALLOW_LIST}"
             )
         elif status == 401:
             msg = (
                 "Oracle refused the user name or password (401). Check ORACLE_USER and "
-                "ORACLE_PASS; it was not tried again, since wrong passwords lock accounts."
+                "ORACLE_PASS; it was not tried again, since wrong passwords lock accounts. "
+                f"{ALLOW_LIST}"
             )
         elif status == 403:
             msg = (
                 f"Oracle knows the user but does not let it read {path} (403{said}). Ask the CRM's "
-                "administrator for a role that may view it through the REST API."
+                f"administrator for a role that may view it through the REST API. {ALLOW_LIST}"
             )
         elif status == 404:
             msg = (
@@ -395,12 +510,14 @@ class CrmClient:
             )
         elif status == 400:
             msg = (
-                f"Oracle refused the query of {path} (400{said or ', without a word'}). Check the "
-                "settings filter, finder, framework_version and timestamp_format."
+                f"Oracle refused the query of {path} (400{said or ', without a word'}). "
+                f"{_remedy_for(detail)}"
             )
         else:
-            msg = f"{self.host} refused to serve {path} (HTTP {status}{said})."
-        raise RefusedError(msg, status=status, detail=detail)
+            msg = (
+                f"{self.host} refused to serve {path} (HTTP {status}{said}). {_remedy_for(detail)}"
+            )
+        raise RefusedError(msg, status=status, detail=detail, codes=codes_of(body))
 
     # Credentials
 
@@ -438,7 +555,7 @@ class CrmClient:
                 f"The token endpoint {host} refused the client (HTTP {status}). Check "
                 "ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and ORACLE_SCOPE."
             )
-            raise OracleCrmError(msg)
+            raise CredentialsError(msg)
         try:
             answer = json_of(body, response)
         except RetryError as error:
@@ -453,6 +570,43 @@ class CrmClient:
         except (TypeError, ValueError, OverflowError):
             lifetime = 3_600.0
         return f"Bearer {token}", time.monotonic() + max(lifetime / 2, lifetime - TOKEN_MARGIN)
+
+
+def _kind(path: str) -> str:
+    """Return the kind of a resource, the same for the children of all opportunities."""
+    first, *rest = path.split("/")
+    return f"{first}/{rest[-1]}" if rest else first
+
+
+def _is_about_who_asks(error: RefusedError) -> bool:
+    """Tell whether no other form of the request would be served."""
+    return error.status in ABOUT_WHO_ASKS or error.status < 400
+
+
+def _remedy_for(detail: str) -> str:
+    """Name the setting that a refusal is about, by the parameter or header that it names."""
+    words = set(re.findall(r"[\w-]+", detail.lower()))
+    named = [setting for word, setting in SETTING_OF.items() if word.lower() in words]
+    if named:
+        return f"Correct the setting {' or '.join(dict.fromkeys(named))}."
+    return "Run tap-oracle-crm-probe: it tries each part of a request and says which settings work."
+
+
+def _refusal_of(part: str, value: str, path: str, error: RefusedError) -> RefusedError:
+    """Say what to do about a part that is refused and cannot be left out."""
+    begin = f"Oracle serves {path} without {part}, and refuses it with {part}={value}"
+    advice = {
+        "finder": "The finder decides which records are seen, so it is not left out by itself. "
+        "Set finder to one that this CRM has, or to none for what the account sees by default.",
+        "orderBy": "Nothing can be set instead: ask who runs the CRM or the proxy before it.",
+    }.get(part, _remedy_for(error.detail))
+    return RefusedError(
+        f"{begin} ({error.cause}). {advice}",
+        status=error.status,
+        detail=error.detail,
+        codes=error.codes,
+        part=part,
+    )
 
 
 def _basic(user: str, password: str) -> str:

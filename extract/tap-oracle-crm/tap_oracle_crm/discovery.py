@@ -14,34 +14,42 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "date-time": {"type": ["string", "null"], "format": "date-time"},
     "string": {"type": ["string", "null"]},
 }
+ATTACHMENT = "attachment"
+"""The type of what is fetched apart from the record: not listed unless it is configured."""
+SCHEMAS[ATTACHMENT] = SCHEMAS["string"]
+ABSENT = "absent"
+"""The type of an attribute that is configured and that the CRM does not have: always null."""
+SCHEMAS[ABSENT] = {"type": ["string", "null"], "enum": [None]}
 _TYPES = {
     **dict.fromkeys(("integer", "int", "long", "short", "biginteger", "bigint"), "integer"),
     **dict.fromkeys(("number", "decimal", "double", "float", "bigdecimal", "money"), "number"),
     **dict.fromkeys(("boolean", "bool"), "boolean"),
     "date": "date",
     **dict.fromkeys(("datetime", "date-time", "timestamp", "timestamptz"), "date-time"),
-    **dict.fromkeys(("object", "array", "attachment"), None),
+    "attachment": ATTACHMENT,
 }
 
 
+def is_name(value: object) -> bool:
+    """Tell whether an attribute can be asked for by this name."""
+    return isinstance(value, str) and value.replace("$", "_").isidentifier()
+
+
 def attributes_of(answer: Any, resource: str) -> dict[str, str]:
-    """Return name and type of each single-valued attribute; empty where the answer has none."""
+    """Return name and type of each attribute; empty where the answer has none.
+
+    Lists, objects and whatever is not known count as text, which holds them as JSON.
+    """
     try:
         attributes = answer["Resources"][resource]["attributes"]
     except (KeyError, TypeError):
         return {}
     found: dict[str, str] = {}
     for attribute in attributes if isinstance(attributes, list) else []:
-        if isinstance(attribute, dict) and isinstance(attribute.get("name"), str):
+        if isinstance(attribute, dict) and is_name(attribute.get("name")):
             kind = _TYPES.get(str(attribute.get("type", "")).lower(), "string")
-            if kind:
-                found[attribute["name"]] = kind
+            found[attribute["name"]] = kind
     return found
-
-
-ABSENT = "absent"
-"""The type of an attribute that is configured and that the CRM does not have: always null."""
-SCHEMAS[ABSENT] = {"type": ["string", "null"], "enum": [None]}
 
 
 def schema_of(types: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
@@ -58,10 +66,18 @@ def absent(schema: Mapping[str, Any]) -> bool:
 
 
 def match(wanted: str, names: Iterable[str]) -> tuple[str | None, list[str]]:
-    """Find an attribute whatever its case; return its name, or None and names alike."""
-    folded = {name.lower(): name for name in names}
-    if found := folded.get(wanted.lower()):
-        return found, []
+    """Find an attribute by its exact name, else whatever its case.
+
+    Returns:
+        The name that the CRM has, or None; and the other names that differ in case only or, where
+        there is none, that are alike.
+    """
+    folded: dict[str, list[str]] = {}
+    for name in sorted(names):
+        folded.setdefault(name.lower(), []).append(name)
+    if same := folded.get(wanted.lower()):
+        found = wanted if wanted in same else same[0]
+        return found, [name for name in same if name != found]
     custom = [name for name in folded if name.endswith("_c")]
     close = difflib.get_close_matches(wanted.lower(), custom, n=3, cutoff=0.5)
-    return None, [folded[name] for name in close]
+    return None, [name for fold in close for name in folded[fold]]

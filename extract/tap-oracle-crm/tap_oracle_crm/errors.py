@@ -19,18 +19,59 @@ class ConfigError(OracleCrmError):
     """A setting is missing or makes no sense."""
 
 
+class CredentialsError(OracleCrmError):
+    """The identity domain gives the tap no access."""
+
+
+class TargetError(OracleCrmError):
+    """What the tap writes is not read."""
+
+
 class RefusedError(OracleCrmError):
     """Oracle answered, and asking again would not help (4xx, a redirect).
 
     Attributes:
         status: the HTTP status.
         detail: what the server said, one line; empty where it said nothing.
+        codes: the error codes that it gave, such as ORA-01555.
+        part: the part of the request that was found to be refused, such as `finder`.
+        is_this_request: another request may well be served.
     """
 
-    def __init__(self, message: str, *, status: int, detail: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        detail: str = "",
+        codes: tuple[str, ...] = (),
+        part: str | None = None,
+    ) -> None:
         super().__init__(message, cause=f"HTTP {status}{f': {detail}' if detail else ''}")
         self.status = status
         self.detail = detail
+        self.codes = codes
+        self.part = part
+        self.is_this_request = status >= 400 and status != 401
+
+
+class GaveUpError(OracleCrmError):
+    """No usable answer came, however often it was tried.
+
+    Attributes:
+        is_this_request: another request may well be answered: the server could be reached and
+            does not ask to be left alone.
+    """
+
+    def __init__(self, message: str, *, cause: str, is_this_request: bool) -> None:
+        super().__init__(message, cause=cause)
+        self.is_this_request = is_this_request
+
+
+def is_fatal(error: OracleCrmError) -> bool:
+    """Tell whether a run cannot go on without what failed, however little it needs that."""
+    is_unauthorized = isinstance(error, RefusedError) and error.status == 401
+    return is_unauthorized or isinstance(error, (CredentialsError, TargetError))
 
 
 class StoppedError(Exception):

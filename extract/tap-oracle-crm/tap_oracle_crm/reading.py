@@ -4,6 +4,10 @@ A read begins with one page, newest change first. Where that page is all there i
 over after one request. Otherwise the newest change on it is kept as the mark from which the next
 run starts (the mark must be known *before* anything else is read: whatever changes later is
 stamped later and is read again), and the table is scanned in ranges of keys, several at once.
+
+That first page is the dearest request there is. Where it cannot be had, the server's clock gives
+the mark, and the scan begins at once. Where the server does not sort by key, ranges are halved
+until each fits a page.
 """
 
 from __future__ import annotations
@@ -14,13 +18,13 @@ import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from tap_oracle_crm.answers import Page, RetryError
 from tap_oracle_crm.client import CrmClient
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.errors import GaveUpError, OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import KeyRange, RangePlan
 from tap_oracle_crm.records import RejectedError, clean_datetime, key_of
@@ -32,6 +36,7 @@ READ_AHEAD = 4
 ORDER_RETRIES = 2
 STEPS_OVER_KEYLESS = 20
 """Pages in a row without a single usable key before a range is given up."""
+FAR_BEYOND_THE_OTHERS = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,15 @@ class Start:
     Attributes:
         page: its rows are all there is where `page.complete` is set.
         mark: newest change known, never ahead of the server's clock; None where none is known.
+        clock: the server's clock, where no change on the page is stamped later.
+        keys: where the page shows no newest changes, the smallest and the largest key, each
+            where it is known.
     """
 
     page: Page
     mark: datetime | None
+    clock: datetime | None = None
+    keys: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,54 +110,165 @@ class Reader:
         self.collection = collection
         self.key = collection.query.key
         self.changed = collection.query.changed
+        self._sorts = True
 
     def start(self, since: datetime | None, limit: int | None = None) -> Start:
         """Read the page with the newest changes; see the module's text."""
-        page = self.client.page(
-            self.collection.resource,
-            fields=self.collection.fields,
-            q=self.collection.query.q(since=since),
-            order_by=f"{self.changed}:desc",
-            finder=self.collection.finder,
-            limit=limit,
-            total=True,
-        )
-        mark = self._newest(page)
-        if mark is None and not page.complete and self.changed in self.collection.fields:
-            mark = self._probe_newest(since)
-        return Start(page, mark)
+        try:
+            page = self._newest_page(since, limit)
+            mark = self._newest(page)
+            if mark is None and not page.complete and self.changed in self.collection.fields:
+                mark = self._probe_newest(since)
+        except (RefusedError, GaveUpError) as error:
+            if isinstance(error, GaveUpError):
+                may_go_on = error.is_this_request
+            else:
+                may_go_on = error.part == "orderBy"
+            if not may_go_on:
+                raise
+            log.warning(
+                "%s: the newest changes cannot be had first (%s): the whole is read by %s instead",
+                self.collection.resource, error.cause, self.key,
+            )  # fmt: skip
+            return self._start_by_key(since)
+        beyond = page.server_time and any(stamp > page.server_time for stamp in self._stamps(page))
+        return Start(page, mark, None if beyond else page.server_time)
 
-    def _newest(self, page: Page) -> datetime | None:
-        stamps = [
+    def _newest_page(self, since: datetime | None, limit: int | None) -> Page:
+        """Read the newest changes, without a count where it takes too long; not often tried."""
+        q, order_by = self.collection.query.q(since=since), f"{self.changed}:desc"
+        try:
+            return self._page(since, q=q, order_by=order_by, limit=limit, total=True, retries=1)
+        except GaveUpError as error:
+            if not error.is_this_request:
+                raise
+        return self._page(since, q=q, order_by=order_by, limit=limit, retries=0)
+
+    def _start_by_key(self, since: datetime | None) -> Start:
+        """Find where keys begin and end; the mark is the time before that."""
+        q = self.collection.query.q(since=since)
+        fields = [name for name in self.collection.fields if name in {self.key, self.changed}]
+        first = self._end(since, q=q, fields=fields, order_by=f"{self.key}:asc")
+        last, keys = None, []
+        if first is None:
+            first = self._page(since, q=q, fields=fields, limit=1)
+        else:
+            with contextlib.suppress(GaveUpError):
+                last = self._end(since, q=q, fields=fields, order_by=f"{self.key}:desc")
+            rows = [*first.items, *(last.items if last else [])]
+            keys = [key for row in rows if (key := key_of(row, self.key)) is not None]
+        # Its rows lack most attributes: they are read again.
+        page = replace(first, complete=not first.items)
+        return Start(page, self._newest(first, last), first.server_time, tuple(keys))
+
+    def some(self, limit: int) -> list[Any]:
+        """Fetch a few rows."""
+        return self._page(None, q=self.collection.query.q(), limit=limit).items[:limit]
+
+    def _end(self, since: datetime | None, **asked: Any) -> Page | None:
+        """Read the one row at an end of the table; None where the server does not sort."""
+        try:
+            return self._page(since, limit=1, **asked)
+        except RefusedError as error:
+            if error.part != "orderBy":
+                raise
+            return None
+
+    def _page(self, since: datetime | None, **asked: Any) -> Page:
+        """Read a page of the collection; of a condition that is refused, name the setting."""
+        collection = self.collection
+        given = {"fields": collection.fields, "finder": collection.finder, "key": self.key, **asked}
+        try:
+            return self.client.page(collection.resource, **given)
+        except RefusedError as error:
+            if error.part != "q":
+                raise
+            raise self._about_condition(error, since) from None
+
+    def _about_condition(self, error: RefusedError, since: datetime | None) -> RefusedError:
+        """Find out which setting wrote the part of `q` that is refused."""
+        query = self.collection.query
+        if query.condition and self._takes(replace(query, condition=None).q(since=since)):
+            about = f"the setting filter ({query.condition})"
+        elif since and self._takes(query.q()):
+            about = f"the setting timestamp_format ({query.timestamp_format})"
+        else:
+            version = 4 if query.framework_version == 1 else 1
+            about = (
+                f"the setting framework_version, which decides the language of `q`: {version} "
+                "instead of "
+                f"{query.framework_version} may be understood"
+            )
+        text = f"Oracle refused the query of {self.collection.resource} ({error.cause}). Correct"
+        return RefusedError(
+            f"{text} {about}.",
+            status=error.status,
+            detail=error.detail,
+            codes=error.codes,
+            part=error.part,
+        )
+
+    def _takes(self, q: str) -> bool:
+        try:
+            self.client.page(
+                self.collection.resource, fields=[self.key], q=q, finder=self.collection.finder,
+                limit=1, settle=False,
+            )  # fmt: skip
+        except RefusedError:
+            return False
+        return True
+
+    def _stamps(self, page: Page) -> list[datetime]:
+        return [
             stamp
             for row in page.items
             if isinstance(row, dict) and (stamp := timestamp(row.get(self.changed)))
         ]
+
+    def _newest(self, *pages: Page | None) -> datetime | None:
+        """Return the newest change on some pages that may be one of the past."""
+        found = [page for page in pages if page]
+        stamps = sorted(stamp for page in found for stamp in self._stamps(page))
+        if not stamps:
+            return None
+        now = max((page.server_time for page in found if page.server_time), default=None)
         # A row stamped in the future must not hide what changes until then.
-        past = [stamp for stamp in stamps if stamp <= page.server_time]
-        return max(past) if past else (page.server_time if stamps else None)
+        if now:
+            return max((stamp for stamp in stamps if stamp <= now), default=now)
+        # Without a clock, what lies far beyond the others may be such a row.
+        gaps = (one for one, two in itertools.pairwise(stamps) if two - one > FAR_BEYOND_THE_OTHERS)
+        return next(gaps, stamps[-1])
+
+    def newest(self, rows: list[Any], before: datetime | None) -> datetime | None:
+        """Return the newest change of some rows, or an even newer one from before."""
+        stamps = (timestamp(row.get(self.changed)) for row in rows if isinstance(row, dict))
+        return max((stamp for stamp in (before, *stamps) if stamp), default=None)
 
     def _probe_newest(self, since: datetime | None) -> datetime | None:
         """Find the newest change where rows without one, which sort first, fill the page."""
         if self.collection.query.framework_version == 1:
             return None
         return self._newest(
-            self.client.page(
-                self.collection.resource,
+            self._page(
+                since,
                 fields=[self.key, self.changed],
                 q=self.collection.query.null(self.changed, since=since, not_null=True),
                 order_by=f"{self.changed}:desc",
-                finder=self.collection.finder,
                 limit=1,
             )
         )
 
     def plan(self, start: Start) -> RangePlan:
         """Divide the whole table, by the keys on the first page."""
-        page = start.page
+        page, parts = start.page, self.client.gate.most
+        if start.keys is not None:
+            low, high = min(start.keys, default=0), max(start.keys, default=0)
+            marks = [low + (high - low) * part // parts for part in range(parts)]
+            plan = RangePlan(RangePlan.partition(marks, parts), page_size=self.client.page_size)
+            plan.largest_known(high)
+            return plan
         size = page.limit or self.client.page_size
         sample = [key for row in page.items if (key := key_of(row, self.key)) is not None]
-        parts = self.client.gate.most
         if page.total is not None:
             parts = min(parts, -(-page.total // size))
         bounds = RangePlan.partition(sample, parts)
@@ -215,15 +336,19 @@ class Reader:
         keyless = 0
         while not item.exhausted:
             low, high = plan.bounds_of(item)
-            page = self.client.page(
-                self.collection.resource,
-                fields=self.collection.fields,
-                q=self.collection.query.q(since=since, above=low, upto=high),
-                order_by=f"{self.key}:asc",
-                finder=self.collection.finder,
-                offset=keyless,
-                check=lambda page, low=low: self._check_order(page, low),  # type: ignore[misc]
-            )
+            try:
+                page = self._page(
+                    since,
+                    q=self._q(since, low, high),
+                    order_by=f"{self.key}:asc",
+                    offset=keyless,
+                    check=lambda page, low=low: self._check_order(page, low),
+                )
+            except RefusedError as error:
+                if error.part != "orderBy":
+                    raise
+                yield from self._read_unsorted(plan, item, since)
+                return
             keys = [key_of(row, self.key) for row in page.items]
             last = next((key for key in reversed(keys) if key is not None), None)
             low, high = plan.receive(item, keys, complete=page.complete)
@@ -237,6 +362,46 @@ class Reader:
             keyless = 0 if last is not None or page.complete else keyless + len(keys)
             if keyless > STEPS_OVER_KEYLESS * (page.limit or self.client.page_size):
                 raise self._no_way_past(keyless)
+
+    def _read_unsorted(
+        self, plan: RangePlan, item: KeyRange, since: datetime | None
+    ) -> Iterator[Batch]:
+        """Fetch one range in parts that each fit a page, whose order says nothing then."""
+        if self._sorts:
+            self._sorts = False
+            log.warning(
+                "%s: this CRM does not sort by %s: ranges are halved until one fits a page, which "
+                "takes twice as many requests", self.collection.resource, self.key,
+            )  # fmt: skip
+        cuts: list[int] = []
+        while not item.exhausted:
+            low, high = plan.bounds_of(item)
+            cuts = [cut for cut in cuts if (low is None or cut > low) and cut != high]
+            upto = min([*cuts, *([high] if high is not None else [])], default=None)
+            page = self._page(
+                since,
+                q=self._q(since, low, upto),
+                check=lambda page, low=low, upto=upto: self._check_bounds(page, low, upto),
+            )
+            rows = sorted(page.items, key=lambda row: key_of(row, self.key) or 0)
+            keys = [key for row in rows if (key := key_of(row, self.key)) is not None]
+            if not page.complete:
+                middle = keys[(len(keys) - 1) // 2 :][:1]
+                if not middle or middle == [upto]:
+                    raise self._no_way_past(len(rows))
+                cuts += middle
+                continue
+            is_last = upto == high
+            if upto is not None:
+                keys = [*keys, upto]  # all of the range up to there was received
+            _, high = plan.receive(item, keys, complete=is_last)
+            kept = [row for row in rows if high is None or (key_of(row, self.key) or 0) <= high]
+            yield Batch(item, kept, item.fetched, item.exhausted)
+
+    def _q(self, since: datetime | None, low: int | None, high: int | None) -> str | None:
+        if not self.collection.needs_q and since is None and low is None and high is None:
+            return None
+        return self.collection.query.q(since=since, above=low, upto=high)
 
     def _no_way_past(self, keyless: int) -> OracleCrmError:
         return OracleCrmError(
@@ -258,35 +423,28 @@ class Reader:
             msg = f"rows that were excluded by {self.key} > {low}: the filter was ignored"
             raise RetryError(msg, limit=ORDER_RETRIES)
 
+    def _check_bounds(self, page: Page, low: int | None, high: int | None) -> None:
+        """Make sure that the server did not ignore `q`.
+
+        Raises:
+            RetryError: it did.
+        """
+        keys = [key for row in page.items if (key := key_of(row, self.key)) is not None]
+        if any((low is not None and key <= low) or (high or key) < key for key in keys):
+            msg = f"rows that were excluded by the range of {self.key}: the filter was ignored"
+            raise RetryError(msg, limit=ORDER_RETRIES)
+
     def all_rows(self) -> list[Any]:
-        """Fetch a small collection whole, each page from the last key of the one before."""
-        rows: list[Any] = []
-        last: int | None = None
-        while True:
-            page = self.client.page(
-                self.collection.resource,
-                fields=self.collection.fields,
-                q=None if last is None else self.collection.query.q(above=last),
-                order_by=f"{self.key}:asc",
-                check=lambda page, low=last: self._check_order(page, low),  # type: ignore[misc]
-            )
-            rows += page.items
-            if page.complete:
-                return rows
-            keys = [key for row in page.items if (key := key_of(row, self.key)) is not None]
-            if not keys:
-                raise self._no_way_past(len(page.items))
-            last = keys[-1]
+        """Fetch a small collection whole."""
+        plan = RangePlan([(None, None)])
+        item = plan.take()
+        return [row for batch in self._read(plan, item, None) for row in batch.rows] if item else []
 
     def serves(self, names: list[str]) -> bool:
         """Tell whether the CRM serves the key together with these attributes."""
         try:
-            self.client.page(
-                self.collection.resource,
-                fields=[self.key, *names],
-                q=self.collection.query.q() if self.collection.needs_q else None,
-                finder=self.collection.finder,
-                limit=1,
+            self._page(
+                None, fields=[self.key, *names], q=self._q(None, None, None), limit=1, settle=False
             )
         except RefusedError as error:
             if error.status != 400:
@@ -301,12 +459,11 @@ class Reader:
         rows: list[Any] = []
         try:
             while True:
-                page = self.client.page(
-                    self.collection.resource,
-                    fields=self.collection.fields,
+                page = self._page(
+                    since,
                     q=self.collection.query.null(self.key, since=since),
-                    finder=self.collection.finder,
                     offset=len(rows),  # there is no key to go on from
+                    settle=False,
                 )
                 rows += page.items
                 if page.complete or len(rows) > STEPS_OVER_KEYLESS * self.client.page_size:
@@ -319,25 +476,15 @@ class Reader:
 
     def has(self, key: int) -> bool:
         """Tell whether there is a row with this key."""
-        page = self.client.page(
-            self.collection.resource,
-            fields=[self.key],
-            q=self.collection.query.q(above=key - 1, upto=key),
-            finder=self.collection.finder,
-            limit=1,
-        )
-        return bool(page.items)
+        q = self.collection.query.q(above=key - 1, upto=key)
+        return bool(self._page(None, fields=[self.key], q=q, limit=1).items)
 
     def learn_largest(self, plan: RangePlan) -> None:
         """Tell a plan that has no sample where its last range may end."""
-        page = self.client.page(
-            self.collection.resource,
-            fields=[self.key],
-            q=self.collection.query.q(above=0),
-            order_by=f"{self.key}:desc",
-            finder=self.collection.finder,
-            limit=1,
-        )
-        for row in page.items:
+        q = self.collection.query.q(above=0)
+        page = None
+        with contextlib.suppress(GaveUpError):
+            page = self._end(None, fields=[self.key], q=q, order_by=f"{self.key}:desc")
+        for row in page.items if page else []:
             if (key := key_of(row, self.key)) is not None:
                 plan.largest_known(key)

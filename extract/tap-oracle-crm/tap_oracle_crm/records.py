@@ -12,18 +12,20 @@ Repaired:
 - timestamps of any ISO 8601 form become UTC, those without an offset are taken as UTC; a
   timestamp in a date attribute loses its time;
 - Y/N, yes/no, true/false, t/f and 1/0 in a boolean attribute become booleans;
-- an attribute that was asked for and is absent becomes null.
+- an attribute that was asked for and is absent becomes null;
+- lists and objects in an attribute that is not built in stay JSON: as such in the extra property,
+  without one as JSON text; a number in them that `jsonb` has no room for becomes text.
 
 Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or has
 more digits than PostgreSQL takes, a date or time that does not exist, an object or a list where a
-single value belongs, what is nested too deeply, a record of more than 2.5 MiB.
+single value belongs, what is nested more than 100 deep, a record of more than 2.5 MiB.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -34,6 +36,8 @@ import msgspec
 MAX_RECORD_BYTES = 5 * 1024 * 1024 // 2
 """Meltano hands on no line above half its `elt.buffer_size`, which this project sets to 6 MiB."""
 
+MAX_DEPTH = 100
+"""How deep lists and objects may lie in each other; what reads them has limits of its own."""
 MAX_DECIMALS = 16_383
 """Digits after the decimal point that PostgreSQL's `numeric` has room for."""
 _BIGINT = range(-(2**63), 2**63)
@@ -206,19 +210,35 @@ def _cleaner(schema: Mapping[str, Any]) -> Clean:
     return clean_text
 
 
-def clean_custom(value: Any) -> str | None:
-    """Return a custom field's value as text, a list or an object as JSON."""
+def clean_json(value: Any, depth: int = MAX_DEPTH) -> Any:
+    """Return any value as `jsonb` takes it."""
+    if type(value) is str:
+        return clean_text(value)
     if isinstance(value, (dict, list)):
-        return _encoder.encode(_clean_texts(value)).decode()
+        if not depth:
+            raise RejectedError(f"nested more than {MAX_DEPTH} deep")
+        if isinstance(value, list):
+            return [clean_json(item, depth - 1) for item in value]
+        return {clean_text(name): clean_json(item, depth - 1) for name, item in value.items()}
+    if type(value) is int and value not in _BIGINT:
+        value = Decimal(value)
+    return str(value) if type(value) is Decimal and _is_unstorable(value) else value
+
+
+def clean_json_text(value: Any) -> str | None:
+    """Return any value as text, a list or an object as JSON."""
+    if isinstance(value, (dict, list)):
+        return _encoder.encode(clean_json(value)).decode()
     return clean_text(value)
 
 
-def _clean_texts(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {clean_text(name): _clean_texts(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_clean_texts(item) for item in value]
-    return clean_text(value) if isinstance(value, str) else value
+def _is_unstorable(number: Decimal) -> bool:
+    """Tell whether a number of JSON has more digits than those who read it have room for."""
+    return (
+        not number.is_finite()
+        or (bool(number) and abs(number.adjusted()) > 307)
+        or _too_fine(number)
+    )
 
 
 @dataclass(frozen=True)
@@ -227,21 +247,34 @@ class RecordCleaner:
 
     Attributes:
         key: the attribute that identifies a record.
-        columns: attribute and how to clean it, for each that is emitted.
+        columns: attribute and how to clean it, for each that is a property of the record.
+        extra_property: the property of the record that holds all others in an object, or None.
+        extras: the attributes in there.
     """
 
     key: str
     columns: tuple[tuple[str, Clean], ...]
+    extra_property: str | None = None
+    extras: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, schema: Mapping[str, Any], key: str, names: list[str]) -> RecordCleaner:
+    def of(
+        cls,
+        schema: Mapping[str, Any],
+        key: str,
+        names: Sequence[str],
+        *,
+        built_in: Collection[str],
+        extra_property: str | None = None,
+    ) -> RecordCleaner:
         """Make the cleaner for the named properties of a JSON schema."""
         properties = schema["properties"]
-        cleaners = {name: _cleaner(properties[name]) for name in names}
+        extras = [name for name in names if name not in built_in] if extra_property else []
+        cleaners = {name: _cleaner(properties[name]) for name in names if name not in extras}
         for name, clean in cleaners.items():
-            if clean is clean_text and name.endswith("_c"):
-                cleaners[name] = clean_custom
-        return cls(key, tuple(cleaners.items()))
+            if clean is clean_text and name not in built_in:
+                cleaners[name] = clean_json_text
+        return cls(key, tuple(cleaners.items()), extra_property, tuple(extras))
 
     def __call__(self, row: Any) -> dict[str, Any]:
         """Return the record to emit.
@@ -255,10 +288,12 @@ class RecordCleaner:
             for name, clean in self.columns:
                 value = row.get(name)
                 record[name] = value if value is None else clean(value)
+            if self.extra_property:
+                extra = record[self.extra_property] = {}
+                for name in self.extras:
+                    extra[name] = clean_json(row.get(name))
         except RejectedError as error:
             raise RejectedError(f"{name}: {error}") from None
-        except RecursionError:
-            raise RejectedError(f"{name}: nested too deeply") from None
         except AttributeError:
             if isinstance(row, dict):
                 raise
@@ -317,8 +352,6 @@ def _storable(value: Any, longest: int | None = None) -> Any:
     if isinstance(value, str):
         cut = len(value) if longest is None else longest
         return _escape(value[:cut]) + ("..." if len(value) > cut else "")
-    if isinstance(value, Decimal) and (
-        not value.is_finite() or (value and abs(value.adjusted()) > 307) or _too_fine(value)
-    ):
+    if isinstance(value, Decimal) and _is_unstorable(value):
         return str(value)
     return value

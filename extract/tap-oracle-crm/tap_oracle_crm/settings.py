@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tap_oracle_crm.conditions import check_filter, check_finder
 from tap_oracle_crm.errors import ConfigError
 
 ENVIRONMENT = {
@@ -27,12 +28,15 @@ INTEGERS = {
     "framework_version": (4, 1, 9),
     "page_size": (499, 1, 500),
     "lookback_seconds": (300, 0, 30 * 86_400),
+    "clock_margin_seconds": (3_600, 0, 30 * 86_400),
     "concurrency": (4, 1, 32),
     "request_timeout": (90, 1, 3_600),
     "max_retries": (8, 0, 100),
     "max_backoff_seconds": (60, 1, 3_600),
     "max_runtime_seconds": (0, 0, 30 * 86_400),
 }
+LISTS = ("mapped_fields", "custom_fields", "fixed_attributes")
+"""Settings that hold names of attributes."""
 DEFAULT_FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
 """All deals that the account may see."""
 DEFAULTS = {
@@ -59,7 +63,13 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         settings.setdefault(name, value)
     for name, (default, smallest, largest) in INTEGERS.items():
         settings[name] = _integer(name, settings.get(name, default), smallest, largest)
-    settings["custom_fields"] = _names(settings.get("custom_fields", []))
+    for name in LISTS:
+        settings[name] = _names(name, settings.get(name, []))
+    check_finder(str(settings["finder"]), settings["fixed_attributes"])
+    if "filter" in settings:
+        check_filter(
+            str(settings["filter"]), settings["framework_version"], settings["fixed_attributes"]
+        )
     for name in ("allow_http", "allow_partial"):
         settings[name] = str(settings.get(name, "")).lower() in {"true", "1", "yes", "on"}
     if "start_date" in settings:
@@ -101,10 +111,10 @@ def _integer(name: str, value: object, smallest: int, largest: int) -> int:
     return number
 
 
-def _names(value: object) -> list[str]:
+def _names(setting: str, value: object) -> list[str]:
     parts = value.strip("[] ").split(",") if isinstance(value, str) else value
     if not isinstance(parts, list):
-        msg = "custom_fields must be a list of attribute names, or the names with commas between."
+        msg = f"{setting} must be a list of attribute names, or the names with commas between."
         raise ConfigError(msg)
     return [name for part in parts if (name := str(part).strip(" \"'"))]
 

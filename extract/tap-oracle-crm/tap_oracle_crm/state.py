@@ -8,7 +8,7 @@ key.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tap_oracle_crm.errors import OracleCrmError
@@ -26,6 +26,9 @@ class Scan:
         bounds: ranges of keys, exclusive low and inclusive high, that are still to be read.
         rows: how many rows have been emitted.
         claimed: how many the server claimed, where it did.
+        children: the child streams that were read for all rows emitted.
+        newest: the newest change emitted, where the mark is the server's clock and not that of a
+            record; it is kept at no later time, whatever that clock shows.
     """
 
     mark: str | None
@@ -34,6 +37,8 @@ class Scan:
     bounds: list[Bounds]
     rows: int = 0
     claimed: int | None = None
+    children: list[str] = field(default_factory=list)
+    newest: str | None = None
 
     def dump(self) -> str:
         """Return the scan as the text that goes into the state."""

@@ -6,33 +6,33 @@ import contextlib
 import enum
 import hashlib
 import logging
-import multiprocessing
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, ClassVar, cast
-from urllib.parse import quote
 
 from singer_sdk import Stream, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
+from singer_sdk.singerlib.catalog import MetadataMapping, SelectionMask
 
 from tap_oracle_crm.answers import Page
 from tap_oracle_crm.discovery import absent, schema_of
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError, is_fatal
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
-from tap_oracle_crm.reading import Collection, Reader, timestamp
+from tap_oracle_crm.reading import Collection, Reader, Start, timestamp
 from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
 from tap_oracle_crm.settings import DEFAULT_FINDER
 from tap_oracle_crm.state import Scan
 from tap_oracle_crm.writer import encoded_size
 
 if TYPE_CHECKING:
+    from tap_oracle_crm.children import ChildStream
     from tap_oracle_crm.tap import TapOracleCRM
 
 PROGRESS_SECONDS = 5
@@ -40,19 +40,29 @@ STATE_SECONDS = 5
 METRIC_SECONDS = 2
 """Between two records of how many rows were read, for those who follow a run."""
 STATE_ROWS = 10_000
-PARENTS_WITHOUT_ANSWER = 10
-"""Opportunities in a row whose children cannot be had before the run gives up on them all."""
 
 
 class ReadMetric(enum.StrEnum):
     """Metrics beside those of the SDK, all gauges.
 
-    Rows that the server claims at the start of a read, and the run-time limit in seconds where it
-    ended a read.
+    Rows that the server claims at the start of a read, the run-time limit in seconds where it
+    ended a read, and the rows of a read that is over.
     """
 
     RECORDS_CLAIMED = "records_claimed"
     RUNTIME_LIMIT = "runtime_limit"
+    COVERAGE = "coverage"
+
+
+class Coverage(enum.StrEnum):
+    """What the rows of a read prove: only a complete one proves what is absent."""
+
+    COMPLETE = "complete"
+    """All rows that the scope shows, read in this run."""
+    CHANGES = "changes"
+    """All rows that changed since the bookmark."""
+    PARTIAL = "partial"
+    """Some rows: the read was stopped, or goes on with that of an earlier run."""
 
 
 class CrmStream(Stream):
@@ -90,6 +100,11 @@ class CrmStream(Stream):
     # Attributes
 
     @property
+    def extra_property(self) -> str | None:
+        """The property that holds, in an object, all attributes that are not built in."""
+        return None
+
+    @property
     def fields(self) -> list[str]:
         """The attributes to ask for: those selected that the CRM still has."""
         properties = self.effective_schema["properties"]
@@ -102,13 +117,30 @@ class CrmStream(Stream):
     @property
     def selected_fields(self) -> list[str]:
         """The attributes of the records that are written."""
+        return self._selected_by(self.mask)
+
+    def _selected_by(self, mask: SelectionMask) -> list[str]:
         # Without these no record can be told from another, or no change seen.
         needed = {self.key, self.replication_key, *self.automatic}
         return [
             name
             for name in self.effective_schema["properties"]
-            if name in needed or self.mask.get(("properties", name), True)
+            if name in needed or mask.get(("properties", name), True)
         ]
+
+    @property
+    def record_schema(self) -> dict[str, Any]:
+        """The schema of the records, of those too that a test asks for of an unselected stream."""
+        selected = replace(self.metadata.root, selected=True)
+        mask = MetadataMapping({**self.metadata, (): selected}).resolve_selection()
+        properties = {
+            name: self.effective_schema["properties"][name]
+            for name in self._selected_by(mask)
+            if not self.extra_property or name in self.attributes
+        }
+        if self.extra_property:
+            properties[self.extra_property] = {"type": ["object", "null"]}
+        return {**self.effective_schema, "properties": properties}
 
     def _drop_gone(self, reader: Reader, error: RefusedError, witness: Reader | None) -> bool:
         """Find out which attributes the CRM no longer has; tell whether asking again may help.
@@ -128,11 +160,18 @@ class CrmStream(Stream):
                 return False
             if any(witness.serves([name]) for name in gone):
                 return False
-            self.log(
-                "The CRM no longer has %s: null from now on",
-                ", ".join(sorted(gone)),
-                level=logging.WARNING,
-            )
+            before = set(str(self.stream_state.get("attributes", "")).split(","))
+            for words, found in (
+                ("no longer has", before.intersection(gone)),
+                ("has no", set(gone) - before),
+            ):
+                if found:
+                    self.log(
+                        "The CRM %s %s: null from now on",
+                        words,
+                        ", ".join(sorted(found)),
+                        level=logging.WARNING,
+                    )
             self._gone.update(gone)
             return True
 
@@ -141,19 +180,29 @@ class CrmStream(Stream):
     def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
         """Write rows as received, repaired, and reject those that cannot be; return the records."""
         if self._cleaner is None:
-            self._cleaner = RecordCleaner.of(self.effective_schema, self.key, self.selected_fields)
+            self._cleaner = RecordCleaner.of(
+                self.effective_schema,
+                self.key,
+                self.selected_fields,
+                built_in=self.attributes,
+                extra_property=self.extra_property,
+            )
         clean = self._cleaner
         records = []
+        received = []
         for row in rows:
             try:
                 records.append(clean(row))
+                received.append(row)
             except RejectedError as error:
                 self.tap.rejects.add(self, row, str(error))
         if self.selected:
-            records = self._write(records)
+            records = self._write(records, received)
         return records
 
-    def _write(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _write(
+        self, records: list[dict[str, Any]], received: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
         """Write records and return them, but for those that are too large."""
         writer, maps = self.tap.writer, self.stream_maps
         same = len(maps) == 1 and type(maps[0]) is SameRecordTransform
@@ -161,23 +210,28 @@ class CrmStream(Stream):
             alias, version = maps[0].stream_alias, self._stream_version
             lines = writer.encode(alias, records, version)
             if len(lines) > MAX_RECORD_BYTES:  # one of them may be
-                records = [record for record in records if self._fits(record)]
+                records = self._those_that_fit(records, received)
                 lines = writer.encode(alias, records, version)
             writer.write_lines(lines)
         else:
-            records = [record for record in records if self._fits(record)]
+            records = self._those_that_fit(records, received)
             for record in records:
                 self._write_record_message(record)
         self.state_manager.is_flushed = False
         return records
 
-    def _fits(self, record: dict[str, Any]) -> bool:
-        size = encoded_size(record)
-        if size > MAX_RECORD_BYTES:
-            reason = f"{size:,} bytes: more than {MAX_RECORD_BYTES:,} cannot pass Meltano"
-            self.tap.rejects.add(self, record, reason)
-            return False
-        return True
+    def _those_that_fit(
+        self, records: list[dict[str, Any]], received: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        fitting = []
+        for record, row in zip(records, received, strict=True):
+            size = encoded_size(record)
+            if size > MAX_RECORD_BYTES:
+                reason = f"{size:,} bytes: more than {MAX_RECORD_BYTES:,} cannot pass Meltano"
+                self.tap.rejects.add(self, row, reason)
+            else:
+                fitting.append(record)
+        return fitting
 
     @contextmanager
     def counted(self) -> Iterator[metrics.Counter]:
@@ -232,20 +286,20 @@ class CollectionStream(CrmStream):
 
     Attributes:
         uses_finder: the settings `finder` and `filter` apply.
-        tracks_changes: what changed since the last run is enough.
+        is_further: the run goes on where this stream cannot be read.
         changed: the attribute that says when a record changed.
     """
 
     uses_finder: ClassVar[bool] = False
-    tracks_changes: ClassVar[bool] = True
+    is_further: ClassVar[bool] = True
     changed: ClassVar[str] = "LastUpdateDate"
 
     def __init__(self, tap: TapOracleCRM, schema: dict[str, Any] | None = None) -> None:
         super().__init__(tap, schema)
-        if self.tracks_changes:
-            self.replication_key = self.changed
-        self.emitted = 0
+        self.replication_key = self.changed
+        self.emitted = self.rows_read = 0
         self._full = False
+        self._children_read: list[ChildStream] = []
         self._last_state = time.monotonic()
         self._rows_since_state = 0
 
@@ -256,7 +310,7 @@ class CollectionStream(CrmStream):
     @property
     def is_incremental(self) -> bool:
         """Whether state decides what is read."""
-        return self.tracks_changes and self.replication_method == "INCREMENTAL"
+        return self.replication_method == "INCREMENTAL"
 
     def _sync_records(
         self, context: Any = None, *, write_messages: bool = True
@@ -264,24 +318,46 @@ class CollectionStream(CrmStream):
         yield from ()  # records are written a page at a time
         if self.tap.client.stopping.is_set():
             self._tell_of_limit()
+            self._tell_coverage(Coverage.PARTIAL)
             return
         try:
             with contextlib.ExitStack() as stack:
                 counter = stack.enter_context(self.counted())
                 for child in self.children:
                     stack.enter_context(child.begun())
-                try:
-                    if self.ABORT_AT_RECORD_COUNT is not None:
-                        self._read_some(self.ABORT_AT_RECORD_COUNT, counter)
-                    else:
-                        self._read_all(counter)
-                except StoppedError:
-                    self._tell_of_limit()
+                self._read(counter)
+        except OracleCrmError as error:
+            if not self.is_further or is_fatal(error):
+                self.tap.client.stopping.set()
+                raise
+            self.log(
+                "Could not be read (%s): the run goes on without, the next one tries again",
+                error.cause, level=logging.WARNING,
+            )  # fmt: skip
         except BaseException:
             self.tap.client.stopping.set()  # workers must not go on asking for a run that failed
             raise
         finally:
             self._write_state()
+
+    def _read(self, counter: metrics.Counter) -> None:
+        """Read, and say at the end what was covered."""
+        coverage = Coverage.PARTIAL
+        try:
+            if self.ABORT_AT_RECORD_COUNT is not None:
+                self._read_some(self.ABORT_AT_RECORD_COUNT, counter)
+            else:
+                coverage = self._read_all(counter)
+        except StoppedError:
+            self._tell_of_limit()
+        finally:
+            self._tell_coverage(coverage)
+
+    def _tell_coverage(self, coverage: Coverage) -> None:
+        tags = {"coverage": str(coverage), "scope": self._scope()}
+        if self.is_incremental and (mark := self.stream_state.get("replication_key_value")):
+            tags["bookmark"] = mark
+        self._gauge(ReadMetric.COVERAGE, self.rows_read, **tags)
 
     def _tell_of_limit(self) -> None:
         seconds = self.config["max_runtime_seconds"]
@@ -297,7 +373,8 @@ class CollectionStream(CrmStream):
 
     # Reading
 
-    def _reader(self, finder: str | None = None) -> Reader:
+    def reader(self, finder: str | None = None) -> Reader:
+        """Return what reads this collection."""
         settings = self.config
         finder = (finder or settings.get("finder")) if self.uses_finder else None
         return Reader(
@@ -316,25 +393,52 @@ class CollectionStream(CrmStream):
             ),
         )
 
-    def _read_all(self, counter: metrics.Counter) -> None:
+    def _read_all(self, counter: metrics.Counter) -> Coverage:
+        if not self.is_incremental:
+            self._begin_version()
         while True:
-            reader = self._reader()
+            self.emitted = self.rows_read = 0
+            reader = self.reader()
             try:
-                if scan := self._resumable():
+                scan = self._resumable()
+                if scan:
+                    self._children_read = [
+                        child for child in self.children if child.name in scan.children
+                    ]
                     self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
                     plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
                     if any(high is None for _, high in scan.bounds):
                         reader.learn_largest(plan)
                     self._scan(reader, plan, scan, counter)
-                self._read_changes(reader, counter)
+                self._children_read = self._readable_children()
+                is_complete = self._read_changes(reader, counter)
             except RefusedError as error:
                 if not self._drop_gone(reader, error, reader):
                     raise
             else:
-                return
+                break
+        if scan:
+            return Coverage.PARTIAL
+        if not self.is_incremental:
+            self._activate_version()
+        return Coverage.COMPLETE if is_complete else Coverage.CHANGES
 
-    def _read_changes(self, reader: Reader, counter: metrics.Counter) -> None:
-        """Read what changed since the bookmark, or everything where there is none."""
+    def _begin_version(self) -> None:
+        """Number this read, higher than the one before whatever the clock says."""
+        known = self.stream_state.get("version", 0)
+        self._stream_version = max(int(time.time() * 1000), known + 1)
+        self.stream_state["version"] = self._stream_version
+
+    def _activate_version(self) -> None:
+        """Let a target drop, or mark, what this read did not find.
+
+        A user who suddenly sees nothing is no proof that everything was deleted.
+        """
+        if self.selected and self.emitted and self._stream_version:
+            self._write_activate_version_message(self._stream_version)
+
+    def _read_changes(self, reader: Reader, counter: metrics.Counter) -> bool:
+        """Read what changed since the bookmark; return whether there was none and all was read."""
         bookmark = self._bookmark()
         since = self._since(bookmark)
         start = reader.start(since)
@@ -343,34 +447,40 @@ class CollectionStream(CrmStream):
                 "The attributes, the child streams, the address, the finder, the filter or the "
                 "start date changed since the last run: all rows are read again"
             )
+        elif bookmark != self._mark():
+            self.log("What changed since %s is read again for child streams", bookmark)
         self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
         if bookmark is None:
             self._check_record_set(start.page)
+        mark = self._mark_after(start)
         if start.page.complete:
             self._emit_batch(start.page.items, counter)
-            self._advance(start.mark)
+            self._advance(mark)
             self.log("read %d rows", len(start.page.items))
-            return
+            return bookmark is None
         scan = Scan(
-            mark=start.mark.isoformat() if start.mark else None,
+            mark=mark.isoformat() if mark else None,
             since=since.isoformat() if since else None,
             full=bookmark is None,
             bounds=[],
             claimed=start.page.total,
+            newest=None if start.keys is None else "",
         )
         self._scan(reader, reader.plan(start), scan, counter)
+        return bookmark is None
 
     def _read_some(self, limit: int, counter: metrics.Counter) -> None:
         """Read a few records, as `--test` asks for; state stays as it is."""
         while True:
-            reader = self._reader()
+            reader = self.reader()
             try:
-                page = reader.start(None, limit=limit).page
+                rows = reader.some(limit)
                 break
             except RefusedError as error:
                 if not self._drop_gone(reader, error, reader):
                     raise
-        self._emit_batch(page.items[:limit], counter)
+        self._children_read = self.children
+        self._emit_batch(rows, counter)
 
     def _scan(self, reader: Reader, plan: RangePlan, scan: Scan, counter: metrics.Counter) -> None:
         since = datetime.fromisoformat(scan.since) if scan.since else None
@@ -382,6 +492,9 @@ class CollectionStream(CrmStream):
                 if batch is not None:
                     self._emit_batch(batch.rows, counter)
                     scan.rows += len(batch.rows)
+                    if scan.newest is not None:
+                        newest = reader.newest(batch.rows, timestamp(scan.newest))
+                        scan.newest = newest.isoformat() if newest else ""
                     plan.wrote(batch.item, batch.upto, last_page=batch.last)
                     self._keep(scan, plan)
                     self._write_state_if_due(len(batch.rows))
@@ -401,12 +514,17 @@ class CollectionStream(CrmStream):
                 "else rows vanished while they were read",
                 scan.claimed, scan.rows, level=logging.WARNING,
             )  # fmt: skip
-        self._advance(timestamp(scan.mark))
+        mark = timestamp(scan.mark)
+        if mark and scan.newest is not None:
+            newest = timestamp(scan.newest)
+            mark = min(mark, newest) if newest else None
+        self._advance(mark)
 
     def _emit_batch(self, rows: list[Any], counter: metrics.Counter) -> None:
+        self.rows_read += len(rows)
         records = self.emit(rows)
-        for child in self.children:
-            child.emit_of(records, self._reader())
+        for child in self._children_read:
+            child.emit_of(records, self.reader())
         if self.selected:
             counter.increment(len(records))
         self.emitted += len(records)
@@ -415,6 +533,20 @@ class CollectionStream(CrmStream):
     def children(self) -> list[ChildStream]:
         """The selected child streams."""
         return [cast("ChildStream", child) for child in self.child_streams if child.selected]
+
+    def _readable_children(self) -> list[ChildStream]:
+        """Return the child streams to read, without those that still cannot be read.
+
+        One that is behind the opportunities makes all of them be read again that changed since.
+        """
+        own = self._mark() if self._holds(self.stream_state) else None
+        readable = []
+        for child in self.children:
+            mark = child.mark(self._scope())
+            is_behind = own is not None and (mark is None or mark < own)
+            if not child.is_down and (not is_behind or child.is_served(self.reader())):
+                readable.append(child)
+        return readable
 
     def _claim(
         self, total: int | None, full: bool, since: str | None, resumed: int | None = None
@@ -456,7 +588,7 @@ class CollectionStream(CrmStream):
         if finder == DEFAULT_FINDER or page.total is None:
             return
         try:
-            whole = self._reader(DEFAULT_FINDER).start(self._since(None), limit=1).page.total
+            whole = self.reader(DEFAULT_FINDER).start(self._since(None), limit=1).page.total
         except RefusedError:
             return  # this instance has no such record set to compare with
         if whole is not None and whole > page.total:
@@ -471,6 +603,8 @@ class CollectionStream(CrmStream):
     def _scope(self) -> str:
         """Name what decides which rows are seen: a bookmark holds for that alone."""
         names = ["base_url", "start_date", *(["finder", "filter"] if self.uses_finder else [])]
+        if self.config.get("accept_language"):
+            names.append("accept_language")  # another language, other names in every record
         text = "\n".join(str(self.config.get(name, "")) for name in names)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -480,17 +614,14 @@ class CollectionStream(CrmStream):
             return self.is_incremental
         # One that is gone is to become null in all rows.
         same = set(self.fields) == set(str(state["attributes"]).split(","))
-        read = set(str(state.get("children", "")).split(","))
-        return same and read >= set(self._child_fields()) and state.get("scope") == self._scope()
-
-    def _child_fields(self) -> list[str]:
-        return [f"{child.name}.{name}" for child in self.children for name in child.selected_fields]
+        read_for = self._read_for()
+        return same and all(state.get(name, "") == read_for[name] for name in ("shape", "scope"))
 
     def _read_for(self) -> dict[str, str]:
-        """Say in state what is read: of other rows, attributes or children it has no knowledge."""
+        """Say in state what is read and how: of other rows or attributes it has no knowledge."""
         return {
             "attributes": ",".join(self.fields),
-            "children": ",".join(self._child_fields()),
+            "shape": self.extra_property or "",
             "scope": self._scope(),
         }
 
@@ -499,10 +630,13 @@ class CollectionStream(CrmStream):
         return timestamp(value) if self.is_incremental else None
 
     def _bookmark(self) -> datetime | None:
-        return self._mark() if self._holds(self.stream_state) else None
+        """Return since when changes are to be read; None: everything."""
+        own = self._mark() if self._holds(self.stream_state) else None
+        marks = [own, *(child.mark(self._scope()) for child in self._children_read)]
+        return _earliest(marks) if self.is_incremental else None
 
     def _since(self, bookmark: datetime | None) -> datetime | None:
-        begin = timestamp(self.config.get("start_date")) if self.tracks_changes else None
+        begin = timestamp(self.config.get("start_date"))
         if bookmark is None:
             return begin
         since = bookmark - timedelta(seconds=self.config["lookback_seconds"])
@@ -515,7 +649,26 @@ class CollectionStream(CrmStream):
     def _keep(self, scan: Scan, plan: RangePlan) -> None:
         if self.is_incremental:
             scan.bounds = plan.remaining()
+            scan.children = [child.name for child in self._children_read if not child.is_down]
             self.stream_state.update(scan=scan.dump(), **self._read_for())
+
+    def _mark_after(self, start: Start) -> datetime | None:
+        """Say where the next run may start once all of this read has been emitted.
+
+        That is the newest change from before the read. Once the server's clock is so far past it
+        that no late commit can share its time any more, it is left behind, lookback and all: a
+        pile of records with one time is not to be read again by each run. It is left behind by no
+        more than that, since the clock may be a proxy's and wrong by a day.
+        """
+        if start.clock is None:
+            return start.mark
+        trusted = start.clock - timedelta(seconds=self.config["clock_margin_seconds"])
+        if start.keys is not None:  # of the newest change nothing is known yet, see `Scan.newest`
+            return max(trusted, start.mark or trusted)
+        if start.mark is None:
+            return None
+        behind = start.mark + timedelta(seconds=self.config["lookback_seconds"] + 1)
+        return behind if behind <= trusted else start.mark
 
     def _advance(self, mark: datetime | None) -> None:
         """Let the next run start from a mark, never from before the last one."""
@@ -528,6 +681,8 @@ class CollectionStream(CrmStream):
         if newest:
             state["replication_key"] = self.replication_key
             state["replication_key_value"] = newest.astimezone(UTC).isoformat()
+            for child in self._children_read:
+                child.advance(newest, self._scope())
 
     def _write_state_if_due(self, rows: int) -> None:
         self._rows_since_state += rows
@@ -542,124 +697,6 @@ class CollectionStream(CrmStream):
         self.tap.state_writer.write_state(self.tap.state)
 
 
-class ChildStream(CrmStream):
-    """Records that belong to opportunities: read for each opportunity that the run emits.
-
-    Attributes:
-        path: the child resource's path below its opportunity.
-        parent_key: the opportunity's attribute that stands in the path.
-    """
-
-    parent_key: ClassVar[str] = "OptyNumber"
-    state_partitioning_keys = ()
-
-    @contextmanager
-    def begun(self) -> Iterator[None]:
-        """Announce the stream, and count while its parent is read."""
-        self._unanswered = self._deleted = self._unnamed = self._rows = 0
-        self._failure: Exception | None = None
-        self._lock = threading.Lock()
-        self._progress = Progress(self, 0, None)
-        self._write_schema_message()
-        # Its threads end with the program: those of concurrent.futures would hold it up.
-        with self.get_record_counter() as counter, ThreadPool(self.tap.client.gate.most) as pool:
-            self._counter, self._pool = counter, pool
-            yield
-        if self._deleted:
-            self.log(
-                "%d opportunities were deleted before their %s could be read",
-                self._deleted, self.path,
-            )  # fmt: skip
-        if self._unnamed:
-            self.log(
-                "%d opportunities have no %s, without which their %s cannot be read",
-                self._unnamed, self.parent_key, self.path, level=logging.WARNING,
-            )  # fmt: skip
-
-    def emit_of(self, parents: list[dict[str, Any]], opportunities: Reader) -> None:
-        """Read and write the children of these opportunities, several at a time.
-
-        An opportunity whose children cannot be had is told of as a rejected record.
-
-        Raises:
-            OracleCrmError: ten in a row can't, the CRM does not answer at all, or it refuses the
-                credentials.
-        """
-        named = [parent for parent in parents if parent[self.parent_key]]
-        self._unnamed += len(parents) - len(named)
-        self._opportunities, self._named = opportunities, named
-        results = self._pool.imap(self._children_of, named)
-        for parent in named:
-            rows = None
-            while rows is None:
-                with contextlib.suppress(multiprocessing.TimeoutError):
-                    rows = results.next(1)
-                self._progress.tell(self._rows)
-            if isinstance(rows, OracleCrmError):
-                reason = f"its {self.path} could not be read: {rows.cause}"
-                self.tap.rejects.add(self, parent, reason, key=opportunities.key)
-                continue
-            self._rows += len(rows)
-            self._counter.increment(len(self.emit(rows)))
-
-    def _children_of(self, parent: dict[str, Any]) -> list[Any] | OracleCrmError:
-        # The results come in order: what failed for one must not be tried for all behind it.
-        if self._failure:
-            raise self._failure
-        try:
-            return self._read_or_bear(parent)
-        except Exception as error:
-            self._failure = error
-            raise
-
-    def _read_or_bear(self, parent: dict[str, Any]) -> list[Any] | OracleCrmError:
-        try:
-            rows = self._read(parent)
-        except OracleCrmError as error:
-            if isinstance(error, RefusedError) and error.status == 401:
-                raise
-            # The answer tells, too, that the CRM is up and the fault is this opportunity's.
-            is_there = self._opportunities.has(parent[self._opportunities.key])
-            with self._lock:
-                if not is_there:
-                    self._deleted += 1
-                    return []
-                self._unanswered += 1
-                if self._unanswered >= PARENTS_WITHOUT_ANSWER:
-                    raise
-            return error
-        self._unanswered = 0
-        return rows
-
-    def _read(self, parent: dict[str, Any]) -> list[Any]:
-        while True:
-            reader = self._reader(parent)
-            try:
-                return reader.all_rows()
-            except RefusedError as error:
-                other = next((one for one in self._named if one is not parent), None)
-                if not self._drop_gone(reader, error, self._reader(other) if other else None):
-                    raise
-
-    def _reader(self, parent: dict[str, Any]) -> Reader:
-        number = quote(str(parent[self.parent_key]), safe="")
-        return Reader(
-            self.tap.client,
-            Collection(
-                f"opportunities/{number}/child/{self.path}",
-                self.fields,
-                Query(
-                    self.config["framework_version"],
-                    self.config["timestamp_format"],
-                    None,
-                    self.key,
-                    CollectionStream.changed,
-                ),
-                None,
-                needs_q=False,
-            ),
-        )
-
-    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
-        """Return nothing: children are read with their parents, see `emit_of`."""
-        return ()
+def _earliest(moments: Sequence[datetime | None]) -> datetime | None:
+    known = [moment for moment in moments if moment]
+    return min(known) if len(known) == len(moments) else None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from singer_sdk import Stream, metrics
+from singer_sdk import Stream
 from singer_sdk import typing as th
 
-from tap_oracle_crm.records import key_of, reject
-from tap_oracle_crm.stream import ChildStream, CollectionStream
+from tap_oracle_crm.children import ChildStream
+from tap_oracle_crm.records import reject
+from tap_oracle_crm.stream import CollectionStream
 
 if TYPE_CHECKING:
     from tap_oracle_crm.stream import CrmStream
@@ -35,7 +35,10 @@ class Opportunities(CollectionStream):
     path = "opportunities"
     key = "OptyId"
     uses_finder = True
+    is_further = False
     automatic = ("OptyNumber",)
+    needed = ("OptyId", "OptyNumber", "LastUpdateDate")
+    asked_if_described = ("StageStatusCd", "LookupCategory", "PartyName1")
     attributes: ClassVar = {
         "OptyId": "integer",
         "OptyNumber": "string",
@@ -47,38 +50,22 @@ class Opportunities(CollectionStream):
         "WinProb": "number",
         "SalesStage": "string",
         "StatusCode": "string",
+        "StageStatusCd": "string",
+        "LookupCategory": "string",
         "EffectiveDate": "date",
         "OwnerResourcePartyId": "integer",
+        "PartyName1": "string",
         **STAMPS,
     }
+
+    @property
+    def extra_property(self) -> str | None:
+        """The property that holds, in an object, all attributes that are not built in."""
+        return self.config.get("extra_property")
 
     def get_child_context(self, record: dict[str, Any], context: Any) -> dict[str, Any] | None:
         """Return nothing: children are read page by page, see `ChildStream.emit_of`."""
         return None
-
-
-class OpportunityKeys(CollectionStream):
-    """The key of every opportunity: what is missing after a complete pass was deleted."""
-
-    name = "opportunity_keys"
-    path = "opportunities"
-    key = "OptyId"
-    uses_finder = True
-    tracks_changes = False
-    selected_by_default = False
-    attributes: ClassVar = {"OptyId": "integer"}
-
-    def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
-        """Write the keys; rows without a usable one are told of by `opportunities`."""
-        return super().emit(row for row in rows if key_of(row, self.key) is not None)
-
-    def _read_all(self, counter: metrics.Counter) -> None:
-        self._stream_version = int(time.time() * 1000)
-        super()._read_all(counter)
-        # Only now: keys of earlier passes may go once this one is known to be complete. A user
-        # who suddenly sees nothing is no proof that everything was deleted.
-        if self.emitted:
-            self._write_activate_version_message(self._stream_version)
 
 
 class Accounts(CollectionStream):
@@ -142,7 +129,7 @@ class OpportunityTeam(ChildStream):
     """The sales team members of opportunities that changed."""
 
     name = "opportunity_team"
-    path = "OpportunityTeam"
+    path = "OpportunityResource"
     key = "OptyResourceId"
     parent_stream_type = Opportunities
     selected_by_default = False

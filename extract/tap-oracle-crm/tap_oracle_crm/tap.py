@@ -12,15 +12,34 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.singerlib.catalog import Metadata
 
 from tap_oracle_crm import settings, streams
-from tap_oracle_crm.client import CrmClient
-from tap_oracle_crm.discovery import ABSENT, attributes_of, match, schema_of
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, StoppedError
+from tap_oracle_crm.client import FEW_RETRIES, CrmClient
+from tap_oracle_crm.discovery import (
+    ABSENT,
+    ATTACHMENT,
+    attributes_of,
+    is_name,
+    match,
+    schema_of,
+)
+from tap_oracle_crm.errors import (
+    ConfigError,
+    GaveUpError,
+    OracleCrmError,
+    RefusedError,
+    StoppedError,
+)
+from tap_oracle_crm.statuses import OpportunityStatuses
+from tap_oracle_crm.stream import CrmStream
 from tap_oracle_crm.writer import PageWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
 
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
+
+ROWS_TO_LEARN_FROM = 25
+"""How many rows are looked at for names where the CRM does not describe its attributes."""
 
 
 class TapOracleCRM(Tap):
@@ -115,7 +134,17 @@ class TapOracleCRM(Tap):
             th.StringType,
             title="Filter",
             description="A further condition on opportunities, in the language of `q`, such as "
-            "StatusCode = 'OPEN'.",
+            "CreationDate >= '2024-01-01T00:00:00Z'. It may be about what never changes alone: "
+            "OptyId, OptyNumber, CreationDate, CreatedBy, PrimaryOrganizationId, and what "
+            "fixed_attributes names.",
+        ),
+        th.Property(
+            "fixed_attributes",
+            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
+            title="Fixed attributes",
+            description="Further attributes of opportunities that never change in this CRM, such "
+            "as the mark of an import: filter may be about them, and finder have variables of "
+            "these names.",
         ),
         th.Property(
             "start_date",
@@ -135,7 +164,22 @@ class TapOracleCRM(Tap):
             th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
             title="Custom fields",
             description="Custom attributes of opportunities that are always selected: a list or "
-            "names with commas between. Upper and lower case do not matter.",
+            "names with commas between. Upper and lower case do not matter where the CRM has one "
+            "such name.",
+        ),
+        th.Property(
+            "mapped_fields",
+            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
+            title="Mapped fields",
+            description="Custom attributes that a project around the tap maps to columns of its "
+            "own: selected like those in custom_fields, which adds to them.",
+        ),
+        th.Property(
+            "extra_property",
+            th.StringType,
+            title="Extra property",
+            description="Name of a property of opportunities that holds all selected attributes "
+            "but the built-in ones, as an object. Without it, each attribute is a property.",
         ),
         th.Property(
             "lookback_seconds",
@@ -144,6 +188,14 @@ class TapOracleCRM(Tap):
             title="Lookback",
             description="How far before the bookmark to read again, for late commits and clocks "
             "that differ.",
+        ),
+        th.Property(
+            "clock_margin_seconds",
+            th.IntegerType,
+            default=3600,
+            title="Clock margin",
+            description="How far the CRM's clock is trusted to be right: changes older than this "
+            "are taken to be all there, and are not read again.",
         ),
         th.Property(
             "timestamp_format",
@@ -212,6 +264,13 @@ class TapOracleCRM(Tap):
             "missing rights look just like that.",
         ),
         th.Property(
+            "accept_language",
+            th.StringType,
+            title="Language",
+            description="The Accept-Language header, such as en: the language of stages and other "
+            "names. Without it, the account's own.",
+        ),
+        th.Property(
             "user_agent",
             th.StringType,
             default="tap-oracle-crm",
@@ -222,6 +281,9 @@ class TapOracleCRM(Tap):
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         self._config = settings.resolve(self._config)
+        extra = self._config.get("extra_property")
+        if extra in streams.Opportunities.attributes:
+            raise ConfigError(f"extra_property: {extra} is an attribute; take another name.")
         return super()._validate_config(raise_errors=raise_errors)
 
     @cached_property
@@ -239,11 +301,20 @@ class TapOracleCRM(Tap):
         """The stream that tells of records that could not be loaded."""
         return cast("streams.RejectedRecords", self.streams["rejected_records"])
 
+    def setup_mapper(self) -> None:
+        """Let the maps start from the records' own schemas."""
+        super().setup_mapper()
+        for stream in self.streams.values():
+            if isinstance(stream, CrmStream):
+                self.mapper.register_raw_stream_schema(
+                    stream.name, stream.record_schema, stream.primary_keys
+                )
+
     def discover_streams(self) -> list[Stream]:
         """Return all streams; asks the CRM for its attributes unless a catalog tells them."""
         return [
             self._opportunities(),
-            streams.OpportunityKeys(self),
+            OpportunityStatuses(self),
             streams.RevenueLines(self),
             streams.OpportunityTeam(self),
             streams.Accounts(self),
@@ -270,14 +341,47 @@ class TapOracleCRM(Tap):
 
     def _opportunity_attributes(self) -> tuple[dict[str, str], list[str]]:
         """Return the type of each attribute of opportunities, and the custom ones to select."""
-        known = dict(streams.Opportunities.attributes)
-        wanted: list[str] = self.config["custom_fields"]
+        stream = streams.Opportunities
+        described = self._described()
+        names = described or dict.fromkeys(self._names_in_rows(), "string")
+        custom = self._custom_fields(names, others_are_absent=bool(described))
+        known = {
+            name: kind
+            for name, kind in stream.attributes.items()
+            if name in names
+            or name in stream.needed
+            or not (described or name in stream.asked_if_described)
+        }
+        others = {name: kind for name, kind in names.items() if kind != ATTACHMENT} | custom
+        return {**known, **{n: kind for n, kind in others.items() if n not in known}}, list(custom)
+
+    def _custom_fields(
+        self, names: Mapping[str, str], *, others_are_absent: bool
+    ) -> dict[str, str]:
+        """Return name and type of the configured custom fields, found among those of the CRM."""
+        custom: dict[str, str] = {}
+        for wanted in [*self.config["mapped_fields"], *self.config["custom_fields"]]:
+            found, alike = match(wanted, names)
+            if found:
+                custom[found] = names[found]
+                if alike:
+                    twins = ", ".join(alike)
+                    self.logger.warning("Of %s and %s, %s is read", found, twins, found)
+            elif others_are_absent:
+                custom[wanted] = ABSENT
+                hint = f"; alike are {', '.join(alike)}" if alike else ""
+                self.logger.warning(
+                    "Custom field %s does not exist in this CRM: it is null%s", wanted, hint
+                )
+            else:
+                custom[wanted] = "string"
+        return custom
+
+    def _described(self) -> dict[str, str]:
+        """Return what the CRM tells of opportunities, name and type; empty where it does not."""
         try:
             described = attributes_of(self.client.describe("opportunities"), "opportunities")
-        except RefusedError as error:
-            if error.status not in {403, 404}:
-                raise
-            described = {}
+            reason = "its answer names none"
         except StoppedError:
             msg = (
                 "The CRM did not tell its attributes within the run-time limit of "
@@ -285,28 +389,34 @@ class TapOracleCRM(Tap):
                 "was read."
             )
             raise OracleCrmError(msg) from None
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
+                raise
+            described, reason = {}, error.cause
         if not described:
             self.logger.warning(
-                "The CRM does not tell which attributes opportunities have: the standard ones and "
-                "the configured custom fields, as text, have to do"
-            )
-            return {**known, **dict.fromkeys(wanted, "string")}, wanted
-        custom = []
-        absent: dict[str, str] = {}
-        for name in wanted:
-            found, alike = match(name, described)
-            if found:
-                custom.append(found)
-                continue
-            hint = f"; alike are {', '.join(alike)}" if alike else ""
-            self.logger.warning(
-                "Custom field %s does not exist in this CRM: it is null%s", name, hint
-            )
-            absent[name] = ABSENT
-        needed = {"OptyId", "LastUpdateDate", "OptyNumber"}
-        types = {name: kind for name, kind in known.items() if name in described or name in needed}
-        others = {name: described[name] for name in described if name not in known}
-        return types | others | absent, [*custom, *absent]
+                "The CRM does not tell which attributes opportunities have (%s): the built-in ones "
+                "and those that some rows show, as text, have to do", reason,
+            )  # fmt: skip
+        return described
+
+    def _names_in_rows(self) -> set[str]:
+        """Return the attributes that a few opportunities show; empty where none can be had."""
+        reader = streams.Opportunities(self).reader()
+        try:
+            rows = reader.client.page(
+                reader.collection.resource,
+                q=reader.collection.query.q(),
+                finder=reader.collection.finder,
+                limit=ROWS_TO_LEARN_FROM,
+                retries=FEW_RETRIES,
+            ).items
+        except (RefusedError, GaveUpError) as error:
+            if not error.is_this_request:
+                raise
+            return set()
+        shown = {name for row in rows if isinstance(row, dict) for name in row if is_name(name)}
+        return shown - {"links"}
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """Stop at once, but never in the middle of a message; state is written on the way out."""

@@ -13,7 +13,7 @@ import msgspec
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.singerlib.encoding.simple import Message
 
-from tap_oracle_crm.errors import OracleCrmError
+from tap_oracle_crm.errors import TargetError
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -48,7 +48,7 @@ class PageWriter(MsgSpecWriter):
             # What is still to be flushed has nowhere to go but must not fail once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             msg = "The target stopped reading what the tap writes: see the target's own messages."
-            raise OracleCrmError(msg) from None
+            raise TargetError(msg) from None
         finally:
             self._writing = False
         if self._leave_with is not None:

@@ -14,13 +14,11 @@ _crm = Sandbox(records=500).__enter__()
 atexit.register(_crm.stop)
 
 _config = {"base_url": _crm.url, "username": USER, "password": PASSWORD}
-_tap = TapOracleCRM(config=_config, setup_mapper=False)
-for _stream in _tap.streams.values():
-    _stream.selected = True
+_suite = SuiteConfig(ignore_no_records_for_streams=["rejected_records"])
 
-TestTapOracleCRM = get_tap_test_class(
+TestTapOracleCRM = get_tap_test_class(TapOracleCRM, config=_config, suite_config=_suite)
+TestWithExtraProperty = get_tap_test_class(
     TapOracleCRM,
-    config=_config,
-    catalog=_tap.catalog_dict,
-    suite_config=SuiteConfig(ignore_no_records_for_streams=["rejected_records"]),
+    config={**_config, "extra_property": "custom", "custom_fields": ["Practice_c"]},
+    suite_config=_suite,
 )

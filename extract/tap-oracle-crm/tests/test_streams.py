@@ -1,4 +1,4 @@
-"""Discovery, custom fields, and the streams beside opportunities."""
+"""Discovery, custom fields, and the collections beside opportunities."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import sys
 from typing import Any
 
 import pytest
+from tap_oracle_crm.discovery import attributes_of
 from tap_user import TapUser, select
 
+from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET
+
 ALL = (
-    "accounts", "opportunities", "opportunity_keys", "opportunity_team", "rejected_records",
+    "accounts", "opportunities", "opportunity_statuses", "opportunity_team", "rejected_records",
     "resources", "revenue_lines",
 )  # fmt: skip
 
@@ -77,7 +80,7 @@ def test_without_describe_the_standard_attributes_do(tap: TapUser, status: int) 
     row = next(iter(tap.expected().values()))
     assert records[row["OptyId"]]["Practice_c"] == row["Practice_c"]
     assert records[row["OptyId"]]["Name"] == row["Name"]
-    assert "no longer has Nowhere_c" in output.log
+    assert "The CRM has no Nowhere_c: null" in output.log
 
 
 @pytest.mark.parametrize("words", ["Attribute Name Practice_c is not valid.", ""])
@@ -89,7 +92,7 @@ def test_only_what_is_refused_counts_as_gone(tap: TapUser, words: str, with_desc
     tap.crm.fault("error", status=400, body="structured", detail=words, query="fields=.*Practice_c")
     output = tap.sync(custom_fields=["Practice_c", "Sector_c"])
     assert output.error is None
-    assert "no longer has Practice_c: null" in output.log
+    assert "The CRM has no Practice_c: null" in output.log
     expected = tap.expected(["OptyId", "Name", "Sector_c"])
     for key, record in output.by_key().items():
         assert record["Practice_c"] is None
@@ -150,47 +153,6 @@ def test_a_field_that_changes_its_type_does_not_stop_the_sync(tap: TapUser) -> N
     assert third.by_key()[key]["LegacyDealId_c"] == "now a text"
 
 
-def test_keys_are_complete_and_activated_only_at_the_end(tap: TapUser) -> None:
-    lost = tap.crm.create()["OptyId"]
-    tap.crm.poison(lost, "missing_id")
-    output = tap.sync(streams=("opportunity_keys",), page_size=100)
-    assert set(output.by_key("opportunity_keys")) == set(tap.expected(["OptyId"])) - {lost}
-    assert output.records("rejected_records") == []
-    versions = {item["version"] for item in output.messages if item["type"] == "RECORD"}
-    kinds = [item["type"] for item in output.messages if item["type"] != "STATE"]
-    activation = output.messages[-1 - (output.messages[-1]["type"] == "STATE")]
-    assert (activation["type"], {activation["version"]}) == ("ACTIVATE_VERSION", versions)
-    assert kinds.count("ACTIVATE_VERSION") == 1
-    assert all(set(record) == {"OptyId"} for record in output.records("opportunity_keys"))
-    scans = [item for item in tap.requests() if "fields=OptyId&" in item["query"]]
-    assert scans
-
-
-def test_a_later_pass_over_the_keys_has_a_later_version(tap: TapUser) -> None:
-    one = tap.sync(streams=("opportunity_keys",))
-    two = tap.sync(one.state, streams=("opportunity_keys",))
-    assert len(two.records("opportunity_keys")) == 1000
-    versions = [
-        next(item["version"] for item in output.messages if item["type"] == "ACTIVATE_VERSION")
-        for output in (one, two)
-    ]
-    assert versions[0] < versions[1]
-
-
-@pytest.mark.parametrize("fault", [{"kind": "error", "status": 500, "after": 6}, None])
-def test_a_pass_over_the_keys_that_is_not_complete_activates_nothing(
-    tap: TapUser, fault: dict[str, Any] | None
-) -> None:
-    if fault:
-        tap.crm.fault(**fault)
-        output = tap.sync(streams=("opportunity_keys",), page_size=100, max_retries=0)
-        assert output.error
-    else:  # that a user sees nothing at all is no proof that all was deleted
-        output = tap.sync(streams=("opportunity_keys",), filter="OptyId < 0")
-        assert output.error is None
-    assert "ACTIVATE_VERSION" not in {item["type"] for item in output.messages}
-
-
 @pytest.mark.parametrize("name", ["accounts", "resources"])
 def test_further_collections_are_read_by_the_same_machinery(tap: TapUser, name: str) -> None:
     first = tap.sync(streams=(name,), page_size=25)
@@ -204,151 +166,58 @@ def test_further_collections_are_read_by_the_same_machinery(tap: TapUser, name: 
     assert len(second.records(name)) < len(rows)
 
 
-@pytest.mark.parametrize(
-    ("name", "child", "key"),
-    [
-        ("revenue_lines", "ChildRevenue", "RevnId"),
-        ("opportunity_team", "OpportunityTeam", "OptyResourceId"),
-    ],
-)
-@pytest.mark.parametrize("with_parent", [True, False])
-def test_children_are_read_for_what_changed(
-    tap: TapUser, name: str, child: str, key: str, with_parent: bool
+BROKEN: list[dict[str, Any]] = [
+    {"status": 400, "body": "structured", "query": "LastUpdateDate"},  # it has no such attribute
+    {"status": 403},
+    {"status": 404},
+    {"status": 500},
+]
+
+
+@pytest.mark.parametrize("fault", BROKEN, ids=lambda fault: str(fault["status"]))
+@pytest.mark.parametrize("name", ["accounts", "resources"])
+def test_a_further_collection_that_cannot_be_read_leaves_opportunities_alone(
+    tap: TapUser, name: str, fault: dict[str, Any]
 ) -> None:
-    tap.crm.reset(records=60)
-    streams = ("opportunities", name) if with_parent else (name,)
-    first = tap.sync(streams=streams)
-    keys = set(tap.expected(["OptyId"]))
-    assert {record["OptyId"] for record in first.records(name)} <= keys
-    assert set(first.by_key(name, key)) == {row[key] for row in tap.crm.rows(child)}
-    assert len(first.records()) == (60 if with_parent else 0)
+    streams = ("opportunities", name)
+    first = tap.sync(streams=streams, page_size=25, lookback_seconds=0)
     tap.crm.clock(3600)
     changed = tap.crm.mutate(update=3)["updated"]
-    second = tap.sync(first.state, streams=streams)
-    assert set(changed) <= {record["OptyId"] for record in second.records(name)}
-    assert len(second.records(name)) < len(first.records(name))
-
-
-def test_children_selected_later_are_read_for_all_opportunities(tap: TapUser) -> None:
-    tap.crm.reset(records=60)
-    first = tap.sync()
-    both = ("opportunities", "revenue_lines")
-    second = tap.sync(first.state, streams=both)
-    keys = set(tap.expected(["OptyId"]))
-    assert {record["OptyId"] for record in second.records("revenue_lines")} == keys
-    assert len(tap.sync(second.state, streams=both).records("revenue_lines")) < 60
-    assert len(tap.sync(second.state).records()) < 30, "fewer is no reason to read all again"
-
-
-def test_an_attribute_of_a_child_that_is_gone_is_null(tap: TapUser) -> None:
-    tap.crm.reset(records=60)
-    tap.crm.fault("error", status=400, path="/child/", query="fields=.*Quantity")
-    output = tap.sync(streams=("revenue_lines",))
-    assert output.error is None
-    assert set(output.by_key("revenue_lines", "RevnId")) == {
-        row["RevnId"] for row in tap.crm.rows("ChildRevenue")
-    }
-    assert {row["Quantity"] for row in output.records("revenue_lines")} == {None}
-    assert output.log.count("no longer has Quantity") == 1
-
-
-def test_children_that_this_crm_does_not_have_end_the_run(tap: TapUser) -> None:
-    tap.crm.reset(records=60)
-    first = tap.sync(streams=("opportunities", "revenue_lines"))
-    tap.crm.fault("error", status=404, path="/child/ChildRevenue$")
-    output = tap.sync(streams=("opportunities", "revenue_lines"))
-    assert "child/ChildRevenue" in str(output.error)
-    tap.crm.clock(3600)
-    tap.crm.mutate(update=2)
-    streams = ("opportunities", "revenue_lines", "rejected_records")
-    few = tap.sync(first.state, streams=streams, lookback_seconds=0)
-    assert few.error is None
-    assert len(few.records("rejected_records")) == len(few.records()) > 0
-
-
-def test_deals_that_are_deleted_before_their_children_are_read_end_no_run(tap: TapUser) -> None:
-    tap.crm.reset(records=60)
-    rows = tap.expected(["OptyId", "LastUpdateDate"])
-    newest = sorted(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))[-14:]
-    gone = [{"method": "DELETE", "path": f"opportunities/{key}"} for key in newest]
-    catalog = select(tap.discover(), "opportunities", "revenue_lines")
-    tap.crm.command("POST", "hooks", {"next": 1, "commands": gone})
-    output = tap.sync(catalog=catalog, concurrency=1)
-    assert output.error is None
-    assert "14 opportunities were deleted before their ChildRevenue could be read" in output.log
-    assert len({row["OptyId"] for row in output.records("revenue_lines")}) == 46
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        ({"status": 400, "body": "structured", "query": "fields=.*Quantity"}, "injected"),
-        ({"status": 403}, "HTTP 403"),
-        ({"status": 500}, "HTTP 500 (after 2 attempts)"),
-    ],
-    ids=lambda value: str(value.get("status")) if isinstance(value, dict) else "",
-)
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_deal_whose_children_cannot_be_had_is_told_of_and_the_rest_goes_on(
-    tap: TapUser, fault: dict[str, Any], reason: str, alone: bool
-) -> None:
-    tap.crm.reset(records=20)
-    streams = ("opportunities", "revenue_lines", "rejected_records")
-    first = tap.sync(streams=streams)
-    rows = tap.expected(["OptyId", "LastUpdateDate"])
-    key = max(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))  # none but it is read then
-    tap.crm.clock(3600)
-    tap.crm.update(key)
-    if not alone:
-        tap.crm.mutate(update=10)
-    number = tap.crm.row(key)["OptyNumber"]
-    tap.crm.fault("error", **fault, path=f"/{number}/child/")
-    second = tap.sync(first.state, streams=streams, max_retries=1, lookback_seconds=0)
+    key = max(row["PartyId"] for row in tap.crm.rows(name))
+    tap.crm.update(key, name)
+    tap.crm.fault("error", **fault, path=f"/{name}$")
+    second = tap.sync(first.state, streams=streams, max_retries=0, lookback_seconds=0)
     assert second.error is None
-    assert "no longer has" not in second.log
-    (told,) = second.records("rejected_records")
-    assert (told["stream"], told["remote_id"]) == ("revenue_lines", str(key))
-    assert reason in told["reason"]
-    assert key not in {row["OptyId"] for row in second.records("revenue_lines")}
-    assert (len(second.records("revenue_lines")) > 0) is not alone
-    assert second.bookmark["replication_key_value"] > first.bookmark["replication_key_value"]
-
-
-def test_a_crm_that_goes_down_under_the_children_is_no_fault_of_a_deal(tap: TapUser) -> None:
-    tap.crm.reset(records=20)
-    catalog = select(tap.discover(), "opportunities", "revenue_lines", "rejected_records")
-    tap.crm.fault("error", status=500, after=15)
-    output = tap.sync(catalog=catalog, max_retries=1)
-    assert "HTTP 500" in str(output.error)
-    assert output.records("rejected_records") == []
-    assert "replication_key_value" not in output.bookmark
+    assert set(changed) <= set(second.by_key())
+    assert second.log.count("Could not be read (HTTP") == 1
+    assert second.state["bookmarks"][name] == first.state["bookmarks"][name]
     tap.crm.clear_faults()
-    rest = tap.sync(output.state, catalog)
-    assert {row["OptyId"] for row in rest.records("revenue_lines")} == set(tap.expected(["OptyId"]))
+    third = tap.sync(second.state, streams=streams, lookback_seconds=0)
+    assert key in third.by_key(name, "PartyId")
 
 
-def test_opportunities_without_a_number_are_told_of(tap: TapUser) -> None:
-    tap.crm.reset(records=20)
-    tap.crm.update(min(tap.expected(["OptyId"])), OptyNumber=None)
-    output = tap.sync(streams=("opportunities", "revenue_lines"))
-    assert len(output.records()) == 20
-    assert len({row["OptyId"] for row in output.records("revenue_lines")}) == 19
-    assert "1 opportunities have no OptyNumber" in output.log
+def test_refused_credentials_end_the_run_under_any_stream(tap: TapUser) -> None:
+    catalog = select(tap.discover(), "opportunities", "resources")
+    tap.crm.fault("error", status=401, path="/resources$")
+    assert "user name or password" in str(tap.sync(catalog=catalog).error)
+    tap.crm.clear_faults()
+    oauth: dict[str, Any] = {
+        "token_url": f"{tap.crm.url}/oauth2/v1/token",
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+    }
+    tap.crm.fault("error", status=401, path="/resources$")
+    tap.crm.fault("error", status=401, path="/token$", after=1)
+    output = tap.sync(catalog=catalog, **oauth)
+    assert len(output.records()) == 1000
+    assert "refused the client" in str(output.error)
 
 
-def test_children_that_change_while_they_are_read_cost_no_other(tap: TapUser) -> None:
-    tap.crm.reset(records=10)
-    tap.crm.settings(page_cap=1)
-    lines = tap.crm.rows("ChildRevenue")
-    parent = next(row["OptyId"] for row in lines if row["RevnId"] % 10 == 2)
-    keys = [row["RevnId"] for row in lines if row["OptyId"] == parent]
-    number = tap.expected(["OptyId", "OptyNumber"])[parent]["OptyNumber"]
-    where = {"path": f"/{number}/child/ChildRevenue$", "next": 1}
-    gone = {"method": "DELETE", "path": f"ChildRevenue/{keys[0]}"}
-    tap.crm.command("POST", "hooks", where | {"commands": [gone]})
-    output = tap.sync(streams=("opportunities", "revenue_lines"))
-    read = [row["RevnId"] for row in output.records("revenue_lines") if row["OptyId"] == parent]
-    assert read == keys
+def test_names_that_cannot_be_asked_for_are_left_out() -> None:
+    names = ["Name", "a,b", "\ud800_c", "1st", "Größe_c", "O$1_c", "", None]
+    described = [{"name": name, "type": "attachment"} for name in names]
+    answer = {"Resources": {"opportunities": {"attributes": described}}}
+    assert set(attributes_of(answer, "opportunities")) == {"Name", "Größe_c", "O$1_c"}
 
 
 def test_streams_off_by_default_are_not_read(tap: TapUser) -> None:

@@ -1,1 +1,1 @@
-"""MeltanoLabs' target-postgres with a fast path for records of plain values."""
+"""MeltanoLabs' target-postgres with a fast path, and a fence between runs."""

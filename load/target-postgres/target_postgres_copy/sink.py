@@ -89,8 +89,10 @@ class CopySink(PostgresSink):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Create or adapt the table."""
-        super().setup()
-        if self._run is not None:
+        with refusals_without_values(self.stream_name):
+            super().setup()
+            if self._run is None:
+                return
             with self.connector._connect() as connection, connection.begin():
                 self.connector.prepare_column(
                     self.full_table_name, BATCH_COLUMN, BIGINT(), connection

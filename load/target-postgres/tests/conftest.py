@@ -1,10 +1,13 @@
 """A PostgreSQL server of the tests' own."""
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 from orchestrate.postgres import start_embedded, stop_embedded
 

@@ -1,4 +1,4 @@
-{%- set outcome = crm_outcome('source.status_code', 'source.stage') -%}
+{%- set outcome = 'source._crm_outcome' -%}
 {%- set current = 'target.workflow_status' -%}
 {%- set before = 'target.workflow_status_before_close' -%}
 {{
@@ -9,11 +9,13 @@
         unique_key='remote_id',
         stamp='last_synced_at',
         on_update={
+            'crm_outcome': 'coalesce(' ~ outcome ~ ', target.crm_outcome)',
             'workflow_status': workflow_status(outcome, current, before),
             'workflow_status_before_close': workflow_status_before_close(outcome, current, before),
             'deleted_at': 'case when source._is_deleted then target.deleted_at end',
         },
         on_insert={
+            'crm_outcome': outcome,
             'workflow_status': workflow_status(outcome, 'null', 'null'),
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
             'deleted_at': 'case when source._is_deleted then now() end',
@@ -21,13 +23,15 @@
         log="{{ log_merge() }}",
         after="{{ log_corrections() }}",
         analyze="{{ source('oracle_crm', 'opportunities') }}",
+        post_hook="{{ tell_of_unknown_statuses() }}",
     )
 }}
 
+-- depends_on: {{ ref('stg_opportunities') }}
 -- depends_on: {{ ref('stg_rejected_records') }}
 with loaded as (
 
-    select * from {{ ref('stg_opportunities') }}
+    select * from {{ ref('opportunity_outcomes') }}
     where reject_reason is null and {{ in_merge_window('loaded_in') }}
 
 )
@@ -50,6 +54,8 @@ select
     loaded.close_date,
     loaded.remote_created_at,
     loaded.remote_updated_at,
+    loaded.unknown_status_code,
+    loaded.crm_outcome as _crm_outcome,
     loaded.is_deleted as _is_deleted,
     known.remote_updated_at as _known_updated_at
 from loaded

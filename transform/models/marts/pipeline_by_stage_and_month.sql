@@ -1,8 +1,8 @@
--- A deal is open while no status of the bid team's waits for it to be reopened.
+-- A deal whose outcome nobody knows counts as open.
 with open_deals as (
 
     select * from {{ ref('opportunities') }}
-    where deleted_at is null and workflow_status_before_close is null
+    where deleted_at is null and coalesce(crm_outcome, 'OPEN') = 'OPEN'
 
 )
 

@@ -1,7 +1,7 @@
 with decided as (
 
     select * from {{ ref('opportunities') }}
-    where deleted_at is null and workflow_status_before_close is not null
+    where deleted_at is null and crm_outcome in ('WON', 'LOST', 'CLOSED')
 
 ),
 
@@ -10,12 +10,12 @@ counted as (
     select
         practice,
         currency,
-        count(*) filter (where workflow_status = 'WON') as won,
-        count(*) filter (where workflow_status = 'LOST') as lost,
-        count(*) filter (where workflow_status = 'CLOSED') as closed,
-        coalesce(sum(deal_value) filter (where workflow_status = 'WON'), 0) as won_value,
-        coalesce(sum(deal_value) filter (where workflow_status = 'LOST'), 0) as lost_value,
-        coalesce(sum(deal_value) filter (where workflow_status = 'CLOSED'), 0) as closed_value
+        count(*) filter (where crm_outcome = 'WON') as won,
+        count(*) filter (where crm_outcome = 'LOST') as lost,
+        count(*) filter (where crm_outcome = 'CLOSED') as closed,
+        coalesce(sum(deal_value) filter (where crm_outcome = 'WON'), 0) as won_value,
+        coalesce(sum(deal_value) filter (where crm_outcome = 'LOST'), 0) as lost_value,
+        coalesce(sum(deal_value) filter (where crm_outcome = 'CLOSED'), 0) as closed_value
     from decided
     group by practice, currency
 

@@ -1,7 +1,7 @@
 with open_deals as (
 
     select * from {{ ref('opportunities') }}
-    where deleted_at is null and workflow_status_before_close is null
+    where deleted_at is null and coalesce(crm_outcome, 'OPEN') = 'OPEN'
 
 ),
 

@@ -6,8 +6,8 @@ with crm as (
 
     select
         remote_id,
-        {{ crm_outcome('status_code', 'stage') }} as outcome
-    from {{ ref('stg_opportunities') }}
+        crm_outcome as outcome
+    from {{ ref('opportunity_outcomes') }}
     where reject_reason is null
 
 ),

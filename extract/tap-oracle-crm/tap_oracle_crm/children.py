@@ -1,0 +1,252 @@
+"""Streams of records that belong to opportunities, read for each opportunity that changed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from multiprocessing.pool import ThreadPool
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from tap_oracle_crm.errors import OracleCrmError, RefusedError, is_fatal
+from tap_oracle_crm.query import Query
+from tap_oracle_crm.reading import Collection, Reader, timestamp
+from tap_oracle_crm.records import key_of
+from tap_oracle_crm.stream import CollectionStream, CrmStream, Progress
+
+UNANSWERED_AT_ONCE = 10
+"""Opportunities whose children cannot be had before another one's are asked for."""
+OTHERS = 25
+"""How many opportunities are looked at for another one."""
+
+Parent = dict[str, Any]
+
+
+class ChildStream(CrmStream):
+    """Records that belong to opportunities: read for each opportunity that the run emits.
+
+    Its state says until which change the children of all opportunities were read. A stream that
+    cannot be read stays behind there; once it can be, opportunities are read again from there.
+
+    Attributes:
+        path: the child resource's path below its opportunity.
+        parent_key: the opportunity's attribute that stands in the path.
+        is_down: the stream cannot be read in this run.
+    """
+
+    parent_key: ClassVar[str] = "OptyNumber"
+    state_partitioning_keys = ()
+    is_down = False
+
+    # State
+
+    def mark(self, scope: str) -> datetime | None:
+        """Return until which change the children of all opportunities of a scope were read."""
+        state = self.stream_state
+        read = set(str(state.get("attributes", "")).split(","))
+        is_same = read >= set(self.fields) and state.get("scope") == scope
+        return timestamp(state.get("parents_read_until")) if is_same else None
+
+    def advance(self, mark: datetime, scope: str) -> None:
+        """Note that the children of all opportunities of a scope were read until a change."""
+        if not self.is_down:
+            self.stream_state.update(
+                attributes=",".join(self.fields),
+                scope=scope,
+                parents_read_until=mark.astimezone(UTC).isoformat(),
+            )
+
+    # Reading
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Announce the stream, and count while its parent is read."""
+        self._deleted = self._unnamed = self._rows = 0
+        self._answered: Parent | None = None
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._progress = Progress(self, 0, None)
+        self.is_down = False
+        self._write_schema_message()
+        # Its threads end with the program: those of concurrent.futures would hold it up.
+        with self.get_record_counter() as counter, ThreadPool(self.tap.client.gate.most) as pool:
+            self._counter, self._pool = counter, pool
+            yield
+        if self._deleted:
+            self.log(
+                "%d opportunities were deleted before their %s could be read",
+                self._deleted, self.path,
+            )  # fmt: skip
+        if self._unnamed:
+            self.log(
+                "%d opportunities have no %s, without which their %s cannot be read",
+                self._unnamed, self.parent_key, self.path, level=logging.WARNING,
+            )  # fmt: skip
+
+    def is_served(self, opportunities: Reader) -> bool:
+        """Tell whether the children of some opportunity can be read; say so where they can't."""
+        error = self._error_of_another(opportunities, [])
+        if error:
+            self._go_down(error)
+        return not error
+
+    def emit_of(self, parents: list[Parent], opportunities: Reader) -> None:
+        """Read and write the children of these opportunities, several at a time.
+
+        An opportunity whose children cannot be had is told of as a rejected record if those of
+        another one can be; else the stream is left out for the rest of the run.
+
+        Raises:
+            OracleCrmError: the CRM does not answer at all, or it refuses the credentials.
+        """
+        if self.is_down:
+            return
+        named = [parent for parent in parents if parent[self.parent_key]]
+        self._unnamed += len(parents) - len(named)
+        self._opportunities, self._named = opportunities, named
+        unanswered: list[tuple[Parent, OracleCrmError]] = []
+        results = self._pool.imap(self._children_of, named)
+        for parent in named:
+            rows = None
+            while rows is None:
+                with contextlib.suppress(multiprocessing.TimeoutError):
+                    rows = results.next(1)
+                self._progress.tell(self._rows)
+            if isinstance(rows, OracleCrmError):
+                unanswered.append((parent, rows))
+                if len(unanswered) >= UNANSWERED_AT_ONCE:
+                    self._judge(unanswered)
+                    unanswered = []
+                continue
+            self._answered = parent
+            self._rows += len(rows)
+            self._counter.increment(len(self.emit(rows)))
+        self._judge(unanswered)
+
+    def _judge(self, unanswered: list[tuple[Parent, OracleCrmError]]) -> None:
+        """Reject opportunities whose children cannot be had, or find that nobody's can."""
+        if not unanswered or self.is_down:
+            return
+        asked = self.fields
+        error = self._error_of_another(self._opportunities, [parent for parent, _ in unanswered])
+        if error:
+            self._go_down(error)
+            return
+        for parent, refusal in unanswered:
+            # What was refused may have been an attribute that is no longer asked for.
+            rows = refusal if self.fields == asked else self._children_of(parent)
+            if not isinstance(rows, OracleCrmError):
+                self._counter.increment(len(self.emit(rows)))
+                continue
+            text = f"its {self.path} could not be read: {rows.cause}"
+            self.tap.rejects.add(self, parent, text, key=self._opportunities.key)
+
+    def _error_of_another(
+        self, opportunities: Reader, parents: list[Parent]
+    ) -> OracleCrmError | None:
+        """Return why the children of an opportunity that is none of these cannot be read.
+
+        None where they can be, and where there is no other.
+        """
+        others = self._others(opportunities, {parent[self.parent_key] for parent in parents})
+        for other in others:
+            try:
+                self._read(other, [*parents, *others])
+            except OracleCrmError as error:
+                if is_fatal(error):
+                    raise
+                if opportunities.has(other[opportunities.key]):
+                    return error
+            else:
+                return None
+        return None
+
+    def _others(self, opportunities: Reader, known: set[str]) -> list[Parent]:
+        if self._answered:
+            return [self._answered]
+        key, number = opportunities.key, self.parent_key
+        page = opportunities.client.page(
+            opportunities.collection.resource,
+            fields=[key, number],
+            q=opportunities.collection.query.q(),
+            finder=opportunities.collection.finder,
+            limit=OTHERS,
+        )
+        rows = [row for row in page.items if key_of(row, key) is not None]
+        return [
+            {key: key_of(row, key), number: row[number]}
+            for row in rows
+            if row.get(number) and row[number] not in known
+        ]
+
+    def _go_down(self, error: OracleCrmError) -> None:
+        self.is_down = True
+        self.log(
+            "%s of opportunities cannot be read (%s): the run goes on without; once they can be, "
+            "those of all opportunities that changed meanwhile are read",
+            self.path, error.cause, level=logging.WARNING,
+        )  # fmt: skip
+
+    def _children_of(self, parent: Parent) -> list[Any] | OracleCrmError:
+        # The results come in order: what failed for one must not be tried for all behind it.
+        if self._failure:
+            raise self._failure
+        if self.is_down:
+            return []
+        try:
+            return self._read(parent, self._named)
+        except OracleCrmError as error:
+            try:
+                if is_fatal(error):
+                    raise
+                # The answer tells, too, that the CRM is up.
+                if self._opportunities.has(parent[self._opportunities.key]):
+                    return error
+            except BaseException as failure:
+                self._failure = failure
+                raise
+            with self._lock:
+                self._deleted += 1
+            return []
+        except BaseException as failure:
+            self._failure = failure
+            raise
+
+    def _read(self, parent: Parent, others: list[Parent]) -> list[Any]:
+        while True:
+            reader = self._reader(parent)
+            try:
+                return reader.all_rows()
+            except RefusedError as error:
+                number = parent[self.parent_key]
+                other = next((one for one in others if one[self.parent_key] != number), None)
+                if not self._drop_gone(reader, error, self._reader(other) if other else None):
+                    raise
+
+    def _reader(self, parent: Parent) -> Reader:
+        number = quote(str(parent[self.parent_key]), safe="")
+        return Reader(
+            self.tap.client,
+            Collection(
+                f"opportunities/{number}/child/{self.path}",
+                self.fields,
+                Query(
+                    self.config["framework_version"],
+                    self.config["timestamp_format"],
+                    None,
+                    self.key,
+                    CollectionStream.changed,
+                ),
+                None,
+                needs_q=False,
+            ),
+        )
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
+        """Return nothing: children are read with their parents, see `emit_of`."""
+        return ()

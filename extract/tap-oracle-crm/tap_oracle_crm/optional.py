@@ -1,0 +1,192 @@
+"""Finds out which parts of a request this CRM, or a proxy before it, refuses, and leaves them out.
+
+Almost everything in a request is optional, and any of it may be refused by some pod. What an error
+says is no proof; what is served is. So after a refusal the resource is asked for with nothing at
+all, and then part after part is added, the most needed first: a part that turns a served request
+into a refused one is what is refused, alone or beside those before it. It is told once, and no
+later request of the run has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tap_oracle_crm.errors import RefusedError
+
+log = logging.getLogger("tap-oracle-crm")
+
+Parts = Mapping[str, str]
+"""Query parameters and headers by name."""
+HEADERS = frozenset({"REST-Framework-Version", "Accept", "Accept-Language"})
+MOST_SEARCHES = 2
+"""How often the refused parts of one kind of request are looked for in vain."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a request.
+
+    Attributes:
+        loss: what it means for people that it is left out; None: it is needed.
+        weaker: values to try instead, before it is left out.
+    """
+
+    loss: str | None
+    weaker: tuple[str, ...] = ()
+
+
+PARTS = {
+    # In the order in which they are added.
+    "REST-Framework-Version": Part("the server chooses the version"),
+    "Accept": Part("errors may come without an explanation", ("application/json",)),
+    "Accept-Language": Part("names are in the account's own language"),
+    "q": Part(None),
+    "finder": Part(None),
+    "orderBy": Part(None),
+    "offset": Part(None),
+    "fields": Part("whole records are read, which takes longer"),
+    "onlyData": Part("records come with their links, which takes longer"),
+    "limit": Part("pages are smaller, which takes longer", ("200", "100", "50", "25")),
+    "totalResults": Part("how many records there are is not known before they are read"),
+}
+
+NEEDED_ALIKE = ("finder", "orderBy")
+"""Parts that are needed and are the same in many requests: one refusal is enough."""
+
+
+class OptionalParts:
+    """Which parts are left out of requests; one for all threads of a run."""
+
+    def __init__(self) -> None:
+        self._instead: dict[str, dict[str, str | None]] = {}
+        self._needed: dict[tuple[str, str, str], RefusedError] = {}
+        self._in_vain: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self._searching = threading.Lock()
+
+    def served(self, kind: str, parts: Parts) -> dict[str, str]:
+        """Return the parts of a request without those that are known to be refused.
+
+        Raises:
+            RefusedError: one of them is needed.
+        """
+        for name in NEEDED_ALIKE:
+            if known := self._needed.get((kind, name, parts.get(name, ""))):
+                raise known
+        found = dict(parts)
+        for name, value in self._instead.get(kind, {}).items():
+            if value is None:
+                found.pop(name, None)
+            elif name == "limit" and name in found:
+                found[name] = str(min(int(found[name]), int(value)))
+            elif name in found:
+                found[name] = value
+        return found
+
+    def search(
+        self,
+        kind: str,
+        parts: Parts,
+        sent: Parts,
+        key: str | None,
+        serves: Callable[[Parts], bool],
+        refusal: Callable[[str], RefusedError],
+    ) -> bool:
+        """Find out which parts of a refused request are refused; tell whether to ask again.
+
+        Args:
+            kind: requests that what is found holds for.
+            parts: what the request was to hold.
+            sent: what it held.
+            key: an attribute that the resource has for certain, where one may be refused.
+            serves: asks for the resource with these parts.
+            refusal: makes the error that says that a part is refused.
+
+        Raises:
+            RefusedError: one of them is needed.
+        """
+        with self._searching:
+            if self.served(kind, parts) != sent:
+                return True  # another thread has found out meanwhile
+            if key and sent.get("fields", key) != key and serves({**sent, "fields": key}):
+                # Either an attribute is refused, or so many of them are.
+                if not all(serves({**sent, "fields": half}) for half in _halves(sent["fields"])):
+                    return False
+                self._leave_out(kind, {"fields": None})
+                return True
+            if self._in_vain[kind] >= MOST_SEARCHES:
+                return False
+            base = next((base for base in ({"limit": "1"}, {}) if serves(base)), None)
+            found = None if base is None else _Search(base, sent, key, serves).run()
+            self._leave_out(kind, found or {})
+            needed = next((name for name in found or {} if PARTS[name].loss is None), None)
+            if needed in NEEDED_ALIKE:
+                self._needed[kind, needed, sent[needed]] = refusal(needed)
+            elif needed or not found:
+                self._in_vain[kind] += 1
+            if needed:
+                raise refusal(needed)
+            return found is not None
+
+    def _leave_out(self, kind: str, found: Mapping[str, str | None]) -> None:
+        left_out = {name: value for name, value in found.items() if PARTS[name].loss}
+        self._instead[kind] = self._instead.get(kind, {}) | left_out
+        for name, value in left_out.items():
+            if name not in self._told:
+                self._told.add(name)
+                log.warning(
+                    "%s: this CRM refuses %s; %s for the rest of this run: %s",
+                    kind,
+                    name,
+                    f"{value} is sent instead" if value else "it is left out",
+                    PARTS[name].loss,
+                )
+
+
+def _halves(names: str) -> list[str]:
+    listed = names.split(",")
+    middle = (len(listed) + 1) // 2
+    return [",".join(half) for half in (listed[:middle], listed[middle:]) if half]
+
+
+class _Search:
+    """One search: what is served so far, and what is refused beside it."""
+
+    def __init__(
+        self, base: Parts, sent: Parts, key: str | None, serves: Callable[[Parts], bool]
+    ) -> None:
+        self._sent, self._key, self._serves = sent, key, serves
+        self._base = dict(base)
+        self._good: dict[str, str] = {}
+
+    def run(self) -> dict[str, str | None] | None:
+        """Return what each refused part is to be instead; None where nothing can be told."""
+        refused: dict[str, str | None] = {}
+        for name, part in PARTS.items():
+            if name not in self._sent:
+                continue
+            value = self._sent[name]
+            if self._adds(name, value):
+                continue
+            # Trouble that comes and goes proves nothing.
+            if not self._serves(self._base | self._good):
+                return None
+            if self._adds(name, value):
+                continue
+            if name == "fields" and self._key and self._adds(name, self._key):
+                continue  # not the parameter is refused but an attribute
+            weaker = [item for item in part.weaker if name != "limit" or int(item) < int(value)]
+            refused[name] = next((item for item in weaker if self._adds(name, item)), None)
+        return refused
+
+    def _adds(self, name: str, value: str) -> bool:
+        if not self._serves(self._base | self._good | {name: value}):
+            return False
+        if name == "limit":
+            return True  # what follows is asked for in small pages all the same
+        self._good[name] = value
+        return True

@@ -1,0 +1,170 @@
+"""The CRM's own list of status codes, with the category of each where the CRM tells it.
+
+Codes belong to the customer, and only the category says which of them mean won or lost. The list
+is a help: where it cannot be had, the run goes on without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, ClassVar
+
+from tap_oracle_crm.client import FEW_RETRIES
+from tap_oracle_crm.errors import OracleCrmError, StoppedError, is_fatal
+from tap_oracle_crm.query import Query
+from tap_oracle_crm.settings import DEFAULT_FINDER
+from tap_oracle_crm.stream import CrmStream
+
+BY_BUSINESS_UNIT = "StatusByBUIdFinder;BindEnabledFlag=Y,BindLookupType=OPTY_STATUS,BindBUId={unit}"
+CATEGORIES = {
+    "OPEN": "OPEN",
+    "WON": "WON",
+    "LOST": "LOST",
+    "NO_SALE": "NO_SALE",
+    "NOSALE": "NO_SALE",
+}
+"""How the CRM may spell a category, and how it is written here."""
+MOST_VALUES = 200
+"""How many values of one attribute are asked for, one request each."""
+
+
+class OpportunityStatuses(CrmStream):
+    """The status codes of opportunities."""
+
+    name = "opportunity_statuses"
+    path = "optyStatusesLOV"
+    key = "LookupCode"
+    selected_by_default = False
+    attributes: ClassVar = {
+        "LookupCode": "string",
+        "Meaning": "string",
+        "LookupCategory": "string",
+    }
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
+        """Return nothing: the list is written whole, see `_sync_records`."""
+        return ()
+
+    def _sync_records(
+        self, context: Any = None, *, write_messages: bool = True
+    ) -> Generator[dict[str, Any], Any, Any]:
+        yield from ()
+        with self.counted() as counter:
+            try:
+                rows = self._all_statuses()
+            except StoppedError:
+                return
+            except OracleCrmError as error:
+                if is_fatal(error):
+                    raise
+                rows, reason = [], error.cause
+            else:
+                reason = "the list is empty"
+            if not rows:
+                self.log(
+                    "The CRM does not tell its status codes (%s): those of the last list stay",
+                    reason, level=logging.WARNING,
+                )  # fmt: skip
+            counter.increment(len(self.emit(rows[: self.ABORT_AT_RECORD_COUNT])))
+
+    def _all_statuses(self) -> list[dict[str, Any]]:
+        """Return a row for each code, with its category where that can be found out."""
+        try:
+            rows = self._list()
+        except OracleCrmError as error:
+            if is_fatal(error):
+                raise
+            rows = []
+        rows = rows or self._list_by_business_unit() or self._list(settle=True)
+        if any(not row.get("LookupCategory") and row[self.key] not in CATEGORIES for row in rows):
+            categories = self._categories_in_use()
+            for row in rows:
+                row["LookupCategory"] = row.get("LookupCategory") or categories.get(row[self.key])
+        return rows
+
+    def _list(self, finder: str | None = None, *, settle: bool = False) -> list[dict[str, Any]]:
+        """Return the rows of the list; a server that repeats itself is asked no further.
+
+        Args:
+            finder: the `finder` parameter.
+            settle: find out which part of the request is refused, and leave it out.
+        """
+        rows: dict[str, dict[str, Any]] = {}
+        received = 0
+        while True:
+            page = self.tap.client.page(
+                self.path, finder=finder, offset=received, settle=settle, retries=FEW_RETRIES
+            )
+            received += len(page.items)
+            known = len(rows)
+            rows |= {
+                str(row[self.key]): row
+                for row in page.items
+                if isinstance(row, dict) and row.get(self.key)
+            }
+            if page.complete or len(rows) == known:
+                return list(rows.values())
+
+    def _list_by_business_unit(self) -> list[dict[str, Any]]:
+        """Return the rows of all business units that opportunities are in."""
+        rows: dict[str, dict[str, Any]] = {}
+        try:
+            finder = self.config["finder"]
+            seen = None if finder.lower() == "none" else finder
+            for unit in self._values_of("PrimaryOrganizationId", seen):
+                for row in self._list(BY_BUSINESS_UNIT.format(unit=unit)):
+                    known = rows.setdefault(row[self.key], row)
+                    if known.get("LookupCategory") != row.get("LookupCategory"):
+                        self.log("%s has not one category in all business units", row[self.key])
+                        known["LookupCategory"] = None
+        except OracleCrmError as error:
+            if is_fatal(error):
+                raise
+        return list(rows.values())
+
+    def _categories_in_use(self) -> dict[str, str]:
+        """Return code and category of those that opportunities have, as the finder sorts them.
+
+        Empty where the finder does not know categories, or does not heed them.
+        """
+        found: dict[str, str] = {}
+        try:
+            for spelling, category in CATEGORIES.items():
+                finder = f"{DEFAULT_FINDER},LookupCategory={spelling}"
+                for code in self._values_of("StatusCode", finder):
+                    if found.setdefault(code, category) != category:
+                        return {}
+        except OracleCrmError as error:
+            if is_fatal(error):
+                raise
+            self.log("The CRM does not sort opportunities by status category (%s)", error.cause)
+            return {}
+        return found
+
+    def _values_of(self, attribute: str, finder: str | None) -> Iterator[Any]:
+        """Return the different values that opportunities have in an attribute, in order."""
+        version = self.config["framework_version"]
+        condition = f"{attribute}!=null" if version == 1 else f"{attribute} is not null"
+        seen: set[Any] = set()
+        while len(seen) < MOST_VALUES:
+            query = Query(
+                version, self.config["timestamp_format"], condition, "OptyId", "LastUpdateDate"
+            )
+            page = self.tap.client.page(
+                "opportunities",
+                fields=[attribute],
+                q=query.q(),
+                order_by=f"{attribute}:asc",
+                finder=finder,
+                limit=1,
+                settle=False,
+                retries=FEW_RETRIES,
+            )
+            value = next((row.get(attribute) for row in page.items if isinstance(row, dict)), None)
+            if value is None or value in seen:
+                return
+            seen.add(value)
+            yield value
+            quoted = "'" + str(value).replace("'", "''") + "'"
+            condition = f"{attribute} > {quoted if isinstance(value, str) else value}"
