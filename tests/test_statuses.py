@@ -75,8 +75,7 @@ class Statuses:
 @pytest.fixture(scope="module")
 def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """One database for all tests, for which dbt reads the project once."""
-    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("statuses"))
-    return warehouse
+    return Warehouse(postgres, migrated, tmp_path_factory.mktemp("statuses"))
 
 
 @pytest.fixture

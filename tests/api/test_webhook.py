@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import socket
 import time
 from base64 import b64encode
 
@@ -13,6 +12,7 @@ from pydantic import SecretStr
 from api.settings import Settings
 from tests.api.conftest import Caller, Command, DefaultSettings, calling, until
 from tests.conftest import wait_until
+from tests.runs import add_run, live_run
 
 PATH = "/api/webhooks/oracle"
 SECRET = "a secret of the tests'"
@@ -28,7 +28,8 @@ def settings() -> Settings:
 
 @pytest.fixture
 def crm(caller: Caller, command: Command) -> Caller:
-    """An admin and the CRM, before an API whose syncs are stand-ins."""
+    """An admin and the CRM, before an API whose syncs are stand-ins; one has succeeded before."""
+    add_run(caller.database)
     return caller
 
 
@@ -92,15 +93,11 @@ def test_what_was_asked_for_survives_the_api(database: str, crm: Caller) -> None
 
 
 def test_a_sync_that_died_before_it_began_holds_no_other_up(database: str, crm: Caller) -> None:
-    with psycopg.connect(database) as connection:
-        connection.execute(
-            "insert into sync_requests (run_id, sync_type, trigger, host, pid, process_started_at)"
-            " values (gen_random_uuid(), 'FULL', 'api', %s, 1, 0)",
-            [socket.gethostname()],
-        )
+    with live_run(database):
+        pass
     crm.post(PATH, headers=SHARED)
     # Not through the API, which would notice the death when asked for the status.
-    started = "select count(*) from sync_requests where trigger = 'webhook'"
+    started = "select count(*) from sync_runs where trigger = 'webhook'"
     with psycopg.connect(database, autocommit=True) as connection:
         wait_until(lambda: connection.execute(started).fetchone() == (1,))
 
