@@ -69,9 +69,9 @@ def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> N
 
 
 def test_what_a_sync_brings_during_the_pass_is_left_alone(
-    postgres: str, migrated: str, tmp_path: Path
+    postgres: str, migrated: str, parsed: Path
 ) -> None:
-    warehouse = Warehouse(postgres, migrated, tmp_path)
+    warehouse = Warehouse(postgres, migrated, parsed)
     warehouse.create_raw_tables()
     warehouse.load(*({"OptyId": key} for key in range(1, 13)))
     warehouse.query("update raw.opportunities set _sdc_extracted_at = now() - interval '20 s'")
