@@ -29,6 +29,19 @@ GENERATED_AT = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out what runs whole pipelines test by test and first, the rest file by file."""
+    for item in items:
+        if not _runs_pipelines(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    items.sort(key=_runs_pipelines, reverse=True)
+
+
+def _runs_pipelines(item: pytest.Item) -> bool:
+    return "pipeline" in getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[Path]:
     """The data of a PostgreSQL server of the tests' own."""
@@ -198,7 +211,7 @@ def synced(postgres: str, first_sync: str, pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
     """Wait until `condition` holds, and fail if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

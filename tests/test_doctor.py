@@ -65,8 +65,8 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     assert "✓ credentials" in done.stdout
 
 
+@pytest.mark.usefixtures("synced")
 def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
-    pipeline.sync()
     pipeline.query("update meltano.runs set started_at = started_at - interval '3 days',"
                    " ended_at = ended_at - interval '3 days',"
                    " last_heartbeat_at = last_heartbeat_at - interval '3 days'")  # fmt: skip

@@ -4,13 +4,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
 from tests.warehouse import Warehouse
 
 
+@pytest.mark.usefixtures("synced")
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
-    pipeline.sync()
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     done = pipeline.meltano("run", "reconcile")
     assert done.returncode == 0, done.stdout
@@ -33,8 +35,8 @@ def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     assert back["deleted_at"] is None
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
-    pipeline.sync()
     pipeline.crm.mutate(delete=300)
     done = pipeline.meltano("run", "reconcile")
     assert done.returncode != 0
@@ -47,8 +49,8 @@ def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
     assert pipeline.query(unmarked) == [{"n": 700}]
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> None:
-    pipeline.sync()
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     pipeline.crm.fault("latency", ms=10_000)
     killed = subprocess.Popen(
