@@ -84,8 +84,8 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     assert "✓ credentials" in done.stdout
 
 
+@pytest.mark.usefixtures("synced")
 def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
-    pipeline.sync()
     pipeline.query("update sync_runs set started_at = now() - interval '3 days',"
                    " ended_at = started_at, heartbeat_at = started_at,"
                    " transform_completed_at = started_at")  # fmt: skip

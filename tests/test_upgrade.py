@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from orchestrate.migrate import MIGRATIONS
 from orchestrate.postgres import sqlalchemy_url
 from orchestrate.settings import ROOT
-from tests.warehouse import Warehouse
+from tests.warehouse import Warehouse, create_database
 
 SDC = """
     _sdc_extracted_at timestamp, _sdc_received_at timestamp, _sdc_batched_at timestamp,
@@ -119,14 +119,10 @@ COMMON = (
 
 
 @pytest.fixture(scope="module")
-def upgraded(
-    postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Warehouse, list[dict[str, Any]]]:
-    """A database of the release before, brought up to date; and its log as it was."""
+def upgrade(postgres: str, migrated: str) -> tuple[str, list[dict[str, Any]]]:
+    """The name of a database of the release before, brought up to date; and its log as it was."""
     name = f"old_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name} template {migrated}")
-    url = f"{postgres}/{name}"
+    url = create_database(postgres, name, migrated)
     engine = create_engine(sqlalchemy_url(url, "test"))
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("drop schema public, raw cascade; create schema public")
@@ -145,10 +141,16 @@ def upgraded(
         env=os.environ | {"DATABASE_URL": url}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    return Warehouse(postgres, name, tmp_path_factory.mktemp("dbt")), before
+    return name, before
 
 
 Upgraded = tuple[Warehouse, list[dict[str, Any]]]
+
+
+@pytest.fixture
+def upgraded(postgres: str, upgrade: tuple[str, list[dict[str, Any]]], parsed: Path) -> Upgraded:
+    """A copy of that database, and its log as it was."""
+    return Warehouse(postgres, upgrade[0], parsed), upgrade[1]
 
 
 def test_the_log_is_as_it_was(upgraded: Upgraded) -> None:
@@ -206,10 +208,8 @@ def test_raw_rows_have_one_shape_and_real_times(upgraded: Upgraded) -> None:
     assert warehouse.query("select to_regclass('raw.opportunity_keys') as gone") == [{"gone": None}]
 
 
-def test_the_next_merge_loses_nothing_and_counts_nothing_twice(
-    upgraded: Upgraded, tmp_path: Path
-) -> None:
-    warehouse = upgraded[0].copy(tmp_path)
+def test_the_next_merge_loses_nothing_and_counts_nothing_twice(upgraded: Upgraded) -> None:
+    warehouse, _ = upgraded
     known = "select id, remote_id, workflow_status, deleted_at from opportunities order by id"
     before = warehouse.query(known)
     warehouse.merge()

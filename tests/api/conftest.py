@@ -81,15 +81,6 @@ def fill(url: str, count: int) -> None:
         connection.execute("analyze opportunities")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _unsafe(postgres: str) -> None:
-    """Let the tests' server leave its files to the system: each test makes a database."""
-    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-        for option in ("fsync", "full_page_writes", "synchronous_commit"):
-            connection.execute(f"alter system set {option} = off")
-        connection.execute("select pg_reload_conf()")
-
-
 @pytest.fixture(scope="session")
 def filled(postgres: str, migrated: str) -> str:
     """The URL of a database of 1,000 opportunities, ten of them deleted; tests only read it."""
