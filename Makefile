@@ -28,13 +28,18 @@ setup: .venv/.installed ## Install everything and bring the database up to date
 demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo
 
-# The browser that the tests of the pages drive is Debian's own.
+# The browser, the pooler and the shifted clocks of the tests are Debian's.
 .venv/.browser: .venv/.installed-dev
-	command -v chromium >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium; }
+	command -v chromium faketime pgbouncer >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium faketime pgbouncer; }
 	@touch $@
 
-test: .venv/.browser lint ## Every test
-	.venv/bin/pytest -n 2 --dist loadfile
+# Three workers keep two cores busy, since tests also wait. `lint` speaks when they are done.
+# Bytecode is written, whatever the environment says: else each worker compiles all tests.
+test: .venv/.browser ## Every test, and lint beside them
+	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
+	make --no-print-directory lint >$$log 2>&1 & \
+	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 3 --dist loadgroup --no-loadscope-reorder; \
+	tests=$$?; wait $$!; lint=$$?; cat $$log; exit $$((tests || lint))
 
 sync: setup ## Sync once what `.env` names
 	$(MELTANO) run $(PIPELINE)

@@ -40,7 +40,9 @@ first_run as (
     select min(started_at) as at from sync_logs
 ),
 success as (
-    select max(completed_at) as at from sync_logs where status = 'SUCCESS'
+    select (
+        select completed_at from sync_logs where status = 'SUCCESS' order by id desc limit 1
+    ) as at
 ),
 -- What a live scheduler has at work, or will try again, has not failed yet; but what people were
 -- told of is not well before it has succeeded.
@@ -66,7 +68,12 @@ where
 union all
 select 'schedule', string_agg(name || ' (meltano run ' || job || ')', ', ' order by name)
 from (
-    select name, job from schedules where last_succeeded = false
+    select name, job
+    from schedules
+    where last_succeeded = false
+        and 'cancelled' is distinct from (
+            select end_reason from run_logs where kind = schedules.job order by id desc limit 1
+        )
     union all
     select name, job from undecided where 'schedule' in (select kind from open_ones)
 ) as failed
@@ -100,7 +107,8 @@ union all
         'status ' || left(name, 200),
         'Deals with the status code ' || to_json(left(name, 200))::text || ': ' || deals
             || '. They stay as they are, and new ones count as open. Write into crm.yml under '
-            || 'statuses what it means: ' || to_json(left(name, 200))::text || ': OPEN (or WON, LOST, CLOSED).'
+            || 'statuses what it means: ' || to_json(left(name, 200))::text
+            || ': OPEN (or WON, LOST, CLOSED).'
     from unknown_statuses
     where section = 'statuses'
     order by name

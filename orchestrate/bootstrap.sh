@@ -34,5 +34,7 @@ say "Installing the locked environment into .venv ..."
 # Bytecode is compiled now: it cuts the start of each process to a third.
 # The system's certificates are trusted, since a company's proxy may have its own.
 export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
-"$uv" sync --locked --inexact "$@" 2> >(grep -v '^ [-+~] ' >&2)
+# Debian's Python comes first: it is built for speed, where pyenv's makes a run a sixth longer.
+# UV_PYTHON or .python-version name another.
+PATH=/usr/bin:$PATH "$uv" sync --locked --inexact "$@" 2> >(grep -v '^ [-+~] ' >&2)
 .venv/bin/python -m compileall -q api orchestrate runs extract load || true

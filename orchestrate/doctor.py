@@ -85,6 +85,7 @@ def examine() -> Iterator[Finding]:
         if migrated.status == "ok":
             yield from schedule(connection)
             yield last_sync(connection)
+            yield from runs(connection)
             yield from statuses(connection)
             held = _held(connection)
         yield from crm(meltano=True, held=held)
@@ -221,7 +222,10 @@ def schedule(connection: Connection) -> Iterator[Finding]:
 
 def last_sync(connection: Connection) -> Finding:
     """Tell how the last sync ended, and whether there was one of late."""
-    run = connection.execute("select * from sync_logs order by id desc limit 1").fetchone()
+    # By the database's clock, as all of the log is: this machine's may be another.
+    run = connection.execute(
+        "select *, clock_timestamp() - completed_at as age from sync_logs order by id desc limit 1"
+    ).fetchone()
     if run is None:
         return Finding("last sync", "warning", "there was none yet", "Run make sync.")
     if run["status"] == "RUNNING":
@@ -234,12 +238,36 @@ def last_sync(connection: Connection) -> Finding:
         )  # fmt: skip
     late = timedelta(hours=float(setting("NOTIFY_LATE_HOURS") or 26))
     detail = f"succeeded at {_minute(run['completed_at'])}, {run['total_fetched']:,} read"
-    if datetime.now(UTC) - run["completed_at"] > late:
+    if run["age"] > late:
         return Finding(
             "last sync", "error", detail,
             f"That is more than {late.total_seconds() / 3600:g} hours ago: see scheduler.",
         )  # fmt: skip
     return Finding("last sync", "ok", detail)
+
+
+def runs(connection: Connection) -> Iterator[Finding]:
+    """Tell what else is under way, and of runs that the database's clock has yet to reach."""
+    for run in connection.execute(
+        "select * from run_logs where status = 'RUNNING' and kind != 'sync' order by id"
+    ):
+        kind = "another run" if run["kind"] == "other" else f"a {run['kind']}"
+        yield Finding("run", "ok", f"{kind} is under way since {_minute(run['started_at'])}")
+    ahead = connection.execute(
+        """
+        select count(*) as runs, max(greatest(started_at, completed_at)) as latest
+        from run_logs
+        where greatest(started_at, completed_at) > clock_timestamp() + interval '1 minute'
+        """
+    ).fetchone()
+    if ahead and ahead["runs"]:
+        yield Finding(
+            "clock of the runs", "warning",
+            f"{ahead['runs']} runs are in the database's future, the last at "
+            f"{_minute(ahead['latest'])}",
+            "Its clock was ahead then, or is behind now: correct it (NTP). No data depends on it, "
+            "but times and ages in the log are wrong.",
+        )  # fmt: skip
 
 
 def declaration(connection: Connection | None = None) -> Finding:

@@ -6,7 +6,7 @@ Opportunities are never removed.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import psycopg
 
 from orchestrate.postgres import database_url
 from orchestrate.settings import setting
+from runs.meltano_runs import remove_old_ones
 
 BATCH_ROWS = 5_000
 """Rows that one transaction removes, so that neither locks nor the log of the database grow."""
@@ -28,30 +29,23 @@ class Retention:
         days: the number of days where it is unset.
         rows: what is removed, in words.
         tables: the tables that must be there for the statement to mean anything.
-        delete: a statement over %(days)s and %(batch)s that removes at most one batch.
+        delete: a statement over %(days)s and %(batch)s that removes at most one batch, or what
+            does the same.
     """
 
     setting: str
     days: int
     rows: str
     tables: tuple[str, ...]
-    delete: str
+    delete: str | Callable[[psycopg.Connection[Any], int, int], int]
+
+    def remove(self, connection: psycopg.Connection[Any], days: int, batch: int) -> int:
+        """Remove one batch at most; return how many rows went."""
+        if callable(self.delete):
+            return self.delete(connection, days, batch)
+        return connection.execute(self.delete, {"days": days, "batch": batch}).rowcount
 
 
-_MELTANO_RUNS = """
-    delete from meltano.runs where id in (
-        select id
-        from meltano.runs
-        where
-            coalesce(ended_at, last_heartbeat_at, started_at) at time zone 'UTC'
-                < now() - make_interval(days => %(days)s)
-            and state is distinct from 'RUNNING'
-            and id not in (
-                select max(id) from meltano.runs where state = 'SUCCESS' group by job_name
-            )
-        limit %(batch)s
-    )
-"""
 # The last successful run of each kind says what the usual scope is, and how fresh the data is.
 _SYNC_RUNS = """
     delete from public.sync_runs where run_id in (
@@ -158,7 +152,7 @@ _INCIDENTS = """
 """
 
 RETENTIONS = [
-    Retention("SYNC_LOG_RETENTION_DAYS", 365, "runs of Meltano", (), _MELTANO_RUNS),
+    Retention("SYNC_LOG_RETENTION_DAYS", 365, "runs of Meltano", (), remove_old_ones),
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "details of runs", (), _SYNC_RUNS),
     Retention("SYNC_LOG_RETENTION_DAYS", 365, "incidents that are over", (), _INCIDENTS),
     Retention(
@@ -197,8 +191,7 @@ def clean(
         days = kept[retention.setting]
         removed = 0
         if all(_exists(connection, table) for table in retention.tables):
-            limits = {"days": days, "batch": batch}
-            while gone := connection.execute(retention.delete, limits).rowcount:
+            while gone := retention.remove(connection, days, batch):
                 removed += gone
         yield f"{retention.rows} after {days} days ({retention.setting})", removed
 

@@ -13,7 +13,10 @@ import os
 import sys
 import uuid
 from contextlib import closing
+from typing import Any, cast
 
+import click
+import psutil
 import yaml
 from meltano.core.setting_definition import SettingDefinition
 
@@ -47,40 +50,42 @@ def prepare_environment() -> None:
     }
     for name, value in defaults.items():
         os.environ[name] = setting(name) or value
-    if {"--help", "--dry-run"} & set(sys.argv):
+    options = _run_options()
+    if options is None and not _calls_dbt():
         return
-    runs_pipeline = "run" in sys.argv
-    if runs_pipeline or any(argument.startswith("dbt-postgres") for argument in sys.argv):
-        try:
-            declared = read_declared()
-        except DeclarationError as error:
-            sys.exit(str(error))
-        migrate_if_needed(url)
-        with closing(registry.connect(url)) as connection:
-            declare(connection, declared)
-    if runs_pipeline:
-        register_run(url)
+    try:
+        declared = read_declared()
+    except DeclarationError as error:
+        sys.exit(str(error))
+    migrate_if_needed(url)
+    with closing(registry.connect(url)) as connection:
+        declare(connection, declared)
+    if options is not None:
+        register_run(url, options)
 
 
-def register_run(url: str) -> None:
+def register_run(url: str, options: dict[str, Any]) -> None:
     """Register this run, and hand its number to the loader and to dbt.
+
+    Args:
+        url: the database.
+        options: what `meltano run` was given, by parameter.
 
     Raises:
         SystemExit: another run that loads is under way, or has taken this one's place.
     """
-    options = _run_options()
-    run_id = options.get("--run-id") or os.environ["MELTANO_RUN_ID"]
+    run_id = str(options["run_id"])
     os.environ["MELTANO_RUN_ID"] = run_id
-    suffix = options.get("--state-id-suffix") or os.environ.get("MELTANO_RUN_STATE_ID_SUFFIX")
     try:
         number = registry.register(
             url,
             run_id,
-            Job.of(_blocks(), suffix),
-            full="--full-refresh" in sys.argv,
+            Job.of(_blocks(options["blocks"]), options["state_id_suffix"]),
+            psutil.Process(),
+            full=options["full_refresh"],
             trigger=os.environ.get("MELTANO_JOB_TRIGGER", "shell"),
             number=registry.number_from_environment(),
-            force="--force" in sys.argv,
+            force=options["force"],
         )
     except (registry.RunningError, registry.SupersededError) as refused:
         sys.exit(str(refused))
@@ -96,24 +101,34 @@ def _end_run(url: str, run_id: str) -> None:
     registry.end(url, run_id)
 
 
-def _run_options() -> dict[str, str]:
-    """Return the options of `meltano run` that have a value, by name."""
+def _run_options() -> dict[str, Any] | None:
+    """Return what `meltano run` was given; None if this is not one, or one that runs nothing."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.invoked_subcommand != "run" or "--help" in sys.argv:
+        return None
+    command = cast(click.Group, context.command).get_command(context, "run")
+    assert command is not None  # noqa: S101 - it is being called
     arguments = sys.argv[sys.argv.index("run") + 1 :]
-    options = {}
-    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        key, _, own = name.partition("=")
-        if key in {"--run-id", "--state-id-suffix"}:
-            options[key] = own or value
-    return options
+    # Meltano's own parser, which knows the short options and the variables of the environment.
+    options = command.make_context("run", arguments, parent=context, resilient_parsing=True).params
+    # Without an id the one that was given is none, which Meltano will say.
+    return None if options["dry_run"] or not options["run_id"] else options
 
 
-def _blocks() -> list[str]:
-    """Return the plugins that this run consists of, those of named jobs too."""
+def _calls_dbt() -> bool:
+    arguments = sys.argv[1:]
+    return any(argument.startswith("dbt-postgres") for argument in arguments) and not (
+        {"--help", "--dry-run"} & set(arguments)
+    )
+
+
+def _blocks(arguments: tuple[str, ...]) -> list[str]:
+    """Return the plugins that a run consists of, those of named jobs too."""
     with (ROOT / "meltano.yml").open() as file:
         declared = yaml.safe_load(file).get("jobs", [])
     jobs = {job["name"]: job["tasks"] for job in declared}
     blocks: list[str] = []
-    for argument in sys.argv[sys.argv.index("run") + 1 :]:
+    for argument in arguments:
         for task in jobs.get(argument, [argument]):
             blocks += task.split() if isinstance(task, str) else task
     return blocks

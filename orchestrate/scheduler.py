@@ -12,6 +12,7 @@ Settings: SCHEDULE_TIMEZONE (UTC), SCHEDULE_RETRY_MINUTES (1,5,15).
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -30,6 +31,7 @@ from orchestrate.postgres import database_url
 from orchestrate.settings import ROOT, setting
 from runs import control, registry
 from runs.control import MELTANO
+from runs.registry import Job
 
 HEARTBEAT_SECONDS = 15
 RETRY = " (again)"
@@ -59,6 +61,7 @@ class Scheduler:
         pauses = setting("SCHEDULE_RETRY_MINUTES") or "1,5,15"
         self._pauses = [timedelta(minutes=float(pause)) for pause in pauses.split(",")]
         self._is_stopping = False
+        self._jobs: dict[str, Job] = {}
         self._scheduler = BlockingScheduler(
             timezone=self._timezone,
             # One thread: what is due at once runs one after the other.
@@ -73,6 +76,10 @@ class Scheduler:
             log.info("another scheduler works on this database: waiting")
             time.sleep(HEARTBEAT_SECONDS)
         schedules = declared_schedules()
+        self._jobs = {
+            schedule["job"]["name"]: Job.of(" ".join(schedule["job"]["tasks"]).split())
+            for schedule in schedules
+        }
         known = self._remember(schedules)
         for schedule in schedules:
             self._plan(schedule, known[schedule["name"]])
@@ -162,7 +169,7 @@ class Scheduler:
             self._scheduler.remove_job(name + RETRY)  # this one takes its place
         self._note(BEGUN, [attempt, name])
         try:
-            succeeded = self._run_sync(job) if job == "sync" else self._run_meltano(job)
+            succeeded = (self._run_load if self._jobs[job].loads else self._run_meltano)(job)
         except CancelledError as error:
             log.info("%s: %s It is not tried again before it is due", name, error)
             self._note("update schedules set last_succeeded = false where name = %s", [name])
@@ -210,28 +217,44 @@ class Scheduler:
                 time.sleep(1)
 
     def _run_meltano(self, job: str) -> bool:
-        return subprocess.run([MELTANO, "run", job], cwd=ROOT, check=False).returncode == 0
+        environment = os.environ | {"MELTANO_JOB_TRIGGER": "schedule"}
+        done = subprocess.run([MELTANO, "run", job], cwd=ROOT, env=environment, check=False)
+        return done.returncode == 0
 
-    def _run_sync(self, job: str) -> bool:
-        try:
-            run = control.start(self._url, False, "schedule", argv=[MELTANO, "run", job])
-        except control.RunningError as running:
-            log.info("%s", running)
-            run = {"run_id": running.run_id}
+    def _run_load(self, job: str) -> bool:
+        """Run what loads, as soon as nothing else does.
+
+        A run of the same kind that is under way does what is due: it counts for this one.
+        """
+        while True:
+            try:
+                run_id = control.start(
+                    self._url, False, "schedule", argv=[MELTANO, "run", job], job=self._jobs[job]
+                )["run_id"]
+            except control.RunningError as running:
+                log.info("%s waits: %s", job, running)
+                run_id = running.run_id
+                if running.kind != self._jobs[job].kind:
+                    self._wait_for(run_id)
+                    continue
+            ended = self._wait_for(run_id)
+            if ended["end_reason"] == "cancelled":
+                raise CancelledError(ended["error_message"])
+            if ended["status"] == "FAILED":
+                log.error("%s failed: %s", job, ended["error_message"])
+            return bool(ended["status"] == "SUCCESS")
+
+    def _wait_for(self, run_id: object) -> dict[str, Any]:
+        """Wait until a run has ended; return its row of `run_logs`."""
         with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
             while True:
                 registry.settle(connection)
-                (now,) = connection.execute(
-                    "select * from run_logs where run_id = %s", [run["run_id"]]
+                (run,) = connection.execute(
+                    "select * from run_logs where run_id = %s", [run_id]
                 ).fetchall()
-                if now["status"] != "RUNNING":
-                    break
+                if run["status"] != "RUNNING":
+                    return run
                 time.sleep(1)
-        if now["end_reason"] == "cancelled":
-            raise CancelledError(now["error_message"])
-        if now["status"] == "FAILED":
-            log.error("sync failed: %s", now["error_message"])
-        return bool(now["status"] == "SUCCESS")
 
 
 def declared_schedules() -> list[dict[str, Any]]:

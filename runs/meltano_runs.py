@@ -2,19 +2,19 @@
 
 Meltano refuses a new run of a pipeline for five minutes after the last heartbeat of one that was
 killed, by the clocks of the machines. Our register knows at once that it is dead. The table is
-Meltano's, which may change it with any release: then a killed run costs those minutes again, and
-nothing else.
+Meltano's, which may change it with any release: then a killed run costs those minutes again, old
+rows stay, and nothing else comes of it.
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 
 log = logging.getLogger(__name__)
 
-_CLOSE = """
+# A session of Meltano's that hangs may hold such a row: it is not waited for.
+_CLOSE: LiteralString = """
     update meltano.runs
     set
         state = 'FAIL',
@@ -23,18 +23,54 @@ _CLOSE = """
             payload::jsonb
             || '{"error": "The run died while it loaded: its process is gone."}'::jsonb
         )::text
-    where run_id = any(%s) and state = 'RUNNING'
+    where id in (
+        select runs.id
+        from meltano.runs
+        inner join public.sync_runs on sync_runs.run_id = runs.run_id
+        where runs.state = 'RUNNING' and sync_runs.died
+        for update of runs skip locked
+    )
+"""
+_REMOVE: LiteralString = """
+    delete from meltano.runs where id in (
+        select id
+        from meltano.runs
+        where
+            coalesce(ended_at, last_heartbeat_at, started_at) at time zone 'UTC'
+                < now() - make_interval(days => %(days)s)
+            and state is distinct from 'RUNNING'
+            and id not in (
+                select max(id) from meltano.runs where state = 'SUCCESS' group by job_name
+            )
+        limit %(batch)s
+    )
 """
 
 
-def close(connection: psycopg.Connection[Any], run_ids: Sequence[object]) -> None:
-    """Mark runs as failed that are dead, so that Meltano lets the next one begin."""
+def close_dead_ones(connection: psycopg.Connection[Any]) -> None:
+    """Mark runs as failed that our register knows to be dead, so that the next one can begin."""
+    _execute(connection, _CLOSE, {}, "after a run that was killed, it may refuse the next one "
+             "for five minutes")  # fmt: skip
+
+
+def remove_old_ones(connection: psycopg.Connection[Any], days: int, batch: int) -> int:
+    """Remove rows that are older, but for the last success of each pipeline; return how many."""
+    return _execute(
+        connection, _REMOVE, {"days": days, "batch": batch}, "its old rows are not removed"
+    )
+
+
+def _execute(
+    connection: psycopg.Connection[Any],
+    statement: LiteralString,
+    values: dict[str, object],
+    otherwise: str,
+) -> int:
+    """Do it if the table is as it was; return the number of rows."""
     try:
         with connection.transaction():
-            connection.execute(_CLOSE, [list(run_ids)])
-    except psycopg.Error as error:
-        log.warning(
-            "Meltano's table of runs is not as it was (%s): after a run that was killed, Meltano "
-            "may refuse the next one for five minutes",
-            str(error).partition("\n")[0],
-        )
+            return connection.execute(statement, values).rowcount
+    except (psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError) as error:
+        said = str(error).partition("\n")[0]
+        log.warning("Meltano's table of runs is not as it was (%s): %s", said, otherwise)
+        return 0

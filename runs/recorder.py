@@ -106,11 +106,12 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
                 changed = run.observe(event) or changed
                 if run.is_urgent:
                     break
+        run.is_urgent = False  # where the database is away, it waits like the rest
         try:
             if connection is None or connection.broken:
                 connection = _connect()
             connection.execute(_SAVE, run.__dict__ | {"changed": changed, "ended": ended})
-            changed = run.is_urgent = False
+            changed = False
             written = ended
         except psycopg.Error as error:
             # Not through the log, which would come back here.
@@ -119,8 +120,9 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
 
 def _connect() -> psycopg.Connection:
     return psycopg.connect(
-        database_url(), autocommit=True, connect_timeout=5, application_name="run-recorder"
-    )
+        database_url(), autocommit=True, connect_timeout=5, application_name="run-recorder",
+        prepare_threshold=None,  # a pooler may give each transaction another session
+    )  # fmt: skip
 
 
 class _Run:

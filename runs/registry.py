@@ -8,18 +8,16 @@ transaction, so that all of it works through a connection pooler.
 """
 
 import os
-import socket
-import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from runs import meltano_runs
+from runs import meltano_runs, processes
 
 NUMBER = "ORACLE_CRM_RUN_NUMBER"
 """The environment variable that hands a run's number to its loader and to dbt."""
@@ -31,42 +29,52 @@ READERS = {
 }
 
 UNDER_WAY = """
-select run_id, kind, run_number, host, pid, process_started_at, started_at, heartbeat_at,
-    sync_run_is_alive(sync_runs) as is_alive
+select run_id, kind, run_number, host, pid_namespace, pid, process_started_at, started_at,
+    sync_run_is_alive(sync_runs) as is_alive,
+    load_succeeded is false or transform_succeeded is not null as is_through
 from public.sync_runs
 where ended_at is null and heartbeat_at is not null
 """
-_END = """
-update public.sync_runs
-set ended_at = clock_timestamp(), error_message = coalesce(error_message, %(words)s)
-where run_id = %(run_id)s and ended_at is null
-"""
+# What was printed says why a run ended, unless it had begun: then it tells of what it did last.
 DIED = """
 update public.sync_runs
 set
     ended_at = greatest(heartbeat_at, started_at),
-    load_succeeded = coalesce(load_succeeded, false),
-    error_message = coalesce(error_message, case
-        when load_succeeded then 'The run died while it merged. The next sync merges what was loaded.'
-        else 'The run died while it loaded. The next sync goes on from what was kept.'
-    end)
-where run_id = %s and ended_at is null
+    died = true,
+    error_message = coalesce(error_message, case when observed_at is null then %(words)s end)
+where run_id = %(run_id)s and ended_at is null
 """
+_END = """
+update public.sync_runs
+set
+    ended_at = coalesce(ended_at, clock_timestamp()),
+    died = coalesce(%(died)s, died),
+    error_message = coalesce(error_message, case when observed_at is null then %(words)s end)
+where run_id = %(run_id)s
+"""
+_KINDS = {"sync": "A sync", "reconcile": "A reconcile", "partition": "A first load"}
 
 
 class RunningError(Exception):
-    """Another run is under way that loads; `run_id` is that one's."""
+    """Another run is under way that loads.
+
+    Attributes:
+        run_id: that run.
+        kind: its kind.
+        what: its kind in words.
+    """
 
     def __init__(self, other: DictRow) -> None:
+        self.run_id, self.kind = other["run_id"], other["kind"]
+        self.what = _KINDS.get(self.kind, "A load")
         super().__init__(
-            f"A {other['kind']} is already running: {other['run_id']} on {other['host']}, since "
+            f"{self.what} is already running: {self.run_id} on {other['host']}, since "
             f"{other['started_at']:%Y-%m-%d %H:%M:%S %Z}. Wait until it has ended, or cancel it."
         )
-        self.run_id = other["run_id"]
 
 
 class SupersededError(Exception):
-    """A run was given a number that is no longer the one that may load."""
+    """A run may not load, or not again, since another one has taken its place or it has ended."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +104,18 @@ class Job:
 
 
 def connect(url: str) -> psycopg.Connection[DictRow]:
-    """Connect for a short transaction or two."""
+    """Connect for a short transaction or two, through a pooler as well."""
     return psycopg.connect(
-        url, autocommit=True, row_factory=dict_row, connect_timeout=10, application_name="runs"
-    )
+        url, autocommit=True, row_factory=dict_row, connect_timeout=10, application_name="runs",
+        prepare_threshold=None,
+    )  # fmt: skip
 
 
 def register(
     url: str,
     run_id: str,
     job: Job,
+    process: psutil.Process | None,
     *,
     full: bool = False,
     trigger: str = "shell",
@@ -121,6 +131,7 @@ def register(
         url: the database.
         run_id: the run as Meltano names it.
         job: what it does.
+        process: the process that does it; None if it is yet to be started.
         full: it was asked to read everything.
         trigger: what started it.
         requested_by: who asked for it.
@@ -129,39 +140,37 @@ def register(
 
     Raises:
         RunningError: another run that loads is under way.
-        SupersededError: a later run has taken the place of the load of this number.
+        SupersededError: a later run has taken its place, or a run of this id has ended.
     """
     with closing(connect(url)) as connection, connection.transaction():
-        # Its lock lets one register at a time.
-        fence = _row(connection, "select run_number from public.load_fence for update")
+        current = _lock_fence(connection)
         own = connection.execute(
-            "select run_number from public.sync_runs where run_id = %s", [run_id]
+            "select * from public.sync_runs where run_id = %s", [run_id]
         ).fetchone()
-        settle(connection)
         if own is not None:
             number = own["run_number"]
+            _check_own(own, process)
         elif job.loads and number is None:
-            if not force:
-                _refuse_while_another_loads(connection, run_id)
-            number = _row(connection, "select nextval('public.run_numbers') as number")["number"]
-            connection.execute("update public.load_fence set run_number = %s", [number])
-        elif job.loads and number != fence["run_number"]:
+            number = _next_number(connection, force=force)
+            current = number
+        if job.loads and number != current:
             raise SupersededError(
                 f"The load of number {number} was superseded by a later run: begin it anew."
             )
-        process = psutil.Process()
         connection.execute(
             """
             insert into public.sync_runs (
                 run_id, kind, job, state_id_suffix, run_number, sync_type, trigger, requested_by,
-                host, pid, process_started_at, heartbeat_at
+                host, pid_namespace, pid, process_started_at, heartbeat_at
             )
             values (
                 %(run_id)s, %(kind)s, %(job)s, %(suffix)s, %(number)s, %(sync_type)s, %(trigger)s,
-                %(requested_by)s, %(host)s, %(pid)s, %(process_started_at)s, clock_timestamp()
+                %(requested_by)s, %(host)s, %(pid_namespace)s, %(pid)s, %(process_started_at)s,
+                clock_timestamp()
             )
             on conflict (run_id) do update set
                 host = excluded.host,
+                pid_namespace = excluded.pid_namespace,
                 pid = excluded.pid,
                 process_started_at = excluded.process_started_at,
                 heartbeat_at = excluded.heartbeat_at
@@ -175,10 +184,9 @@ def register(
                 "sync_type": "FULL" if full else None,
                 "trigger": trigger,
                 "requested_by": requested_by,
-                "host": socket.gethostname(),
-                "pid": process.pid,
-                "process_started_at": process.create_time(),
-            },
+            }
+            | processes.columns(process or psutil.Process())
+            | ({} if process else {"pid": None, "process_started_at": None}),
         )
     return number
 
@@ -190,47 +198,44 @@ def begin_shared_load(url: str) -> int:
         RunningError: another run that loads is under way.
     """
     with closing(connect(url)) as connection, connection.transaction():
-        _row(connection, "select run_number from public.load_fence for update")
-        settle(connection)
-        _refuse_while_another_loads(connection, str(uuid.UUID(int=0)))
-        number: int = _row(connection, "select nextval('public.run_numbers') as number")["number"]
-        connection.execute("update public.load_fence set run_number = %s", [number])
-    return number
+        _lock_fence(connection)
+        return _next_number(connection, force=False)
 
 
-def end(url: str, run_id: str, words: str | None = None) -> None:
-    """Write down that a run has ended, and its last words where nothing else says why."""
+def end(url: str, run_id: str, words: str | None = None, *, died: bool | None = None) -> None:
+    """Write down that a run has ended, and its last words where nothing else says why.
+
+    Args:
+        url: the database.
+        run_id: the run.
+        words: what it printed last, if it failed.
+        died: whether its process was killed, if that is known.
+    """
     with closing(connect(url)) as connection:
-        connection.execute(_END, {"run_id": run_id, "words": words})
+        connection.execute(_END, {"run_id": run_id, "words": words, "died": died})
 
 
-def settle(connection: psycopg.Connection[Any]) -> None:
-    """Write down the end of the runs that are dead, so that the next one can begin at once."""
-    dead = []
+def settle(connection: psycopg.Connection[DictRow], *, silent_too: bool = False) -> None:
+    """Write down the end of the runs that are dead.
+
+    Args:
+        connection: to the database.
+        silent_too: count those as dead, too, that are out of sight and have been silent for long.
+            One that speaks again is kept from loading by the number of who has taken its place.
+    """
     for run in connection.execute(UNDER_WAY).fetchall():
-        if has_died(run):
-            connection.execute(DIED, [run["run_id"]])
-            dead.append(run["run_id"])
-    if dead:
-        meltano_runs.close(connection, dead)
+        if has_died(run) or (silent_too and not processes.is_here(run) and not run["is_alive"]):
+            connection.execute(DIED, died(run["run_id"]))
 
 
-def has_died(run: DictRow) -> bool:
-    """Tell whether a run that has not ended is dead: its process is gone, or silent elsewhere."""
-    if run["host"] == socket.gethostname():
-        return process_of(run) is None
-    return not run["is_alive"]
+def has_died(run: dict[str, Any]) -> bool:
+    """Tell whether a run of UNDER_WAY is dead for certain: its process would be here."""
+    return processes.is_here(run) and processes.process_of(run) is None
 
 
-def process_of(run: DictRow) -> psutil.Process | None:
-    """Return the process of a run on this machine, or None if it is gone."""
-    try:
-        process = psutil.Process(run["pid"])
-        # The number may be another process's by now.
-        is_same = abs(process.create_time() - run["process_started_at"]) < 1
-        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
+def died(run_id: object) -> dict[str, Any]:
+    """Return the parameters of DIED."""
+    return {"run_id": run_id, "words": processes.last_words(run_id)}
 
 
 def number_from_environment() -> int | None:
@@ -239,13 +244,36 @@ def number_from_environment() -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _refuse_while_another_loads(connection: psycopg.Connection[DictRow], run_id: str) -> None:
+def _lock_fence(connection: psycopg.Connection[DictRow]) -> int:
+    """Let nobody else register until the transaction ends; return the number that may load."""
+    number: int = _row(connection, "select run_number from public.load_fence for update")[
+        "run_number"
+    ]
+    settle(connection, silent_too=True)
+    meltano_runs.close_dead_ones(connection)
+    return number
+
+
+def _next_number(connection: psycopg.Connection[DictRow], *, force: bool) -> int:
+    """Take the next number, which ends the right to load of whoever had it."""
     for other in connection.execute(UNDER_WAY).fetchall():
-        if other["run_number"] is not None and str(other["run_id"]) != run_id:
+        if other["run_number"] is not None and not other["is_through"] and not force:
             raise RunningError(other)
+    number: int = _row(connection, "select nextval('public.run_numbers') as number")["number"]
+    connection.execute("update public.load_fence set run_number = %s", [number])
+    return number
 
 
-def _row(connection: psycopg.Connection[DictRow], statement: str) -> DictRow:
+def _check_own(own: DictRow, process: psutil.Process | None) -> None:
+    """Refuse a run whose id another one has, or had."""
+    if own["ended_at"] is not None:
+        raise SupersededError(f"Run {own['run_id']} has ended: give each run an id of its own.")
+    family = [] if process is None else [process.pid, *(one.pid for one in process.parents())]
+    if own["pid"] is not None and own["pid"] not in family:
+        raise RunningError(own)
+
+
+def _row(connection: psycopg.Connection[DictRow], statement: LiteralString) -> DictRow:
     row = connection.execute(statement).fetchone()
     assert row is not None  # noqa: S101 - a statement that always has one
     return row

@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,9 +21,25 @@ from psycopg.rows import dict_row
 from orchestrate.postgres import start_embedded, stop_embedded
 from orchestrate.settings import ROOT
 from tests.sandbox.client import Sandbox
+from tests.warehouse import create_database, rename_database
 
 BIN = Path(sys.executable).parent
+# The sandbox's data depend on it, so that a database that was synced fits a sandbox made later.
+GENERATED_AT = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal out what runs whole pipelines test by test and first, the rest file by file."""
+    for item in items:
+        if not _runs_pipelines(item) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    items.sort(key=_runs_pipelines, reverse=True)
+
+
+def _runs_pipelines(item: pytest.Item) -> bool:
+    return "pipeline" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +55,13 @@ def postgres_cluster() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(postgres_cluster: Path) -> str:
     """The URL of that server, without a database's name."""
-    return start_embedded(postgres_cluster).rsplit("/", 1)[0]
+    url = start_embedded(postgres_cluster).rsplit("/", 1)[0]
+    # It may leave its files to the system: no test pulls the plug, and most make a database.
+    with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+        for option in ("fsync", "full_page_writes", "synchronous_commit"):
+            connection.execute(f"alter system set {option} = off")
+        connection.execute("select pg_reload_conf()")
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -54,27 +77,48 @@ def migrated(postgres: str) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where dbt keeps the project it has parsed; with another folder it parses all again."""
+    return tmp_path_factory.mktemp("parsed")
+
+
 @pytest.fixture
 def database(postgres: str, migrated: str) -> str:
     """The URL of a fresh database, up to date and empty."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name} template {migrated}")
-    return f"{postgres}/{name}"
+    return create_database(postgres, "test", migrated)
+
+
+@pytest.fixture(scope="session")
+def crm_server() -> Iterator[Sandbox]:
+    """The server of all sandboxes."""
+    with Sandbox(records=1000) as crm:
+        yield crm
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox(crm_server: Sandbox) -> Sandbox:
     """A CRM of 1,000 deals."""
-    with Sandbox(records=1000) as crm:
-        yield crm
+    crm_server.reset(records=1000, seed=1, now=GENERATED_AT)
+    return crm_server
 
 
 class Pipeline:
     """Meltano, dbt and SQL on one database and one CRM, as a user would call them."""
 
-    def __init__(self, database: str, crm: Sandbox, scratch: Path) -> None:
+    def __init__(
+        self, database: str, crm: Sandbox, scratch: Path, parsed: Path | None = None
+    ) -> None:
+        """Prepare the environment.
+
+        Args:
+            database: the URL.
+            crm: what to sync with.
+            scratch: the folder for what the processes write.
+            parsed: the folder for what dbt writes, if not there.
+        """
         self.database, self.crm = database, crm
+        self._started: list[subprocess.Popen[bytes]] = []
         self.environment = (
             os.environ
             | crm.env
@@ -83,7 +127,7 @@ class Pipeline:
                 "MELTANO_SYS_DIR_ROOT": str(scratch / "meltano"),
                 "TAP_ORACLE_CRM_MAX_RETRIES": "3",
                 "TAP_ORACLE_CRM_MAX_BACKOFF_SECONDS": "1",
-                "DBT_TARGET_PATH": str(scratch / "dbt"),
+                "DBT_TARGET_PATH": str((parsed or scratch) / "dbt"),
                 "DBT_LOG_PATH": str(scratch / "dbt"),
             }
         )
@@ -103,10 +147,18 @@ class Pipeline:
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start the pipeline and leave it running."""
-        return subprocess.Popen(
+        meltano = subprocess.Popen(
             [BIN / "meltano", "run", *PIPELINE], cwd=ROOT, env=self.environment | environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        self._started.append(meltano)
+        return meltano
+
+    def stop(self) -> None:
+        """End what was started and has outlived its Meltano: the next test has the same names."""
+        for meltano in self._started:
+            with suppress(ProcessLookupError):
+                os.killpg(meltano.pid, signal.SIGKILL)
 
     def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         """Run a statement and return its rows, if it has any."""
@@ -130,12 +182,36 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(database: str, sandbox: Sandbox, tmp_path: Path) -> Pipeline:
+def pipeline(database: str, sandbox: Sandbox, tmp_path: Path, parsed: Path) -> Iterator[Pipeline]:
     """The pipeline between the sandbox and a fresh database."""
-    return Pipeline(database, sandbox, tmp_path)
+    pipeline = Pipeline(database, sandbox, tmp_path, parsed)
+    yield pipeline
+    pipeline.stop()
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+@pytest.fixture(scope="session")
+def first_sync(
+    postgres: str,
+    migrated: str,
+    crm_server: Sandbox,
+    parsed: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> str:
+    """The name of a database after a first sync: a template."""
+    crm_server.reset(records=1000, seed=1, now=GENERATED_AT)
+    database = create_database(postgres, "test", migrated)
+    Pipeline(database, crm_server, tmp_path_factory.mktemp("first_sync"), parsed).sync()
+    return rename_database(postgres, "test", "first_sync")
+
+
+@pytest.fixture
+def synced(postgres: str, first_sync: str, pipeline: Pipeline) -> Pipeline:
+    """The pipeline after a first sync, of which nothing is to be asserted."""
+    create_database(postgres, "test", first_sync)
+    return pipeline
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
     """Wait until `condition` holds, and fail if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.conftest import Pipeline
 
 # Each in one of the places where a record can fail.
@@ -55,8 +57,8 @@ def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
     assert all(adds_up(one) for one in pipeline.syncs() if one["status"] == "SUCCESS")
 
 
+@pytest.mark.usefixtures("synced")
 def test_one_process_of_dbt_for_each_model_loses_nothing(pipeline: Pipeline) -> None:
-    pipeline.sync()
     keys = [row["OptyId"] for row in pipeline.crm.rows()]
     # Not within the lookback, so that no later sync repairs it by luck.
     pipeline.crm.update(keys[0], at="2020-01-01T00:00:00Z", WinProb=300)

@@ -26,6 +26,8 @@ from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, wait_until
 from tests.image import CONTAINERFILE, DEPLOY, Chroot, Image
 
+pytestmark = pytest.mark.xdist_group("deploy")  # the image is built once
+
 SECRETS = (
     "airflow_jwt_secret", "airflow_secret_key", "database_url", "oracle_pass", "postgres_password",
 )  # fmt: skip

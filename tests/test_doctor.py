@@ -10,6 +10,7 @@ import pytest
 from orchestrate.doctor import GIGABYTE, disk
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline
+from tests.runs import add_run, live_run
 
 PASSWORD = "s3cret:w%rd"
 ENCODED = "s3cret%3Aw%25rd"
@@ -83,12 +84,12 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     assert "✓ credentials" in done.stdout
 
 
+@pytest.mark.usefixtures("synced")
 def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
-    pipeline.sync()
-    pipeline.query("update meltano.runs set started_at = started_at - interval '3 days',"
-                   " ended_at = ended_at - interval '3 days',"
-                   " last_heartbeat_at = last_heartbeat_at - interval '3 days'")  # fmt: skip
-    pipeline.query("update sync_runs set transform_completed_at = now() - interval '3 days'")
+    pipeline.query("update sync_runs set started_at = now() - interval '3 days',"
+                   " ended_at = started_at, heartbeat_at = started_at,"
+                   " transform_completed_at = started_at")  # fmt: skip
+    add_run(pipeline.database, "-2 hours", kind="reconcile")
     pipeline.query(
         """
         insert into schedules (name, job, interval, timezone, heartbeat_at)
@@ -100,6 +101,8 @@ def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
     findings, code = examine(pipeline, ORACLE_GEO_FIELD="Nowhere_c")
     found = statuses(findings)
     assert found["last sync"] == "error"
+    assert found["clock of the runs"] == "warning"
+    assert "1 runs are in the database's future" in findings["clock of the runs"]["detail"]
     assert (found["scheduler"], found["clock of the CRM"]) == ("warning", "warning")
     assert "and the table has 1,000" in findings["record set"]["detail"]
     assert "Nowhere_c" in findings["custom fields"]["detail"]
@@ -195,6 +198,12 @@ def test_a_refused_role_and_a_database_without_tables(pipeline: Pipeline) -> Non
     findings, _ = examine(pipeline, DATABASE_URL=f"postgresql://postgres:{ENCODED}@{at}/empty_one")
     assert "authentication failed" in findings["database"]["detail"]
     assert "user and password" in findings["database"]["advice"]
+
+
+def test_what_is_under_way_is_told(pipeline: Pipeline) -> None:
+    with live_run(pipeline.database, kind="reconcile"):
+        findings, _ = examine(pipeline)
+    assert findings["run"]["detail"].startswith("a reconcile is under way since ")
 
 
 def test_a_disk_that_fills() -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,29 +11,20 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from orchestrate.housekeeping import RETENTIONS, clean
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline
+from tests.runs import add_run, silence
 
-PIPELINE = "dev:tap-oracle-crm-to-target-postgres"
 Connection = psycopg.Connection[dict[str, Any]]
 
 
 @pytest.fixture
 def connection(database: str) -> Iterator[Connection]:
     with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute(
-            """
-            create table raw.rejected_records (
-                id text primary key, stream text, remote_id text, rejected_at timestamp
-            );
-            create table raw.opportunities (
-                "OptyId" bigint primary key, _sdc_batched_at timestamp
-            );
-            """
-        )
         yield connection
 
 
@@ -46,40 +36,22 @@ def housekeeping(database: str, **environment: str) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
-def run(
-    connection: Connection,
-    days_ago: int,
-    state: str = "SUCCESS",
-    job: str = PIPELINE,
-    merged: bool | None = True,
-    loaded_until: str | None = None,
-) -> str:
-    """A run that began so many days ago and took a minute."""
-    run_id = str(uuid.uuid4())
-    values = {"run": run_id, "job": job, "state": state, "days": days_ago,
-              "merged": merged, "loaded_until": loaded_until}  # fmt: skip
+def run(connection: Connection, days_ago: int, state: str = "SUCCESS", **columns: Any) -> str:
+    """A run that began so many days ago and took a minute; Meltano has a row of it, too."""
+    lasted = None if state == "RUNNING" else "1 minute"
+    if state == "FAIL":
+        columns = {"load_succeeded": False, "transform_succeeded": None} | columns
+    url = make_conninfo(connection.info.dsn, password=connection.info.password)
+    run_id = add_run(url, f"{days_ago} days", lasted, **columns)
     connection.execute(
         """
         insert into meltano.runs
             (job_name, run_id, state, trigger, payload, started_at, ended_at, last_heartbeat_at)
-        select %(job)s, %(run)s, %(state)s::text, 'test', '{}', began,
-            case when %(state)s::text != 'RUNNING' then began + interval '1 minute' end,
-            began + interval '1 minute'
-        from (select (now() - make_interval(days => %(days)s)) at time zone 'UTC' as began) as _
+        select 'dev:' || kind, run_id, %s, 'test', '{}', started_at at time zone 'UTC',
+            ended_at at time zone 'UTC', heartbeat_at at time zone 'UTC'
+        from sync_runs where run_id = %s
         """,
-        values,
-    )
-    connection.execute(
-        """
-        insert into sync_runs (
-            run_id, sync_type, observed_at, transform_started_at, transform_completed_at,
-            transform_succeeded, loaded_until
-        )
-        select %(run)s, 'INCREMENTAL', ended, ended, case when %(merged)s::boolean then ended end,
-            %(merged)s::boolean, %(loaded_until)s
-        from (select now() - make_interval(days => %(days)s) as ended) as _
-        """,
-        values,
+        [state, run_id],
     )
     return run_id
 
@@ -102,35 +74,44 @@ def column(connection: Connection, sql: str) -> list[Any]:
 
 def test_old_runs_go_and_those_that_count_stay(connection: Connection, database: str) -> None:
     run(connection, 500)
-    run(connection, 450, state="FAIL", merged=None)
-    reached_furthest = run(connection, 420, loaded_until="2026-01-02")
-    newest_success = run(connection, 400, loaded_until="2026-01-01")
-    of_other_pipeline = run(connection, 600, job="dev:tap-oracle-crm-to-target-postgres:keys")
-    running = run(connection, 390, state="RUNNING", merged=None)
-    young_failure = run(connection, 3, state="FAIL", merged=None)
+    run(connection, 450, state="FAIL")
+    run(connection, 420)
+    newest_success = run(connection, 400)
+    newest_reconcile = run(connection, 600, kind="reconcile")
+    running = run(connection, 390, state="RUNNING")
+    young_failure = run(connection, 3, state="FAIL")
 
     done = housekeeping(database)
 
     assert done.returncode == 0, done.stdout
     assert "Removed 3 runs of Meltano after 365 days (SYNC_LOG_RETENTION_DAYS)" in done.stdout
-    assert set(column(connection, "select run_id::text from meltano.runs")) == {
-        newest_success, of_other_pipeline, running, young_failure,
-    }  # fmt: skip
-    # Where the next merge goes on from is remembered, though the run itself is gone.
-    assert set(column(connection, "select run_id::text from sync_runs")) == {
-        reached_furthest, newest_success, of_other_pipeline, running, young_failure,
-    }  # fmt: skip
+    assert "Removed 3 details of runs after 365 days (SYNC_LOG_RETENTION_DAYS)" in done.stdout
+    kept = {newest_success, newest_reconcile, running, young_failure}
+    assert set(column(connection, "select run_id::text from meltano.runs")) == kept
+    assert set(column(connection, "select run_id::text from sync_runs")) == kept
 
 
 def test_a_run_that_dbt_is_still_merging_stays(connection: Connection, database: str) -> None:
-    merging = run(connection, 2, merged=None)
-    run(connection, 2)
-    with psycopg.connect(database) as process:
-        process.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [merging])
-        housekeeping(database, SYNC_LOG_RETENTION_DAYS="1")
-        assert merging in column(connection, "select run_id::text from sync_logs")
+    merging = run(connection, 2, state="RUNNING", load_succeeded=True, extraction_completed=True)
+    run(connection, 1)
+    housekeeping(database, SYNC_LOG_RETENTION_DAYS="1")
+    assert merging in column(connection, "select run_id::text from sync_logs")
+    silence(database, merging, 30)
     housekeeping(database, SYNC_LOG_RETENTION_DAYS="1")
     assert merging not in column(connection, "select run_id::text from sync_logs")
+
+
+def test_a_meltano_that_keeps_its_runs_otherwise_stops_nothing(
+    connection: Connection, database: str
+) -> None:
+    run(connection, 500)
+    run(connection, 400)
+    connection.execute("alter table meltano.runs rename column ended_at to finished_at")
+    done = housekeeping(database)
+    assert done.returncode == 0, done.stdout
+    assert "Meltano's table of runs is not as it was" in done.stdout
+    assert "Removed 0 runs of Meltano" in done.stdout
+    assert "Removed 1 details of runs" in done.stdout
 
 
 def test_the_log_stays_as_long_as_it_is_set_to(connection: Connection, database: str) -> None:
@@ -142,18 +123,13 @@ def test_the_log_stays_as_long_as_it_is_set_to(connection: Connection, database:
     assert column(connection, "select run_id from sync_runs") == []
 
 
-def test_settled_requests_for_runs_go(connection: Connection, database: str) -> None:
-    connection.execute(
-        """
-        insert into sync_requests (run_id, sync_type, trigger, host, requested_at, ended_at)
-        select gen_random_uuid(), 'FULL', name, 'example.com', now() - interval '400 days', ended
-        from (values
-            ('old', now() - interval '400 days'), ('young', now()), ('open', null)
-        ) as _ (name, ended)
-        """
-    )
+def test_runs_that_never_began_go(connection: Connection, database: str) -> None:
+    for name, ago, lasted in [
+        ("old", "400 days", "0"), ("young", "0", "0"), ("open", "400 days", None)
+    ]:  # fmt: skip
+        add_run(database, ago, lasted, trigger=name, load_succeeded=None, transform_succeeded=None)
     housekeeping(database)
-    assert column(connection, "select trigger from sync_requests order by 1") == ["open", "young"]
+    assert column(connection, "select trigger from sync_runs order by 1") == ["open", "young"]
 
 
 def test_incidents_go_once_everybody_was_told(connection: Connection, database: str) -> None:
@@ -225,11 +201,11 @@ def test_resolved_rejects_go_with_their_raw_rows(connection: Connection, databas
         from (values ('old', 91), ('young', 89), ('unresolved', null), ('again', 100))
             as _ (remote_id, resolved_days_ago);
 
-        insert into raw.rejected_records
-        select md5(remote_id), 'opportunities', remote_id,
-            now() at time zone 'UTC' - make_interval(days => rejected_days_ago)
-        from (values ('old', 200), ('young', 200), ('unresolved', 200), ('again', 1))
-            as _ (remote_id, rejected_days_ago);
+        update rejected_records set rejected_in = 5;
+        insert into raw.rejected_records (id, stream, remote_id, _loaded_in)
+        select md5(remote_id), 'opportunities', remote_id, batch
+        from (values ('old', 5), ('young', 5), ('unresolved', 5), ('again', 6))
+            as _ (remote_id, batch);
         """
     )
     housekeeping(database)
@@ -251,9 +227,9 @@ def test_raw_rows_of_deleted_deals_go_and_the_deals_stay(
     opportunity(connection, "4", deleted_days_ago=100)
     connection.execute(
         """
-        insert into raw.opportunities
-        select key, now() at time zone 'UTC' - make_interval(days => loaded_days_ago)
-        from (values (1, 200), (2, 200), (3, 200), (4, 5)) as _ (key, loaded_days_ago)
+        insert into raw.opportunities ("OptyId", _sdc_deleted_at)
+        select key, now() - make_interval(days => gone_days_ago)
+        from (values (1, 91), (2, 10), (3, null), (4, null)) as _ (key, gone_days_ago)
         """
     )
     housekeeping(database)

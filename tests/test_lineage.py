@@ -23,10 +23,9 @@ CHROMIUM_OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def docs(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def docs(postgres: str, migrated: str, parsed: Path) -> Path:
     """The folder of the documentation of a database that was synced once."""
-    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("docs"))
-    warehouse.create_raw_tables()
+    warehouse = Warehouse(postgres, migrated, parsed)
     warehouse.merge()
     done = subprocess.run(
         [Path(sys.executable).with_name("meltano"), "invoke", "dbt-postgres:docs"],

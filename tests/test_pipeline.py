@@ -31,8 +31,8 @@ def test_first_load_then_only_what_changed(pipeline: Pipeline) -> None:
     assert len(pipeline.syncs()) == 2
 
 
+@pytest.mark.usefixtures("synced")
 def test_nothing_changed_costs_two_requests(pipeline: Pipeline) -> None:
-    pipeline.sync()
     before = pipeline.query("select * from opportunities order by id")
     pipeline.crm.clear_requests()
     run = pipeline.sync()
@@ -82,8 +82,8 @@ def test_whatever_changes_during_a_run_postgresql_equals_the_crm_after_the_next(
     assert_equal_to_crm(pipeline)
 
 
+@pytest.mark.usefixtures("synced")
 def test_the_bid_teams_status_survives_everything_but_a_closing(pipeline: Pipeline) -> None:
-    pipeline.sync()
     open_deals = [row for row in pipeline.crm.rows() if row.get("StatusCode") == "OPEN"]
     chosen = str(open_deals[0]["OptyId"])
     (before,) = pipeline.query(
@@ -121,8 +121,8 @@ def test_the_bid_teams_status_survives_everything_but_a_closing(pipeline: Pipeli
     assert {name: row()[name] for name in before} == before
 
 
+@pytest.mark.usefixtures("synced")
 def test_custom_fields_change_under_us(pipeline: Pipeline) -> None:
-    pipeline.sync()
     pipeline.crm.rename_attribute("GEO_c", "Geo_c")
     pipeline.crm.retype_attribute("Practice_c", "integer")
     pipeline.crm.remove_attribute("Sector_c")

@@ -19,6 +19,8 @@ from api.settings import Settings
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline, wait_until
 
+pytestmark = pytest.mark.xdist_group("readme")  # the commands share the checkout's folders
+
 README = (ROOT / "README.md").read_text()
 PORT = "18765"
 # What is long-running or would start a whole test run within this one; its own tests are named.

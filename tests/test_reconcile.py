@@ -3,6 +3,8 @@
 import subprocess
 from typing import Any
 
+import pytest
+
 from orchestrate.settings import ROOT
 from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
 
@@ -28,8 +30,8 @@ def reconcile(pipeline: Pipeline, **environment: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.usefixtures("synced")
 def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> None:
-    pipeline.sync()
     before = pipeline.query(WRITTEN)
     assert reconcile(pipeline)["words"] == "1,000 compared: 0 corrected, 0 new, 0 gone"
     assert pipeline.query(WRITTEN) == before, "an unchanged row costs no write"
@@ -63,8 +65,8 @@ def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> No
     assert len(pipeline.syncs()) == 2, "a reconcile is no sync"
 
 
+@pytest.mark.usefixtures("synced")
 def test_what_a_sync_should_have_brought_is_reported(pipeline: Pipeline) -> None:
-    pipeline.sync()
     (chosen, *_) = pipeline.crm.rows()
     # As if a sync had missed the deal's last change.
     for table, column, key in (
@@ -87,8 +89,8 @@ def test_what_a_sync_should_have_brought_is_reported(pipeline: Pipeline) -> None
     assert_equal_to_crm(pipeline)
 
 
+@pytest.mark.usefixtures("synced")
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
-    pipeline.sync()
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     # One can't be loaded, and is there all the same; of another not even the key can be read.
     bad, keyless = (row["OptyId"] for row in pipeline.crm.rows()[:2])
@@ -112,8 +114,8 @@ def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     assert_equal_to_crm(pipeline)
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_mass_deletion_is_refused(pipeline: Pipeline) -> None:
-    pipeline.sync()
     pipeline.crm.mutate(delete=300)
     done = pipeline.meltano("run", "reconcile")
     assert done.returncode != 0
@@ -141,12 +143,12 @@ def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> No
     # A run for one key, and another that the time limit stops, have not looked at all others.
     one = {"TAP_ORACLE_CRM_FILTER": f"OptyId = {rows[2]['OptyId']}"}
     pipeline.sync("--state-id-suffix=one", **one)
-    found = pipeline.meltano("run", "--state-id-suffix=one", "reconcile", **{
+    done = pipeline.meltano("run", "--state-id-suffix=one", "reconcile", **{
         f"TAP_ORACLE_CRM_COMPLETE_{name.removeprefix('TAP_ORACLE_CRM_')}": value
         for name, value in one.items()
     } | one)  # fmt: skip
-    assert found.returncode == 0, found.stdout
-    assert "what is gone is not known" in found.stdout
+    assert done.returncode == 0, done.stdout
+    assert "what is gone is not known" in done.stdout
     pipeline.sync()
     assert pipeline.query(open_rejects) == [{"n": 1}]
     assert pipeline.query("select from opportunities where deleted_at is not null") == []
@@ -157,8 +159,8 @@ def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> No
     assert_equal_to_crm(pipeline)
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> None:
-    pipeline.sync()
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     pipeline.crm.fault("latency", ms=10_000)
     killed = subprocess.Popen(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline
@@ -35,10 +36,10 @@ def run(script: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("synced")
 def test_a_restored_database_goes_on_where_the_backup_was(
     pipeline: Pipeline, postgres: str, tmp_path: Path
 ) -> None:
-    pipeline.sync()
     pipeline.query(
         """
         update opportunities set workflow_status = 'ASSIGNED'

@@ -60,8 +60,8 @@ def test_the_first_load_and_the_daily_and_weekly_tasks(run: Run, pipeline: Pipel
     assert re.search(r"^[\w.-]{20,}$", run("Rotate credentials"), re.MULTILINE)
 
 
+@pytest.mark.usefixtures("synced")
 def test_back_fills_and_state_elsewhere(run: Run, pipeline: Pipeline) -> None:
-    pipeline.sync()
     # What a sync without the right record set would have missed.
     pipeline.query('delete from raw.opportunities where mod("OptyId", 2) = 0')
     run("Back-fill")

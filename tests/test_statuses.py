@@ -72,24 +72,15 @@ class Statuses:
         return {row["code"]: (row["outcome"], row["source"]) for row in rows}
 
 
-@pytest.fixture(scope="module")
-def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """One database for all tests, for which dbt reads the project once."""
-    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("statuses"))
-    return warehouse
-
-
 @pytest.fixture
-def statuses(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Statuses:
+def statuses(
+    postgres: str, migrated: str, parsed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Statuses:
     """An empty database, and a file that declares nothing."""
-    warehouse.query(
-        "truncate raw.opportunities, raw.opportunity_statuses, opportunities, opportunity_changes,"
-        " status_outcomes, declared_outcomes, merge_marks, sync_runs cascade"
-    )
     crm_yml = tmp_path / "crm.yml"
     crm_yml.touch()
     monkeypatch.setenv("CRM_FILE", str(crm_yml))
-    return Statuses(warehouse, crm_yml)
+    return Statuses(Warehouse(postgres, migrated, parsed), crm_yml)
 
 
 def test_a_deal_is_recoded_again_and_again(statuses: Statuses) -> None:
@@ -233,10 +224,9 @@ def test_at_random_each_deal_follows_the_rule(statuses: Statuses) -> None:
         assert statuses.merge() == expected
 
 
-def test_an_upgrade_judges_what_is_there_already(statuses: Statuses, tmp_path: Path) -> None:
+def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
     """As an earlier release left it, which knew four words and looked for others in stages."""
-    warehouse = statuses.warehouse.copy(tmp_path)
-    statuses = Statuses(warehouse, statuses.crm_yml)
+    warehouse = statuses.warehouse
     warehouse.query(
         "drop schema public, raw, staging cascade; create schema public; create schema raw"
     )

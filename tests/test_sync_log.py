@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from tests.sandbox.client import Sandbox
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def sandbox(crm_server: Sandbox) -> Sandbox:
     """A CRM of fewer deals than elsewhere: these tests wait for most of their time."""
-    with Sandbox(records=400) as crm:
-        yield crm
+    crm_server.reset(records=400)
+    return crm_server
 
 
 def child(meltano: subprocess.Popen[bytes], name: str) -> psutil.Process | None:

@@ -13,7 +13,7 @@ import pytest
 
 from api.workflow import FROM_CRM, MOVES
 from orchestrate.settings import ROOT
-from tests.warehouse import Warehouse
+from tests.warehouse import Warehouse, rename_database
 
 
 def deal(key: int, **attributes: Any) -> dict[str, Any]:
@@ -27,9 +27,9 @@ def deal(key: int, **attributes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    """A database in which deals of each kind are merged."""
-    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("dbt"))
+def merged(postgres: str, migrated: str, parsed: Path) -> str:
+    """The name of a database in which deals of each kind are merged: a template."""
+    warehouse = Warehouse(postgres, migrated, parsed)
     warehouse.load(
         deal(1),
         deal(2, Revenue=None, WinProb=None),
@@ -49,7 +49,13 @@ def warehouse(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFac
         """
     )
     warehouse.merge()
-    return warehouse
+    return rename_database(postgres, "test", "merged")
+
+
+@pytest.fixture
+def warehouse(postgres: str, merged: str, parsed: Path) -> Warehouse:
+    """A database in which deals of each kind are merged."""
+    return Warehouse(postgres, merged, parsed)
 
 
 def add_run(warehouse: Warehouse, began: str, seconds: float, **columns: Any) -> None:
@@ -71,10 +77,9 @@ def test_what_is_merged_passes_every_test(warehouse: Warehouse) -> None:
     assert "WARN=0 ERROR=0 SKIP=0" in done.stdout, done.stdout
 
 
-def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: Path) -> None:
-    broken = warehouse.copy(tmp_path)
-    add_run(broken, "2026-11-01Z", 1, new_records=99, updated_records=0, unchanged_records=0)
-    broken.query(
+def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse) -> None:
+    add_run(warehouse, "2026-11-01Z", 1, new_records=99, updated_records=0, unchanged_records=0)
+    warehouse.query(
         """
         -- won in the CRM, and yet the bid team's again
         update opportunities set workflow_status = 'NEW' where remote_id = '3';
@@ -85,9 +90,9 @@ def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse, tmp_path: 
         update rejected_records set resolved_at = now() where remote_id = '7';
         """
     )
-    broken.dbt("test", "--select", "test_type:singular")
+    warehouse.dbt("test", "--select", "test_type:singular")
 
-    results = json.loads((broken.target / "run_results.json").read_text())["results"]
+    results = json.loads((warehouse.target / "run_results.json").read_text())["results"]
     outcomes = {
         result["unique_id"].split(".")[2]: result["status"]
         for result in results
@@ -129,9 +134,8 @@ def test_the_win_rate_is_that_of_what_was_decided(warehouse: Warehouse) -> None:
     ]  # fmt: skip
 
 
-def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse, tmp_path: Path) -> None:
-    aged = warehouse.copy(tmp_path)
-    aged.query(
+def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse) -> None:
+    warehouse.query(
         """
         update opportunities set first_synced_at = now() - interval '30 days';
         update opportunities set workflow_status = 'ASSIGNED' where remote_id in ('1', '2');
@@ -146,14 +150,13 @@ def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse, tmp_path: P
         );
         """
     )
-    assert aged.query("select * from workflow_ageing order by workflow_status") == [
+    assert warehouse.query("select * from workflow_ageing order by workflow_status") == [
         {"workflow_status": "ASSIGNED", "deals": 2, "median_days": 15, "oldest_days": 20},
         {"workflow_status": "NEW", "deals": 1, "median_days": 30, "oldest_days": 30},
     ]
 
 
-def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse, tmp_path: Path) -> None:
-    synced = warehouse.copy(tmp_path)
+def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse) -> None:
     for began, seconds, load_succeeded in [
         ("2026-11-01 00:00Z", 10, True),
         ("2026-11-01 12:00Z", 40, False),
@@ -161,10 +164,10 @@ def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse, tmp_path:
         ("2026-11-02 00:00Z", 5, True),
     ]:
         add_run(
-            synced, began, seconds, load_succeeded=load_succeeded, new_records=10,
+            warehouse, began, seconds, load_succeeded=load_succeeded, new_records=10,
             updated_records=5, unchanged_records=84, failed_records=1,
         )  # fmt: skip
-    assert synced.query("select * from sync_quality order by day") == [
+    assert warehouse.query("select * from sync_quality order by day") == [
         {"day": date(2026, 11, 1), "runs": 3, "failed_runs": 1, "total_fetched": 300,
          "new_records": 30, "updated_records": 15, "failed_records": 3,
          "median_duration_seconds": 30, "max_duration_seconds": 40},
@@ -174,12 +177,9 @@ def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse, tmp_path:
     ]  # fmt: skip
 
 
-def test_a_merge_replaces_no_view_but_one_that_has_changed(
-    warehouse: Warehouse, tmp_path: Path
-) -> None:
+def test_a_merge_replaces_no_view_but_one_that_has_changed(warehouse: Warehouse) -> None:
     """So it waits for no reader, and what others have built on our views stays."""
-    merged = warehouse.copy(tmp_path)
-    merged.query(
+    warehouse.query(
         """
         create view report as select sum(deals) as deals from pipeline_by_stage_and_month;
         drop view workflow_ageing;
@@ -187,33 +187,32 @@ def test_a_merge_replaces_no_view_but_one_that_has_changed(
         drop view win_rate_by_practice;
         """
     )
-    merged.load(deal(10))
-    with psycopg.connect(merged.url) as reader:
+    warehouse.load(deal(10))
+    with psycopg.connect(warehouse.url) as reader:
         for view in ("staging.stg_opportunities", "staging.workflow_rule",
                      "public.pipeline_by_stage_and_month", "public.sync_quality"):  # fmt: skip
             reader.execute(f"select * from {view}")  # noqa: S608
-        merged.merge(PGOPTIONS="-c lock_timeout=3s")
-    assert merged.query("select deals from report") == [{"deals": 4}]
-    assert set(merged.query("select * from workflow_ageing")[0]) == {
+        warehouse.merge(PGOPTIONS="-c lock_timeout=3s")
+    assert warehouse.query("select deals from report") == [{"deals": 4}]
+    assert set(warehouse.query("select * from workflow_ageing")[0]) == {
         "workflow_status", "deals", "median_days", "oldest_days",
     }  # fmt: skip
-    assert len(merged.query("select * from win_rate_by_practice")) == 2
+    assert len(warehouse.query("select * from win_rate_by_practice")) == 2
     # Each run of dbt writes its counts to a row of its own.
-    assert merged.query("select new_records from sync_runs order by transform_started_at") == [
+    assert warehouse.query("select new_records from sync_runs order by transform_started_at") == [
         {"new_records": 7}, {"new_records": 1},
     ]  # fmt: skip
 
 
 def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
-    broken = warehouse.copy(tmp_path)
     project = tmp_path / "transform"
     shutil.copytree(ROOT / "transform", project, ignore=shutil.ignore_patterns("target", "logs"))
     model = project / "models/marts/sync_quality.sql"
     model.write_text(model.read_text().replace("count(*) as runs", "count(*)::text as runs"))
-    done = broken.dbt("run", "--select", "sync_quality", "--project-dir", str(project))
+    done = warehouse.dbt("run", "--select", "sync_quality", "--project-dir", str(project))
     assert done.returncode == 1
     assert "This model has an enforced contract that failed" in done.stdout
-    assert broken.query("select pg_typeof(runs)::text as type from sync_quality") == []
+    assert warehouse.query("select pg_typeof(runs)::text as type from sync_quality") == []
 
 
 def test_the_rejects_cost_what_changed(warehouse: Warehouse) -> None:

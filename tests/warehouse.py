@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,34 @@ from psycopg.types.json import Jsonb
 
 from orchestrate.postgres import libpq_environment
 from orchestrate.settings import ROOT
+
+
+def create_database(server: str, name: str, template: str) -> str:
+    """Create a database as a copy of another, in the place of one that has its name.
+
+    dbt has to parse the whole project for each database with a name of its own.
+
+    Args:
+        server: the server's URL, without a database.
+        name: the new database's.
+        template: that of the database to copy.
+
+    Returns:
+        The new database's URL.
+    """
+    new, old = sql.Identifier(name), sql.Identifier(template)
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database if exists {} with (force)").format(new))
+        connection.execute(sql.SQL("create database {} template {}").format(new, old))
+    return f"{server}/{name}"
+
+
+def rename_database(server: str, name: str, new_name: str) -> str:
+    """Give a database another name, which is returned: it is a template from now on."""
+    old, new = sql.Identifier(name), sql.Identifier(new_name)
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(sql.SQL("alter database {} rename to {}").format(old, new))
+    return new_name
 
 
 class Warehouse:
@@ -27,20 +54,8 @@ class Warehouse:
             template: the database to copy.
             scratch: the folder for what dbt writes.
         """
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("create database {} template {}").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
-        self.url = f"{postgres}/{name}"
+        self.url = create_database(postgres, "test", template)
         self.target = scratch / "dbt"
-
-    def copy(self, scratch: Path) -> "Warehouse":
-        """Return a copy, to change it and leave this one as it is."""
-        postgres, name = self.url.rsplit("/", 1)
-        return Warehouse(postgres, name, scratch)
 
     def query(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         """Run a statement and return its rows, if it has any."""

@@ -54,7 +54,7 @@ limit 50
 async def show_sync(request: Request, _: Viewer, connection: Connection) -> Response:
     """Show the syncs, or the part of the page that a sync changes."""
     runs = await queries.fetch(connection, queries.HISTORY, SHOWN)
-    current = await _progress(connection, runs)
+    current = await _progress(connection)
     last_success = await (await connection.execute(_LAST_SUCCESS)).fetchone()
     context: dict[str, Any] = {
         "runs": runs,
@@ -118,13 +118,12 @@ async def show_rejects(
     return page(request, template, rejects=rejects, resolved=wanted.resolved, crm_link=crm_link)
 
 
-async def _progress(
-    connection: AsyncConnection[DictRow], runs: list[DictRow]
-) -> dict[str, Any] | None:
-    running = next((run for run in runs if run["status"] == "RUNNING"), None)
-    if running is None:
+async def _progress(connection: AsyncConnection[DictRow]) -> dict[str, Any] | None:
+    """Return what loads now, whatever its kind: it keeps all others from it."""
+    running = await queries.fetch(connection, queries.LOADING)
+    if not running:
         return None
-    found = await queries.fetch(connection, queries.PROGRESS, running["run_id"])
+    found = await queries.fetch(connection, queries.PROGRESS, running[0]["run_id"])
     return found[0] if found else None
 
 

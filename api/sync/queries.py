@@ -5,15 +5,18 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from runs.registry import DIED, UNDER_WAY, has_died
+from runs.registry import DIED, UNDER_WAY, died, has_died
 
 # Not by time: a run that began while a clock was ahead would stay the last one.
 LATEST = "select * from sync_logs order by status = 'RUNNING' desc, id desc limit 1"
 HISTORY = "select * from sync_logs order by id desc limit %s"
+LOADING = """
+select * from run_logs where status = 'RUNNING' and kind != 'other' order by id desc limit 1
+"""
 ANY_RUN = "select * from run_logs where run_id = %s"
 PROGRESS = """
 select
-    sync_logs.*,
+    run_logs.*,
     case
         when status != 'RUNNING' then 'ENDED'
         when transform_started_at is not null then 'MERGING'
@@ -25,9 +28,9 @@ select
         then least(100, round(100.0 * total_fetched / records_claimed, 1))
     end as percent,
     round(
-        total_fetched / nullif(extract(epoch from observed_at - sync_logs.started_at), 0), 1
+        total_fetched / nullif(extract(epoch from observed_at - run_logs.started_at), 0), 1
     ) as records_per_second
-from sync_logs
+from run_logs
 left join (select run_id, records_claimed, observed_at, transform_started_at from sync_runs) as seen
     using (run_id)
 where run_id = %s
@@ -40,5 +43,5 @@ async def fetch(
     """Return the rows of a query over the runs, those that have just died among them."""
     for run in await (await connection.execute(UNDER_WAY)).fetchall():
         if has_died(run):
-            await connection.execute(DIED, [run["run_id"]])
+            await connection.execute(DIED, died(run["run_id"]))
     return await (await connection.execute(query, parameters)).fetchall()

@@ -35,7 +35,7 @@ async def start_sync(
     except control.RunningError as error:
         (other,) = await queries.fetch(connection, queries.ANY_RUN, error.run_id)
         under_way = SyncRun.model_validate(other).model_dump(mode="json")
-        raise ProblemError(409, f"A {other['kind']} is under way.", run=under_way) from error
+        raise ProblemError(409, f"{error.what} is under way.", run=under_way) from error
     await record(connection, user, "start", "sync", run["run_id"], after={"full": full})
     return run
 
@@ -59,10 +59,10 @@ async def sync_history(
 
 @router.get("/sync-runs/{run_id}", response_model=SyncProgress, responses=answers(401, 404, 422))
 async def get_sync(_: Viewer, connection: Connection, run_id: UUID) -> DictRow:
-    """Get a sync, and how far it has come."""
+    """Get a run, a reconcile as well as a sync, and how far it has come."""
     rows = await queries.fetch(connection, queries.PROGRESS, run_id)
     if not rows:
-        raise ProblemError(404, f"There is no sync {run_id}.")
+        raise ProblemError(404, f"There is no run {run_id}.")
     return rows[0]
 
 
@@ -75,10 +75,10 @@ async def get_sync(_: Viewer, connection: Connection, run_id: UUID) -> DictRow:
 async def cancel_sync(
     request: Request, user: Manager, connection: Connection, run_id: UUID
 ) -> DictRow:
-    """Stop a sync. What it has loaded stays, and the next one goes on from there."""
+    """Stop a run. What it has loaded stays, and the next one goes on from there."""
     run = await get_sync(user, connection, run_id)
     if run["status"] != "RUNNING":
-        raise ProblemError(409, f"The sync has ended: {run['status']}.")
+        raise ProblemError(409, f"It has ended: {run['status']}.")
     try:
         url = request.app.state.database_url
         await run_in_threadpool(control.cancel, url, str(run_id), user.name)

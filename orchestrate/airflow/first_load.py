@@ -53,7 +53,7 @@ def plan(parts: int) -> list[Environment]:
     settings = tap_settings()
     if settings["framework_version"] < 2:
         sys.exit("Partitions need framework_version 2 or higher.")
-    number = begin_shared_load(database_url())
+    load = begin_shared_load(database_url())
     client = CrmClient(settings)
     try:
         finder = settings["finder"]
@@ -81,11 +81,11 @@ def plan(parts: int) -> list[Environment]:
     return [
         {
             "TAP_ORACLE_CRM_PARTITION_FILTER": f"{own}{condition}",
-            "MELTANO_RUN_STATE_ID_SUFFIX": f"first-load-{number}-of-{len(conditions)}",
+            "MELTANO_RUN_STATE_ID_SUFFIX": f"first-load-{part}-of-{len(conditions)}",
             "FIRST_LOAD_MARK": mark,
-            registry.NUMBER: str(number),
+            registry.NUMBER: str(load),
         }
-        for number, condition in enumerate(conditions, 1)
+        for part, condition in enumerate(conditions, 1)
     ]
 
 

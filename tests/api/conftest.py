@@ -22,7 +22,7 @@ from api.auth import Role
 from api.health import NEWEST
 from api.settings import Settings
 from api.token import make_token
-from runs import control
+from runs import control, processes
 
 FILL = """
 insert into opportunities (
@@ -68,6 +68,7 @@ begin
         from pg_tables
         where schemaname = 'public' and tablename != 'alembic_version'
     );
+    insert into load_fence default values;
 end
 $$
 """
@@ -78,15 +79,6 @@ def fill(url: str, count: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(FILL, [count])
         connection.execute("analyze opportunities")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _unsafe(postgres: str) -> None:
-    """Let the tests' server leave its files to the system: each test makes a database."""
-    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-        for option in ("fsync", "full_page_writes", "synchronous_commit"):
-            connection.execute(f"alter system set {option} = off")
-        connection.execute("select pg_reload_conf()")
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +194,7 @@ def server(database: str, settings: Settings) -> Iterator[httpx.Client]:
 
 
 class Command:
-    """What `orchestrate.sync` starts instead of Meltano."""
+    """What `runs.control` starts instead of Meltano."""
 
     def __init__(self, script: str) -> None:
         self.script = script
@@ -221,7 +213,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command
         f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.02)"
     )
     monkeypatch.setattr(control, "command", command)
-    monkeypatch.setattr(control, "LOGS", tmp_path / "logs")
+    monkeypatch.setattr(processes, "LOGS", tmp_path / "logs")
     yield command
     end.touch()
 

@@ -3,7 +3,6 @@
 import asyncio
 import html
 import socket
-import uuid
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -17,6 +16,7 @@ from aiosmtpd.controller import Controller
 from api.database import make_pool
 from api.notifications import notify, sender
 from api.settings import Settings
+from tests.runs import add_run
 
 
 class Mailbox:
@@ -60,22 +60,11 @@ class Desk:
 
     def run(self, state: str, ago: str = "1 minute", **observed: object) -> None:
         """Let a run have ended."""
-        run_id = uuid.uuid4()
-        self.execute(
-            "insert into meltano.runs (job_name, run_id, state, started_at, last_heartbeat_at,"
-            " ended_at, payload, payload_flags, trigger)"
-            " select 'dev:tap-oracle-crm-to-target-postgres', %s, %s, at, at, at, '{}', 0, 'cli'"
-            " from (select now() at time zone 'UTC' - %s::interval as at) as ended",
-            run_id, state, ago,
-        )  # fmt: skip
-        values = {"sync_type": "INCREMENTAL", "records_fetched": 1} | observed
-        self.execute(
-            "insert into sync_runs (run_id, sync_type, records_fetched, transform_succeeded,"
-            " transform_completed_at, error_message)"
-            " values (%s, %s, %s, %s, now() - %s::interval, %s)",
-            run_id, values["sync_type"], values["records_fetched"], state == "SUCCESS", ago,
-            values.get("error_message"),
-        )  # fmt: skip
+        succeeded = state == "SUCCESS"
+        row: dict[str, Any] = {
+            "load_succeeded": succeeded, "transform_succeeded": succeeded or None, "new_records": 1,
+        }  # fmt: skip
+        add_run(self.database, ago, **row | observed)
 
     def look(self) -> list[str]:
         """Look for incidents, and return the subjects of the mails that came of it."""
@@ -172,14 +161,14 @@ def test_a_late_sync(desk: Desk) -> None:
 
 
 def test_an_empty_sync(desk: Desk) -> None:
-    desk.run("SUCCESS", "2 hours", sync_type="FULL", records_fetched=0)
+    desk.run("SUCCESS", "2 hours", sync_type="FULL", coverage="complete", new_records=0)
     assert desk.look() == ["The sync is empty"]
-    desk.run("SUCCESS", sync_type="FULL", records_fetched=5)
+    desk.run("SUCCESS", sync_type="FULL", coverage="complete", new_records=5)
     assert desk.look() == ["The sync reads opportunities again"]
 
 
 def test_an_incremental_sync_may_be_empty(desk: Desk) -> None:
-    desk.run("SUCCESS", records_fetched=0)
+    desk.run("SUCCESS", new_records=0)
     assert desk.look() == []
 
 
@@ -231,12 +220,34 @@ def test_what_is_over_before_it_was_told_is_not_told(desk: Desk) -> None:
 
 
 def test_a_cancelled_sync_is_no_failure(desk: Desk) -> None:
-    desk.execute(
-        "insert into sync_requests (run_id, sync_type, trigger, host, ended_at, error_message)"
-        " values (%s, 'FULL', 'api', 'here', now(), 'Cancelled by ada.')",
-        uuid.uuid4(),
-    )
+    desk.run("FAIL", cancelled_by="ada")
     assert desk.look() == []
+    # Nor does it make one that failed before it well.
+    desk.run("FAIL", error_message="tap-oracle-crm: 401 Unauthorized")
+    assert desk.look() == ["The sync failed"]
+    desk.run("FAIL", cancelled_by="ada")
+    assert desk.look() == []
+
+
+def test_a_scheduled_job_that_was_cancelled_is_no_failure(desk: Desk) -> None:
+    desk.run("SUCCESS")
+    desk.execute(
+        "insert into schedules (name, job, interval, timezone, last_run_at, last_succeeded)"
+        " values ('weekly', 'reconcile', '0 3 * * 0', 'UTC', now(), false)"
+    )
+    desk.run("FAIL", kind="reconcile", cancelled_by="ada")
+    assert desk.look() == []
+    desk.run("FAIL", kind="reconcile")
+    assert desk.look() == ["A scheduled job failed"]
+
+
+def test_the_last_run_is_the_last_whatever_the_clocks_said(desk: Desk) -> None:
+    desk.run("FAIL", "-2 hours")
+    desk.run("SUCCESS")
+    assert desk.look() == []
+    desk.run("SUCCESS", "-3 hours")
+    desk.run("SUCCESS", "27 hours")
+    assert desk.look() == ["The sync is late"]
 
 
 def test_a_url_that_names_no_service_is_refused_without_showing_it() -> None:

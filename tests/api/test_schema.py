@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from api.app import create_app
 from api.auth import Role
 from api.token import make_token
-from runs import control
+from runs import control, processes
 from tests.api.conftest import DefaultSettings, fill, serving
 
 SECRET = "of the webhook"
@@ -45,7 +45,7 @@ def address(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     configuration = DefaultSettings(api_lock_timeout=2, oracle_webhook_secret=SecretStr(SECRET))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "command", lambda full: ["true"])
-        patch.setattr(control, "LOGS", tmp_path_factory.mktemp("logs"))
+        patch.setattr(processes, "LOGS", tmp_path_factory.mktemp("logs"))
         with serving(database, configuration) as address:
             yield address
 

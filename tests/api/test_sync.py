@@ -22,6 +22,7 @@ from api.auth import Role
 from api.sync import events
 from orchestrate.settings import ROOT
 from tests.api.conftest import Caller, Command, until
+from tests.runs import add_run, live_run, silence
 
 
 def test_there_is_nothing_before_the_first(caller: Caller) -> None:
@@ -35,7 +36,8 @@ def test_a_sync_shows_as_running_from_the_moment_it_is_started(
     answer = caller.post("/api/sync-database", json={"full": True})
     assert answer.status_code == 202
     run = answer.json()
-    assert (run["status"], run["sync_type"], run["id"]) == ("RUNNING", "FULL", None)
+    assert (run["status"], run["sync_type"]) == ("RUNNING", "FULL")
+    assert run["id"] > 0
     assert command.full == [True]
     assert caller.get("/api/sync-status").json() == run
     assert caller.get("/api/sync-history").json() == [run]
@@ -73,17 +75,70 @@ def test_one_that_dies_before_it_begins_is_failed_with_its_last_words(
 
 
 def test_a_run_from_a_shell_counts_too(caller: Caller, command: Command) -> None:
-    run_id = str(uuid.uuid4())
-    with psycopg.connect(caller.database, autocommit=True) as shell:
-        shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
+    with live_run(caller.database) as (run_id, _):
         load(caller.database, run_id)
         assert caller.get("/api/sync-status").json()["status"] == "RUNNING"
         answer = caller.post("/api/sync-database")
         assert answer.status_code == 409
         assert answer.json()["run"]["run_id"] == run_id
-    run = until(caller, "FAILED")
+    # Its process is gone, which this machine sees at once.
+    run = caller.get("/api/sync-status").json()
+    assert (run["run_id"], run["status"], run["end_reason"]) == (run_id, "FAILED", "died")
     assert "died" in run["error_message"]
     assert caller.post("/api/sync-database").status_code == 202
+
+
+def test_a_run_elsewhere_is_dead_after_some_silence(caller: Caller, command: Command) -> None:
+    elsewhere = {"host": "elsewhere.example.com", "pid_namespace": "another", "pid": 1}
+    run_id = add_run(caller.database, "0", None, **elsewhere, process_started_at=0)
+    silence(caller.database, run_id, 17)
+    assert caller.get("/api/sync-status").json()["status"] == "RUNNING"
+    assert caller.post("/api/sync-database").status_code == 409
+    silence(caller.database, run_id, 4)
+    run = caller.get("/api/sync-status").json()
+    assert (run["status"], run["end_reason"]) == ("FAILED", "died")
+    # It may only have been cut off: unless another takes its place, it goes on when heard of again.
+    silence(caller.database, run_id, -20)
+    assert caller.get("/api/sync-status").json()["status"] == "RUNNING"
+    silence(caller.database, run_id, 20)
+    assert caller.post("/api/sync-database").status_code == 202
+    silence(caller.database, run_id, -20)
+    assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "FAILED"
+
+
+def test_a_reconcile_is_seen_and_cancelled_and_is_no_sync(caller: Caller, command: Command) -> None:
+    with live_run(caller.database, kind="reconcile") as (run_id, process):
+        answer = caller.post("/api/sync-database")
+        assert (answer.status_code, answer.json()["run"]["run_id"]) == (409, run_id)
+        assert answer.json()["detail"] == "A reconcile is under way."
+        assert caller.get("/api/sync-status").status_code == 404
+        assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "RUNNING"
+        assert caller.post(f"/api/sync-runs/{run_id}/cancel").status_code == 202
+        process.wait(timeout=10)
+    run = caller.get(f"/api/sync-runs/{run_id}").json()
+    assert (run["status"], run["end_reason"]) == ("FAILED", "cancelled")
+    assert caller.post("/api/sync-database").status_code == 202
+
+
+def test_the_next_sync_need_not_wait_for_one_that_is_through(
+    caller: Caller, command: Command
+) -> None:
+    """Its process may take a moment to end."""
+    with live_run(caller.database, transform_succeeded=True):
+        assert caller.get("/api/sync-status").json()["status"] == "SUCCESS"
+        assert caller.post("/api/sync-database").status_code == 202
+
+
+def test_before_it_has_read_a_sync_is_what_it_set_out_to_be(
+    caller: Caller, command: Command
+) -> None:
+    """The first one reads everything, whatever was asked for."""
+    first = caller.post("/api/sync-database").json()
+    assert first["sync_type"] == "FULL"
+    caller.post(f"/api/sync-runs/{first['run_id']}/cancel")
+    until(caller, "FAILED")
+    add_run(caller.database)
+    assert caller.post("/api/sync-database").json()["sync_type"] == "INCREMENTAL"
 
 
 def test_full_must_be_said_clearly(caller: Caller, command: Command) -> None:
@@ -94,17 +149,12 @@ def test_full_must_be_said_clearly(caller: Caller, command: Command) -> None:
 
 
 def load(database: str, run_id: str) -> None:
-    """Let a run be recorded as loading, by Meltano and by its recorder."""
+    """Let a run be recorded as loading, for ten seconds now, by its recorder."""
     with psycopg.connect(database) as connection:
         connection.execute(
-            "insert into meltano.runs (job_name, run_id, state, started_at, last_heartbeat_at,"
-            " payload, payload_flags, trigger) values ('dev:tap-oracle-crm-to-target-postgres',"
-            " %s, 'RUNNING', now() - interval '10 s', now(), '{}', 0, 'api')",
-            [run_id],
-        )
-        connection.execute(
-            "insert into sync_runs (run_id, sync_type, records_claimed, records_fetched,"
-            " observed_at) values (%s, 'INCREMENTAL', 1000, 250, now())",
+            "update sync_runs set started_at = now() - interval '10 s', observed_at = now(),"
+            " sync_type = 'INCREMENTAL', records_claimed = 1000, records_fetched = 250"
+            " where run_id = %s",
             [run_id],
         )
 
@@ -127,16 +177,15 @@ def test_a_sync_is_followed_to_its_end(
             elif line.startswith("data: "):
                 seen.append((event, json.loads(line.removeprefix("data: "))))
                 if len(seen) == 1:
-                    meltano.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
                     load(database, run_id)
                 elif seen[-1][1]["phase"] == "LOADING":
                     meltano.execute("update sync_runs set transform_started_at = now()")
                 elif seen[-1][1]["phase"] == "MERGING":
                     meltano.execute(
-                        "update sync_runs set new_records = 250, transform_succeeded = true,"
+                        "update sync_runs set new_records = 250, updated_records = 0,"
+                        " unchanged_records = 0, load_succeeded = true, transform_succeeded = true,"
                         " transform_completed_at = now()"
                     )
-                    meltano.execute("update meltano.runs set state = 'SUCCESS', ended_at = now()")
     phases = [data["phase"] for _, data in seen]
     assert phases == ["STARTING", "LOADING", "MERGING", "ENDED"]
     assert [event for event, _ in seen] == ["progress"] * 3 + ["end"]
@@ -184,50 +233,46 @@ def test_a_sync_is_cancelled(caller: Caller, command: Command) -> None:
 
 
 def test_a_run_whose_process_nobody_knows_is_not_cancelled(caller: Caller) -> None:
-    run_id = str(uuid.uuid4())
-    with psycopg.connect(caller.database, autocommit=True) as shell:
-        shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
-        load(caller.database, run_id)
-        answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
-        assert answer.status_code == 409
-        assert "not known here" in answer.json()["detail"]
+    run_id = add_run(caller.database, "0", None, host=socket.gethostname())
+    answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
+    assert answer.status_code == 409
+    assert "just being started" in answer.json()["detail"]
+    assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "RUNNING"
 
 
-@pytest.mark.parametrize(
-    ("host", "began", "reason"),
-    [("elsewhere.example.com", 0, "runs on elsewhere.example.com"), (None, -60, "has ended")],
-)
-def test_no_other_process_is_taken_for_that_of_a_run(
-    caller: Caller, host: str | None, began: float, reason: str
-) -> None:
-    run_id = str(uuid.uuid4())
-    with (
-        psycopg.connect(caller.database, autocommit=True) as shell,
-        subprocess.Popen(["sleep", "60"]) as other,
-    ):
-        shell.execute("select pg_advisory_lock(hashtextextended(%s, 0))", [run_id])
-        load(caller.database, run_id)
-        shell.execute(
-            "insert into sync_requests"
-            " (run_id, sync_type, trigger, host, pid, process_started_at)"
-            " values (%s, 'FULL', 'shell', %s, %s, %s)",
-            [run_id, host or socket.gethostname(), other.pid,
-             psutil.Process(other.pid).create_time() + began],
-        )  # fmt: skip
+def test_no_other_process_is_taken_for_that_of_a_run(caller: Caller) -> None:
+    """Neither that of another machine or container, whatever its host's name, nor a later one."""
+    with live_run(caller.database, pid_namespace="another") as (run_id, other):
         answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
         assert answer.status_code == 409
-        assert reason in answer.json()["detail"]
+        assert f"runs on {socket.gethostname()}: stop it there" in answer.json()["detail"]
         assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "RUNNING"
         assert other.poll() is None
-        other.terminate()
+    with live_run(caller.database, process_started_at=0) as (run_id, other):
+        answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
+        assert answer.status_code == 409
+        assert "has ended" in answer.json()["detail"]
+        assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "FAILED"
+        assert other.poll() is None
+
+
+def test_a_clock_that_is_set_makes_no_run_dead(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with live_run(caller.database):
+        booted = psutil.boot_time()
+        # Linux moves the time of the start with the clock.
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
+        assert caller.get("/api/sync-status").json()["status"] == "RUNNING"
 
 
 def test_a_sync_outlives_who_started_it(caller: Caller, command: Command, tmp_path: Path) -> None:
     script = f"""
 import os, pathlib
-from runs import control
-control.LOGS = pathlib.Path({str(tmp_path)!r})
-print(control.start({caller.database!r}, False, "test", argv={command(False)!r})["run_id"], flush=True)
+from runs import control, processes
+processes.LOGS = pathlib.Path({str(tmp_path)!r})
+run = control.start({caller.database!r}, False, "test", argv={command(False)!r})
+print(run["run_id"], flush=True)
 os._exit(0)
 """
     starter = subprocess.run(

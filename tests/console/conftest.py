@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,27 +16,22 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from psycopg.rows import dict_row
 
 from api.auth import ISSUE, SESSION_COOKIE, new_token
-from tests.api.conftest import DefaultSettings, _unsafe, serving
+from tests.api.conftest import DefaultSettings, serving
 from tests.console import demo
 from tests.test_lineage import CHROMIUM_OPTIONS
-from tests.warehouse import Warehouse
-
-__all__ = ["_unsafe"]  # a fixture of the API's tests
+from tests.warehouse import Warehouse, create_database, rename_database
 
 WAIT = 15_000  # milliseconds; a busy machine is slow, not wrong
 expect.set_options(timeout=WAIT)
 
 
 @pytest.fixture(scope="session")
-def demo_template(
-    postgres: str, _unsafe: None, migrated: str, tmp_path_factory: pytest.TempPathFactory
-) -> Warehouse:
-    """A database of demo data with dbt's marts, to be copied."""
-    warehouse = Warehouse(postgres, migrated, tmp_path_factory.mktemp("console"))
-    warehouse.create_raw_tables()
+def demo_template(postgres: str, _unsafe: None, migrated: str, parsed: Path) -> str:
+    """The name of a database of demo data with dbt's marts: a template."""
+    warehouse = Warehouse(postgres, migrated, parsed)
     warehouse.merge()
     demo.fill(warehouse.url)
-    return warehouse
+    return rename_database(postgres, "test", "demo")
 
 
 @pytest.fixture(scope="package")  # no longer: it would keep others from asyncio's loop
@@ -137,16 +131,6 @@ class Desk:
             self.complaints.append(f"request to {url}")
 
 
-@contextmanager
-def _copy(postgres: str, template: Warehouse) -> Iterator[str]:
-    name = f"desk_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name} template {template.url.rsplit('/', 1)[1]}")
-        yield f"{postgres}/{name}"
-        # Many of them would hold up the server when it stops.
-        connection.execute(f"drop database {name} with (force)")
-
-
 def _desk(browser: Browser, database: str) -> Iterator[Desk]:
     with serving(database, DefaultSettings(api_lock_timeout=1)) as address:
         desk = Desk(browser, address, database)
@@ -157,10 +141,9 @@ def _desk(browser: Browser, database: str) -> Iterator[Desk]:
 
 
 @pytest.fixture
-def desk(browser: Browser, postgres: str, demo_template: Warehouse) -> Iterator[Desk]:
+def desk(browser: Browser, postgres: str, demo_template: str) -> Iterator[Desk]:
     """The console on demo data."""
-    with _copy(postgres, demo_template) as database:
-        yield from _desk(browser, database)
+    yield from _desk(browser, create_database(postgres, "desk", demo_template))
 
 
 @pytest.fixture

@@ -186,30 +186,32 @@ def add_run(
     sync_type: str = "INCREMENTAL",
 ) -> str:
     """Put a run into the log: one under way if it has no duration, and return its id."""
-    run_id = str(uuid.uuid4())
-    ended = None if seconds is None else started + timedelta(seconds=seconds)
-    state = "RUNNING" if ended is None else "FAIL" if error else "SUCCESS"
-    naive = [
-        None if at is None else at.astimezone(UTC).replace(tzinfo=None) for at in (started, ended)
-    ]
+    succeeded = None if seconds is None else error is None
+    row = {
+        "run_id": str(uuid.uuid4()), "kind": "sync", "run_number": 0, "sync_type": sync_type,
+        "records_claimed": max(read, 1000) if seconds is None else read,
+        "records_fetched": read, "records_rejected": 0, "error_message": error,
+        "extraction_completed": succeeded, "load_succeeded": succeeded,
+        "transform_succeeded": succeeded, "started_at": started,
+        "heartbeat_at": datetime.now(UTC), "observed_at": datetime.now(UTC),
+    }  # fmt: skip
+    if seconds is not None:
+        ended = started + timedelta(seconds=seconds)
+        row |= dict.fromkeys(
+            ("ended_at", "heartbeat_at", "observed_at", "transform_started_at",
+             "transform_completed_at"), ended,
+        )  # fmt: skip
+    if succeeded:
+        row |= {
+            "new_records": read // 9, "updated_records": read - read // 9 - read // 10,
+            "unchanged_records": read // 10, "failed_records": 0,
+        }  # fmt: skip
     connection.execute(
-        "insert into meltano.runs (job_name, run_id, state, started_at, ended_at,"
-        " last_heartbeat_at, payload, payload_flags, trigger)"
-        " values ('dev:tap-oracle-crm-to-target-postgres', %s, %s, %s, %s, %s, '{}', 0, 'cli')",
-        [run_id, state, *naive, naive[1] or datetime.now(UTC).replace(tzinfo=None)],
+        f"insert into sync_runs ({', '.join(row)})"  # noqa: S608
+        f" values ({', '.join(['%s'] * len(row))})",
+        list(row.values()),
     )
-    succeeded = None if ended is None else error is None
-    connection.execute(
-        "insert into sync_runs (run_id, sync_type, records_claimed, records_fetched,"
-        " records_rejected, extraction_completed, error_message, observed_at,"
-        " transform_started_at, transform_completed_at, transform_succeeded, new_records,"
-        " updated_records)"
-        " values (%s, %s, %s, %s, 0, %s, %s, %s, %s, %s, %s, %s, %s)",
-        [run_id, sync_type, max(read, 1000) if ended is None else read, read, succeeded, error,
-         ended or datetime.now(UTC), ended, ended, succeeded,
-         0 if error else read // 9, 0 if error else read - read // 9],
-    )  # fmt: skip
-    return run_id
+    return str(row["run_id"])
 
 
 def _syncs(connection: psycopg.Connection[Any], dice: random.Random, now: datetime) -> None:

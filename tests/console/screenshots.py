@@ -60,7 +60,6 @@ def _warehouse(server: str, scratch: Path) -> Warehouse:
         env=os.environ | {"DATABASE_URL": f"{server}/migrated"},
     )  # fmt: skip
     warehouse = Warehouse(server, "migrated", scratch)
-    warehouse.create_raw_tables()
     warehouse.merge()
     demo.fill(warehouse.url)
     return warehouse

@@ -1,6 +1,7 @@
 """The syncs: start, follow live, cancel, look back, and see what was rejected."""
 
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
@@ -19,11 +20,24 @@ __all__ = ["command"]
 
 @pytest.fixture
 def running(desk: Desk) -> Iterator[str]:
-    """The id of a sync that is under way: it holds the lock that a live run holds."""
+    """The id of a sync that is under way."""
     with psycopg.connect(desk.database, autocommit=True) as connection:
         run_id = add_run(connection, datetime.now(UTC) - timedelta(seconds=20), None, 250)
-        connection.execute("select pg_advisory_lock(hashtextextended(%s::text, 0))", [run_id])
+        stop = threading.Event()
+        heart = threading.Thread(target=beat, args=(desk.database, run_id, stop))
+        heart.start()
         yield run_id
+        stop.set()
+        heart.join()
+
+
+def beat(database: str, run_id: str, stop: threading.Event) -> None:
+    """Let a run live, as its recorder does."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        while not stop.wait(2):
+            connection.execute(
+                "update sync_runs set heartbeat_at = clock_timestamp() where run_id = %s", [run_id]
+            )
 
 
 def test_follow_a_sync_to_its_end(desk: Desk, running: str) -> None:
@@ -62,8 +76,7 @@ def test_a_page_that_is_open_follows_what_another_starts(desk: Desk) -> None:
     page.reload()
     expect(page.locator("#indicator")).to_contain_text("Synced")
     with psycopg.connect(desk.database, autocommit=True) as connection:
-        run_id = add_run(connection, datetime.now(UTC), None, 250)
-        connection.execute("select pg_advisory_lock(hashtextextended(%s::text, 0))", [run_id])
+        add_run(connection, datetime.now(UTC), None, 250)
         page.clock.fast_forward(61_000)
         expect(page.locator("#indicator")).to_contain_text("Syncing…")
         expect(page.locator("[data-follow]")).to_contain_text("250 read of about 1,000")

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -239,9 +240,11 @@ class Sandbox:
 
     # --- the server ---------------------------------------------------------------------
 
-    def reset(self, records: int | None = None, seed: int | None = None) -> None:
+    def reset(
+        self, records: int | None = None, seed: int | None = None, now: datetime | None = None
+    ) -> None:
         """Start over with generated data and neither faults nor settings."""
-        body = {"records": records, "seed": seed}
+        body = {"records": records, "seed": seed, "now": now and now.isoformat()}
         self.command("POST", "reset", {name: value for name, value in body.items() if value})
 
     def settings(self, **changes: object) -> Record:

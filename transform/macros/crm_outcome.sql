@@ -29,8 +29,8 @@
 {%- endmacro %}
 
 {#-
-    What the declared and the listed rules are, as one text: when it changes, every deal has to
-    be judged anew. Raise the number when the rules of this file change.
+    The rules that deals are judged by, as one text: when it changes, every deal has to be judged
+    anew. Raise the number when the rules of this file change.
 -#}
 {% macro rules_fingerprint() -%}
     (
@@ -38,12 +38,14 @@
             ' ',
             '1',
             (
-                select json_agg(json_build_array(section, name, outcome) order by section, name)::text
-                from public.declared_outcomes
+                select json_agg(json_build_array(code, outcome) order by code)::text
+                from public.status_outcomes
+                where source in ('declared', 'crm')
             ),
             (
-                select json_agg(json_build_array(code, category) order by code)::text
-                from {{ target.schema }}.stg_opportunity_statuses
+                select json_agg(json_build_array(name, outcome) order by name)::text
+                from public.declared_outcomes
+                where section = 'stages'
             )
         ))
     )

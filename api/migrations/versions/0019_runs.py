@@ -44,9 +44,9 @@ def upgrade() -> None:
         """
     )
     _make_one_table_of_runs()
+    op.execute(VALIDITY_16 if _server_version() >= 160_000 else VALIDITY_15)
     _move_raw_rows()
     op.execute(CUSTOM_ATTRIBUTES)
-    op.execute(VALIDITY_16 if _server_version() >= 160_000 else VALIDITY_15)
     op.execute(
         """
         alter table opportunity_changes add run_id uuid;
@@ -82,7 +82,9 @@ def upgrade() -> None:
                 || to_char(found.corrected, 'FM999,999,999,990') || ' corrected'
                 || coalesce(
                     ' (' || (
-                        select string_agg(value || ' ' || key, ', ' order by value::bigint desc, key)
+                        select string_agg(
+                            value || ' ' || key, ', ' order by value::bigint desc, key
+                        )
                         from jsonb_each_text(found.corrected_fields)
                     ) || ')',
                     ''
@@ -97,7 +99,8 @@ def upgrade() -> None:
                         || ' changed since the last sync'
                     else '' end
                 || case when found.failed > 0
-                    then ', ' || to_char(found.failed, 'FM999,999,999,990') || ' could not be loaded'
+                    then ', ' || to_char(found.failed, 'FM999,999,999,990')
+                        || ' could not be loaded'
                     else '' end
                 || case when found.missed > 0
                     then '. A sync should have brought '
@@ -113,12 +116,43 @@ def _make_one_table_of_runs() -> None:
         """
         create temporary table logged on commit drop as
         select distinct on (logs.run_id)
-            logs.*, loads.state = 'SUCCESS' as load_succeeded,
-            requests.trigger, requests.requested_by, requests.cancelled_by, requests.host
+            logs.id, logs.run_id, logs.sync_type, logs.error_message, logs.started_at,
+            logs.completed_at,
+            case loads.state when 'SUCCESS' then true when 'FAIL' then false end as load_succeeded,
+            loads.state = 'RUNNING' as died,
+            case when logs.status = 'SUCCESS' and logs.error_message is not null
+                then 'partial' end as coverage,
+            case when logs.status != 'SUCCESS' then requests.cancelled_by end as cancelled_by,
+            requests.trigger, requests.requested_by, requests.host
         from sync_logs as logs
         join sync_loads as loads on loads.id = logs.id
         left join sync_requests as requests on requests.run_id = logs.run_id
         order by logs.run_id, logs.id desc;
+
+        -- Those that ended before Meltano had recorded them had no number. It is the order of the
+        -- log: the latest of them follow all others, the rest come before.
+        insert into logged
+        select
+            case
+                when requests.is_last then others.last
+                    + row_number() over (partition by requests.is_last order by requested_at)
+                else others.first
+                    - row_number() over (partition by requests.is_last order by requested_at desc)
+            end,
+            run_id, sync_type, error_message, requested_at, ended_at, false, ended_at is null,
+            null, cancelled_by, trigger, requested_by, host
+        from (
+            select
+                coalesce(min(id), 1) as first, coalesce(max(id), 0) as last,
+                coalesce(max(started_at), '-infinity') as until
+            from logged
+        ) as others
+        cross join lateral (
+            select *, requested_at > others.until as is_last
+            from sync_requests
+            where (ended_at is null or error_message is not null)
+                and run_id not in (select logged.run_id from logged)
+        ) as requests;
 
         drop view syncs;
         drop view sync_logs cascade;  -- dbt makes its views on it again
@@ -136,11 +170,13 @@ def _make_one_table_of_runs() -> None:
             add requested_by text,
             add cancelled_by text,
             add host text,
+            add pid_namespace text,
             add pid integer,
             add process_started_at double precision,
             add started_at timestamptz not null default clock_timestamp(),
             add heartbeat_at timestamptz,
             add ended_at timestamptz,
+            add died boolean not null default false,
             add load_succeeded boolean,
             add coverage text check (coverage in ('complete', 'changes', 'partial')),
             add scope text,
@@ -161,7 +197,9 @@ def _make_one_table_of_runs() -> None:
             started_at = logged.started_at,
             -- One that runs now is of the old release, and can no longer tell of itself.
             ended_at = coalesce(logged.completed_at, clock_timestamp()),
+            died = logged.died,
             load_succeeded = logged.load_succeeded,
+            coverage = logged.coverage,
             error_message = logged.error_message
         from logged
         where logged.run_id = sync_runs.run_id;
@@ -176,7 +214,7 @@ def _make_one_table_of_runs() -> None:
         where new_records is not null;
 
         create sequence sync_runs_id owned by sync_runs.id;
-        select setval('sync_runs_id', coalesce(max(id), 0) + 1, false) from sync_runs;
+        select setval('sync_runs_id', greatest(max(id), 0) + 1, false) from sync_runs;
         update sync_runs set id = nextval('sync_runs_id') where id is null;
         alter table sync_runs
             alter id set default nextval('sync_runs_id'),
@@ -192,6 +230,11 @@ def _make_one_table_of_runs() -> None:
             'heartbeat, what was observed while it loaded, and what dbt merged.';
         comment on column sync_runs.run_number is
             'What lets it load: the partitions of one load share it. Null: it loads nothing.';
+        comment on column sync_runs.pid_namespace is
+            'Where its process can be seen: processes of two containers may have one number.';
+        comment on column sync_runs.process_started_at is
+            'In seconds since the start of its machine, which no clock changes.';
+        comment on column sync_runs.died is 'Its process was gone before it told of its end.';
         comment on column sync_runs.coverage is
             'What the reader saw: all that its scope shows, what changed, or a part of either.';
         comment on column sync_runs.bookmark is
@@ -246,16 +289,18 @@ with judged as (
     select
         runs.*,
         case
-            -- A final state is final, whatever a process does that was told to end.
-            when cancelled_by is not null or load_succeeded is false
-                or transform_succeeded is false then 'FAILED'
+            -- Whatever a process still does that was told to end, it is no success.
+            when cancelled_by is not null
+                then case when sync_run_is_alive(runs) then 'RUNNING' else 'FAILED' end
+            when load_succeeded is false or transform_succeeded is false then 'FAILED'
             -- A loader that is told to stop does so without a word of failure.
             when kind in ('sync', 'reconcile') and transform_succeeded
                 and extraction_completed is not false then 'SUCCESS'
             when sync_run_is_alive(runs) then 'RUNNING'
             when kind = 'partition' and load_succeeded and extraction_completed is not false
                 then 'SUCCESS'
-            when kind = 'other' and ended_at is not null and error_message is null then 'SUCCESS'
+            when kind = 'other' and ended_at is not null and error_message is null and not died
+                then 'SUCCESS'
             else 'FAILED'
         end as status
     from sync_runs as runs
@@ -286,27 +331,25 @@ select
     coalesce(unchanged_records, 0) as unchanged_records,
     coalesce(failed_records, records_rejected, 0) as failed_records,
     case
+        when status = 'RUNNING' then null
         when cancelled_by is not null then 'Cancelled by ' || cancelled_by || '.'
         when status != 'FAILED' or error_message is not null then error_message
         when load_succeeded and not extraction_completed
             then 'The loader stopped before all was read. The next sync goes on from there.'
-        when ended_at is null and load_succeeded
-            then 'The run died while it merged. The next sync merges what was loaded.'
-        when ended_at is null
-            then 'The run died while it loaded. The next sync goes on from what was kept.'
+        when kind = 'other' then 'The run ' || how || '.'
         when load_succeeded and transform_started_at is null
             then 'Loaded, but not merged: dbt did not start. The next sync merges it.'
         when load_succeeded
-            then 'The run ended while it merged. The next sync merges what was loaded.'
-        else 'The run ended before it began to load.'
+            then 'The run ' || how || ' while it merged. The next sync merges what was loaded.'
+        when observed_at is null then 'The run ' || how || ' before it began to load.'
+        else 'The run ' || how || ' while it loaded. The next sync goes on from what was kept.'
     end as error_message,
     case
         when status = 'RUNNING' then null
-        when cancelled_by is not null then 'cancelled'
+        when status = 'FAILED' and cancelled_by is not null then 'cancelled'
         when status = 'SUCCESS' and coverage = 'partial' then 'partial'
         when status = 'SUCCESS' then 'done'
-        when ended_at is null then 'died'
-        else 'failed'
+        else case how when 'died' then 'died' else 'failed' end
     end as end_reason,
     trigger, requested_by, cancelled_by, coverage,
     started_at,
@@ -314,11 +357,15 @@ select
     round(extract(epoch from completed.at - started_at), 3) as duration_seconds
 from judged
 cross join lateral (
+    select case when died or ended_at is null then 'died' else 'ended' end as how
+) as end_of_it
+cross join lateral (
     select case
         when status != 'RUNNING' then greatest(transform_completed_at, ended_at, heartbeat_at)
     end as at
 ) as completed;
-comment on view run_logs is 'One row for each run of Meltano, whatever it ran and however it ended.';
+comment on view run_logs is
+    'One row for each run of Meltano, whatever it ran and however it ended.';
 
 create view sync_logs as
 select
@@ -345,6 +392,14 @@ $$;
 comment on function custom_attribute is
     'An attribute of the customer''s own, by its name in whatever case.';
 """
+# What has no column of its own any more.
+CUSTOM = """(
+    select jsonb_object_agg(key, value)
+    from jsonb_each(to_jsonb(before))
+    where not starts_with(key, '_sdc_') and key not in (
+        select attname from pg_attribute where attrelid = to_regclass('raw.opportunities')
+    )
+)"""
 VALIDITY_16 = """
 create function is_valid(value text, type text) returns boolean
 language sql stable parallel safe as $$ select coalesce(pg_input_is_valid(value, type), true) $$;
@@ -415,18 +470,20 @@ def _moved_columns(connection: Any, name: str) -> dict[str, str]:
         for table in (name, f"{name}_before")
     }
     new, old = types[name], types[f"{name}_before"]
-    columns = {}
-    for column, kind in new.items():
-        if column in old:
-            quoted = f'"{column}"'
-            # The loader wrote UTC and left the offset out.
-            utc = " at time zone 'UTC'" if old[column] == "timestamp without time zone" else ""
-            columns[quoted] = f"before.{quoted}::{old[column]}{utc}::{kind}"
-    others = [column for column in old if column not in new and not column.startswith("_sdc_")]
-    if "custom" in new and others:
-        names = ", ".join("'" + column.replace("'", "''") + "'" for column in others)
-        columns["custom"] = (
-            "(select jsonb_object_agg(key, value) from jsonb_each(to_jsonb(before)) "
-            f"where key in ({names}))"
-        )
+    columns = {
+        f'"{column}"': _converted(f'before."{column}"', old[column], kind)
+        for column, kind in new.items()
+        if column in old
+    }
+    if "custom" in new:
+        columns["custom"] = CUSTOM
     return columns
+
+
+def _converted(column: str, old: str, new: str) -> str:
+    """Return the expression that gives a column another type; null where that can't be."""
+    if old == new:
+        return column
+    if (old, new) == ("timestamp without time zone", "timestamp with time zone"):
+        return f"{column} at time zone 'UTC'"  # the loader wrote UTC and left the offset out
+    return f"case when is_valid({column}::text, '{new}') then {column}::text::{new} end"

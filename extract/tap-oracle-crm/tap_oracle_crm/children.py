@@ -119,9 +119,12 @@ class ChildStream(CrmStream):
                 self._progress.tell(self._rows)
             if isinstance(rows, OracleCrmError):
                 unanswered.append((parent, rows))
-                if len(unanswered) >= UNANSWERED_AT_ONCE:
+                # Where nothing was answered yet, most likely nothing will be.
+                if len(unanswered) >= (UNANSWERED_AT_ONCE if self._answered else 1):
                     self._judge(unanswered)
                     unanswered = []
+                if self.is_down:
+                    return
                 continue
             self._answered = parent
             self._rows += len(rows)
@@ -130,7 +133,7 @@ class ChildStream(CrmStream):
 
     def _judge(self, unanswered: list[tuple[Parent, OracleCrmError]]) -> None:
         """Reject opportunities whose children cannot be had, or find that nobody's can."""
-        if not unanswered or self.is_down:
+        if not unanswered:
             return
         asked = self.fields
         error = self._error_of_another(self._opportunities, [parent for parent, _ in unanswered])
@@ -163,6 +166,7 @@ class ChildStream(CrmStream):
                 if opportunities.has(other[opportunities.key]):
                     return error
             else:
+                self._answered = other
                 return None
         return None
 

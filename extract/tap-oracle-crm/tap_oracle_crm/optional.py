@@ -116,7 +116,8 @@ class OptionalParts:
                 # Either an attribute is refused, or so many of them are.
                 if not all(serves({**sent, "fields": half}) for half in _halves(sent["fields"])):
                     return False
-                self._leave_out(kind, {"fields": None})
+                if not serves(sent):  # trouble that comes and goes proves nothing
+                    self._leave_out(kind, {"fields": None})
                 return True
             if self._in_vain[kind] >= MOST_SEARCHES:
                 return False

@@ -162,7 +162,8 @@ class Probe:
     def _limits(self, path: str) -> Iterator[Tried]:
         """Try a page as a scan reads it, smaller where that is refused."""
         wanted = self.settings["page_size"]
-        names = [name for name in Opportunities.attributes if name != "TargetPartyId"]
+        left_out = {"TargetPartyId", *Opportunities.asked_if_described}
+        names = [name for name in Opportunities.attributes if name not in left_out]
         fields = {"fields": ",".join(names)} if "fields" in self._parts else {}
         for limit in [wanted, *(item for item in LIMITS if item < wanted)][:3]:
             parts = self._with(**fields, limit=str(limit), q=self._query().q(above=0))

@@ -74,11 +74,13 @@ def test_children_that_cannot_be_had_leave_the_opportunities_alone(
     assert "replication_key_value" in first.bookmark
     # The next run asks once whether they can be had by now, and costs no more than that; of a 400
     # it finds out whether it is about a part of the request that can be left out.
-    tap.crm.clear_requests()
-    second = tap.sync(first.state, catalog, max_retries=0)
-    assert second.error is None
-    assert second.log.count("cannot be read") == 1
-    assert len(second.records()) < 30
+    second = first
+    for _ in range(2):
+        tap.crm.clear_requests()
+        second = tap.sync(second.state, catalog, max_retries=0)
+        assert second.error is None
+        assert second.log.count("cannot be read") == 1
+        assert len(second.records()) < 30
     assert tap.crm.requests()["total"] <= (16 if status == 400 else 8)
     # Children of deals that did not change since are read, too.
     tap.crm.clear_faults()

@@ -170,6 +170,7 @@ def test_a_400_of_the_database_is_tried_again(
     output = tap.sync(catalog=catalog, page_size=100, concurrency=1)
     assert ("attempt 3" in output.log) is passes
     rows(tap, output)  # what is no trouble of the database was gone when its cause was looked for
+    assert "this CRM refuses" not in output.log
 
 
 # Describe

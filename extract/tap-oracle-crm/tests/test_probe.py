@@ -103,7 +103,7 @@ def test_what_is_saved_holds_nothing_of_the_customers(
 ) -> None:
     tap.crm.add_attribute("Secret_c", values=["a secret word"])
     tap.crm.fault("error", status=400, body="structured", detail="a secret word", path="/accounts$")
-    own = {"TAP_ORACLE_CRM_FILTER": "Name <> 'a secret word'"}
+    own = {"TAP_ORACLE_CRM_FILTER": "CreatedBy <> 'a secret word'"}
     outcome, saved = run(tap.crm, tap.folder / "probe.json", monkeypatch, **own)
     assert outcome["q=filter"] == ("served", 200)
     assert saved["settings"]["filter"] is True

@@ -1,0 +1,73 @@
+"""The processes of runs: which one does a run, and what it printed."""
+
+import re
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrate.settings import DATA
+
+LOGS = DATA / "logs"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@cache
+def namespace() -> str:
+    """Return what no other place has that numbers its processes apart, a container as well.
+
+    A host's name is not enough: containers in their host's network share it.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not on Linux, where containers are virtual machines of their own
+        return socket.gethostname()
+
+
+def columns(process: psutil.Process) -> dict[str, Any]:
+    """Return the columns of `sync_runs` that name a process of this machine."""
+    return {
+        "host": socket.gethostname(),
+        "pid_namespace": namespace(),
+        "pid": process.pid,
+        "process_started_at": _started_at(process),
+    }
+
+
+def is_here(run: dict[str, Any]) -> bool:
+    """Tell whether the process of a run can be seen from here, if it has one already."""
+    return run["pid"] is not None and run["pid_namespace"] == namespace()
+
+
+def process_of(run: dict[str, Any]) -> psutil.Process | None:
+    """Return the process of a run that can be seen from here, or None if it is gone."""
+    try:
+        process = psutil.Process(run["pid"])
+        # The number may be another process's by now.
+        is_same = abs(_started_at(process) - run["process_started_at"]) < 1
+        return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _started_at(process: psutil.Process) -> float:
+    """Return when it began, in seconds since the machine did: its clock may be set meanwhile."""
+    return process.create_time() - psutil.boot_time()
+
+
+def log_file(run_id: object) -> Path:
+    """Return where the output of a run goes that `control` has started."""
+    return LOGS / f"sync-{run_id}.log"
+
+
+def last_words(run_id: object) -> str | None:
+    """Return the last line of what a run printed, if that is to be had here."""
+    try:
+        printed = log_file(run_id).read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+    lines = [line.strip() for line in _ANSI.sub("", printed).splitlines() if line.strip()]
+    return lines[-1][:1000] if lines else None
