@@ -323,7 +323,8 @@ select
     status,
     case
         when new_records is not null
-            then new_records + updated_records + unchanged_records + coalesce(failed_records, 0)
+            then new_records + updated_records + unchanged_records
+                + coalesce(failed_records, records_rejected, 0)
         else coalesce(records_fetched, 0) + coalesce(records_rejected, 0)
     end as total_fetched,
     coalesce(new_records, 0) as new_records,
