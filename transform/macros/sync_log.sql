@@ -130,24 +130,29 @@
 
     ),
 
-    -- Deals that are merged again because the rules have changed were not fetched.
+    good as (
+
+        select fetched.record_key as remote_id from fetched
+        where
+            fetched.stream = 'opportunities'
+            and not exists (select 1 from failing where failing.remote_id = fetched.record_key)
+
+    ),
+
+    -- Deals that are merged again because the rules have changed were not fetched, and one whose
+    -- good version was merged may have failed since: that is what counts.
     counts as (
 
         select
             (
                 select count(*) from inserted
-                where inserted.remote_id in (
-                    select fetched.record_key from fetched where fetched.stream = 'opportunities'
-                )
+                where inserted.remote_id in (select good.remote_id from good)
             ) as new_records,
             (
                 select count(*) from updated
-                where updated.remote_id in (
-                    select fetched.record_key from fetched where fetched.stream = 'opportunities'
-                )
+                where updated.remote_id in (select good.remote_id from good)
             ) as updated_records,
-            (select count(*) from fetched where fetched.stream = 'opportunities')
-            - (select count(*) from failing) as good_records
+            (select count(*) from good) as good_records
 
     )
 
