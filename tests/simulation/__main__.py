@@ -23,7 +23,8 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("seeds", nargs="?", default="1-300", help="such as 17 or 1000-2000")
     first, _, last = parser.parse_args().seeds.partition("-")
-    logging.lastResort = None  # of what the parts warn the story tells enough
+    # Of what the parts warn of, the story tells enough.
+    logging.basicConfig(handlers=[logging.NullHandler()])
     # Not in a folder that is closed to all but one user: as root, PostgreSQL runs as another.
     with tempfile.TemporaryDirectory(prefix="simulation-") as folder:
         cluster = Path(folder) / "postgres"

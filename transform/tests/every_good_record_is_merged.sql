@@ -1,5 +1,6 @@
 -- No raw record is missing from the opportunities, or newer than what they show, but for the
--- rejects. What was loaded since the last merge is left to the next one.
+-- rejects and for what was gone before it was merged. What was loaded since the last merge is left
+-- to the next one.
 with merged_until as (
 
     select merged_until as loaded_in
@@ -20,6 +21,6 @@ where
     loaded.reject_reason is null
     and loaded.loaded_in <= merged_until.loaded_in
     and (
-        opportunities.remote_id is null
+        (opportunities.remote_id is null and not loaded.is_deleted)
         or loaded.remote_updated_at is distinct from opportunities.remote_updated_at
     )

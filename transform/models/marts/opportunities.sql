@@ -18,7 +18,6 @@
             'crm_outcome': outcome,
             'workflow_status': workflow_status(outcome, 'null', 'null'),
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
-            'deleted_at': 'case when source._is_deleted then now() end',
         },
         log="{{ log_merge() }}",
         after="{{ log_corrections() }}",
@@ -60,3 +59,5 @@ select
     known.remote_updated_at as _known_updated_at
 from loaded
 left join {{ this }} as known on loaded.remote_id = known.remote_id
+-- What a complete read no longer had before it was ever merged is gone, or a reject by now.
+where known.remote_id is not null or not loaded.is_deleted
