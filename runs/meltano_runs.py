@@ -27,7 +27,8 @@ _CLOSE: LiteralString = """
         select runs.id
         from meltano.runs
         inner join public.sync_runs on sync_runs.run_id = runs.run_id
-        where runs.state = 'RUNNING' and sync_runs.died
+        -- Its end may not have got into that table: the database was away.
+        where runs.state = 'RUNNING' and sync_runs.ended_at is not null
         for update of runs skip locked
     )
 """
@@ -47,8 +48,8 @@ _REMOVE: LiteralString = """
 """
 
 
-def close_dead_ones(connection: psycopg.Connection[Any]) -> None:
-    """Mark runs as failed that our register knows to be dead, so that the next one can begin."""
+def close_ended_ones(connection: psycopg.Connection[Any]) -> None:
+    """Mark runs as failed that our register knows to have ended, so that the next can begin."""
     _execute(connection, _CLOSE, {}, "after a run that was killed, it may refuse the next one "
              "for five minutes")  # fmt: skip
 

@@ -250,7 +250,7 @@ def _lock_fence(connection: psycopg.Connection[DictRow]) -> int:
         "run_number"
     ]
     settle(connection, silent_too=True)
-    meltano_runs.close_dead_ones(connection)
+    meltano_runs.close_ended_ones(connection)
     return number
 
 
@@ -260,7 +260,9 @@ def _next_number(connection: psycopg.Connection[DictRow], *, force: bool) -> int
         if other["run_number"] is not None and not other["is_through"] and not force:
             raise RunningError(other)
     number: int = _row(connection, "select nextval('public.run_numbers') as number")["number"]
-    connection.execute("update public.load_fence set run_number = %s", [number])
+    connection.execute(
+        "update public.load_fence set run_number = %s, began_after = batch", [number]
+    )
     return number
 
 

@@ -53,7 +53,7 @@ def test_the_first_load_and_the_daily_and_weekly_tasks(run: Run, pipeline: Pipel
     assert "✓ credentials" in run("")
     assert "Practice_c" in run("Environments")
     run("Upgrade")
-    assert re.search(r"WON +\| WON +\| predefined", run("Statuses of the CRM"))
+    assert re.search(r"WON +\| WON +\| crm", run("Statuses of the CRM"))
     printed = run("Tasks")
     assert "SUCCESS" in printed
     assert "ERROR=0" in printed

@@ -6,8 +6,7 @@ import random
 import signal
 import subprocess
 import time
-import uuid
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -15,9 +14,11 @@ import psycopg
 import pytest
 
 from orchestrate.postgres import start_embedded, stop_embedded
+from runs import registry
 from runs.recorder import RunRecorder
 from tests.api.conftest import DefaultSettings, calling
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm, wait_until
+from tests.runs import add_run
 from tests.sandbox.client import Sandbox
 
 
@@ -180,7 +181,7 @@ def test_what_was_seen_of_a_run_outlives_a_lost_connection(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", pipeline.database)
-    recorder, run_id = RunRecorder(), str(uuid.uuid4())
+    recorder, run_id = RunRecorder(), add_run(pipeline.database, "0", None)
 
     def count(records: int) -> None:
         metric = {"metric": "record_count", "value": records, "tags": {"stream": "opportunities"}}
@@ -223,6 +224,8 @@ def test_a_killed_run_is_failed_at_once(
     code = meltano.wait(timeout=60)
     # A loader that is told to stop ends well, and Meltano takes it for the end of the load.
     assert code != 0 or (victim, number) == ("target-postgres-copy", signal.SIGTERM)
+    with closing(registry.connect(pipeline.database)) as connection:
+        registry.settle(connection)  # as the next run does, and whoever looks through the API
     (run,) = pipeline.syncs()
     assert run["status"] == "FAILED"
     assert run["error_message"]

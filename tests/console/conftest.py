@@ -26,7 +26,7 @@ expect.set_options(timeout=WAIT)
 
 
 @pytest.fixture(scope="session")
-def demo_template(postgres: str, _unsafe: None, migrated: str, parsed: Path) -> str:
+def demo_template(postgres: str, migrated: str, parsed: Path) -> str:
     """The name of a database of demo data with dbt's marts: a template."""
     warehouse = Warehouse(postgres, migrated, parsed)
     warehouse.merge()

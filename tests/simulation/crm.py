@@ -86,10 +86,9 @@ class SimulatedCrm(Crm):
     def keys(self, attribute: str = "OptyId", value: object = None) -> list[int]:
         """All keys, also those that the account may not see; or those with a value."""
         rows = self._db.execute(
-            f'select "OptyId" from opportunities where "{attribute}" = coalesce(?, "{attribute}") '
-            "order by 1", (value,)
-        )  # fmt: skip
-        return [row[0] for row in rows]
+            f'select "OptyId", "{attribute}" from opportunities order by 1'  # noqa: S608
+        )
+        return [key for key, there in rows if value is None or there == value]
 
     def shown(self) -> dict[int, str]:
         """The deals that the account may see, each `good`, or how it is bad."""
@@ -101,7 +100,7 @@ class SimulatedCrm(Crm):
 
     def columns(self) -> dict[str, dict[str, Any]]:
         """What the columns of the good deals should hold, by key."""
-        wire = {
+        wire: dict[str, dict[str, object]] = {
             "nul": {"Name": "Deal\0with a NUL"},
             "numeric_string": {"Revenue": "12345.67", "WinProb": "55"},
             "null_name": {"Name": None},
@@ -111,7 +110,7 @@ class SimulatedCrm(Crm):
         for row in self.dump(self.resources["opportunities"]):
             key = int(str(row["OptyId"]))
             if shown.get(key) == "good":
-                row = row | wire.get(self.kinds.get(key, ""), {})
+                row = {**row, **wire.get(self.kinds.get(key, ""), {})}
                 expected[str(key)] = {
                     column: as_column(attribute, row[attribute])
                     for attribute, column in MAPPING.items()
@@ -125,7 +124,8 @@ class SimulatedCrm(Crm):
         changes: list[tuple[int, Callable[[], str]]] = [
             (8, self.change), (3, self.add), (2, self.change_many), (4, self.change_late),
             (2, self.remove), (2, self.restore), (2, self.rename_account), (2, self.rename_stage),
-            (4, self.recode), (1, self.explain), (1, self.hide), (1, self.show), (3, self.spoil), (3, self.mend),
+            (4, self.recode), (1, self.explain), (1, self.hide), (1, self.show),
+            (3, self.spoil), (3, self.mend),
         ]  # fmt: skip
         weights = [weight for weight, _ in changes]
         self.events += 1
@@ -227,7 +227,7 @@ class SimulatedCrm(Crm):
     def _change_silently(self, attribute: str, value: object, keys: list[int]) -> None:
         self.unseen.update(keys)
         self._db.executemany(
-            f'update opportunities set "{attribute}" = ? where "OptyId" = ?',
+            f'update opportunities set "{attribute}" = ? where "OptyId" = ?',  # noqa: S608
             [(value, key) for key in keys],
         )
 
@@ -350,8 +350,8 @@ class Transport(BaseAdapter):
         parts = urlsplit(str(request.url))
         asked = Request(
             str(request.method), parts.path, parts.query,
-            {name.lower(): value for name, value in request.headers.items()},
-            (request.body or "").encode() if isinstance(request.body, str) else request.body or b"",
+            {name.lower(): str(value) for name, value in request.headers.items()},
+            str(request.body or "").encode(),
         )  # fmt: skip
         rules = [fault] if fault else []
         answer = faults.answer_instead(rules, crm.now()) or crm.rest.answer(

@@ -56,7 +56,7 @@ class Host:
         self.is_frozen = False
 
 
-class Task(greenlet):  # type: ignore[misc]
+class Task(greenlet):
     """A thread of a process."""
 
     def __init__(self, function: Callable[[], object], process: Process) -> None:
@@ -107,6 +107,7 @@ class Executor:
     def start(self, function: Callable[[], object], process: Process) -> Task:
         """Start a thread of a process."""
         task = Task(function, process)
+        assert self._hub
         task.parent = self._hub
         process.tasks.append(task)
         self._ready.append(task)
@@ -305,7 +306,7 @@ class WallClock:
         return self._executor.moment(self._executor.process.host).astimezone(tz)
 
     def __call__(self, *arguments: Any, **named: Any) -> datetime:
-        return datetime(*arguments, **named)
+        return datetime(*arguments, **named)  # noqa: DTZ001 - as the caller has it
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, datetime)
@@ -450,7 +451,11 @@ class Timer:
     """Calls a function after a while, unless the process has ended."""
 
     def __init__(self, executor: Executor, seconds: float, function: Callable[[], object]) -> None:
-        self._thread = Thread(executor, lambda: (executor.sleep(seconds), function()))
+        def wait_and_call() -> None:
+            executor.sleep(seconds)
+            function()
+
+        self._thread = Thread(executor, wait_and_call)
         self.daemon = False
 
     def start(self) -> None:

@@ -97,7 +97,8 @@ class Ledger:
         is_counted = sum(good == (model == "opportunities") for good in newest.values())
         del self._loaded[model][:window]
         (row,) = self._query(
-            f"select coalesce(sum({COUNTED[model]}), 0)::int as all_of_them from sync_runs"
+            f"select coalesce(sum({COUNTED[model]}), 0)::int as all_of_them"  # noqa: S608
+            " from sync_runs"
         )
         counted = row["all_of_them"] - self._counted[model]
         self._counted[model] = row["all_of_them"]
@@ -159,7 +160,8 @@ class Ledger:
 
     def _check_rejects(self, run: Run) -> None:
         rejects = self._query(
-            "select * from rejected_records where stream = 'opportunities' and remote_id is not null"
+            "select * from rejected_records"
+            " where stream = 'opportunities' and remote_id is not null"
         )
         for reject in rejects:
             key = reject["remote_id"]
@@ -183,9 +185,7 @@ class Ledger:
             if int(key) not in crm.unseen:
                 self._check_equal(key, ours.get(key), columns)
 
-    def _check_equal(
-        self, key: str, deal: dict[str, Any] | None, columns: dict[str, Any]
-    ) -> None:
+    def _check_equal(self, key: str, deal: dict[str, Any] | None, columns: dict[str, Any]) -> None:
         if deal is None:
             raise Violation(f"{key} is missing")
         for column, value in columns.items():

@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
 from unittest import mock
 
 import psutil
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
 from tap_oracle_crm.tap import TapOracleCRM
@@ -29,17 +30,20 @@ from target_postgres_copy.connector import CopyConnector
 
 from orchestrate.postgres import libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT
-from runs import registry
+from runs import processes
 from tests.simulation.crm import SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
-from tests.simulation.merges import Merges
 from tests.simulation.ledger import Ledger, Violation
+from tests.simulation.merges import Merges
 from tests.simulation.pipeline import Plan, Read, Run, selected
+
+if TYPE_CHECKING:
+    from singer_sdk import metrics
 
 PACKAGES = ("tap_oracle_crm", "target_postgres_copy", "singer_sdk")
 STATUSES = ("NEW", "ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "APPROVED", "REJECTED")
 NAME = "simulation"
-TABLES = """
+TABLES: LiteralString = """
     raw.opportunities, raw.rejected_records, raw.read_keys, raw.opportunity_statuses,
     public.opportunities, public.rejected_records, public.sync_runs, public.reconciliations,
     public.opportunity_changes, public.merge_marks, public.status_outcomes
@@ -94,9 +98,7 @@ class Database:
             connection.execute(CLOCK)
             # Who waits for another in this one thread waits for ever.
             connection.execute(f"alter database {NAME} set lock_timeout = 30")
-            connection.execute(
-                f"alter database {NAME} set search_path = clock, pg_catalog, public"
-            )
+            connection.execute(f"alter database {NAME} set search_path = clock, pg_catalog, public")
         return cls(url, merges)
 
     @cached_property
@@ -108,9 +110,11 @@ class Database:
     def empty(self) -> None:
         """Make it as new."""
         self.connection.execute(
-            f"truncate {TABLES} cascade; delete from clock.jump; insert into clock.jump values ('0');"
-            "update load_fence set run_number = 0, batch = 0;"
-            "alter sequence run_numbers restart"
+            sql.SQL(
+                "truncate {} cascade; delete from clock.jump; insert into clock.jump values ('0');"
+                "update load_fence set run_number = 0, batch = 0, began_after = 0;"
+                "alter sequence run_numbers restart"
+            ).format(sql.SQL(TABLES))
         )
 
 
@@ -169,25 +173,22 @@ class World:
             Violation: it is not.
         """
         global_random.seed(self.seed)
-        processes = {
+        machine = {
             "Process": self._psutil_process,
+            "boot_time": lambda: 0.0,
             "NoSuchProcess": psutil.NoSuchProcess,
             "STATUS_ZOMBIE": psutil.STATUS_ZOMBIE,
         }
         with ExitStack() as stack:
             enter = stack.enter_context
             enter(self.executor.in_place_of_the_real(*PACKAGES))
-            enter(
-                mock.patch(
-                    "tap_oracle_crm.client.DeadlineAdapter",
-                    lambda **_: Transport(self.crm, lambda: self.weather),
-                )
-            )
+            enter(mock.patch("tap_oracle_crm.client.DeadlineAdapter", self._transport))
             enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
-            enter(mock.patch.object(CopyConnector, "create_engine", lambda _: self.engine))
-            enter(mock.patch.object(registry, "psutil", SimpleNamespace(**processes)))
-            enter(mock.patch.object(registry, "socket", SimpleNamespace(gethostname=self._host)))
-            enter(mock.patch.object(registry.meltano_runs, "close", lambda *_: None))
+            enter(mock.patch.object(CopyConnector, "create_engine", self._engine))
+            enter(mock.patch.object(processes, "psutil", SimpleNamespace(**machine)))
+            enter(mock.patch.object(processes, "socket", SimpleNamespace(gethostname=self._host)))
+            enter(mock.patch.object(processes, "namespace", self._host))
+            enter(mock.patch.object(psutil, "Process", self._psutil_process))
             enter(_listening_to_metrics(self))
             try:
                 self.executor.run(self._live, Process("people", Host("office")))
@@ -355,6 +356,12 @@ class World:
             self._catalogs[key] = selected(tap.catalog_dict, kind)
         return self._catalogs[key]
 
+    def _engine(self) -> Engine:
+        return self.engine
+
+    def _transport(self, **_: Any) -> Transport:
+        return Transport(self.crm, lambda: self.weather)
+
     def _host(self) -> str:
         return self.executor.process.host.name
 
@@ -377,11 +384,12 @@ class _Metrics(logging.Handler):
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        (point,) = record.args if isinstance(record.args, tuple) else (None,)
+        (point,) = cast("tuple[object]", record.args)
         process = self._world.executor.process
         run = next((run for run in self._world.runs if process in run.children), None)
         if run and process.name == "tap":
-            run.observe({"name": "tap-oracle-crm", "metric_info": point.to_dict()})
+            metric = cast("metrics.Point[Any]", point).to_dict()
+            run.observe({"name": "tap-oracle-crm", "metric_info": metric})
 
 
 def _listening_to_metrics(world: World) -> Any:

@@ -71,8 +71,11 @@
 {#- For the merge of the deletions: how many there were. -#}
 {% macro log_deletions() -%}
     update public.reconciliations
-    set gone = gone + counted.updated_records
-    from counted
+    set gone = gone + (
+        select count(*) from updated
+        inner join source on updated.remote_id = source.remote_id
+        where source.deleted_at is not null
+    )
     where run_id = {{ sync_run_id() }}
     returning gone
 {%- endmacro %}

@@ -40,6 +40,11 @@
     || ' ' || {{ rules_fingerprint() }}
 {%- endmacro %}
 
+{#- Whether this run reads the children of each deal that it reads: a reconcile does not. -#}
+{% macro reads_children() -%}
+    exists (select 1 from public.sync_runs where run_id = {{ sync_run_id() }} and kind = 'sync')
+{%- endmacro %}
+
 {#- Tests, and runs of other models alone, are no part of a sync. -#}
 {% macro merges_opportunities() -%}
     {{ return(flags.WHICH in ('run', 'build') and 'model.oracle_crm.opportunities' in selected_resources) }}

@@ -24,11 +24,13 @@ def upgrade() -> None:
         create table load_fence (
             only_row boolean primary key default true check (only_row),
             run_number bigint not null default 0,
-            batch bigint not null default 0
+            batch bigint not null default 0,
+            began_after bigint not null default 0
         );
         comment on table load_fence is
-            'The number of the run that may load, and of the last batch that was loaded. Each '
-            'batch counts one up in its own transaction, so a run that was superseded fails.';
+            'The number of the run that may load, of the last batch that was loaded, and of the '
+            'last one before that run. Each batch counts one up in its own transaction, so a run '
+            'that was superseded fails.';
         insert into load_fence default values;
 
         create table merge_marks (
@@ -243,8 +245,9 @@ def _make_one_table_of_runs() -> None:
         create function sync_run_is_alive(run sync_runs) returns boolean
         language sql stable as $$
             -- The run's process writes a heartbeat every two seconds; both are the server's clock.
+            -- One from the future is none: that clock was set back since.
             select run.ended_at is null
-                and run.heartbeat_at > clock_timestamp() - interval '20 seconds'
+                and abs(extract(epoch from clock_timestamp() - run.heartbeat_at)) < 20
         $$;
 
         create function check_run(number bigint) returns void language plpgsql as $$

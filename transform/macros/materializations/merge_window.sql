@@ -28,15 +28,27 @@
         rules = excluded.rules
 {%- endmacro %}
 
-{#- Keys that every model has counted are of no more use. -#}
+{#-
+    Keys that every model has counted are of no more use, unless the load they belong to goes on:
+    a complete read compares with them at its end.
+-#}
 {% macro close_merge_window(model) -%}
     update public.merge_marks set merged_until = merging_until where model = '{{ model }}';
     delete from {{ source('oracle_crm', 'read_keys') }}
-    where loaded_in <= (
-        select min(marks.merged_until) from public.merge_marks as marks
-        where marks.model in ('opportunities', 'rejected_records')
-        having count(*) = 2
-    )
+    where
+        loaded_in <= (
+            select min(marks.merged_until) from public.merge_marks as marks
+            where marks.model in ('opportunities', 'rejected_records')
+            having count(*) = 2
+        )
+        and (
+            loaded_in <= (select load_fence.began_after from public.load_fence)
+            or not exists (
+                select 1 from public.sync_runs as loading
+                inner join public.load_fence on loading.run_number = load_fence.run_number
+                where loading.load_succeeded is null and public.sync_run_is_alive(loading)
+            )
+        )
 {%- endmacro %}
 
 {#- Whether a batch is in the window of this model. -#}

@@ -10,9 +10,46 @@
     )
 }}
 
--- Deletes leave no trace in the CRM: a deal that a complete read did not bring is gone.
+-- Deletes leave no trace in the CRM: a deal that a complete read did not bring is gone. One that
+-- was gone and is shown again, but can't be loaded, is there.
+with rejected as (
+
+    select
+        remote_id,
+        payload ->> 'OptyNumber' as opty_number
+    from {{ ref('rejected_records') }}
+    where stream = 'opportunities' and resolved_at is null
+
+),
+
+marked as (
+
+    select
+        remote_id,
+        opty_number
+    from {{ ref('opportunities') }}
+    where deleted_at is not null
+
+)
+
 select
     absent.remote_id,
     now() as deleted_at
 from {{ ref('stg_absent_opportunities') }} as absent
 where {{ proves_absence() }}
+
+union all
+
+select
+    marked.remote_id,
+    null as deleted_at
+from marked
+where
+    exists (
+        select 1 from rejected
+        where rejected.remote_id = marked.remote_id
+    )
+    or exists (
+        select 1 from rejected
+        where rejected.opty_number = marked.opty_number
+    )

@@ -111,16 +111,21 @@ unseen as (
                 arrived.record_key is not null
                 -- A child's reject that names its deal says that the deal's could not be read:
                 -- with the deal they are read again, or they went with it.
-                or deal_arrived.record_key is not null
+                or (deal_arrived.record_key is not null and {{ reads_children() }})
                 or (
                     known.stream = 'opportunities'
                     and {{ proves_absence() }}
                 )
                 or (
                     known.stream in ('revenue_lines', 'opportunity_team')
+                    and {{ proves_absence() }}
                     and exists (
-                        select 1 from {{ ref('opportunities') }} as deal
-                        where deal.remote_id = known.remote_id and deal.deleted_at is not null
+                        select 1 from {{ ref('stg_opportunities') }} as deal
+                        where deal.remote_id = known.remote_id and deal.is_deleted
+                    )
+                    and not exists (
+                        select 1 from newest
+                        where newest.record_key = 'opportunities:' || known.remote_id
                     )
                 )
                 then now()
