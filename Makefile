@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak airflow test-airflow test-images docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images docs psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ bench-api: .venv/.installed-dev ## The API beside a plain ORM endpoint
 
 screenshots: .venv/.installed-dev ## Regenerate docs/screenshots from the console
 	$(PYTHON) -m tests.console.screenshots
+
+simulate: .venv/.installed-dev ## CRMs, clocks, kills and merges by seed: make simulate SEEDS=1-300
+	$(PYTHON) -m tests.simulation $(SEEDS)
 
 soak: .venv/.installed-dev ## Syncs, API load and faults at once, for minutes
 	$(PYTHON) -m tests.soak
