@@ -3,14 +3,18 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from orchestrate.settings import ROOT
 from runs import control
 from tests.conftest import Pipeline, wait_until
+from tests.runs import live_run
 
 
 @contextmanager
@@ -106,6 +110,33 @@ def test_a_sync_that_somebody_stopped_is_not_tried_again(pipeline: Pipeline) -> 
     assert len(pipeline.syncs()) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "other"),
+    [("nightly", "sync", "reconcile"), ("nightly-reconcile", "reconcile", "sync")],
+)
+def test_what_is_due_while_another_loads_waits_for_it(
+    pipeline: Pipeline, name: str, kind: str, other: str
+) -> None:
+    pipeline.sync()
+    with scheduler(pipeline):
+        wait_until_scheduled(pipeline)
+    miss(pipeline, name)
+    with live_run(pipeline.database, kind=other) as (_, process), scheduler(pipeline):
+        wait_until(lambda: schedule(pipeline, name)["last_run_at"])
+        time.sleep(3)
+        assert schedule(pipeline, name)["last_succeeded"] is None
+        assert len(pipeline.query("select from run_logs")) == 2
+        process.kill()
+        process.wait()
+        wait_until(lambda: schedule(pipeline, name)["last_succeeded"] is not None, seconds=120)
+    # The end of the other, which failed, is not taken for its own.
+    assert (schedule(pipeline, name)["last_succeeded"], schedule(pipeline, name)["attempt"]) == (
+        True, 1,
+    )  # fmt: skip
+    (run,) = pipeline.query("select * from run_logs where trigger = 'schedule'")
+    assert (run["kind"], run["status"]) == (kind, "SUCCESS")
+
+
 def test_a_second_scheduler_waits_for_the_first_to_end(pipeline: Pipeline) -> None:
     held = "select pid from pg_locks where locktype = 'advisory' and granted"
     with scheduler(pipeline) as first:
@@ -125,9 +156,9 @@ def test_a_second_scheduler_waits_for_the_first_to_end(pipeline: Pipeline) -> No
     assert pipeline.syncs() == []
 
 
-def miss(pipeline: Pipeline) -> None:
+def miss(pipeline: Pipeline, name: str = "nightly") -> None:
     pipeline.query(
-        "update schedules set next_run_at = now() - interval '1 minute' where name = 'nightly'"
+        "update schedules set next_run_at = now() - interval '1 minute' where name = %s", name
     )
 
 

@@ -108,7 +108,8 @@ def test_start_and_cancel(desk: Desk, command: Command) -> None:
     expect(page.get_by_text("No sync is under way.")).to_be_visible()
     expect(other.locator("#messages")).to_contain_text("Cancelled by mira.")
     assert command.full == [False]
-    row = page.locator("tr.failed").first
+    row = page.locator("tbody tr").first
+    expect(row.locator(".outcome")).to_have_text("Cancelled")
     row.get_by_text("Why").click()
     expect(row.locator("pre")).to_have_text("Cancelled by mira.")
 
