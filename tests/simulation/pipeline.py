@@ -222,9 +222,10 @@ class Run:
         try:
             self.number = world.patiently(
                 lambda: registry.register(
-                    world.url, self.run_id, job, full=plan.full, force=plan.force
+                    world.url, self.run_id, job, self.process,  # type: ignore[arg-type]
+                    full=plan.full, force=plan.force,
                 )
-            )
+            )  # fmt: skip
         except registry.RunningError as error:
             world.tell(f"{self} ({plan}) on {self.host.name}: refused, {error}")
             return 1

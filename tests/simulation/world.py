@@ -16,11 +16,9 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any, TypeVar
 from unittest import mock
 
-import psutil
 import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy import Engine
@@ -29,7 +27,6 @@ from target_postgres_copy.connector import CopyConnector
 
 from orchestrate.postgres import libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT
-from runs import registry
 from tests.simulation.crm import SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
 from tests.simulation.merges import Merges
@@ -169,11 +166,6 @@ class World:
             Violation: it is not.
         """
         global_random.seed(self.seed)
-        processes = {
-            "Process": self._psutil_process,
-            "NoSuchProcess": psutil.NoSuchProcess,
-            "STATUS_ZOMBIE": psutil.STATUS_ZOMBIE,
-        }
         with ExitStack() as stack:
             enter = stack.enter_context
             enter(self.executor.in_place_of_the_real(*PACKAGES))
@@ -185,9 +177,13 @@ class World:
             )
             enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
             enter(mock.patch.object(CopyConnector, "create_engine", lambda _: self.engine))
-            enter(mock.patch.object(registry, "psutil", SimpleNamespace(**processes)))
-            enter(mock.patch.object(registry, "socket", SimpleNamespace(gethostname=self._host)))
-            enter(mock.patch.object(registry.meltano_runs, "close", lambda *_: None))
+            enter(
+                mock.patch.multiple(
+                    "runs.processes", columns=_columns, is_here=self._is_here,
+                    process_of=self._process_of,
+                )
+            )  # fmt: skip
+            enter(mock.patch("runs.meltano_runs.close_dead_ones"))
             enter(_listening_to_metrics(self))
             try:
                 self.executor.run(self._live, Process("people", Host("office")))
@@ -355,18 +351,16 @@ class World:
             self._catalogs[key] = selected(tap.catalog_dict, kind)
         return self._catalogs[key]
 
-    def _host(self) -> str:
-        return self.executor.process.host.name
+    def _is_here(self, run: dict[str, Any]) -> bool:
+        return bool(run["host"] == self.executor.process.host.name)
 
-    def _psutil_process(self, pid: int | None = None) -> Any:
-        process = self.executor.process
-        if pid is not None:
-            process = next((one for one in self.processes if one.pid == pid), process)
-            if process.pid != pid or not process.is_alive:
-                raise psutil.NoSuchProcess(pid)
-        return SimpleNamespace(
-            pid=process.pid, create_time=lambda: float(process.pid), status=lambda: "running"
-        )
+    def _process_of(self, run: dict[str, Any]) -> Process | None:
+        return next((one for one in self.processes if one.pid == run["pid"] and one.is_alive), None)
+
+
+def _columns(process: Process) -> dict[str, Any]:
+    name = process.host.name
+    return {"host": name, "pid_namespace": name, "pid": process.pid, "process_started_at": 0.0}
 
 
 class _Metrics(logging.Handler):
