@@ -304,9 +304,6 @@ class WallClock:
         """Return what the machine's clock shows."""
         return self._executor.moment(self._executor.process.host).astimezone(tz)
 
-    def __call__(self, *arguments: Any, **named: Any) -> datetime:
-        return datetime(*arguments, **named)
-
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, datetime)
 
@@ -450,7 +447,11 @@ class Timer:
     """Calls a function after a while, unless the process has ended."""
 
     def __init__(self, executor: Executor, seconds: float, function: Callable[[], object]) -> None:
-        self._thread = Thread(executor, lambda: (executor.sleep(seconds), function()))
+        def wait() -> None:
+            executor.sleep(seconds)
+            function()
+
+        self._thread = Thread(executor, wait)
         self.daemon = False
 
     def start(self) -> None:

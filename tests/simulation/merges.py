@@ -8,6 +8,7 @@ for a start of dbt. It is recorded by a process of its own, since dbt changes th
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -62,9 +63,7 @@ class MassDeletionError(Exception):
 class Merges:
     """The statements of each kind of run."""
 
-    def __init__(
-        self, recorded: dict[str, list[list[str]]], parents: dict[str, list[str]]
-    ) -> None:
+    def __init__(self, recorded: dict[str, list[list[str]]], parents: dict[str, list[str]]) -> None:
         self._recorded, self._parents = recorded, parents
 
     @classmethod
@@ -110,6 +109,7 @@ def refuse_mass_deletion(statement: str, row: Any, share: float) -> None:
 
 def _record(file: Path) -> None:
     from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
 
     sent: list[tuple[str, str]] = []
 
@@ -120,14 +120,14 @@ def _record(file: Path) -> None:
 
     os.environ |= {"MELTANO_RUN_ID": RUN_ID, "ORACLE_CRM_RUN_NUMBER": NUMBER}
     manifest = dbtRunner().invoke(["--quiet", "parse"]).result
-    assert manifest and not isinstance(manifest, bool | list)
+    assert isinstance(manifest, Manifest)
     recorded = {}
     with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as connection:
         for name, (arguments, number) in RUNS.items():
             connection.execute("update public.load_fence set run_number = %s", [number])
             sent.clear()
             # A run compiles the models in place, which a second one must not find.
-            runner = dbtRunner(manifest=manifest.deepcopy(), callbacks=[note])
+            runner = dbtRunner(manifest=copy.deepcopy(manifest), callbacks=[note])
             done = runner.invoke(["--quiet", "run", *arguments])
             if done.success == name.startswith("failed"):
                 sys.exit(f"dbt did not do what is to be recorded: {name}")

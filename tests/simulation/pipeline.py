@@ -7,22 +7,16 @@ calls dbt, whose statements are sent again.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import logging
-import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import yaml
-from psycopg import sql
 from singer_sdk.sinks import Sink
 from tap_oracle_crm.errors import OracleCrmError
 from tap_oracle_crm.tap import TapOracleCRM
@@ -311,7 +305,8 @@ class Run:
         return 0
 
     def _tap_config(self) -> dict[str, Any]:
-        return TAP | self.world.tap_settings | self.plan.tap
+        config: dict[str, Any] = TAP | self.world.tap_settings | self.plan.tap
+        return config
 
     def _load(self, pipe: Pipe) -> int:
         address = sqlalchemy_url(self.world.url, f"loader {self.run_id}", timezone="UTC")
@@ -333,9 +328,7 @@ class Run:
 
     def _transform(self) -> int:
         nodes = self.world.merges.nodes(self._transformation, self.run_id, self.number)
-        failed = self.world.merges.nodes(
-            f"failed {self.plan.kind}", self.run_id, self.number
-        )
+        failed = self.world.merges.nodes(f"failed {self.plan.kind}", self.run_id, self.number)
         return self._dbt(nodes, failed[-1])
 
     @property

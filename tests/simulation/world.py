@@ -21,6 +21,7 @@ from unittest import mock
 
 import psycopg
 from psycopg.rows import dict_row
+from singer_sdk.metrics import Point
 from sqlalchemy import Engine
 from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import CopyConnector
@@ -29,17 +30,23 @@ from orchestrate.postgres import libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT
 from tests.simulation.crm import SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
-from tests.simulation.merges import Merges
 from tests.simulation.ledger import Ledger, Violation
+from tests.simulation.merges import Merges
 from tests.simulation.pipeline import Plan, Read, Run, selected
 
 PACKAGES = ("tap_oracle_crm", "target_postgres_copy", "singer_sdk")
 STATUSES = ("NEW", "ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "APPROVED", "REJECTED")
 NAME = "simulation"
-TABLES = """
+EMPTY = """
+truncate
     raw.opportunities, raw.rejected_records, raw.read_keys, raw.opportunity_statuses,
     public.opportunities, public.rejected_records, public.sync_runs, public.reconciliations,
     public.opportunity_changes, public.merge_marks, public.status_outcomes
+cascade;
+delete from clock.jump;
+insert into clock.jump values ('0');
+update public.load_fence set run_number = 0, batch = 0;
+alter sequence public.run_numbers restart;
 """
 CLOCK = """
 create schema if not exists clock;
@@ -91,9 +98,7 @@ class Database:
             connection.execute(CLOCK)
             # Who waits for another in this one thread waits for ever.
             connection.execute(f"alter database {NAME} set lock_timeout = 30")
-            connection.execute(
-                f"alter database {NAME} set search_path = clock, pg_catalog, public"
-            )
+            connection.execute(f"alter database {NAME} set search_path = clock, pg_catalog, public")
         return cls(url, merges)
 
     @cached_property
@@ -104,11 +109,7 @@ class Database:
 
     def empty(self) -> None:
         """Make it as new."""
-        self.connection.execute(
-            f"truncate {TABLES} cascade; delete from clock.jump; insert into clock.jump values ('0');"
-            "update load_fence set run_number = 0, batch = 0;"
-            "alter sequence run_numbers restart"
-        )
+        self.connection.execute(EMPTY)
 
 
 class World:
@@ -145,6 +146,8 @@ class World:
 
     def tell(self, what: str) -> None:
         """Note what happens."""
+        self.tally["superseded"] += "superseded" in what
+        self.tally["refused to delete so many"] += "deals are gone" in what
         self.story.append(f"{self.executor.step:6d} {self.executor.now:9.1f} s  {what}")
 
     def report(self, error: Exception) -> str:
@@ -169,14 +172,10 @@ class World:
         with ExitStack() as stack:
             enter = stack.enter_context
             enter(self.executor.in_place_of_the_real(*PACKAGES))
-            enter(
-                mock.patch(
-                    "tap_oracle_crm.client.DeadlineAdapter",
-                    lambda **_: Transport(self.crm, lambda: self.weather),
-                )
-            )
+            transport = Transport(self.crm, lambda: self.weather)
+            enter(mock.patch("tap_oracle_crm.client.DeadlineAdapter", return_value=transport))
             enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
-            enter(mock.patch.object(CopyConnector, "create_engine", lambda _: self.engine))
+            enter(mock.patch.object(CopyConnector, "create_engine", return_value=self.engine))
             enter(
                 mock.patch.multiple(
                     "runs.processes", columns=_columns, is_here=self._is_here,
@@ -234,7 +233,7 @@ class World:
         if self.is_settling or self.random.random() >= self.restlessness:
             return
         happenings: list[tuple[int, Callable[[], str]]] = [
-            (10, self._crm_changes), (5, self._people_edit), (2, self._kill), (2, self._freeze),
+            (10, self._crm_changes), (6, self._people_edit), (3, self._kill), (2, self._freeze),
             (1, self._jump), (1, self._change_weather),
         ]  # fmt: skip
         weights = [weight for weight, _ in happenings]
@@ -371,11 +370,11 @@ class _Metrics(logging.Handler):
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        (point,) = record.args if isinstance(record.args, tuple) else (None,)
         process = self._world.executor.process
         run = next((run for run in self._world.runs if process in run.children), None)
-        if run and process.name == "tap":
-            run.observe({"name": "tap-oracle-crm", "metric_info": point.to_dict()})
+        point = record.args[0] if isinstance(record.args, tuple) else None
+        if run and process.name == "tap" and isinstance(point, Point):
+            run.observe({"name": TapOracleCRM.name, "metric_info": point.to_dict()})
 
 
 def _listening_to_metrics(world: World) -> Any:
