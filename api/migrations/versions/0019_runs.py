@@ -243,8 +243,10 @@ def _make_one_table_of_runs() -> None:
         create function sync_run_is_alive(run sync_runs) returns boolean
         language sql stable as $$
             -- The run's process writes a heartbeat every two seconds; both are the server's clock.
+            -- If that was put back, a heartbeat of the future is that of a run that has died since.
             select run.ended_at is null
-                and run.heartbeat_at > clock_timestamp() - interval '20 seconds'
+                and run.heartbeat_at between clock_timestamp() - interval '20 seconds'
+                    and clock_timestamp() + interval '20 seconds'
         $$;
 
         create function check_run(number bigint) returns void language plpgsql as $$
