@@ -13,6 +13,8 @@ from tests.simulation import __doc__ as about
 from tests.simulation.world import Database, World
 
 TELL_SECONDS = 15
+STORIES = 5
+"""Of so many seeds that fail the story is printed; of further ones what was wrong."""
 
 
 def main() -> int:
@@ -46,7 +48,7 @@ def _simulate(seeds: range, database: Database) -> int:
             world.play()
         except Exception as error:  # whatever it is, the other seeds are of interest
             failed.append(seed)
-            print(world.report(error), flush=True)
+            print(world.report(error) if len(failed) <= STORIES else f"Seed {seed}: {error}")
         tally += world.tally
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()

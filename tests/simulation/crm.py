@@ -83,12 +83,9 @@ class SimulatedCrm(Crm):
 
     # What it shows
 
-    def keys(self, attribute: str = "OptyId", value: object = None) -> list[int]:
-        """All keys, also those that the account may not see; or those with a value."""
-        rows = self._db.execute(
-            f'select "OptyId", "{attribute}" from opportunities order by 1'  # noqa: S608
-        )
-        return [key for key, there in rows if value is None or there == value]
+    def keys(self) -> list[int]:
+        """All keys, also those that the account may not see."""
+        return [row[0] for row in self._db.execute('select "OptyId" from opportunities order by 1')]
 
     def shown(self) -> dict[int, str]:
         """The deals that the account may see, each `good`, or how it is bad."""
@@ -110,9 +107,9 @@ class SimulatedCrm(Crm):
         for row in self.dump(self.resources["opportunities"]):
             key = int(str(row["OptyId"]))
             if shown.get(key) == "good":
-                row = {**row, **wire.get(self.kinds.get(key, ""), {})}
+                seen = {**row, **wire.get(self.kinds.get(key, ""), {})}
                 expected[str(key)] = {
-                    column: as_column(attribute, row[attribute])
+                    column: as_column(attribute, seen[attribute])
                     for attribute, column in MAPPING.items()
                 }
         return expected
@@ -124,8 +121,8 @@ class SimulatedCrm(Crm):
         changes: list[tuple[int, Callable[[], str]]] = [
             (8, self.change), (3, self.add), (2, self.change_many), (4, self.change_late),
             (2, self.remove), (2, self.restore), (2, self.rename_account), (2, self.rename_stage),
-            (4, self.recode), (1, self.explain), (1, self.hide), (1, self.show),
-            (3, self.spoil), (3, self.mend),
+            (4, self.recode), (1, self.explain), (1, self.hide), (1, self.show), (3, self.spoil),
+            (3, self.mend),
         ]  # fmt: skip
         weights = [weight for weight, _ in changes]
         self.events += 1
@@ -206,37 +203,31 @@ class SimulatedCrm(Crm):
 
     def rename_account(self) -> str:
         """Rename an account: its deals change without a new stamp."""
-        account = self.get(
-            self.resources["opportunities"], self.random.choice(self.keys()), ["TargetPartyId"]
-        )["TargetPartyId"]
-        return self._silently("TargetPartyId", account, "TargetPartyName", "Customer")
+        return self._rename("TargetPartyId", "TargetPartyName", "Customer")
 
     def rename_stage(self) -> str:
         """Rename a stage, likewise."""
-        stage = self.get(
-            self.resources["opportunities"], self.random.choice(self.keys()), ["SalesStage"]
-        )["SalesStage"]
-        return self._silently("SalesStage", stage, "SalesStage", "Stage")
+        return self._rename("SalesStage", "SalesStage", "Stage")
 
-    def _silently(self, by: str, value: object, attribute: str, new: str) -> str:
-        name = f"{new} {self.random.randrange(1000)}"
-        keys = self.keys(by, value)
-        self._change_silently(attribute, name, keys)
-        return f"{attribute} of {by} {value}: {name}, {len(keys)} deals, no new stamp"
+    def _rename(self, same: str, attribute: str, new: str) -> str:
+        rows = list(self.dump(self.resources["opportunities"], ["OptyId", same]))
+        chosen, name = self.random.choice(rows)[same], f"{new} {self.random.randrange(1000)}"
+        keys = [int(str(row["OptyId"])) for row in rows if row[same] == chosen]
+        for key in keys:
+            self._change_silently(key, attribute, name)
+        return f"{attribute} of {same} {chosen}: {name}, {len(keys)} deals, no new stamp"
 
-    def _change_silently(self, attribute: str, value: object, keys: list[int]) -> None:
-        self.unseen.update(keys)
-        self._db.executemany(
-            f'update opportunities set "{attribute}" = ? where "OptyId" = ?',  # noqa: S608
-            [(value, key) for key in keys],
-        )
+    def _change_silently(self, key: int, attribute: str, value: object) -> None:
+        self.unseen.add(key)
+        kept = self.get(self.resources["opportunities"], key, ["LastUpdateDate"])
+        self.update("opportunities", key, {attribute: value, **kept})
 
     def recode(self) -> str:
         """Close or reopen a deal; or give it another code, and no new stamp, as a script does."""
         key = self.random.choice(self.keys())
         code = self.random.choice(CODES)
         if self.random.random() < 0.3:
-            self._change_silently("StatusCode", code, [key])
+            self._change_silently(key, "StatusCode", code)
             return f"{key}: {code}, no new stamp"
         if code in STATUSES:
             self.close(key, code)
@@ -348,11 +339,8 @@ class Transport(BaseAdapter):
         if isinstance(fault, faults.Reset):
             raise requests.exceptions.ConnectionError("Connection reset by peer")
         parts = urlsplit(str(request.url))
-        asked = Request(
-            str(request.method), parts.path, parts.query,
-            {name.lower(): str(value) for name, value in request.headers.items()},
-            str(request.body or "").encode(),
-        )  # fmt: skip
+        headers = {name.lower(): str(value) for name, value in request.headers.items()}
+        asked = Request(str(request.method), parts.path, parts.query, headers)
         rules = [fault] if fault else []
         answer = faults.answer_instead(rules, crm.now()) or crm.rest.answer(
             asked, faults.shape_of(rules)

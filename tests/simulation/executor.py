@@ -56,7 +56,7 @@ class Host:
         self.is_frozen = False
 
 
-class Task(greenlet):
+class Task(greenlet):  # type: ignore[misc]
     """A thread of a process."""
 
     def __init__(self, function: Callable[[], object], process: Process) -> None:
@@ -107,7 +107,6 @@ class Executor:
     def start(self, function: Callable[[], object], process: Process) -> Task:
         """Start a thread of a process."""
         task = Task(function, process)
-        assert self._hub
         task.parent = self._hub
         process.tasks.append(task)
         self._ready.append(task)
@@ -305,9 +304,6 @@ class WallClock:
         """Return what the machine's clock shows."""
         return self._executor.moment(self._executor.process.host).astimezone(tz)
 
-    def __call__(self, *arguments: Any, **named: Any) -> datetime:
-        return datetime(*arguments, **named)  # noqa: DTZ001 - as the caller has it
-
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, datetime)
 
@@ -451,11 +447,11 @@ class Timer:
     """Calls a function after a while, unless the process has ended."""
 
     def __init__(self, executor: Executor, seconds: float, function: Callable[[], object]) -> None:
-        def wait_and_call() -> None:
+        def wait() -> None:
             executor.sleep(seconds)
             function()
 
-        self._thread = Thread(executor, wait_and_call)
+        self._thread = Thread(executor, wait)
         self.daemon = False
 
     def start(self) -> None:

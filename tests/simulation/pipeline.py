@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import psycopg
 import yaml
 from singer_sdk.sinks import Sink
@@ -217,15 +216,11 @@ class Run:
         try:
             self.number = world.patiently(
                 lambda: registry.register(
-                    world.url,
-                    self.run_id,
-                    job,
-                    psutil.Process(),
-                    full=plan.full,
-                    force=plan.force,
+                    world.url, self.run_id, job, self.process,  # type: ignore[arg-type]
+                    full=plan.full, force=plan.force,
                 )
-            )
-        except (registry.RunningError, registry.SupersededError) as error:
+            )  # fmt: skip
+        except registry.RunningError as error:
             world.tell(f"{self} ({plan}) on {self.host.name}: refused, {error}")
             return 1
         world.tell(f"{self} begins on {self.host.name}: {plan}")
@@ -310,7 +305,8 @@ class Run:
         return 0
 
     def _tap_config(self) -> dict[str, Any]:
-        return {**TAP, **self.world.tap_settings, **self.plan.tap}
+        config: dict[str, Any] = TAP | self.world.tap_settings | self.plan.tap
+        return config
 
     def _load(self, pipe: Pipe) -> int:
         address = sqlalchemy_url(self.world.url, f"loader {self.run_id}", timezone="UTC")

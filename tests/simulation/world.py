@@ -16,37 +16,37 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar, cast
+from typing import Any, TypeVar
 from unittest import mock
 
-import psutil
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
+from singer_sdk.metrics import Point
 from sqlalchemy import Engine
 from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import CopyConnector
 
 from orchestrate.postgres import libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT
-from runs import processes
 from tests.simulation.crm import SimulatedCrm, Transport, Weather
 from tests.simulation.executor import Executor, Host, Process
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.merges import Merges
 from tests.simulation.pipeline import Plan, Read, Run, selected
 
-if TYPE_CHECKING:
-    from singer_sdk import metrics
-
 PACKAGES = ("tap_oracle_crm", "target_postgres_copy", "singer_sdk")
 STATUSES = ("NEW", "ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "APPROVED", "REJECTED")
 NAME = "simulation"
-TABLES: LiteralString = """
+EMPTY = """
+truncate
     raw.opportunities, raw.rejected_records, raw.read_keys, raw.opportunity_statuses,
     public.opportunities, public.rejected_records, public.sync_runs, public.reconciliations,
     public.opportunity_changes, public.merge_marks, public.status_outcomes
+cascade;
+delete from clock.jump;
+insert into clock.jump values ('0');
+update public.load_fence set run_number = 0, batch = 0;
+alter sequence public.run_numbers restart;
 """
 CLOCK = """
 create schema if not exists clock;
@@ -109,13 +109,7 @@ class Database:
 
     def empty(self) -> None:
         """Make it as new."""
-        self.connection.execute(
-            sql.SQL(
-                "truncate {} cascade; delete from clock.jump; insert into clock.jump values ('0');"
-                "update load_fence set run_number = 0, batch = 0, began_after = 0;"
-                "alter sequence run_numbers restart"
-            ).format(sql.SQL(TABLES))
-        )
+        self.connection.execute(EMPTY)
 
 
 class World:
@@ -152,6 +146,8 @@ class World:
 
     def tell(self, what: str) -> None:
         """Note what happens."""
+        self.tally["superseded"] += "superseded" in what
+        self.tally["refused to delete so many"] += "deals are gone" in what
         self.story.append(f"{self.executor.step:6d} {self.executor.now:9.1f} s  {what}")
 
     def report(self, error: Exception) -> str:
@@ -173,22 +169,20 @@ class World:
             Violation: it is not.
         """
         global_random.seed(self.seed)
-        machine = {
-            "Process": self._psutil_process,
-            "boot_time": lambda: 0.0,
-            "NoSuchProcess": psutil.NoSuchProcess,
-            "STATUS_ZOMBIE": psutil.STATUS_ZOMBIE,
-        }
         with ExitStack() as stack:
             enter = stack.enter_context
             enter(self.executor.in_place_of_the_real(*PACKAGES))
-            enter(mock.patch("tap_oracle_crm.client.DeadlineAdapter", self._transport))
+            transport = Transport(self.crm, lambda: self.weather)
+            enter(mock.patch("tap_oracle_crm.client.DeadlineAdapter", return_value=transport))
             enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
-            enter(mock.patch.object(CopyConnector, "create_engine", self._engine))
-            enter(mock.patch.object(processes, "psutil", SimpleNamespace(**machine)))
-            enter(mock.patch.object(processes, "socket", SimpleNamespace(gethostname=self._host)))
-            enter(mock.patch.object(processes, "namespace", self._host))
-            enter(mock.patch.object(psutil, "Process", self._psutil_process))
+            enter(mock.patch.object(CopyConnector, "create_engine", return_value=self.engine))
+            enter(
+                mock.patch.multiple(
+                    "runs.processes", columns=_columns, is_here=self._is_here,
+                    process_of=self._process_of,
+                )
+            )  # fmt: skip
+            enter(mock.patch("runs.meltano_runs.close_dead_ones"))
             enter(_listening_to_metrics(self))
             try:
                 self.executor.run(self._live, Process("people", Host("office")))
@@ -239,7 +233,7 @@ class World:
         if self.is_settling or self.random.random() >= self.restlessness:
             return
         happenings: list[tuple[int, Callable[[], str]]] = [
-            (10, self._crm_changes), (5, self._people_edit), (2, self._kill), (2, self._freeze),
+            (10, self._crm_changes), (6, self._people_edit), (3, self._kill), (2, self._freeze),
             (1, self._jump), (1, self._change_weather),
         ]  # fmt: skip
         weights = [weight for weight, _ in happenings]
@@ -356,24 +350,16 @@ class World:
             self._catalogs[key] = selected(tap.catalog_dict, kind)
         return self._catalogs[key]
 
-    def _engine(self) -> Engine:
-        return self.engine
+    def _is_here(self, run: dict[str, Any]) -> bool:
+        return bool(run["host"] == self.executor.process.host.name)
 
-    def _transport(self, **_: Any) -> Transport:
-        return Transport(self.crm, lambda: self.weather)
+    def _process_of(self, run: dict[str, Any]) -> Process | None:
+        return next((one for one in self.processes if one.pid == run["pid"] and one.is_alive), None)
 
-    def _host(self) -> str:
-        return self.executor.process.host.name
 
-    def _psutil_process(self, pid: int | None = None) -> Any:
-        process = self.executor.process
-        if pid is not None:
-            process = next((one for one in self.processes if one.pid == pid), process)
-            if process.pid != pid or not process.is_alive:
-                raise psutil.NoSuchProcess(pid)
-        return SimpleNamespace(
-            pid=process.pid, create_time=lambda: float(process.pid), status=lambda: "running"
-        )
+def _columns(process: Process) -> dict[str, Any]:
+    name = process.host.name
+    return {"host": name, "pid_namespace": name, "pid": process.pid, "process_started_at": 0.0}
 
 
 class _Metrics(logging.Handler):
@@ -384,12 +370,11 @@ class _Metrics(logging.Handler):
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
-        (point,) = cast("tuple[object]", record.args)
         process = self._world.executor.process
         run = next((run for run in self._world.runs if process in run.children), None)
-        if run and process.name == "tap":
-            metric = cast("metrics.Point[Any]", point).to_dict()
-            run.observe({"name": "tap-oracle-crm", "metric_info": metric})
+        point = record.args[0] if isinstance(record.args, tuple) else None
+        if run and process.name == "tap" and isinstance(point, Point):
+            run.observe({"name": TapOracleCRM.name, "metric_info": point.to_dict()})
 
 
 def _listening_to_metrics(world: World) -> Any:
