@@ -8,7 +8,6 @@ for a start of dbt. It is recorded by a process of its own, since dbt changes th
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
@@ -127,7 +126,10 @@ def _record(file: Path) -> None:
             connection.execute("update public.load_fence set run_number = %s", [number])
             sent.clear()
             # A run compiles the models in place, which a second one must not find.
-            runner = dbtRunner(manifest=copy.deepcopy(manifest), callbacks=[note])
+            runner = dbtRunner(
+                manifest=manifest.deepcopy(),  # type: ignore[no-untyped-call]
+                callbacks=[note],
+            )
             done = runner.invoke(["--quiet", "run", *arguments])
             if done.success == name.startswith("failed"):
                 sys.exit(f"dbt did not do what is to be recorded: {name}")

@@ -45,7 +45,7 @@ truncate
 cascade;
 delete from clock.jump;
 insert into clock.jump values ('0');
-update public.load_fence set run_number = 0, batch = 0;
+update public.load_fence set run_number = 0, batch = 0, began_after = 0;
 alter sequence public.run_numbers restart;
 """
 CLOCK = """
@@ -182,7 +182,7 @@ class World:
                     process_of=self._process_of,
                 )
             )  # fmt: skip
-            enter(mock.patch("runs.meltano_runs.close_dead_ones"))
+            enter(mock.patch("runs.meltano_runs.close_ended_ones"))
             enter(_listening_to_metrics(self))
             try:
                 self.executor.run(self._live, Process("people", Host("office")))
