@@ -31,11 +31,12 @@ BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 class Process:
     """A process of a machine: it can be killed at any moment, and has its machine's clock."""
 
-    _numbers = itertools.count(1000)
+    numbers = itertools.count(1000)
+    """The numbers of the processes to come; each world begins anew."""
 
     def __init__(self, name: str, host: Host) -> None:
         self.name, self.host = name, host
-        self.pid = next(self._numbers)
+        self.pid = next(self.numbers)
         self.is_alive = True
         self.tasks: list[Task] = []
         self.output: Callable[[bytes], object] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -127,6 +128,7 @@ class World:
         self.weather = Weather(self.random)
         self.hosts = [Host("alpha"), Host("beta")]
         self.processes: list[Process] = []
+        Process.numbers = itertools.count(1000)
         self.runs: list[Run] = []
         self.states: dict[str, Any] = {}
         self.share = 0.2
