@@ -136,6 +136,7 @@ def _run_table(run: DictRow, total: int) -> Table:
         "Read": f"{run['total_fetched']:,} from the CRM, in {run['duration_seconds']} s",
         "New": f"{run['new_records']:,}",
         "Updated": f"{run['updated_records']:,}",
+        "Unchanged": f"{run['unchanged_records']:,}",
         "Failed": f"{run['failed_records']:,}",
         "In all": f"{total:,} opportunities in public.opportunities",
     }
