@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from random import Random
@@ -48,7 +49,7 @@ class Crm:
 
     def __init__(self, records: int = 1000, seed: int = 1, now: datetime | None = None) -> None:
         self.clock_offset = timedelta()
-        self.frozen_at: datetime | None = None
+        self._frozen_at: datetime | None = None
         self.reset(records, seed, now)
 
     def reset(self, records: int, seed: int, now: datetime | None = None) -> None:
@@ -102,7 +103,20 @@ class Crm:
 
     def now(self) -> datetime:
         """Tell the CRM's time: the machine's plus an offset, or where it was frozen."""
-        return self.frozen_at or datetime.now(UTC) + self.clock_offset
+        return self._frozen_at or datetime.now(UTC) + self.clock_offset
+
+    @contextmanager
+    def frozen(self, at: datetime) -> Iterator[None]:
+        """Let the time stand still; :meth:`set_clock` ends it, too."""
+        self._frozen_at = at
+        try:
+            yield
+        finally:
+            self._frozen_at = None
+
+    def set_clock(self, offset: timedelta) -> None:
+        """Let the CRM's clock differ from the machine's."""
+        self.clock_offset, self._frozen_at = offset, None
 
     def _stamp(self, at: str | None) -> str:
         return normal_stamp(at) if at else generator.stamp(self.now())
