@@ -22,6 +22,7 @@ from orchestrate.postgres import start_embedded, stop_embedded
 from orchestrate.settings import ROOT
 from tests.sandbox.client import Sandbox
 from tests.warehouse import create_database, rename_database
+from tests.warm import WarmProject
 
 BIN = Path(sys.executable).parent
 # The sandbox's data depend on it, so that a database that was synced fits a sandbox made later.
@@ -83,6 +84,15 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("parsed")
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmProject]:
+    """A project whose commands start in no time."""
+    with tempfile.TemporaryDirectory(prefix="project-") as folder:
+        warm = WarmProject(Path(folder))
+        yield warm
+        warm.stop()
+
+
 @pytest.fixture
 def database(postgres: str, migrated: str) -> str:
     """The URL of a fresh database, up to date and empty."""
@@ -107,7 +117,12 @@ class Pipeline:
     """Meltano, dbt and SQL on one database and one CRM, as a user would call them."""
 
     def __init__(
-        self, database: str, crm: Sandbox, scratch: Path, parsed: Path | None = None
+        self,
+        database: str,
+        crm: Sandbox,
+        scratch: Path,
+        parsed: Path | None = None,
+        warm: WarmProject | None = None,
     ) -> None:
         """Prepare the environment.
 
@@ -116,8 +131,10 @@ class Pipeline:
             crm: what to sync with.
             scratch: the folder for what the processes write.
             parsed: the folder for what dbt writes, if not there.
+            warm: where to call Meltano, if not in the project itself.
         """
         self.database, self.crm = database, crm
+        self._bin, self._root = (warm.bin, warm.root) if warm else (BIN, ROOT)
         self._started: list[subprocess.Popen[bytes]] = []
         self.environment = (
             os.environ
@@ -135,7 +152,7 @@ class Pipeline:
     def meltano(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call Meltano, whatever comes of it; what it prints is in `stdout`."""
         return subprocess.run(
-            [BIN / "meltano", *arguments], cwd=ROOT, env=self.environment | environment,
+            [self._bin / "meltano", *arguments], cwd=self._root, env=self.environment | environment,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
         )  # fmt: skip
 
@@ -145,11 +162,12 @@ class Pipeline:
         assert done.returncode == 0, done.stdout
         return self.last_sync()
 
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the pipeline and leave it running."""
+    def start(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the pipeline, in processes as a user's, and leave it running."""
         meltano = subprocess.Popen(
-            [BIN / "meltano", "run", *PIPELINE], cwd=ROOT, env=self.environment | environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            [BIN / "meltano", "run", *options, *PIPELINE], cwd=ROOT,
+            env=self.environment | environment, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._started.append(meltano)
         return meltano
@@ -182,9 +200,11 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(database: str, sandbox: Sandbox, tmp_path: Path, parsed: Path) -> Iterator[Pipeline]:
+def pipeline(
+    database: str, sandbox: Sandbox, tmp_path: Path, parsed: Path, warm: WarmProject
+) -> Iterator[Pipeline]:
     """The pipeline between the sandbox and a fresh database."""
-    pipeline = Pipeline(database, sandbox, tmp_path, parsed)
+    pipeline = Pipeline(database, sandbox, tmp_path, parsed, warm)
     yield pipeline
     pipeline.stop()
 
@@ -195,12 +215,13 @@ def first_sync(
     migrated: str,
     crm_server: Sandbox,
     parsed: Path,
+    warm: WarmProject,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     """The name of a database after a first sync: a template."""
     crm_server.reset(records=1000, seed=1, now=GENERATED_AT)
     database = create_database(postgres, "test", migrated)
-    Pipeline(database, crm_server, tmp_path_factory.mktemp("first_sync"), parsed).sync()
+    Pipeline(database, crm_server, tmp_path_factory.mktemp("first_sync"), parsed, warm).sync()
     return rename_database(postgres, "test", "first_sync")
 
 

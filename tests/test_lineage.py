@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from orchestrate.settings import ROOT
 from tests.warehouse import Warehouse
+from tests.warm import WarmProject
 
 # No GPU, no sandbox of its own (it can't have one as root), and not a word to the network.
 CHROMIUM_OPTIONS = [
@@ -23,9 +24,9 @@ CHROMIUM_OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def docs(postgres: str, migrated: str, parsed: Path) -> Path:
+def docs(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Path:
     """The folder of the documentation of a database that was synced once."""
-    warehouse = Warehouse(postgres, migrated, parsed)
+    warehouse = Warehouse(postgres, migrated, parsed, warm)
     warehouse.merge()
     done = subprocess.run(
         [Path(sys.executable).with_name("meltano"), "invoke", "dbt-postgres:docs"],

@@ -17,6 +17,7 @@ from orchestrate.postgres import sqlalchemy_url
 from tests.conftest import Pipeline
 from tests.test_doctor import examine
 from tests.warehouse import Warehouse
+from tests.warm import WarmProject
 
 DEALS = """
     select remote_id, crm_outcome, workflow_status, unknown_status_code
@@ -74,13 +75,18 @@ class Statuses:
 
 @pytest.fixture
 def statuses(
-    postgres: str, migrated: str, parsed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: str,
+    migrated: str,
+    parsed: Path,
+    warm: WarmProject,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Statuses:
     """An empty database, and a file that declares nothing."""
     crm_yml = tmp_path / "crm.yml"
     crm_yml.touch()
     monkeypatch.setenv("CRM_FILE", str(crm_yml))
-    return Statuses(Warehouse(postgres, migrated, parsed), crm_yml)
+    return Statuses(Warehouse(postgres, migrated, parsed, warm), crm_yml)
 
 
 def test_a_deal_is_recoded_again_and_again(statuses: Statuses) -> None:

@@ -14,6 +14,7 @@ import pytest
 from api.workflow import FROM_CRM, MOVES
 from orchestrate.settings import ROOT
 from tests.warehouse import Warehouse, rename_database
+from tests.warm import WarmProject
 
 
 def deal(key: int, **attributes: Any) -> dict[str, Any]:
@@ -27,9 +28,9 @@ def deal(key: int, **attributes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def merged(postgres: str, migrated: str, parsed: Path) -> str:
+def merged(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> str:
     """The name of a database in which deals of each kind are merged: a template."""
-    warehouse = Warehouse(postgres, migrated, parsed)
+    warehouse = Warehouse(postgres, migrated, parsed, warm)
     warehouse.load(
         deal(1),
         deal(2, Revenue=None, WinProb=None),
@@ -53,9 +54,9 @@ def merged(postgres: str, migrated: str, parsed: Path) -> str:
 
 
 @pytest.fixture
-def warehouse(postgres: str, merged: str, parsed: Path) -> Warehouse:
+def warehouse(postgres: str, merged: str, parsed: Path, warm: WarmProject) -> Warehouse:
     """A database in which deals of each kind are merged."""
-    return Warehouse(postgres, merged, parsed)
+    return Warehouse(postgres, merged, parsed, warm)
 
 
 def add_run(warehouse: Warehouse, began: str, seconds: float, **columns: Any) -> None:

@@ -20,6 +20,7 @@ from orchestrate.migrate import MIGRATIONS
 from orchestrate.postgres import sqlalchemy_url
 from orchestrate.settings import ROOT
 from tests.warehouse import Warehouse, create_database
+from tests.warm import WarmProject
 
 SDC = """
     _sdc_extracted_at timestamp, _sdc_received_at timestamp, _sdc_batched_at timestamp,
@@ -148,9 +149,11 @@ Upgraded = tuple[Warehouse, list[dict[str, Any]]]
 
 
 @pytest.fixture
-def upgraded(postgres: str, upgrade: tuple[str, list[dict[str, Any]]], parsed: Path) -> Upgraded:
+def upgraded(
+    postgres: str, upgrade: tuple[str, list[dict[str, Any]]], parsed: Path, warm: WarmProject
+) -> Upgraded:
     """A copy of that database, and its log as it was."""
-    return Warehouse(postgres, upgrade[0], parsed), upgrade[1]
+    return Warehouse(postgres, upgrade[0], parsed, warm), upgrade[1]
 
 
 def test_the_log_is_as_it_was(upgraded: Upgraded) -> None:

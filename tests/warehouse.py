@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from orchestrate.postgres import libpq_environment
 from orchestrate.settings import ROOT
+from tests.warm import WarmProject
 
 
 def create_database(server: str, name: str, template: str) -> str:
@@ -46,14 +47,18 @@ def rename_database(server: str, name: str, new_name: str) -> str:
 class Warehouse:
     """A database with raw tables, of which the marts are made."""
 
-    def __init__(self, postgres: str, template: str, scratch: Path) -> None:
+    def __init__(
+        self, postgres: str, template: str, scratch: Path, warm: WarmProject | None = None
+    ) -> None:
         """Create the database on the server as a copy of another.
 
         Args:
             postgres: the server's URL, without a database.
             template: the database to copy.
             scratch: the folder for what dbt writes.
+            warm: where to call dbt, if not in the project itself.
         """
+        self._bin = warm.bin if warm else Path(sys.executable).parent
         self.url = create_database(postgres, "test", template)
         self.target = scratch / "dbt"
 
@@ -96,7 +101,7 @@ class Warehouse:
     def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call dbt, whatever comes of it; what it prints is in `stdout`."""
         return subprocess.run(
-            [Path(sys.executable).with_name("dbt-frozen"), *arguments], cwd=ROOT,
+            [self._bin / "dbt-frozen", *arguments], cwd=ROOT,
             env=self.environment() | environment,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip

@@ -20,15 +20,16 @@ from tests.api.conftest import DefaultSettings, serving
 from tests.console import demo
 from tests.test_lineage import CHROMIUM_OPTIONS
 from tests.warehouse import Warehouse, create_database, rename_database
+from tests.warm import WarmProject
 
 WAIT = 15_000  # milliseconds; a busy machine is slow, not wrong
 expect.set_options(timeout=WAIT)
 
 
 @pytest.fixture(scope="session")
-def demo_template(postgres: str, migrated: str, parsed: Path) -> str:
+def demo_template(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> str:
     """The name of a database of demo data with dbt's marts: a template."""
-    warehouse = Warehouse(postgres, migrated, parsed)
+    warehouse = Warehouse(postgres, migrated, parsed, warm)
     warehouse.merge()
     demo.fill(warehouse.url)
     return rename_database(postgres, "test", "demo")

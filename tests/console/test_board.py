@@ -1,6 +1,6 @@
 """The board: move a deal by mouse, by keyboard and by choice."""
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Request, expect
 
 from tests.console.conftest import Desk
 
@@ -28,12 +28,12 @@ def test_drag_a_card_to_the_next_lane_and_undo(desk: Desk) -> None:
 def test_a_card_can_only_be_dropped_where_it_may_go(desk: Desk) -> None:
     page = desk.open("/board", "ada")
     deal, card = first(page, "NEW")
-    sent: list[str] = []
-    page.on("request", lambda request: request.method != "GET" and sent.append(request.url))
+    requests: list[Request] = []
+    page.on("request", lambda request: requests.append(request))
     card.drag_to(page.locator(".lane[data-state=PENDING_REVIEW] h2"))
     expect(page.locator(".dragged, .lane.open")).to_have_count(0)
     expect(in_lane(page, "NEW", deal)).to_be_visible()
-    assert sent == []
+    assert [request.url for request in requests if request.method != "GET"] == []
     assert desk.deal(deal)["workflow_status"] == "NEW"
 
 

@@ -1,0 +1,168 @@
+"""Meltano, the tap, the loader and dbt without their start: each call is a fork of one that waits.
+
+More than half of a short run is imports, and the tests run the pipeline over a hundred times.
+A server for each command has imported it, and forks for each call. The commands of the project
+folder here are clients: they pass on their arguments, environment, streams and signals. What a
+call does is what it ever does. Tests that kill processes or shift their clocks call the
+commands themselves, and so do those of the README, the runbook and the images.
+"""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from orchestrate.postgres import libpq_environment
+from orchestrate.settings import ROOT
+
+# Where each command begins, and what it imports only when it is called.
+COMMANDS = {
+    "meltano": ("meltano.cli", ["meltano.core.block.extract_load", "orchestrate.migrate"]),
+    "tap-oracle-crm": ("tap_oracle_crm.__main__", ["tap_oracle_crm.tap"]),
+    "target-postgres-copy": ("target_postgres_copy.__main__", ["target_postgres_copy.target"]),
+    "dbt-frozen": ("orchestrate.dbt_frozen", ["dbt.cli.main"]),
+}
+# It sends the length of the call, with its streams, and the call; it is sent the process's id
+# and, in the end, its exit code.
+CLIENT = """#!{python} -IS
+import json, os, signal, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({address!r})
+call = json.dumps([os.getcwd(), sys.argv, dict(os.environ)]).encode()
+socket.send_fds(server, [b"%20d" % len(call)], [0, 1, 2])
+server.sendall(call)
+process = int(server.recv(20))
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(process, number))
+code = int(server.recv(20))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+class WarmProject:
+    """A project folder whose commands are forks of ones that have started already."""
+
+    def __init__(self, folder: Path) -> None:
+        """Copy or link what the project consists of, and start the servers."""
+        self.root, self.bin = folder, folder / ".venv/bin"
+        self.bin.mkdir(parents=True)
+        for name in ("meltano.yml", "logging.yaml"):
+            shutil.copy(ROOT / name, folder)
+        (folder / "transform").symlink_to(ROOT / "transform")
+        self._servers = []
+        for name in COMMANDS:
+            address = f"\0{uuid.uuid4()}"  # in no folder, whose name might be too long
+            _write(self.bin / name, CLIENT.format(python=sys.executable, address=address))
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(address)
+                listening.listen()
+                server = subprocess.Popen(
+                    [sys.executable, "-m", "tests.warm", name, str(listening.fileno())],
+                    cwd=ROOT, pass_fds=[listening.fileno()], stdin=subprocess.PIPE,
+                )  # fmt: skip
+            self._servers.append(server)
+        _write(self.bin / "python", f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} "$@"\n')
+
+    def stop(self) -> None:
+        """Stop the servers."""
+        for server in self._servers:
+            server.communicate()
+
+
+def _write(command: Path, text: str) -> None:
+    command.write_text(text)
+    command.chmod(0o755)
+
+
+def serve(name: str, listening: socket.socket) -> None:
+    """Answer each call in processes of its own, until standard input ends."""
+    module, imported_late = COMMANDS[name]
+    for imported in (module, *imported_late):
+        import_module(imported)
+    if name == "dbt-frozen":
+        parse()
+    threads = list(Path("/proc/self/task").iterdir())
+    assert len(threads) == 1, "a fork would wait for the locks of the other threads"
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([sys.stdin, listening], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = listening.accept()
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            listening.close()
+            answer(module, connection)
+        connection.close()
+
+
+def parse() -> None:
+    """Let dbt make, while it parses the project, what code and schemas it makes when it starts."""
+    from dbt.cli.main import dbtRunner
+
+    environment = dict(os.environ)
+    os.environ |= libpq_environment("postgresql://nobody@127.0.0.1:1/none")
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"project": ROOT / "transform", "profiles": ROOT / "transform"}
+        folders = [f"--{name}-dir={path}" for name, path in options.items()]
+        done = dbtRunner().invoke(
+            # The static parser starts threads, which no fork has.
+            [
+                "--quiet",
+                "--no-static-parser",
+                f"--log-path={folder}",
+                "parse",
+                *folders,
+                f"--target-path={folder}",
+            ]
+        )
+    assert done.success, done.exception
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+def answer(module: str, connection: socket.socket) -> None:
+    """Run a call in a process of its own, which ends when its client does."""
+    length, streams, _, _ = socket.recv_fds(connection, 20, 3)
+    call = b""
+    while len(call) < int(length):
+        call += connection.recv(1 << 16)
+    process = os.fork()
+    if process == 0:
+        connection.close()
+        folder, arguments, environment = json.loads(call)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv[:] = arguments
+        sys.exit(import_module(module).main())
+    for stream in (0, 1, 2, *streams):
+        os.close(stream)  # or whoever reads them would wait for this process, too
+    connection.sendall(b"%20d" % process)
+    ended = os.pidfd_open(process)
+    ready, _, _ = select.select([connection, ended], [], [])
+    if ended not in ready:
+        os.kill(process, signal.SIGKILL)
+    _, status = os.waitpid(process, 0)
+    with suppress(BrokenPipeError):
+        connection.sendall(b"%20d" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
