@@ -70,7 +70,7 @@ test-images: .venv/.installed-dev ## The images' steps and services in a chroot;
 	$(SUDO) .venv/bin/pytest -m chroot --timeout 1200 tests/test_deploy.py
 
 sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
-	$(PYTHON) -m tests.sandbox
+	.venv/bin/oracle-crm-sandbox
 
 token: .venv/.installed ## Print an API token: make token ROLE=admin
 	@$(PYTHON) -m api.token $(ROLE)
@@ -79,6 +79,7 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy api orchestrate runs tests
+	.venv/bin/mypy extract/oracle-crm-sandbox
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform

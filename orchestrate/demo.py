@@ -64,7 +64,7 @@ def _sandbox() -> Iterator[None]:
         yield
         return
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.sandbox", "--until-stdin-closes",
+        [sys.executable, "-m", "oracle_crm_sandbox", "--until-stdin-closes",
          "--port", str(SANDBOX_PORT), "--journal", DATA / "sandbox.journal"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip

@@ -16,11 +16,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from oracle_crm_sandbox import Sandbox
 from psycopg.rows import dict_row
 
 from orchestrate.postgres import start_embedded, stop_embedded
 from orchestrate.settings import ROOT
-from tests.sandbox.client import Sandbox
 from tests.warehouse import create_database, rename_database
 from tests.warm import WarmProject
 

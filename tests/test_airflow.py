@@ -25,11 +25,11 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracle_crm_sandbox import Sandbox
 
 from orchestrate.airflow.first_load import cuts
 from orchestrate.settings import DATA, ROOT
 from tests.conftest import Pipeline, assert_equal_to_crm, wait_until
-from tests.sandbox.client import Sandbox
 
 BIN = Path(os.environ.get("AIRFLOW_ENV", DATA / "airflow")) / "bin"
 RECORDS = 20_000

@@ -11,7 +11,7 @@ from tap_oracle_crm.settings import ENVIRONMENT
 from tap_oracle_crm.streams import Opportunities
 from tap_oracle_crm.tap import TapOracleCRM
 
-from tests.sandbox.client import ROOT
+from orchestrate.settings import ROOT
 
 
 @pytest.fixture

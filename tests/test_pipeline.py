@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from oracle_crm_sandbox import PASSWORD
 
 from tests.conftest import Pipeline, as_column, assert_equal_to_crm
-from tests.sandbox.client import PASSWORD
 
 
 def test_first_load_then_only_what_changed(pipeline: Pipeline) -> None:

@@ -28,7 +28,7 @@ ELSEWHERE = {
     "make test": "is what runs this",
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",
-    "make sandbox": "tests/test_sandbox.py",
+    "make sandbox": "extract/oracle-crm-sandbox/tests",
     "make doctor": "tests/test_doctor.py",
     ".venv/bin/python -m api.users NAME --role admin": "tests/api",
     "cp .env.example .env": "test_the_example_settings_are_complete",

@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from oracle_crm_sandbox import Sandbox
 
 from orchestrate.settings import ROOT
 from runs import control, registry
 from runs.registry import Job, RunningError, SupersededError
 from tests.conftest import PIPELINE, Pipeline, wait_until
 from tests.runs import add_run, live_run, silence
-from tests.sandbox.client import Sandbox
 from tests.test_sync_log import child, slow_down
 
 SYNC = Job.of(PIPELINE)

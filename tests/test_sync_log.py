@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from oracle_crm_sandbox import Sandbox
 
 from orchestrate.postgres import start_embedded, stop_embedded
 from runs import registry
@@ -19,7 +20,6 @@ from runs.recorder import RunRecorder
 from tests.api.conftest import DefaultSettings, calling
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm, wait_until
 from tests.runs import add_run
-from tests.sandbox.client import Sandbox
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import psycopg
+from oracle_crm_sandbox import Sandbox
 
 from orchestrate.postgres import start_embedded, stop_embedded
 from orchestrate.settings import ROOT
@@ -32,7 +33,6 @@ from tests.bench.contenders import (
     prepare,
 )
 from tests.bench.measure import run
-from tests.sandbox.client import Sandbox
 
 SCENARIOS = ("first load", "nothing changed", "1 % changed")
 PAGE = 499
@@ -163,7 +163,7 @@ def _database(postgres: str, contender: Contender, repeat: int) -> str:
 
 def _pid_of_sandbox() -> int:
     children = psutil.Process().children()
-    return next(child.pid for child in children if "tests.sandbox" in child.cmdline())
+    return next(child.pid for child in children if "oracle_crm_sandbox" in child.cmdline())
 
 
 def _tell(result: Result) -> None:

@@ -8,10 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from oracle_crm_sandbox import Sandbox
 from psycopg import sql
 
 from tests.bench.contenders import FIELDS, Contender
-from tests.sandbox.client import Sandbox
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Rows = Mapping[str, tuple[str | None, ...]]

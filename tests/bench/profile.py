@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from oracle_crm_sandbox import Sandbox
 
 from tests.bench.contenders import BENCH, MELTANO, PYTHON, environment
 from tests.bench.measure import ROLES, run
-from tests.sandbox.client import Sandbox
 
 BIN = Path(sys.executable).parent
 HERTZ = 100

@@ -12,15 +12,14 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 import urllib3
+from oracle_crm_sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER, faults
+from oracle_crm_sandbox.crm import Crm
+from oracle_crm_sandbox.generator import stamp
+from oracle_crm_sandbox.protocol import Request, Settings, Status
+from oracle_crm_sandbox.rest import Credentials, Rest
 from requests.adapters import BaseAdapter
 
 from tests.conftest import MAPPING, as_column
-from tests.sandbox import faults
-from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER
-from tests.sandbox.crm import Crm
-from tests.sandbox.generator import stamp
-from tests.sandbox.protocol import Request, Settings, Status
-from tests.sandbox.rest import Credentials, Rest
 from tests.simulation.executor import BEGIN
 
 if TYPE_CHECKING:

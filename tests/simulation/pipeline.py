@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import yaml
+from oracle_crm_sandbox import PASSWORD, USER
 from singer_sdk.sinks import Sink
 from tap_oracle_crm.errors import OracleCrmError
 from tap_oracle_crm.tap import TapOracleCRM
@@ -28,7 +29,6 @@ from orchestrate.postgres import sqlalchemy_url
 from orchestrate.settings import ROOT
 from runs import recorder, registry
 from runs.registry import Job
-from tests.sandbox.client import PASSWORD, USER
 from tests.simulation.crm import ADDRESS
 from tests.simulation.executor import Host, Process, Task
 from tests.simulation.merges import MassDeletionError, Node, refuse_mass_deletion

@@ -16,13 +16,13 @@ from zoneinfo import TZPATH
 
 import psutil
 import psycopg
+from oracle_crm_sandbox import Sandbox
 
 from api.auth import Role
 from api.token import make_token
 from orchestrate.postgres import start_embedded, stop_embedded
 from orchestrate.settings import ROOT
 from tests.conftest import Pipeline
-from tests.sandbox.client import Sandbox
 
 SERVICES = {"api": "api", "scheduler": "orchestrate.scheduler"}
 PLUGINS = ("tap-oracle-crm", "target-postgres", "target-postgres-copy", "dbt-frozen", "meltano")

@@ -11,9 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from oracle_crm_sandbox import Sandbox
 from tap_user import TapUser
-
-from tests.sandbox.client import Sandbox
 
 
 @pytest.fixture(scope="session")

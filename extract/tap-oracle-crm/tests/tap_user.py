@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle_crm_sandbox import PASSWORD, USER, Sandbox
 from tap_oracle_crm.errors import OracleCrmError
 from tap_oracle_crm.tap import TapOracleCRM
-
-from tests.sandbox.client import PASSWORD, USER, Sandbox
 
 QUICK = {"max_backoff_seconds": 1, "lookback_seconds": 60}
 """Settings that keep tests of faults short."""

@@ -13,9 +13,8 @@ from typing import Any
 
 import certifi
 import pytest
+from oracle_crm_sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE
 from tap_user import TapUser, select
-
-from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE
 
 TLS = Path(__file__).parent / "tls"
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle_crm_sandbox import PASSWORD, USER, Sandbox
 from tap_oracle_crm import probe
 from tap_user import TapUser
-
-from tests.sandbox.client import PASSWORD, USER, Sandbox
 
 Outcome = dict[str, tuple[str, int | None]]
 

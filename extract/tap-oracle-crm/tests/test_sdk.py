@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import atexit
 
+from oracle_crm_sandbox import PASSWORD, USER, Sandbox
 from singer_sdk.testing import SuiteConfig, get_tap_test_class
 from tap_oracle_crm.tap import TapOracleCRM
-
-from tests.sandbox.client import PASSWORD, USER, Sandbox
 
 # The SDK makes a tap while pytest collects, before any fixture: the sandbox has to run by then.
 _crm = Sandbox(records=500).__enter__()

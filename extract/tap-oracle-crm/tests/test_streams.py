@@ -8,10 +8,9 @@ import sys
 from typing import Any
 
 import pytest
+from oracle_crm_sandbox import CLIENT_ID, CLIENT_SECRET
 from tap_oracle_crm.discovery import attributes_of
 from tap_user import TapUser, select
-
-from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET
 
 ALL = (
     "accounts", "opportunities", "opportunity_statuses", "opportunity_team", "rejected_records",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import os
 import re
@@ -15,10 +14,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import IO, Any, Self, cast
 from urllib.parse import quote
 
-ROOT = Path(__file__).resolve().parents[2]
 USER, PASSWORD = "sandbox", "sandbox-password"
 CLIENT_ID, CLIENT_SECRET = "sandbox-client", "sandbox-secret"
 SCOPE = "urn:opc:resource:consumer::all"
@@ -69,20 +67,18 @@ class Sandbox:
     def _start(self) -> None:
         self._process = subprocess.Popen(
             [
-                _python(),
-                *("-m", "tests.sandbox", "--port", "0", "--until-stdin-closes"),
+                sys.executable,
+                *("-m", "oracle_crm_sandbox", "--port", "0", "--until-stdin-closes"),
                 *("--records", str(self._records), "--seed", str(self._seed)),
                 *(("--journal", str(self._journal)) if self._journal else ()),
                 *(("--replay", str(self._replay)) if self._replay else ()),
             ],
-            cwd=ROOT,
             env={name: value for name, value in os.environ.items() if "SANDBOX_" not in name},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout
-        line = self._process.stdout.readline()
+        line = cast("IO[str]", self._process.stdout).readline()
         found = re.search(r"http://\S+", line)
         if not found:
             raise SandboxError(f"the sandbox did not start: {line or 'see its error output'}")
@@ -293,10 +289,3 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def _at(at: str | None) -> dict[str, object]:
     return {"at": at} if at else {}
-
-
-def _python() -> str:
-    """Find an interpreter with the server's dependencies: this one or the root environment's."""
-    if all(importlib.util.find_spec(name) for name in ("uvicorn", "msgspec")):
-        return sys.executable
-    return str(ROOT / ".venv" / "bin" / "python")

@@ -17,9 +17,8 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from tests.sandbox.client import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER, Sandbox, SandboxError
-from tests.sandbox.poison import KINDS
+from oracle_crm_sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER, Sandbox, SandboxError
+from oracle_crm_sandbox.poison import KINDS
 
 API = "/crmRestApi/resources/latest"
 ALL = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"

@@ -1,4 +1,4 @@
-"""``python -m tests.sandbox``: serve until interrupted."""
+"""``oracle-crm-sandbox``: serve until interrupted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .server import make_server
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.sandbox", description="A stand-in for Oracle Fusion CRM's REST API"
+        prog="oracle-crm-sandbox", description="A stand-in for Oracle Fusion CRM's REST API"
     )
     env = os.environ
     parser.add_argument("--port", type=int, default=int(env.get("SANDBOX_PORT", "8899")))
