@@ -5,10 +5,10 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
-from tap_oracle_crm import probe
-from tap_oracle_crm.settings import resolve
 from tap_oracle_crm.tap import TapOracleCRM
 
 from orchestrate.settings import ROOT, export_settings, setting
@@ -16,15 +16,12 @@ from runs.control import MELTANO
 
 
 def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]:
-    """Return the tap's settings, resolved.
+    """Return the tap's settings, as `tap_oracle_crm.crm.Crm` takes them.
 
     Args:
         meltano: ask Meltano, which knows what `meltano.yml` says; it needs the database. Where
             it can't tell, the environment's settings have to do.
         overrides: settings that come before all others.
-
-    Raises:
-        ConfigError: one is missing or senseless.
     """
     export_settings()
     names = TapOracleCRM.config_jsonschema["properties"]
@@ -36,9 +33,10 @@ def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]
         )  # fmt: skip
         if dumped.returncode == 0:
             config = json.loads(dumped.stdout)
-    return resolve(config | overrides)
+    return config | overrides
 
 
 if __name__ == "__main__":
     export_settings()
-    probe.main()
+    probe = Path(sys.executable).with_name("tap-oracle-crm-probe")
+    sys.exit(subprocess.run([probe, *sys.argv[1:]], check=False).returncode)

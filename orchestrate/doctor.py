@@ -12,7 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,11 +21,8 @@ from urllib.parse import unquote, urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
-from tap_oracle_crm.answers import Page
-from tap_oracle_crm.client import CrmClient
-from tap_oracle_crm.discovery import attributes_of
+from tap_oracle_crm.crm import Crm, Overview
 from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
-from tap_oracle_crm.query import Query
 
 from orchestrate.crm import tap_settings
 from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
@@ -331,69 +328,56 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
     """
     try:
         # One attempt and one more; nobody wants to wait for all that a sync waits for.
-        settings = tap_settings(meltano=meltano, max_retries=1, request_timeout=30)
+        reached = Crm(tap_settings(meltano=meltano, max_retries=1, request_timeout=30))
     except ConfigError as error:
         yield Finding("crm", "error", str(error), "Set what it names in .env; see .env.example.")
         return
-    client, finder = CrmClient(settings), settings["finder"]
-    try:
-        page = client.page(
-            "opportunities",
-            fields=["OptyId"],
-            # Never without one, as in a sync: some CRMs show a part then.
-            q=Query(
-                settings["framework_version"], settings["timestamp_format"],
-                settings.get("filter"), "OptyId", "LastUpdateDate",
-            ).q(),
-            finder=None if finder.lower() == "none" else finder,
-            limit=1,
-            total=True,
-        )  # fmt: skip
-        yield Finding("crm", "ok", f"{client.host} answers")
-        yield Finding("credentials", "ok", "accepted, and may read opportunities")
-        if page.server_time:
-            yield clock("CRM", page.server_time - datetime.now(UTC))
-        yield record_set(page, finder, held, is_partial=bool(settings.get("start_date")))
-        wanted = [*settings["mapped_fields"], *settings["custom_fields"]]
-        yield described(client, wanted)
-    except RefusedError as error:
-        if error.status in {401, 403}:
-            yield Finding("crm", "ok", f"{client.host} answers")
-            yield Finding("credentials", "error", *_advice(error))
-        else:
-            yield Finding("crm", "error", *_advice(error))
-    except OracleCrmError as error:
-        check = "credentials" if "token endpoint" in str(error) else "crm"
-        yield Finding(check, "error", *_advice(error))
-    finally:
-        client.close()
+    with reached as crm:
+        try:
+            seen = crm.overview()
+            yield Finding("crm", "ok", f"{crm.host} answers")
+            yield Finding("credentials", "ok", "accepted, and may read opportunities")
+            if seen.server_time:
+                yield clock("CRM", seen.server_time - datetime.now(UTC))
+            yield record_set(seen, crm.settings, held)
+            yield described(crm)
+        except RefusedError as error:
+            if error.status in {401, 403}:
+                yield Finding("crm", "ok", f"{crm.host} answers")
+                yield Finding("credentials", "error", *_advice(error))
+            else:
+                yield Finding("crm", "error", *_advice(error))
+        except OracleCrmError as error:
+            check = "credentials" if "token endpoint" in str(error) else "crm"
+            yield Finding(check, "error", *_advice(error))
 
 
-def record_set(page: Page, finder: str, held: Held | None, *, is_partial: bool) -> Finding:
+def record_set(seen: Overview, settings: Mapping[str, Any], held: Held | None) -> Finding:
     """Judge how many rows the CRM claims to show.
 
     Args:
-        page: an answer of the CRM's with its total.
-        finder: what was asked for.
+        seen: the CRM's answer.
+        settings: the tap's settings with which it was asked.
         held: what the database holds of the deals, where known.
-        is_partial: whether syncs leave out old deals, as `start_date` has it.
     """
-    if not page.items:
+    finder = settings["finder"]
+    if seen.is_empty:
         return Finding(
             "record set", "error", f"the CRM shows this account no opportunity ({finder})",
             "Correct TAP_ORACLE_CRM_FINDER, or ask the CRM's administrator for visibility.",
         )  # fmt: skip
-    if page.total is None:
+    if seen.total is None:
         return Finding("record set", "ok", f"{finder}; the CRM does not say how many rows")
-    detail = f"{finder}, {page.total:,} rows"
-    if held is not None and page.total < 0.8 * held.rows:
+    detail = f"{finder}, {seen.total:,} rows"
+    if held is not None and seen.total < 0.8 * held.rows:
         return Finding(
             "record set", "warning", f"{detail}, and the table has {held.rows:,}",
             "Deals were deleted (meltano run reconcile marks them), or the account sees less now.",
         )  # fmt: skip
-    if held is not None and held.is_loaded and not is_partial:
+    # With a start date, syncs leave out old deals.
+    if held is not None and held.is_loaded and not settings.get("start_date"):
         here = held.rows + held.rejects
-        if page.total - here > max(NEW_ROWS, NEW_SHARE * page.total):
+        if seen.total - here > max(NEW_ROWS, NEW_SHARE * seen.total):
             return Finding(
                 "record set", "warning",
                 f"{detail}, and only {here:,} are here, rejected ones included",
@@ -403,10 +387,11 @@ def record_set(page: Page, finder: str, held: Held | None, *, is_partial: bool) 
     return Finding("record set", "ok", detail)
 
 
-def described(client: CrmClient, wanted: list[str]) -> Finding:
-    """Ask which attributes the CRM has; a sync can do without its answer."""
+def described(crm: Crm) -> Finding:
+    """Look for the custom fields that are configured; a sync can do without their description."""
+    wanted = [*crm.settings["mapped_fields"], *crm.settings["custom_fields"]]
     try:
-        return custom_fields(wanted, client.describe("opportunities"))
+        return custom_fields(wanted, crm.attributes())
     except (RefusedError, GaveUpError) as error:
         if not error.is_this_request:
             raise
@@ -416,9 +401,9 @@ def described(client: CrmClient, wanted: list[str]) -> Finding:
         )  # fmt: skip
 
 
-def custom_fields(wanted: list[str], description: object) -> Finding:
-    """Look for the custom fields that are configured among the attributes of a describe."""
-    known = {name.lower() for name in attributes_of(description, "opportunities")}
+def custom_fields(wanted: list[str], attributes: Iterable[str]) -> Finding:
+    """Look for custom fields among the attributes that the CRM has, whatever their case."""
+    known = {name.lower() for name in attributes}
     missing = [name for name in wanted if name.lower() not in known]
     if missing:
         return Finding(
@@ -451,13 +436,8 @@ def disk(free: int) -> Finding:
 
 
 def _advice(error: OracleCrmError) -> tuple[str, str]:
-    """Split the tap's message into what is so and what to do."""
-    text = str(error)
-    for begin in ("Check ", "Ask ", "If your company "):
-        detail, found, advice = text.partition(begin)
-        if found:
-            return detail.strip(), begin + advice
-    return text, "See the tap's README."
+    """Return what is so, and what to do."""
+    return error.problem, error.advice or "See the tap's README."
 
 
 def _scalar(connection: Connection, statement: str) -> Any:

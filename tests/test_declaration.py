@@ -1,14 +1,17 @@
-"""What meltano.yml declares of the tap is what the tap has."""
+"""What the project says of the tap, and uses of it, is what the tap has."""
 
 from __future__ import annotations
 
+import ast
 import copy
+import re
+import subprocess
+from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec.yaml
 import pytest
-from tap_oracle_crm.settings import ENVIRONMENT
-from tap_oracle_crm.streams import Opportunities
+from tap_oracle_crm.crm import BUILT_IN, ENVIRONMENT
 from tap_oracle_crm.tap import TapOracleCRM
 
 from orchestrate.settings import ROOT
@@ -39,7 +42,7 @@ def test_what_is_selected_is_built_in(extractors: dict[str, dict[str, Any]]) -> 
     # Whatever else is selected goes into the extra property.
     selected = extractors["tap-oracle-crm"]["select"]
     attributes = {rule.partition(".")[2] for rule in selected if rule.startswith("opportunities.")}
-    assert attributes <= set(Opportunities.attributes)
+    assert attributes <= set(BUILT_IN)
     assert extractors["tap-oracle-crm"]["config"]["extra_property"] == "custom"
 
 
@@ -53,3 +56,39 @@ def test_the_complete_read_is_of_the_same_opportunities(
         "select_filter": ["opportunities", "rejected_records"],
         "metadata": {"opportunities": {"replication-method": "FULL_TABLE"}},
     }
+
+
+PUBLIC = {"tap_oracle_crm.crm", "tap_oracle_crm.errors", "tap_oracle_crm.tap"}
+"""What the tap offers to others; the rest may change with any of its releases."""
+
+
+def test_nothing_but_the_public_modules_of_the_tap_is_used() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py", ":!extract/tap-oracle-crm"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    used = {
+        (path, module)
+        for path in listed
+        if (ROOT / path).exists()
+        for module in _modules_of_the_tap(ast.parse((ROOT / path).read_text()))
+    }
+    assert {module for _, module in used} >= PUBLIC
+    assert {(path, module) for path, module in used if module not in PUBLIC} == set()
+
+
+def _modules_of_the_tap(tree: ast.AST) -> Iterator[str]:
+    """The tap's modules that a file imports, or names in a text, as a mock does."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found = [name.name for name in names]
+            case ast.ImportFrom(module="tap_oracle_crm", names=names):
+                found = [f"tap_oracle_crm.{name.name}" for name in names]
+            case ast.ImportFrom(module=str(module)):
+                found = [module]
+            case ast.Constant(value=str(text)):
+                found = re.findall(r"\btap_oracle_crm\.\w+", text)
+            case _:
+                continue
+        yield from (name for name in found if name.startswith("tap_oracle_crm"))

@@ -18,12 +18,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
-from tap_oracle_crm.client import CrmClient
-from tap_oracle_crm.query import Query
-from tap_oracle_crm.reading import Collection, Reader
-from tap_oracle_crm.records import key_of
+from tap_oracle_crm.crm import CHANGED, KEY, Crm
 
 from orchestrate.crm import tap_settings
 from orchestrate.postgres import database_url
@@ -32,7 +28,6 @@ from runs import registry
 from runs.control import MELTANO
 from runs.registry import begin_shared_load
 
-KEY, CHANGED = "OptyId", "LastUpdateDate"
 MOST_PARTITIONS = 500
 TOLERANCE = 0.1
 """How far from its share a partition may be, so as not to count for ever."""
@@ -50,82 +45,34 @@ def plan(parts: int) -> list[Environment]:
     """Return the environment of each partition's run."""
     if not 1 <= parts <= MOST_PARTITIONS:
         sys.exit(f"A first load has 1 to {MOST_PARTITIONS} partitions.")
-    settings = tap_settings()
-    if settings["framework_version"] < 2:
-        sys.exit("Partitions need framework_version 2 or higher.")
-    load = begin_shared_load(database_url())
-    client = CrmClient(settings)
-    try:
-        finder = settings["finder"]
-        crm = _Keys(
-            Reader(
-                client,
-                Collection(
-                    "opportunities",
-                    [KEY, CHANGED],
-                    Query(
-                        settings["framework_version"], settings["timestamp_format"],
-                        settings.get("filter"), KEY, CHANGED,
-                    ),
-                    None if finder.lower() == "none" else finder,
-                ),
-            )
-        )  # fmt: skip
+    with Crm(tap_settings()) as crm:
+        if crm.settings["framework_version"] < 2:
+            sys.exit("Partitions need framework_version 2 or higher.")
+        load = begin_shared_load(database_url())
         # Before anything else is read: whatever changes later is stamped later.
         mark = crm.newest_change()
-        keys = crm.cuts(parts)
-    finally:
-        client.close()
-    own = f"({settings['filter']}) and " if settings.get("filter") else ""
-    conditions = _conditions(keys)
+        if mark is None:
+            sys.exit("The CRM shows no opportunity: run python -m orchestrate.doctor.")
+        lowest, highest = crm.keys() or (0, 0)
+
+        def count(key: int) -> int:
+            total = crm.count(upto=key)
+            if total is None:
+                sys.exit("The CRM does not say how many rows it has: it can't be divided.")
+            return total
+
+        conditions = _conditions(cuts(count, lowest, highest, count(highest), parts))
+        given = crm.settings.get("filter")
+    own = f"({given}) and " if given else ""
     return [
         {
             "TAP_ORACLE_CRM_PARTITION_FILTER": f"{own}{condition}",
             "MELTANO_RUN_STATE_ID_SUFFIX": f"first-load-{part}-of-{len(conditions)}",
-            "FIRST_LOAD_MARK": mark,
+            "FIRST_LOAD_MARK": mark.isoformat(),
             registry.NUMBER: str(load),
         }
         for part, condition in enumerate(conditions, 1)
     ]
-
-
-class _Keys:
-    """Questions about the keys of a collection."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    def newest_change(self) -> str:
-        mark = self._reader.start(None).mark
-        if mark is None:
-            sys.exit("The CRM shows no opportunity: run python -m orchestrate.doctor.")
-        return mark.isoformat()
-
-    def cuts(self, parts: int) -> list[int]:
-        """Return the last key of each part but the last one."""
-        lowest, highest = self._end("asc"), self._end("desc")
-        total = self._count(highest)
-        return cuts(self._count, lowest, highest, total, parts)
-
-    def _end(self, order: str) -> int:
-        page = self._page(order_by=f"{KEY}:{order}", q=self._reader.collection.query.q(above=0))
-        keys = [key for row in page.items if (key := key_of(row, KEY)) is not None]
-        return keys[0] if keys else 0
-
-    def _count(self, key: int) -> int:
-        """Return how many rows there are up to a key, as the server claims."""
-        total: int | None = self._page(
-            q=self._reader.collection.query.q(upto=key), total=True
-        ).total
-        if total is None:
-            sys.exit("The CRM does not say how many rows it has: it can't be divided.")
-        return total
-
-    def _page(self, **parameters: Any) -> Any:
-        collection = self._reader.collection
-        return self._reader.client.page(
-            collection.resource, fields=[KEY], finder=collection.finder, limit=1, **parameters
-        )
 
 
 def cuts(

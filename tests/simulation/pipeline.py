@@ -29,7 +29,7 @@ from orchestrate.postgres import sqlalchemy_url
 from orchestrate.settings import ROOT
 from runs import recorder, registry
 from runs.registry import Job
-from tests.simulation.crm import ADDRESS
+from tests.simulation.crm import ADDRESS, Transport
 from tests.simulation.executor import Host, Process, Task
 from tests.simulation.merges import MassDeletionError, Node, refuse_mass_deletion
 
@@ -166,6 +166,16 @@ class SimulatedSink(CopySink):
         self._taken = []
 
 
+class SimulatedTap(TapOracleCRM):
+    """The tap, which reaches the CRM without sockets."""
+
+    def __init__(self, run: Run, **given: Any) -> None:
+        world = run.world
+        self.adapter = Transport(world.crm, lambda: world.weather)
+        settings = TAP | world.tap_settings | run.plan.tap
+        super().__init__(config=settings, **given)
+
+
 class SimulatedTarget(CopyTarget):
     """The loader, which drains its sinks one after the other in any order."""
 
@@ -295,18 +305,14 @@ class Run:
 
     def _tap(self, state: dict[str, Any] | None) -> int:
         try:
-            discovered = TapOracleCRM(config=self._tap_config(), setup_mapper=False)
+            discovered = SimulatedTap(self, setup_mapper=False)
             catalog = self.world.catalog(discovered, self.plan.kind)
-            TapOracleCRM(config=self._tap_config(), catalog=catalog, state=state).sync_all()
+            SimulatedTap(self, catalog=catalog, state=state).sync_all()
         except (OracleCrmError, SystemExit) as error:
             self.world.tell(f"{self}: the tap fails: {error}")
             self.observe({"name": TapOracleCRM.name, "level": "error", "event": str(error)})
             return 1
         return 0
-
-    def _tap_config(self) -> dict[str, Any]:
-        config: dict[str, Any] = TAP | self.world.tap_settings | self.plan.tap
-        return config
 
     def _load(self, pipe: Pipe) -> int:
         address = sqlalchemy_url(self.world.url, f"loader {self.run_id}", timezone="UTC")

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from target_postgres_copy.connector import CopyConnector
 
 from orchestrate.postgres import libpq_environment, sqlalchemy_url
 from orchestrate.settings import ROOT
-from tests.simulation.crm import SimulatedCrm, Transport, Weather
+from tests.simulation.crm import SimulatedCrm, Weather
 from tests.simulation.executor import Executor, Host, Process
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.merges import Merges
@@ -174,9 +174,6 @@ class World:
         with ExitStack() as stack:
             enter = stack.enter_context
             enter(self.executor.in_place_of_the_real(*PACKAGES))
-            transport = Transport(self.crm, lambda: self.weather)
-            enter(mock.patch("tap_oracle_crm.client.DeadlineAdapter", return_value=transport))
-            enter(mock.patch("tap_oracle_crm.client.answer_within", nullcontext))
             enter(mock.patch.object(CopyConnector, "create_engine", return_value=self.engine))
             enter(
                 mock.patch.multiple(

@@ -225,7 +225,7 @@ class ChildStream(CrmStream):
         while True:
             reader = self._reader(parent)
             try:
-                return reader.all_rows()
+                return [row for rows in reader.pages() for row in rows]
             except RefusedError as error:
                 number = parent[self.parent_key]
                 other = next((one for one in others if one[self.parent_key] != number), None)
@@ -239,13 +239,7 @@ class ChildStream(CrmStream):
             Collection(
                 f"opportunities/{number}/child/{self.path}",
                 self.fields,
-                Query(
-                    self.config["framework_version"],
-                    self.config["timestamp_format"],
-                    None,
-                    self.key,
-                    CollectionStream.changed,
-                ),
+                Query.of(self.config, self.key, CollectionStream.changed),
                 None,
                 needs_q=False,
             ),

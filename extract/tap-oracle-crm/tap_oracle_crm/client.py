@@ -16,11 +16,13 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 import urllib3
+from requests.adapters import BaseAdapter
 
 from tap_oracle_crm.answers import (
     Page,
@@ -94,9 +96,10 @@ class CrmClient:
 
     Args:
         settings: as `settings.resolve` returns them.
+        adapter: what carries requests, in place of sockets.
     """
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
+    def __init__(self, settings: Mapping[str, Any], adapter: BaseAdapter | None = None) -> None:
         self._settings = settings
         self.page_size: int = settings["page_size"]
         self._good_pages, self._enough_good_pages = 0, GOOD_PAGES // 2
@@ -147,7 +150,10 @@ class CrmClient:
             )
         }
         self._session.trust_env = False
-        adapter = DeadlineAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
+        if adapter is None:
+            adapter = DeadlineAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
+        # Another adapter keeps its own time.
+        self._within = answer_within if isinstance(adapter, DeadlineAdapter) else nullcontext
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
 
@@ -330,9 +336,12 @@ class CrmClient:
                 if error.setting
                 else "What was loaded so far stays; the next run goes on from there."
             )
-            msg = f"Gave up on {what} of {self.host} {tries}: {error}. {advice}"
-            cause = f"{error} ({tries})"
-            raise GaveUpError(msg, cause=cause, is_this_request=is_this_request) from None
+            raise GaveUpError(
+                f"Gave up on {what} of {self.host} {tries}: {error}.",
+                advice=advice,
+                cause=f"{error} ({tries})",
+                is_this_request=is_this_request,
+            ) from None
         longest: float = self._settings["max_backoff_seconds"]
         # Full jitter: workers that failed together do not come back together.
         pause = random.uniform(0.1, 1) * min(longest, 0.5 * 2 ** min(failures, 20))  # noqa: S311
@@ -418,7 +427,7 @@ class CrmClient:
         late = RetryError(f"no full answer within {patience:.3g} s", slow=method == "GET")
         try:
             with (
-                answer_within(patience),
+                self._within(patience),
                 self._session.request(
                     method,
                     url,
@@ -433,11 +442,11 @@ class CrmClient:
             cause = _cause(error)
             if "certificate" not in cause:
                 raise unreachable(f"no TLS connection to {host} ({cause})") from None
-            msg = (
-                f"{host} showed a TLS certificate that is not trusted ({cause}). If your company "
-                "has a certificate authority of its own, set ca_bundle to its file."
-            )
-            raise OracleCrmError(msg) from None
+            raise OracleCrmError(
+                f"{host} showed a TLS certificate that is not trusted ({cause}).",
+                advice="If your company has a certificate authority of its own, set ca_bundle to "
+                "its file.",
+            ) from None
         except requests.exceptions.ConnectTimeout:
             raise unreachable(f"no connection to {host} in time") from None
         except (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
@@ -450,7 +459,9 @@ class CrmClient:
                 raise unreachable(f"{host} cannot be reached ({cause})") from None
             raise RetryError(f"connection lost ({cause})") from None
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            raise OracleCrmError(f"Cannot ask {host}: {_cause(error)}. Check {setting}.") from None
+            raise OracleCrmError(
+                f"Cannot ask {host}: {_cause(error)}.", advice=f"Check {setting}."
+            ) from None
         except urllib3.exceptions.DecodeError:
             raise RetryError("the answer is damaged") from None
         except urllib3.exceptions.HTTPError:
@@ -482,42 +493,43 @@ class CrmClient:
             )
         if 300 <= status < 400:
             target = _host(response.headers.get("Location", "")) or "another page"
-            msg = (
+            problem = (
                 f"{self.host} sent a redirect ({status}) to {target}, most likely a login page; "
-                "it was not followed. Check ORACLE_BASE_URL, and that the account may use the "
-                "REST API."
+                "it was not followed."
             )
+            advice = "Check ORACLE_BASE_URL, and that the account may use the REST API."
         elif status == 401 and "token_url" in self._settings:
-            msg = (
-                f"Oracle refused the access token (401{said}). Check ORACLE_SCOPE, and that the "
-                f"client is mapped to a Fusion user. {ALLOW_LIST}"
+            problem = f"Oracle refused the access token (401{said})."
+            advice = (
+                f"Check ORACLE_SCOPE, and that the client is mapped to a Fusion user. {ALLOW_LIST}"
             )
         elif status == 401:
-            msg = (
-                "Oracle refused the user name or password (401). Check ORACLE_USER and "
-                "ORACLE_PASS; it was not tried again, since wrong passwords lock accounts. "
-                f"{ALLOW_LIST}"
+            problem = "Oracle refused the user name or password (401)."
+            advice = (
+                "Check ORACLE_USER and ORACLE_PASS; it was not tried again, since wrong passwords "
+                f"lock accounts. {ALLOW_LIST}"
             )
         elif status == 403:
-            msg = (
-                f"Oracle knows the user but does not let it read {path} (403{said}). Ask the CRM's "
-                f"administrator for a role that may view it through the REST API. {ALLOW_LIST}"
+            problem = f"Oracle knows the user but does not let it read {path} (403{said})."
+            advice = (
+                "Ask the CRM's administrator for a role that may view it through the REST API. "
+                f"{ALLOW_LIST}"
             )
         elif status == 404:
-            msg = (
+            problem = (
                 f"{self.host} has no {path} in version {self._settings['api_version']} of its CRM "
-                f"API (404{said}). Check ORACLE_BASE_URL and the setting api_version."
+                f"API (404{said})."
             )
+            advice = "Check ORACLE_BASE_URL and the setting api_version."
         elif status == 400:
-            msg = (
-                f"Oracle refused the query of {path} (400{said or ', without a word'}). "
-                f"{_remedy_for(detail)}"
-            )
+            problem = f"Oracle refused the query of {path} (400{said or ', without a word'})."
+            advice = _remedy_for(detail)
         else:
-            msg = (
-                f"{self.host} refused to serve {path} (HTTP {status}{said}). {_remedy_for(detail)}"
-            )
-        raise RefusedError(msg, status=status, detail=detail, codes=codes_of(body))
+            problem = f"{self.host} refused to serve {path} (HTTP {status}{said})."
+            advice = _remedy_for(detail)
+        raise RefusedError(
+            problem, advice=advice, status=status, detail=detail, codes=codes_of(body)
+        )
 
     # Credentials
 
@@ -551,11 +563,11 @@ class CrmClient:
                 f"the token endpoint {host} answered HTTP {status}", after=retry_after(response)
             )
         if status != 200:
-            msg = (
-                f"The token endpoint {host} refused the client (HTTP {status}). Check "
-                "ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and ORACLE_SCOPE."
+            raise CredentialsError(
+                f"The token endpoint {host} refused the client (HTTP {status}).",
+                advice="Check ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and "
+                "ORACLE_SCOPE.",
             )
-            raise CredentialsError(msg)
         try:
             answer = json_of(body, response)
         except RetryError as error:
@@ -563,8 +575,10 @@ class CrmClient:
             raise RetryError(text, setting="ORACLE_TOKEN_URL") from None
         token = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(token, str) or not (token.isascii() and token.isprintable() and token):
-            msg = f"The token endpoint {host} gave no usable access token. Check ORACLE_TOKEN_URL."
-            raise OracleCrmError(msg)
+            raise OracleCrmError(
+                f"The token endpoint {host} gave no usable access token.",
+                advice="Check ORACLE_TOKEN_URL.",
+            )
         try:
             lifetime = float(answer.get("expires_in", 3_600))
         except (TypeError, ValueError, OverflowError):
@@ -601,7 +615,8 @@ def _refusal_of(part: str, value: str, path: str, error: RefusedError) -> Refuse
         "orderBy": "Nothing can be set instead: ask who runs the CRM or the proxy before it.",
     }.get(part, _remedy_for(error.detail))
     return RefusedError(
-        f"{begin} ({error.cause}). {advice}",
+        f"{begin} ({error.cause}).",
+        advice=advice,
         status=error.status,
         detail=error.detail,
         codes=error.codes,

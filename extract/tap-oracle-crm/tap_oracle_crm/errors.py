@@ -7,12 +7,15 @@ class OracleCrmError(Exception):
     """The sync cannot go on. The message is one line, holds no secret and says what to do.
 
     Attributes:
-        cause: what happened, without what to do; the whole message where that is all.
+        problem: what is wrong, in a sentence.
+        advice: what to do, in a sentence; empty where `problem` says it.
+        cause: what happened, in a few words; the whole message where there are no fewer.
     """
 
-    def __init__(self, message: str, *, cause: str | None = None) -> None:
-        super().__init__(message)
-        self.cause = cause or message
+    def __init__(self, problem: str, *, advice: str = "", cause: str | None = None) -> None:
+        super().__init__(f"{problem} {advice}" if advice else problem)
+        self.problem, self.advice = problem, advice
+        self.cause = cause or str(self)
 
 
 class ConfigError(OracleCrmError):
@@ -40,14 +43,16 @@ class RefusedError(OracleCrmError):
 
     def __init__(
         self,
-        message: str,
+        problem: str,
         *,
         status: int,
+        advice: str = "",
         detail: str = "",
         codes: tuple[str, ...] = (),
         part: str | None = None,
     ) -> None:
-        super().__init__(message, cause=f"HTTP {status}{f': {detail}' if detail else ''}")
+        cause = f"HTTP {status}{f': {detail}' if detail else ''}"
+        super().__init__(problem, advice=advice, cause=cause)
         self.status = status
         self.detail = detail
         self.codes = codes
@@ -63,8 +68,8 @@ class GaveUpError(OracleCrmError):
             does not ask to be left alone.
     """
 
-    def __init__(self, message: str, *, cause: str, is_this_request: bool) -> None:
-        super().__init__(message, cause=cause)
+    def __init__(self, problem: str, *, advice: str, cause: str, is_this_request: bool) -> None:
+        super().__init__(problem, advice=advice, cause=cause)
         self.is_this_request = is_this_request
 
 

@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from tap_oracle_crm.answers import RetryError, json_of, page_of
 from tap_oracle_crm.client import ACCEPT, CrmClient
+from tap_oracle_crm.crm import CHANGED, KEY
 from tap_oracle_crm.discovery import attributes_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError
 from tap_oracle_crm.optional import HEADERS, PARTS, Parts
@@ -35,7 +36,6 @@ from tap_oracle_crm.tap import TapOracleCRM
 
 FORMAT = 1
 MOST_REQUESTS = 30
-KEY, CHANGED = Opportunities.key, Opportunities.changed
 TIMESTAMP_FORMATS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.000+00:00")
 LIMITS = (499, 200, 25)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -199,13 +199,11 @@ class Probe:
     # Asking
 
     def _query(self, **changed: Any) -> Query:
-        settings = {
-            "framework_version": int(self._parts.get("REST-Framework-Version", 0))
-            or int(self.advice.get("framework_version", self.settings["framework_version"])),
-            "timestamp_format": self.settings["timestamp_format"],
-            "condition": None,
-        }
-        return Query(**{**settings, **changed}, key=KEY, changed=CHANGED)
+        version = int(self._parts.get("REST-Framework-Version", 0)) or int(
+            self.advice.get("framework_version", self.settings["framework_version"])
+        )
+        query = Query.of(self.settings, KEY, CHANGED)
+        return replace(query, **{"framework_version": version, **changed})
 
     def _with(self, **more: str) -> Parts:
         return {**self._parts, **more}

@@ -7,8 +7,10 @@ SQL's; there a `;` is an error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Query:
     condition: str | None
     key: str
     changed: str
+
+    @classmethod
+    def of(
+        cls, settings: Mapping[str, Any], key: str, changed: str, condition: str | None = None
+    ) -> Self:
+        """Make what the tap's settings say."""
+        return cls(
+            settings["framework_version"], settings["timestamp_format"], condition, key, changed
+        )
 
     def q(
         self,

@@ -199,9 +199,9 @@ class Reader:
                 "instead of "
                 f"{query.framework_version} may be understood"
             )
-        text = f"Oracle refused the query of {self.collection.resource} ({error.cause}). Correct"
         return RefusedError(
-            f"{text} {about}.",
+            f"Oracle refused the query of {self.collection.resource} ({error.cause}).",
+            advice=f"Correct {about}.",
             status=error.status,
             detail=error.detail,
             codes=error.codes,
@@ -406,7 +406,8 @@ class Reader:
     def _no_way_past(self, keyless: int) -> OracleCrmError:
         return OracleCrmError(
             f"{self.collection.resource}: {keyless} records in a row have no usable {self.key}; "
-            "the read cannot go on past them. Check the account's rights."
+            "the read cannot go on past them.",
+            advice="Check the account's rights.",
         )
 
     def _check_order(self, page: Page, low: int | None) -> None:
@@ -434,11 +435,12 @@ class Reader:
             msg = f"rows that were excluded by the range of {self.key}: the filter was ignored"
             raise RetryError(msg, limit=ORDER_RETRIES)
 
-    def all_rows(self) -> list[Any]:
-        """Fetch a small collection whole."""
+    def pages(self, since: datetime | None = None) -> Iterator[list[Any]]:
+        """Fetch the whole, or what changed since, in order of the key and one page at a time."""
         plan = RangePlan([(None, None)])
-        item = plan.take()
-        return [row for batch in self._read(plan, item, None) for row in batch.rows] if item else []
+        if item := plan.take():
+            for batch in self._read(plan, item, since):
+                yield batch.rows
 
     def serves(self, names: list[str]) -> bool:
         """Tell whether the CRM serves the key together with these attributes."""

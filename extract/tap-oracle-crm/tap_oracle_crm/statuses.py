@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from tap_oracle_crm.client import FEW_RETRIES
 from tap_oracle_crm.errors import OracleCrmError, StoppedError, is_fatal
-from tap_oracle_crm.query import Query
 from tap_oracle_crm.settings import DEFAULT_FINDER
 from tap_oracle_crm.stream import CrmStream
+from tap_oracle_crm.streams import Opportunities
 
 BY_BUSINESS_UNIT = "StatusByBUIdFinder;BindEnabledFlag=Y,BindLookupType=OPTY_STATUS,BindBUId={unit}"
 CATEGORIES = {
@@ -110,8 +111,7 @@ class OpportunityStatuses(CrmStream):
         """Return the rows of all business units that opportunities are in."""
         rows: dict[str, dict[str, Any]] = {}
         try:
-            finder = self.config["finder"]
-            seen = None if finder.lower() == "none" else finder
+            seen = Opportunities.collection(self.config, []).finder
             for unit in self._values_of("PrimaryOrganizationId", seen):
                 for row in self._list(BY_BUSINESS_UNIT.format(unit=unit)):
                     known = rows.setdefault(row[self.key], row)
@@ -144,17 +144,15 @@ class OpportunityStatuses(CrmStream):
 
     def _values_of(self, attribute: str, finder: str | None) -> Iterator[Any]:
         """Return the different values that opportunities have in an attribute, in order."""
-        version = self.config["framework_version"]
+        asked = Opportunities.collection(self.config, [attribute])
+        version = asked.query.framework_version
         condition = f"{attribute}!=null" if version == 1 else f"{attribute} is not null"
         seen: set[Any] = set()
         while len(seen) < MOST_VALUES:
-            query = Query(
-                version, self.config["timestamp_format"], condition, "OptyId", "LastUpdateDate"
-            )
             page = self.tap.client.page(
-                "opportunities",
-                fields=[attribute],
-                q=query.q(),
+                asked.resource,
+                fields=asked.fields,
+                q=replace(asked.query, condition=condition).q(),
                 order_by=f"{attribute}:asc",
                 finder=finder,
                 limit=1,

@@ -375,22 +375,26 @@ class CollectionStream(CrmStream):
 
     def reader(self, finder: str | None = None) -> Reader:
         """Return what reads this collection."""
-        settings = self.config
-        finder = (finder or settings.get("finder")) if self.uses_finder else None
-        return Reader(
-            self.tap.client,
-            Collection(
-                self.path,
-                self.fields,
-                Query(
-                    settings["framework_version"],
-                    settings["timestamp_format"],
-                    settings.get("filter") if self.uses_finder else None,
-                    self.key,
-                    self.changed,
-                ),
-                None if str(finder).lower() == "none" else finder,
-            ),
+        return Reader(self.tap.client, self.collection(self.config, self.fields, finder))
+
+    @classmethod
+    def collection(
+        cls, settings: Mapping[str, Any], fields: Sequence[str], finder: str | None = None
+    ) -> Collection:
+        """Return what is asked for with these settings.
+
+        Args:
+            settings: the tap's.
+            fields: the attributes to ask for.
+            finder: in place of the one in the settings.
+        """
+        finder = (finder or settings["finder"]) if cls.uses_finder else None
+        condition = settings.get("filter") if cls.uses_finder else None
+        return Collection(
+            cls.path,
+            list(fields),
+            Query.of(settings, cls.key, cls.changed, condition),
+            None if finder is None or finder.lower() == "none" else finder,
         )
 
     def _read_all(self, counter: metrics.Counter) -> Coverage:

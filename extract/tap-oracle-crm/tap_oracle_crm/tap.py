@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
+    from requests.adapters import BaseAdapter
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
 
 ROWS_TO_LEARN_FROM = 25
@@ -49,6 +50,8 @@ class TapOracleCRM(Tap):
     package_name = "tap-oracle-crm"
     dynamic_catalog = True
     message_writer_class = PageWriter
+    adapter: BaseAdapter | None = None
+    """What carries the requests; a test may have another do so without sockets."""
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,
@@ -289,7 +292,7 @@ class TapOracleCRM(Tap):
     @cached_property
     def client(self) -> CrmClient:
         """The one HTTP client of this run."""
-        return CrmClient(self.config)
+        return CrmClient(self.config, self.adapter)
 
     @property
     def writer(self) -> PageWriter:

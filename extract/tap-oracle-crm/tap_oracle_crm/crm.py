@@ -1,0 +1,153 @@
+"""Questions about a CRM's opportunities, for programs beside the tap.
+
+This module, `errors` and `tap.TapOracleCRM` are the package's public surface. Everything else may
+change with any release.
+
+    with Crm({"base_url": "https://crm.example.com", "username": "...", "password": "..."}) as crm:
+        print(crm.count(), crm.newest_change())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from tap_oracle_crm.answers import Page
+from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.discovery import attributes_of
+from tap_oracle_crm.reading import Reader
+from tap_oracle_crm.records import key_of
+from tap_oracle_crm.settings import ENVIRONMENT, resolve
+from tap_oracle_crm.streams import Opportunities
+
+__all__ = ["BUILT_IN", "CHANGED", "ENVIRONMENT", "KEY", "Crm", "Overview"]
+
+KEY, CHANGED = Opportunities.key, Opportunities.changed
+"""The attributes that identify an opportunity, and that say when it changed."""
+BUILT_IN: Mapping[str, str] = Opportunities.attributes
+"""Name and type of the attributes of opportunities that the tap knows without asking."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the CRM says of all opportunities that the settings show, in one answer.
+
+    Attributes:
+        total: how many there are; None where the CRM does not tell.
+        is_empty: there is none.
+        server_time: the CRM's clock, in UTC; None where it does not tell.
+    """
+
+    total: int | None
+    is_empty: bool
+    server_time: datetime | None
+
+
+class Crm:
+    """The opportunities of one CRM, as the tap would read them with these settings.
+
+    All methods raise `OracleCrmError` where the CRM gives no answer: `RefusedError` where it
+    refuses, `GaveUpError` where none came, however often it was tried.
+
+    Args:
+        settings: the tap's settings by name. Defaults fill in what is missing, and the
+            environment (`ENVIRONMENT`) the address and the credentials.
+
+    Attributes:
+        settings: all settings, checked.
+        host: the CRM's host, with its port where the address has one.
+
+    Raises:
+        ConfigError: a setting is missing or makes no sense.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings: Mapping[str, Any] = resolve(settings)
+        self._client = CrmClient(self.settings)
+        self.host = self._client.host
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def overview(self) -> Overview:
+        """Say how many opportunities there are, and what time it is in the CRM: one request."""
+        page = self._row(total=True)
+        return Overview(page.total, not page.items, page.server_time)
+
+    def count(self, *, upto: int | None = None) -> int | None:
+        """Return how many opportunities there are, those with a key up to `upto` where given.
+
+        It is the CRM's own claim, which may be a little wrong; None where it does not tell.
+        """
+        return self._row(upto=upto, total=True).total
+
+    def keys(self) -> tuple[int, int] | None:
+        """Return the smallest and the largest key; None where there is none."""
+        ends = [
+            key_of(row, KEY)
+            for order in ("asc", "desc")
+            for row in self._row(above=0, order_by=f"{KEY}:{order}").items
+        ]
+        found = [key for key in ends if key is not None]
+        return (min(found), max(found)) if found else None
+
+    def newest_change(self) -> datetime | None:
+        """Return when an opportunity last changed, in UTC; None where none is known.
+
+        It is never later than the CRM's own clock, whatever a record claims.
+        """
+        return self._reader([KEY, CHANGED]).start(None).mark
+
+    def attributes(self) -> dict[str, str]:
+        """Return name and type of all attributes; empty where the CRM's answer has none.
+
+        Types are `integer`, `number`, `boolean`, `date`, `date-time`, `attachment` and, for all
+        else, `string`.
+        """
+        return attributes_of(self._client.describe(Opportunities.path), Opportunities.path)
+
+    def pages(
+        self, fields: Sequence[str], *, since: datetime | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Read all opportunities, a list of rows as received for each page, ordered by key.
+
+        A row that changes meanwhile is shown once, as it was or as it is.
+
+        Args:
+            fields: the attributes that each row is to have; the key comes with them.
+            since: only what changed at or after this moment, in UTC.
+        """
+        names = dict.fromkeys([KEY, *fields])
+        return self._reader([*names]).pages(since)
+
+    def _reader(self, fields: Sequence[str]) -> Reader:
+        return Reader(self._client, Opportunities.collection(self.settings, fields))
+
+    def _row(
+        self,
+        *,
+        above: int | None = None,
+        upto: int | None = None,
+        total: bool = False,
+        order_by: str | None = None,
+    ) -> Page:
+        """Read a page of one row that has nothing but its key."""
+        asked = Opportunities.collection(self.settings, [KEY])
+        return self._client.page(
+            asked.resource,
+            fields=asked.fields,
+            q=asked.query.q(above=above, upto=upto),
+            finder=asked.finder,
+            order_by=order_by,
+            limit=1,
+            total=total,
+        )
