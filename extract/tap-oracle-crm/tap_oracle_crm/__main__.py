@@ -18,8 +18,8 @@ def main() -> None:
         print(f"{NAME} v{version(NAME)}, Meltano SDK v{version('singer-sdk')}")
         return
     gc.disable()  # imports leave no garbage, and looking for it takes a tenth of a short run
+    from tap_oracle_crm.config import check_environment
     from tap_oracle_crm.errors import OracleCrmError
-    from tap_oracle_crm.settings import check_environment
     from tap_oracle_crm.tap import TapOracleCRM
 
     gc.freeze()

@@ -35,6 +35,7 @@ from tap_oracle_crm.answers import (
     page_of,
     retry_after,
 )
+from tap_oracle_crm.config import LOOPBACK
 from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
 from tap_oracle_crm.errors import (
     CredentialsError,
@@ -45,7 +46,6 @@ from tap_oracle_crm.errors import (
 )
 from tap_oracle_crm.gate import Gate
 from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
-from tap_oracle_crm.settings import LOOPBACK
 
 log = logging.getLogger("tap-oracle-crm")
 
@@ -95,7 +95,7 @@ class CrmClient:
     """Reads collections of the CRM's REST API.
 
     Args:
-        settings: as `settings.resolve` returns them.
+        settings: as `config.resolve` returns them.
         adapter: what carries requests, in place of sockets.
     """
 
@@ -125,7 +125,7 @@ class CrmClient:
         self._session.headers.update(
             {
                 "Accept-Encoding": "gzip",
-                "User-Agent": settings.get("user_agent", "tap-oracle-crm"),
+                "User-Agent": settings["user_agent"],
             }
         )
         self.optional = OptionalParts()

@@ -16,10 +16,11 @@ from typing import Any, Self
 
 from tap_oracle_crm.answers import Page
 from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.config import resolve
 from tap_oracle_crm.discovery import attributes_of
 from tap_oracle_crm.reading import Reader
 from tap_oracle_crm.records import key_of
-from tap_oracle_crm.settings import ENVIRONMENT, resolve
+from tap_oracle_crm.settings import ENVIRONMENT
 from tap_oracle_crm.streams import Opportunities
 
 __all__ = ["BUILT_IN", "CHANGED", "ENVIRONMENT", "KEY", "Crm", "Overview"]

@@ -25,14 +25,14 @@ from urllib.parse import quote
 
 from tap_oracle_crm.answers import RetryError, json_of, page_of
 from tap_oracle_crm.client import ACCEPT, CrmClient
+from tap_oracle_crm.config import check_environment, resolve
 from tap_oracle_crm.crm import CHANGED, KEY
 from tap_oracle_crm.discovery import attributes_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError
 from tap_oracle_crm.optional import HEADERS, PARTS, Parts
 from tap_oracle_crm.query import Query
-from tap_oracle_crm.settings import DEFAULT_FINDER, check_environment, resolve
+from tap_oracle_crm.settings import DEFAULT_FINDER, SCHEMAS
 from tap_oracle_crm.streams import Opportunities
-from tap_oracle_crm.tap import TapOracleCRM
 
 FORMAT = 1
 MOST_REQUESTS = 30
@@ -287,9 +287,8 @@ def main() -> None:
     file: Path | None = parser.parse_args().file
     try:
         check_environment()
-        names = TapOracleCRM.config_jsonschema["properties"]
         probe = Probe(
-            resolve({name: os.environ.get(f"TAP_ORACLE_CRM_{name.upper()}") for name in names})
+            resolve({name: os.environ.get(f"TAP_ORACLE_CRM_{name.upper()}") for name in SCHEMAS})
         )
         for item in probe.run():
             print(item, flush=True)

@@ -1,16 +1,14 @@
-"""Turns what Meltano, a config file or the environment passes into settings one can rely on."""
+"""The tap's settings: the one place that says which there are, of which kind and in which bounds.
+
+`config.resolve` converts, completes and checks what is passed by what is declared here, the SDK
+shows it with `--about`, and tests compare `meltano.yml`, the README and the hub's definition.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from tap_oracle_crm.conditions import check_filter, check_finder
-from tap_oracle_crm.errors import ConfigError
+from singer_sdk import typing as th
 
 ENVIRONMENT = {
     "base_url": "ORACLE_BASE_URL",
@@ -22,161 +20,249 @@ ENVIRONMENT = {
     "scope": "ORACLE_SCOPE",
 }
 """The environment variable that stands in for a setting that is not passed."""
-
-INTEGERS = {
-    # name: (default, smallest, largest)
-    "framework_version": (4, 1, 9),
-    "page_size": (499, 1, 500),
-    "lookback_seconds": (300, 0, 30 * 86_400),
-    "clock_margin_seconds": (3_600, 0, 30 * 86_400),
-    "concurrency": (4, 1, 32),
-    "request_timeout": (90, 1, 3_600),
-    "max_retries": (8, 0, 100),
-    "max_backoff_seconds": (60, 1, 3_600),
-    "max_runtime_seconds": (0, 0, 30 * 86_400),
-}
-LISTS = ("mapped_fields", "custom_fields", "fixed_attributes")
-"""Settings that hold names of attributes."""
 DEFAULT_FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
 """All deals that the account may see."""
-DEFAULTS = {
-    "api_version": "latest",
-    "finder": DEFAULT_FINDER,
-    "timestamp_format": "%Y-%m-%dT%H:%M:%SZ",
-}
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+MONTH = 30 * 86_400
+_NAMES = th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}})
 
 
-def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings: empty strings dropped, the environment and defaults filled in.
-
-    Raises:
-        ConfigError: one is missing or senseless; the text names it and its variable.
-    """
-    settings = {name: value for name, value in config.items() if value not in (None, "")}
-    for name, variable in ENVIRONMENT.items():
-        if name not in settings and os.environ.get(variable):
-            settings[name] = os.environ[variable]
-        if name in settings:  # a numeric password is a password too
-            settings[name] = str(settings[name])
-    for name, value in DEFAULTS.items():
-        settings.setdefault(name, value)
-    for name, (default, smallest, largest) in INTEGERS.items():
-        settings[name] = _integer(name, settings.get(name, default), smallest, largest)
-    for name in LISTS:
-        settings[name] = _names(name, settings.get(name, []))
-    check_finder(str(settings["finder"]), settings["fixed_attributes"])
-    if "filter" in settings:
-        check_filter(
-            str(settings["filter"]), settings["framework_version"], settings["fixed_attributes"]
-        )
-    for name in ("allow_http", "allow_partial"):
-        settings[name] = str(settings.get(name, "")).lower() in {"true", "1", "yes", "on"}
-    if "start_date" in settings:
-        settings["start_date"] = str(settings["start_date"])
-        try:
-            datetime.fromisoformat(settings["start_date"])
-        except ValueError:
-            msg = "start_date is not a date or time such as 2026-01-31T00:00:00Z."
-            raise ConfigError(msg) from None
-    if "ca_bundle" in settings and not Path(settings["ca_bundle"]).exists():
-        raise ConfigError(f"ca_bundle: there is no file {settings['ca_bundle']}.")
-    settings["base_url"] = _base_url(settings)
-    _check_credentials(settings)
-    return settings
+def _number(
+    name: str, title: str, description: str, *, default: int, minimum: int, maximum: int
+) -> th.Property[Any]:
+    return th.Property(
+        name,
+        th.IntegerType(minimum=minimum, maximum=maximum),
+        default=default,
+        title=title,
+        description=f"{description} From {minimum:,} to {maximum:,}.",
+    )
 
 
-def check_environment() -> None:
-    """Look at the numbers in the environment, over which the SDK would stumble; empty is unset.
+SETTINGS = th.PropertiesList(
+    th.Property(
+        "base_url",
+        th.StringType,
+        title="Address of the pod",
+        description="Address of the Oracle Fusion pod, such as https://crm.example.com. "
+        "Needed; environment variable ORACLE_BASE_URL.",
+    ),
+    th.Property(
+        "username",
+        th.StringType,
+        title="User",
+        description="User name for basic authentication; ORACLE_USER.",
+    ),
+    th.Property(
+        "password",
+        th.StringType,
+        secret=True,
+        title="Password",
+        description="Password for basic authentication; ORACLE_PASS.",
+    ),
+    th.Property(
+        "token_url",
+        th.StringType,
+        title="Token endpoint",
+        description="OAuth 2 token endpoint of the identity domain (client credentials); "
+        "ORACLE_TOKEN_URL. When set, it is used instead of user and password.",
+    ),
+    th.Property(
+        "client_id",
+        th.StringType,
+        title="Client id",
+        description="OAuth 2 client id; ORACLE_CLIENT_ID.",
+    ),
+    th.Property(
+        "client_secret",
+        th.StringType,
+        secret=True,
+        title="Client secret",
+        description="OAuth 2 client secret; ORACLE_CLIENT_SECRET.",
+    ),
+    th.Property(
+        "scope",
+        th.StringType,
+        title="Scope",
+        description="OAuth 2 scope; ORACLE_SCOPE.",
+    ),
+    th.Property(
+        "api_version",
+        th.StringType,
+        default="latest",
+        title="API version",
+        description="Version in the API's path: `latest` or a fixed one such as 11.13.18.05.",
+    ),
+    _number(
+        "framework_version",
+        "REST framework version",
+        "REST-Framework-Version to ask for; it decides how `q` is written.",
+        default=4,
+        minimum=1,
+        maximum=9,
+    ),
+    th.Property(
+        "finder",
+        th.StringType,
+        default=DEFAULT_FINDER,
+        title="Finder",
+        description="The `finder` parameter for opportunities: which record set the user sees. "
+        "`none` sends none.",
+    ),
+    th.Property(
+        "filter",
+        th.StringType,
+        title="Filter",
+        description="A further condition on opportunities, in the language of `q`, such as "
+        "CreationDate >= '2024-01-01T00:00:00Z'. It may be about what never changes alone: "
+        "OptyId, OptyNumber, CreationDate, CreatedBy, PrimaryOrganizationId, and what "
+        "fixed_attributes names.",
+    ),
+    th.Property(
+        "fixed_attributes",
+        _NAMES,
+        title="Fixed attributes",
+        description="Further attributes of opportunities that never change in this CRM, such "
+        "as the mark of an import: filter may be about them, and finder have variables of "
+        "these names.",
+    ),
+    th.Property(
+        "start_date",
+        th.DateTimeType,
+        title="Start date",
+        description="Records last changed before this moment are left out.",
+    ),
+    _number(
+        "page_size",
+        "Page size",
+        "Rows to ask for at once; Oracle caps it silently, often at 499.",
+        default=499,
+        minimum=1,
+        maximum=500,
+    ),
+    th.Property(
+        "custom_fields",
+        _NAMES,
+        title="Custom fields",
+        description="Custom attributes of opportunities that are always selected: a list or "
+        "names with commas between. Upper and lower case do not matter where the CRM has one "
+        "such name.",
+    ),
+    th.Property(
+        "mapped_fields",
+        _NAMES,
+        title="Mapped fields",
+        description="Custom attributes that a project around the tap maps to columns of its "
+        "own: selected like those in custom_fields, which adds to them.",
+    ),
+    th.Property(
+        "extra_property",
+        th.StringType,
+        title="Extra property",
+        description="Name of a property of opportunities that holds all selected attributes "
+        "but the built-in ones, as an object. Without it, each attribute is a property.",
+    ),
+    _number(
+        "lookback_seconds",
+        "Lookback",
+        "How far before the bookmark to read again, for late commits and clocks that differ.",
+        default=300,
+        minimum=0,
+        maximum=MONTH,
+    ),
+    _number(
+        "clock_margin_seconds",
+        "Clock margin",
+        "How far the CRM's clock is trusted to be right: changes older than this are taken to be "
+        "all there, and are not read again.",
+        default=3_600,
+        minimum=0,
+        maximum=MONTH,
+    ),
+    th.Property(
+        "timestamp_format",
+        th.StringType,
+        default="%Y-%m-%dT%H:%M:%SZ",
+        title="Timestamp format",
+        description="strftime format of timestamps (UTC) in `q`.",
+    ),
+    _number(
+        "concurrency",
+        "Concurrency",
+        "Requests at once at most; fewer while Oracle throttles.",
+        default=4,
+        minimum=1,
+        maximum=32,
+    ),
+    _number(
+        "request_timeout",
+        "Request time-out",
+        "Seconds to wait for a complete answer.",
+        default=90,
+        minimum=1,
+        maximum=3_600,
+    ),
+    _number(
+        "max_retries",
+        "Retries",
+        "How often a request that failed is tried again.",
+        default=8,
+        minimum=0,
+        maximum=100,
+    ),
+    _number(
+        "max_backoff_seconds",
+        "Longest back-off",
+        "Longest pause between two tries, unless Oracle asks for a longer one.",
+        default=60,
+        minimum=1,
+        maximum=3_600,
+    ),
+    _number(
+        "max_runtime_seconds",
+        "Run-time limit",
+        "Stop cleanly after so many seconds; the next run goes on from there. 0: no limit.",
+        default=0,
+        minimum=0,
+        maximum=MONTH,
+    ),
+    th.Property(
+        "ca_bundle",
+        th.StringType,
+        title="CA bundle",
+        description="File with the certificates of authorities to trust. Without it, "
+        "REQUESTS_CA_BUNDLE or the well-known ones.",
+    ),
+    th.Property(
+        "allow_http",
+        th.BooleanType,
+        default=False,
+        title="Allow plain http",
+        description="Send credentials over plain http to other hosts than this one.",
+    ),
+    th.Property(
+        "allow_partial",
+        th.BooleanType,
+        default=False,
+        title="Allow a part of the CRM",
+        description="Let a first read pass that finds no opportunities at all, or fewer than "
+        "the record set ALLOPTIES shows. It fails by default, since a wrong record set or "
+        "missing rights look just like that.",
+    ),
+    th.Property(
+        "accept_language",
+        th.StringType,
+        title="Language",
+        description="The Accept-Language header, such as en: the language of stages and other "
+        "names. Without it, the account's own.",
+    ),
+    th.Property(
+        "user_agent",
+        th.StringType,
+        default="tap-oracle-crm",
+        title="User agent",
+        description="The User-Agent header.",
+    ),
+)
 
-    Raises:
-        ConfigError: one is none, or too small or too large.
-    """
-    for name, (_, smallest, largest) in INTEGERS.items():
-        variable = f"TAP_ORACLE_CRM_{name.upper()}"
-        if os.environ.get(variable):
-            _integer(name, os.environ[variable], smallest, largest)
-        else:
-            os.environ.pop(variable, None)
-
-
-def _integer(name: str, value: object, smallest: int, largest: int) -> int:
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = smallest - 1
-    if not smallest <= number <= largest:
-        msg = f"{name} must be a whole number from {smallest} to {largest}."
-        raise ConfigError(msg)
-    return number
-
-
-def _names(setting: str, value: object) -> list[str]:
-    parts = value.strip("[] ").split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list):
-        msg = f"{setting} must be a list of attribute names, or the names with commas between."
-        raise ConfigError(msg)
-    return [name for part in parts if (name := str(part).strip(" \"'"))]
-
-
-def _base_url(settings: Mapping[str, Any]) -> str:
-    if "base_url" not in settings:
-        msg = (
-            "base_url is not set: set ORACLE_BASE_URL to the address of your Oracle Fusion pod, "
-            "for example https://crm.example.com."
-        )
-        raise ConfigError(msg)
-    # People paste the address of the whole API: what follows the host is ours to add.
-    url = str(settings["base_url"]).strip().split("/crmRestApi")[0].rstrip("/")
-    check_address("base_url (ORACLE_BASE_URL)", url, allow_http=settings["allow_http"])
-    return url
-
-
-def check_address(what: str, url: str, *, allow_http: bool) -> None:
-    """Refuse an address that would send credentials in the clear or that holds them itself.
-
-    Raises:
-        ConfigError: it is not https, or holds a user name.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in {"https", "http"}:
-        msg = f"{what} is not an address such as https://crm.example.com."
-        raise ConfigError(msg)
-    if parts.username or parts.password:
-        msg = f"{what} must not hold a user name or password: use ORACLE_USER and ORACLE_PASS."
-        raise ConfigError(msg)
-    if parts.scheme == "http" and host not in LOOPBACK and not allow_http:
-        msg = (
-            f"{what} is plain http, which would send the password unencrypted: use https, or set "
-            "allow_http to true if you accept that."
-        )
-        raise ConfigError(msg)
-
-
-def _check_credentials(settings: Mapping[str, Any]) -> None:
-    if "token_url" in settings:
-        check_address(
-            "token_url (ORACLE_TOKEN_URL)",
-            settings["token_url"],
-            allow_http=settings["allow_http"],
-        )
-        needed = ["client_id", "client_secret"]
-    elif "client_id" in settings or "client_secret" in settings:
-        needed = ["token_url", "client_id", "client_secret"]
-    else:
-        needed = ["username", "password"]
-    missing = [name for name in needed if name not in settings]
-    if missing:
-        names = " and ".join(f"{name} ({ENVIRONMENT[name]})" for name in missing)
-        other = (
-            "; or, for OAuth, ORACLE_TOKEN_URL, ORACLE_CLIENT_ID and ORACLE_CLIENT_SECRET"
-            if needed[0] == "username"
-            else ""
-        )
-        msg = f"No credentials for Oracle: set {names}{other}."
-        raise ConfigError(msg)
+SCHEMAS: dict[str, dict[str, Any]] = SETTINGS.to_dict()["properties"]
+"""The JSON schema of each setting, with its default and bounds, by name."""

@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import Stream, Tap
-from singer_sdk import typing as th
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.singerlib.catalog import Metadata
 
-from tap_oracle_crm import settings, streams
+from tap_oracle_crm import config, streams
 from tap_oracle_crm.client import FEW_RETRIES, CrmClient
 from tap_oracle_crm.discovery import (
     ABSENT,
@@ -28,6 +27,7 @@ from tap_oracle_crm.errors import (
     RefusedError,
     StoppedError,
 )
+from tap_oracle_crm.settings import SETTINGS
 from tap_oracle_crm.statuses import OpportunityStatuses
 from tap_oracle_crm.stream import CrmStream
 from tap_oracle_crm.writer import PageWriter
@@ -63,227 +63,10 @@ class TapOracleCRM(Tap):
         PluginCapabilities.STRUCTURED_LOGGING,
     ]
 
-    config_jsonschema: ClassVar[dict[str, Any]] = th.PropertiesList(
-        th.Property(
-            "base_url",
-            th.StringType,
-            title="Address of the pod",
-            description="Address of the Oracle Fusion pod, such as https://crm.example.com. "
-            "Needed; environment variable ORACLE_BASE_URL.",
-        ),
-        th.Property(
-            "username",
-            th.StringType,
-            title="User",
-            description="User name for basic authentication; ORACLE_USER.",
-        ),
-        th.Property(
-            "password",
-            th.StringType,
-            secret=True,
-            title="Password",
-            description="Password for basic authentication; ORACLE_PASS.",
-        ),
-        th.Property(
-            "token_url",
-            th.StringType,
-            title="Token endpoint",
-            description="OAuth 2 token endpoint of the identity domain (client credentials); "
-            "ORACLE_TOKEN_URL. When set, it is used instead of user and password.",
-        ),
-        th.Property(
-            "client_id",
-            th.StringType,
-            title="Client id",
-            description="OAuth 2 client id; ORACLE_CLIENT_ID.",
-        ),
-        th.Property(
-            "client_secret",
-            th.StringType,
-            secret=True,
-            title="Client secret",
-            description="OAuth 2 client secret; ORACLE_CLIENT_SECRET.",
-        ),
-        th.Property(
-            "scope",
-            th.StringType,
-            title="Scope",
-            description="OAuth 2 scope; ORACLE_SCOPE.",
-        ),
-        th.Property(
-            "api_version",
-            th.StringType,
-            default="latest",
-            title="API version",
-            description="Version in the API's path: `latest` or a fixed one such as 11.13.18.05.",
-        ),
-        th.Property(
-            "framework_version",
-            th.IntegerType,
-            default=4,
-            title="REST framework version",
-            description="REST-Framework-Version to ask for, 1 to 9; it decides how `q` is written.",
-        ),
-        th.Property(
-            "finder",
-            th.StringType,
-            default=settings.DEFAULTS["finder"],
-            title="Finder",
-            description="The `finder` parameter for opportunities: which record set the user sees. "
-            "`none` sends none.",
-        ),
-        th.Property(
-            "filter",
-            th.StringType,
-            title="Filter",
-            description="A further condition on opportunities, in the language of `q`, such as "
-            "CreationDate >= '2024-01-01T00:00:00Z'. It may be about what never changes alone: "
-            "OptyId, OptyNumber, CreationDate, CreatedBy, PrimaryOrganizationId, and what "
-            "fixed_attributes names.",
-        ),
-        th.Property(
-            "fixed_attributes",
-            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
-            title="Fixed attributes",
-            description="Further attributes of opportunities that never change in this CRM, such "
-            "as the mark of an import: filter may be about them, and finder have variables of "
-            "these names.",
-        ),
-        th.Property(
-            "start_date",
-            th.DateTimeType,
-            title="Start date",
-            description="Records last changed before this moment are left out.",
-        ),
-        th.Property(
-            "page_size",
-            th.IntegerType,
-            default=499,
-            title="Page size",
-            description="Rows to ask for at once; Oracle caps it silently, often at 499.",
-        ),
-        th.Property(
-            "custom_fields",
-            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
-            title="Custom fields",
-            description="Custom attributes of opportunities that are always selected: a list or "
-            "names with commas between. Upper and lower case do not matter where the CRM has one "
-            "such name.",
-        ),
-        th.Property(
-            "mapped_fields",
-            th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}}),
-            title="Mapped fields",
-            description="Custom attributes that a project around the tap maps to columns of its "
-            "own: selected like those in custom_fields, which adds to them.",
-        ),
-        th.Property(
-            "extra_property",
-            th.StringType,
-            title="Extra property",
-            description="Name of a property of opportunities that holds all selected attributes "
-            "but the built-in ones, as an object. Without it, each attribute is a property.",
-        ),
-        th.Property(
-            "lookback_seconds",
-            th.IntegerType,
-            default=300,
-            title="Lookback",
-            description="How far before the bookmark to read again, for late commits and clocks "
-            "that differ.",
-        ),
-        th.Property(
-            "clock_margin_seconds",
-            th.IntegerType,
-            default=3600,
-            title="Clock margin",
-            description="How far the CRM's clock is trusted to be right: changes older than this "
-            "are taken to be all there, and are not read again.",
-        ),
-        th.Property(
-            "timestamp_format",
-            th.StringType,
-            default=settings.DEFAULTS["timestamp_format"],
-            title="Timestamp format",
-            description="strftime format of timestamps (UTC) in `q`.",
-        ),
-        th.Property(
-            "concurrency",
-            th.IntegerType,
-            default=4,
-            title="Concurrency",
-            description="Requests at once at most; fewer while Oracle throttles.",
-        ),
-        th.Property(
-            "request_timeout",
-            th.IntegerType,
-            default=90,
-            title="Request time-out",
-            description="Seconds to wait for a complete answer.",
-        ),
-        th.Property(
-            "max_retries",
-            th.IntegerType,
-            default=8,
-            title="Retries",
-            description="How often a request that failed is tried again.",
-        ),
-        th.Property(
-            "max_backoff_seconds",
-            th.IntegerType,
-            default=60,
-            title="Longest back-off",
-            description="Longest pause between two tries, unless Oracle asks for a longer one.",
-        ),
-        th.Property(
-            "max_runtime_seconds",
-            th.IntegerType,
-            default=0,
-            title="Run-time limit",
-            description="Stop cleanly after so many seconds; the next run goes on from there. "
-            "0: no limit.",
-        ),
-        th.Property(
-            "ca_bundle",
-            th.StringType,
-            title="CA bundle",
-            description="File with the certificates of authorities to trust. Without it, "
-            "REQUESTS_CA_BUNDLE or the well-known ones.",
-        ),
-        th.Property(
-            "allow_http",
-            th.BooleanType,
-            default=False,
-            title="Allow plain http",
-            description="Send credentials over plain http to other hosts than this one.",
-        ),
-        th.Property(
-            "allow_partial",
-            th.BooleanType,
-            default=False,
-            title="Allow a part of the CRM",
-            description="Let a first read pass that finds no opportunities at all, or fewer than "
-            "the record set ALLOPTIES shows. It fails by default, since a wrong record set or "
-            "missing rights look just like that.",
-        ),
-        th.Property(
-            "accept_language",
-            th.StringType,
-            title="Language",
-            description="The Accept-Language header, such as en: the language of stages and other "
-            "names. Without it, the account's own.",
-        ),
-        th.Property(
-            "user_agent",
-            th.StringType,
-            default="tap-oracle-crm",
-            title="User agent",
-            description="The User-Agent header.",
-        ),
-    ).to_dict()
+    config_jsonschema: ClassVar[dict[str, Any]] = SETTINGS.to_dict()
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
-        self._config = settings.resolve(self._config)
+        self._config = config.resolve(self._config)
         extra = self._config.get("extra_property")
         if extra in streams.Opportunities.attributes:
             raise ConfigError(f"extra_property: {extra} is an attribute; take another name.")

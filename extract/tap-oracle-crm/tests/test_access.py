@@ -14,6 +14,9 @@ from typing import Any
 import certifi
 import pytest
 from oracle_crm_sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE
+from tap_oracle_crm.config import resolve
+from tap_oracle_crm.errors import ConfigError
+from tap_oracle_crm.settings import SCHEMAS
 from tap_user import TapUser, select
 
 TLS = Path(__file__).parent / "tls"
@@ -137,6 +140,45 @@ def test_a_number_in_the_environment_that_is_none_is_named(tap: TapUser) -> None
         assert done.code == 1
         assert "page_size must be a whole number from 1 to 500." in done.log
         assert "Traceback" not in done.log
+
+
+OUT_OF_BOUNDS = [
+    (name, value)
+    for name, schema in SCHEMAS.items()
+    if "integer" in schema["type"]
+    for value in (schema["minimum"] - 1, schema["maximum"] + 1, "8 o'clock")
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *OUT_OF_BOUNDS,
+        ("allow_http", "8 o'clock"),
+        ("start_date", "8 o'clock"),
+        ("custom_fields", 8),
+        ("username", ["8 o'clock"]),
+        ("password", ["8 o'clock"]),
+        ("client_secret", {"8 o'clock": 1}),
+    ],
+)
+def test_a_senseless_setting_is_named_and_not_shown(name: str, value: object) -> None:
+    given = {"base_url": "https://crm.example.com", "username": "someone", "password": "hidden"}
+    with pytest.raises(ConfigError) as caught:
+        resolve({**given, name: value})
+    assert str(caught.value).startswith(name)
+    assert "8 o'clock" not in str(caught.value)
+
+
+def test_text_becomes_the_kind_that_is_declared() -> None:
+    given = {"base_url": "https://crm.example.com", "username": "someone", "password": 12345}
+    found = resolve({**given, "page_size": "7", "allow_partial": "yes", "custom_fields": "A_c,B_c"})
+    assert (found["page_size"], found["allow_partial"]) == (7, True)
+    assert (found["custom_fields"], found["password"]) == (["A_c", "B_c"], "12345")
+    assert resolve(found) == found
+    for name, schema in SCHEMAS.items():
+        if "default" in schema and name not in {"page_size", "allow_partial"}:
+            assert found[name] == schema["default"]
 
 
 def test_plain_http_is_for_this_machine_alone(tap: TapUser) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec.yaml
 import pytest
+from tap_oracle_crm.settings import ENVIRONMENT
 from tap_oracle_crm.streams import Opportunities
 from tap_oracle_crm.tap import TapOracleCRM
 
@@ -43,11 +44,25 @@ def test_meltano_selects_what_the_tap_does(extractor: dict[str, Any]) -> None:
     assert set(extractor["select"]) == known | {"rejected_records.*"}
 
 
+def _kind(declared: dict[str, Any]) -> str:
+    """Meltano's word for the kind of a setting."""
+    if declared.get("format") == "date-time":
+        return "date_iso8601"
+    return cast("str", next(kind for kind in declared["type"] if kind != "null"))
+
+
 def test_meltano_knows_every_setting(extractor: dict[str, Any]) -> None:
-    declared = {setting["name"] for setting in extractor["settings"]}
     schema = copy.deepcopy(TapOracleCRM.config_jsonschema)
     TapOracleCRM.append_builtin_config(schema)
-    assert declared == set(schema["properties"])
+    assert extractor["settings"] == [
+        {
+            "name": name,
+            **({"env": ENVIRONMENT[name]} if name in ENVIRONMENT else {}),
+            "kind": _kind(declared),
+            **({"sensitive": True} if declared.get("secret") else {}),
+        }
+        for name, declared in schema["properties"].items()
+    ]
     assert sorted(extractor["capabilities"]) == sorted(
         item.value for item in TapOracleCRM.capabilities
     )
