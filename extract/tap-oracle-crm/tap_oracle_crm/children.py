@@ -13,11 +13,13 @@ from multiprocessing.pool import ThreadPool
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+from tap_oracle_crm.collection import CollectionStream
 from tap_oracle_crm.errors import OracleCrmError, RefusedError, is_fatal
+from tap_oracle_crm.progress import Progress
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.reading import Collection, Reader, timestamp
 from tap_oracle_crm.records import key_of
-from tap_oracle_crm.stream import CollectionStream, CrmStream, Progress
+from tap_oracle_crm.stream import CrmStream
 
 UNANSWERED_AT_ONCE = 10
 """Opportunities whose children cannot be had before another one's are asked for."""

@@ -10,8 +10,8 @@ from singer_sdk import Stream
 from singer_sdk import typing as th
 
 from tap_oracle_crm.children import ChildStream
+from tap_oracle_crm.collection import CollectionStream
 from tap_oracle_crm.records import reject
-from tap_oracle_crm.stream import CollectionStream
 
 if TYPE_CHECKING:
     from tap_oracle_crm.stream import CrmStream

@@ -112,7 +112,7 @@ def test_a_run_that_broke_off_goes_on_from_what_the_target_was_given(
     options: dict[str, Any] = {"page_size": 25, "concurrency": concurrency}
     tap.crm.reset(records=400)
     catalog = tap.discover()
-    monkeypatch.setattr("tap_oracle_crm.stream.STATE_ROWS", 50)
+    monkeypatch.setattr("tap_oracle_crm.collection.STATE_ROWS", 50)
     state: dict[str, Any] = {}
     outputs = []
     for share in breaks:

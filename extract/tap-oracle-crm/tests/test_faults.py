@@ -204,7 +204,7 @@ def test_a_host_that_cannot_be_is_named(tap: TapUser, address: str) -> None:
 def test_progress_is_told_while_pages_and_children_are_read(
     tap: TapUser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tap_oracle_crm.stream.PROGRESS_SECONDS", 0.2)
+    monkeypatch.setattr("tap_oracle_crm.progress.PROGRESS_SECONDS", 0.2)
     tap.crm.reset(records=100)
     tap.crm.fault("latency", ms=50)
     output = tap.sync(streams=("opportunities", "revenue_lines"), page_size=25)

@@ -1,0 +1,59 @@
+"""Tells people, and those who follow a run, how far a read is and what it covered."""
+
+from __future__ import annotations
+
+import enum
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tap_oracle_crm.stream import CrmStream
+
+PROGRESS_SECONDS = 5
+
+
+class ReadMetric(enum.StrEnum):
+    """Metrics beside those of the SDK, all gauges.
+
+    Rows that the server claims at the start of a read, the run-time limit in seconds where it
+    ended a read, and the rows of a read that is over.
+    """
+
+    RECORDS_CLAIMED = "records_claimed"
+    RUNTIME_LIMIT = "runtime_limit"
+    COVERAGE = "coverage"
+
+
+class Coverage(enum.StrEnum):
+    """What the rows of a read prove: only a complete one proves what is absent."""
+
+    COMPLETE = "complete"
+    """All rows that the scope shows, read in this run."""
+    CHANGES = "changes"
+    """All rows that changed since the bookmark."""
+    PARTIAL = "partial"
+    """Some rows: the read was stopped, or goes on with that of an earlier run."""
+
+
+class Progress:
+    """Tells people every few seconds how far a read is."""
+
+    def __init__(self, stream: CrmStream, rows: int, claimed: int | None) -> None:
+        self._stream = stream
+        self._begin = self._told = time.monotonic()
+        self._before = rows
+        self.claimed = claimed
+
+    def tell(self, rows: int, *, end: bool = False) -> None:
+        """Log a line if it is time for one; `rows` were read so far."""
+        now = time.monotonic()
+        if not end and now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        rate = (rows - self._before) / max(now - self._begin, 0.001)
+        text = f"{rows:,} rows, {rate:,.0f} rows/s"
+        if not end and self.claimed and self.claimed > rows:
+            left = (self.claimed - rows) / rate if rate else 0
+            text += f", {rows / self.claimed:.0%} of {self.claimed:,}"
+            text += f", about {left:,.0f} s left" if rate else ""
+        self._stream.log("%s%s", "read " if end else "", text)
