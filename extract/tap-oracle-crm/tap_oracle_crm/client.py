@@ -1,6 +1,6 @@
-"""Everything that speaks HTTP: authentication, retries, throttling, pages.
+"""Asks the CRM for pages: retries, throttling, and parts of a request that may be refused.
 
-One client serves all streams and worker threads of a run: one connection pool, one access
+One client serves all streams and worker threads of a run: one pool of connections, one access
 token, one idea of how much the server bears.
 """
 
@@ -8,58 +8,41 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
-import re
-import ssl
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import requests
-import urllib3
+from requests import Response
 from requests.adapters import BaseAdapter
 
 from tap_oracle_crm.answers import (
     Page,
     RetryError,
-    codes_of,
-    detail_of,
-    is_database_trouble,
     json_of,
-    one_line,
     page_of,
-    retry_after,
 )
-from tap_oracle_crm.config import LOOPBACK
-from tap_oracle_crm.deadline import DeadlineAdapter, answer_within
+from tap_oracle_crm.connection import Connection
+from tap_oracle_crm.credentials import Credentials
 from tap_oracle_crm.errors import (
-    CredentialsError,
     GaveUpError,
-    OracleCrmError,
     RefusedError,
     StoppedError,
 )
 from tap_oracle_crm.gate import Gate
 from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
+from tap_oracle_crm.refusals import refusal, refusal_of_part
 
 log = logging.getLogger("tap-oracle-crm")
 
 ACCEPT = "application/json, application/vnd.oracle.adf.error+json"
-CONNECT_TIMEOUT = 15
-FIRST_CONTACT_RETRIES = 2
-"""How often a host that never answered is tried again when it cannot be reached at all."""
 LONGEST_RETRY_AFTER = 3_600
 """Seconds that are waited at most, whatever a server asks for."""
 SMALLEST_PAGE = 25
 GOOD_PAGES = 10
 """After so many in a row a page that was made smaller is doubled; after twice as many next time."""
-TOKEN_MARGIN = 60
-"""Seconds before its end at which a token is replaced."""
 LONGEST_FIELDS = 6_000
 """Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
 ABOUT_WHO_ASKS = {401, 403, 404, 405, 407}
@@ -69,26 +52,7 @@ TOO_LONG = {413, 414, 431}
 FEW_RETRIES = 2
 """How often something that can be done without is tried again."""
 
-ALLOW_LIST = (
-    "The same answer comes where this machine's address is not on the list of those that the CRM "
-    "lets in."
-)
-SETTING_OF = {
-    "finder": "finder",
-    "limit": "page_size",
-    "REST-Framework-Version": "framework_version",
-    "Accept-Language": "accept_language",
-}
-"""The setting that a parameter or header comes from."""
-
 _T = TypeVar("_T")
-
-
-class _Session(requests.Session):
-    """Follows no redirect, and does not look where one leads, which may be no address at all."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return nothing."""
 
 
 class CrmClient:
@@ -103,8 +67,6 @@ class CrmClient:
         self._settings = settings
         self.page_size: int = settings["page_size"]
         self._good_pages, self._enough_good_pages = 0, GOOD_PAGES // 2
-        self.requests = 0
-        """How many requests were sent so far, repeated ones included."""
         self.stopping = threading.Event()
         self._end = math.inf
         if seconds := settings["max_runtime_seconds"]:
@@ -113,21 +75,12 @@ class CrmClient:
             timer.daemon = True
             timer.start()
         self.gate = Gate(settings["concurrency"], self.stopping)
-        self._reached: set[str] = set()
         self._version_checked = False
         self._lock = threading.Lock()
-        self._token_lock = threading.Lock()
-        self._token: tuple[str, float] | None = None
-        parts = urlsplit(settings["base_url"])
-        self.host = parts.netloc
+        self.host = urlsplit(settings["base_url"]).netloc
+        self._connection = Connection(settings, self._end, adapter)
+        self._credentials = Credentials(settings, self._connection)
         self._root = f"{settings['base_url']}/crmRestApi/resources/{settings['api_version']}"
-        self._session = _Session()
-        self._session.headers.update(
-            {
-                "Accept-Encoding": "gzip",
-                "User-Agent": settings["user_agent"],
-            }
-        )
         self.optional = OptionalParts()
         self._headers = {
             "REST-Framework-Version": str(settings["framework_version"]),
@@ -135,27 +88,11 @@ class CrmClient:
         }
         if "accept_language" in settings:
             self._headers["Accept-Language"] = settings["accept_language"]
-        # This machine is reached without a proxy, whatever else needs one.
-        no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
-        direct = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
-        # What the environment says is looked up here, once: requests would change the
-        # environment's no_proxy while other threads read it.
-        self._network = {
-            setting: self._session.merge_environment_settings(
-                address, {"no_proxy": direct}, True, settings.get("ca_bundle"), None
-            )
-            for setting, address in (
-                ("ORACLE_BASE_URL", settings["base_url"]),
-                ("ORACLE_TOKEN_URL", settings.get("token_url", "")),
-            )
-        }
-        self._session.trust_env = False
-        if adapter is None:
-            adapter = DeadlineAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
-        # Another adapter keeps its own time.
-        self._within = answer_within if isinstance(adapter, DeadlineAdapter) else nullcontext
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent so far, repeated ones included."""
+        return self._connection.requests
 
     def page(
         self,
@@ -283,16 +220,16 @@ class CrmClient:
                 if error.part or _is_about_who_asks(error):
                     raise
 
-                def refusal(part: str, error: RefusedError = error) -> RefusedError:
-                    return _refusal_of(part, sent[part], path, error)
+                def needed(part: str, error: RefusedError = error) -> RefusedError:
+                    return refusal_of_part(part, sent[part], path, error)
 
                 known = None if error.status in TOO_LONG else key
-                if not self.optional.search(kind, wanted, sent, known, serves, refusal):
+                if not self.optional.search(kind, wanted, sent, known, serves, needed):
                     raise
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._connection.close()
 
     # Attempts and the pauses between them
 
@@ -383,7 +320,7 @@ class CrmClient:
 
     # One request
 
-    def get(self, path: str, parts: Parts) -> tuple[requests.Response, bytes]:
+    def get(self, path: str, parts: Parts) -> tuple[Response, bytes]:
         """Ask for a resource with these parameters and headers, once.
 
         Raises:
@@ -395,81 +332,19 @@ class CrmClient:
         headers = {name: value for name, value in parts.items() if name in HEADERS}
         query = urlencode(params, quote_via=quote, safe="")
         url = f"{self._root}/{path}?{query}"
-        credentials = self._authorization()
-        response, body = self._send(
-            "GET",
-            url,
-            self.host,
-            "ORACLE_BASE_URL",
-            headers={**headers, "Authorization": credentials},
+        credentials = self._credentials.header()
+        response, body = self._connection.send(
+            "GET", url, "ORACLE_BASE_URL", headers={**headers, "Authorization": credentials}
         )
         if response.status_code == 401:
-            self._forget_token(credentials)
+            self._credentials.forget(credentials)
         if response.status_code != 200:
-            self._refuse(response, body, path)
+            raise refusal(response, body, path, self._settings)
         if "REST-Framework-Version" in headers:
             self._check_version(response)
         return response, body
 
-    def _send(
-        self, method: str, url: str, host: str, setting: str, **options: Any
-    ) -> tuple[requests.Response, bytes]:
-        """Send a request to `host`, whose address is in `setting`; return the whole answer."""
-        with self._lock:
-            self.requests += 1
-        patience = min(self._settings["request_timeout"], max(0.1, self._end - time.monotonic()))
-
-        def unreachable(text: str) -> RetryError:
-            limit = None if host in self._reached else FIRST_CONTACT_RETRIES
-            return RetryError(text, setting=setting, limit=limit)
-
-        # A smaller page makes no token come sooner.
-        late = RetryError(f"no full answer within {patience:.3g} s", slow=method == "GET")
-        try:
-            with (
-                self._within(patience),
-                self._session.request(
-                    method,
-                    url,
-                    allow_redirects=False,
-                    timeout=(min(CONNECT_TIMEOUT, patience), patience),
-                    **self._network[setting],
-                    **options,
-                ) as response,
-            ):
-                body: bytes = response.raw.read(decode_content=True)
-        except requests.exceptions.SSLError as error:
-            cause = _cause(error)
-            if "certificate" not in cause:
-                raise unreachable(f"no TLS connection to {host} ({cause})") from None
-            raise OracleCrmError(
-                f"{host} showed a TLS certificate that is not trusted ({cause}).",
-                advice="If your company has a certificate authority of its own, set ca_bundle to "
-                "its file.",
-            ) from None
-        except requests.exceptions.ConnectTimeout:
-            raise unreachable(f"no connection to {host} in time") from None
-        except (requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
-            raise late from None
-        except requests.exceptions.ProxyError as error:
-            raise unreachable(f"the proxy failed ({_cause(error)})") from None
-        except requests.exceptions.ConnectionError as error:
-            cause = _cause(error)
-            if any(word in cause for word in ("refused", "resolve", "unreachable", "No route")):
-                raise unreachable(f"{host} cannot be reached ({cause})") from None
-            raise RetryError(f"connection lost ({cause})") from None
-        except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            raise OracleCrmError(
-                f"Cannot ask {host}: {_cause(error)}.", advice=f"Check {setting}."
-            ) from None
-        except urllib3.exceptions.DecodeError:
-            raise RetryError("the answer is damaged") from None
-        except urllib3.exceptions.HTTPError:
-            raise RetryError("the answer broke off") from None
-        self._reached.add(host)
-        return response, body
-
-    def _check_version(self, response: requests.Response) -> None:
+    def _check_version(self, response: Response) -> None:
         wanted = self._headers["REST-Framework-Version"]
         got = response.headers.get("REST-Framework-Version", wanted)
         if got != wanted and not self._version_checked:
@@ -478,112 +353,6 @@ class CrmClient:
                 "query, set framework_version to %s", got, wanted, got,
             )  # fmt: skip
         self._version_checked = True
-
-    def _refuse(self, response: requests.Response, body: bytes, path: str) -> NoReturn:
-        status = response.status_code
-        detail = detail_of(response, body)
-        said = f": {detail}" if detail else ""
-        passes = status == 400 and is_database_trouble(body)
-        if passes or status in {408, 425, 429} or status >= 500:
-            raise RetryError(
-                f"HTTP {status}{said}",
-                after=retry_after(response),
-                throttled=status in {429, 503},
-                slow=status in {408, 502, 504},
-            )
-        if 300 <= status < 400:
-            target = _host(response.headers.get("Location", "")) or "another page"
-            problem = (
-                f"{self.host} sent a redirect ({status}) to {target}, most likely a login page; "
-                "it was not followed."
-            )
-            advice = "Check ORACLE_BASE_URL, and that the account may use the REST API."
-        elif status == 401 and "token_url" in self._settings:
-            problem = f"Oracle refused the access token (401{said})."
-            advice = (
-                f"Check ORACLE_SCOPE, and that the client is mapped to a Fusion user. {ALLOW_LIST}"
-            )
-        elif status == 401:
-            problem = "Oracle refused the user name or password (401)."
-            advice = (
-                "Check ORACLE_USER and ORACLE_PASS; it was not tried again, since wrong passwords "
-                f"lock accounts. {ALLOW_LIST}"
-            )
-        elif status == 403:
-            problem = f"Oracle knows the user but does not let it read {path} (403{said})."
-            advice = (
-                "Ask the CRM's administrator for a role that may view it through the REST API. "
-                f"{ALLOW_LIST}"
-            )
-        elif status == 404:
-            problem = (
-                f"{self.host} has no {path} in version {self._settings['api_version']} of its CRM "
-                f"API (404{said})."
-            )
-            advice = "Check ORACLE_BASE_URL and the setting api_version."
-        elif status == 400:
-            problem = f"Oracle refused the query of {path} (400{said or ', without a word'})."
-            advice = _remedy_for(detail)
-        else:
-            problem = f"{self.host} refused to serve {path} (HTTP {status}{said})."
-            advice = _remedy_for(detail)
-        raise RefusedError(
-            problem, advice=advice, status=status, detail=detail, codes=codes_of(body)
-        )
-
-    # Credentials
-
-    def _authorization(self) -> str:
-        if "token_url" not in self._settings:
-            return _basic(self._settings["username"], self._settings["password"])
-        with self._token_lock:
-            if self._token is None or time.monotonic() > self._token[1]:
-                self._token = self._new_token()
-            return self._token[0]
-
-    def _forget_token(self, refused: str) -> None:
-        """Drop the access token unless another worker has already got a new one."""
-        with self._token_lock:
-            if self._token and self._token[0] == refused:
-                self._token = None
-
-    def _new_token(self) -> tuple[str, float]:
-        url: str = self._settings["token_url"]
-        host = urlsplit(url).netloc
-        form = {"grant_type": "client_credentials"}
-        if "scope" in self._settings:
-            form["scope"] = self._settings["scope"]
-        basic = _basic(self._settings["client_id"], self._settings["client_secret"])
-        response, body = self._send(
-            "POST", url, host, "ORACLE_TOKEN_URL", headers={"Authorization": basic}, data=form
-        )
-        status = response.status_code
-        if status == 429 or status >= 500:
-            raise RetryError(
-                f"the token endpoint {host} answered HTTP {status}", after=retry_after(response)
-            )
-        if status != 200:
-            raise CredentialsError(
-                f"The token endpoint {host} refused the client (HTTP {status}).",
-                advice="Check ORACLE_TOKEN_URL, ORACLE_CLIENT_ID, ORACLE_CLIENT_SECRET and "
-                "ORACLE_SCOPE.",
-            )
-        try:
-            answer = json_of(body, response)
-        except RetryError as error:
-            text = f"the token endpoint {host} sent {error}"
-            raise RetryError(text, setting="ORACLE_TOKEN_URL") from None
-        token = answer.get("access_token") if isinstance(answer, dict) else None
-        if not isinstance(token, str) or not (token.isascii() and token.isprintable() and token):
-            raise OracleCrmError(
-                f"The token endpoint {host} gave no usable access token.",
-                advice="Check ORACLE_TOKEN_URL.",
-            )
-        try:
-            lifetime = float(answer.get("expires_in", 3_600))
-        except (TypeError, ValueError, OverflowError):
-            lifetime = 3_600.0
-        return f"Bearer {token}", time.monotonic() + max(lifetime / 2, lifetime - TOKEN_MARGIN)
 
 
 def _kind(path: str) -> str:
@@ -595,58 +364,3 @@ def _kind(path: str) -> str:
 def _is_about_who_asks(error: RefusedError) -> bool:
     """Tell whether no other form of the request would be served."""
     return error.status in ABOUT_WHO_ASKS or error.status < 400
-
-
-def _remedy_for(detail: str) -> str:
-    """Name the setting that a refusal is about, by the parameter or header that it names."""
-    words = set(re.findall(r"[\w-]+", detail.lower()))
-    named = [setting for word, setting in SETTING_OF.items() if word.lower() in words]
-    if named:
-        return f"Correct the setting {' or '.join(dict.fromkeys(named))}."
-    return "Run tap-oracle-crm-probe: it tries each part of a request and says which settings work."
-
-
-def _refusal_of(part: str, value: str, path: str, error: RefusedError) -> RefusedError:
-    """Say what to do about a part that is refused and cannot be left out."""
-    begin = f"Oracle serves {path} without {part}, and refuses it with {part}={value}"
-    advice = {
-        "finder": "The finder decides which records are seen, so it is not left out by itself. "
-        "Set finder to one that this CRM has, or to none for what the account sees by default.",
-        "orderBy": "Nothing can be set instead: ask who runs the CRM or the proxy before it.",
-    }.get(part, _remedy_for(error.detail))
-    return RefusedError(
-        f"{begin} ({error.cause}).",
-        advice=advice,
-        status=error.status,
-        detail=error.detail,
-        codes=error.codes,
-        part=part,
-    )
-
-
-def _basic(user: str, password: str) -> str:
-    # requests would encode as Latin-1, which refuses most of the world's passwords.
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
-
-
-def _host(address: str) -> str:
-    try:
-        return urlsplit(address).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _cause(error: BaseException) -> str:
-    """Say what lies at the bottom of an error, without addresses and their parameters."""
-    while True:
-        reason = getattr(error, "reason", None)
-        inner = [item for item in (*error.args, reason) if isinstance(item, BaseException)]
-        if not inner:
-            break
-        error = inner[0]
-    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    # urllib3 puts the connection's name in front, OpenSSL its own error codes around.
-    text = re.sub(r"\[[^\]]*\] ?|\(_ssl[^)]*\)|^\w+Connection\([^)]*\)", "", str(text))
-    if isinstance(error, ssl.SSLCertVerificationError):
-        text = f"certificate: {text}"
-    return one_line(text.split(": ", 1)[-1])[:160] or type(error).__name__
