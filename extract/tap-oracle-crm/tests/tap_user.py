@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,14 @@ def select(catalog: dict[str, Any], *streams: str) -> dict[str, Any]:
             if not item["breadcrumb"]:
                 item["metadata"]["selected"] = entry["stream"] in streams
     return catalog
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until `condition` holds, and fail if it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
 
 
 def clean_environment() -> dict[str, str]:

@@ -13,9 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tap_oracle_crm.ranges import Bounds, KeyRange, RangePlan
-from tap_user import Output, TapUser, clean_environment, parse, select
-
-from tests.conftest import wait_until
+from tap_user import Output, TapUser, clean_environment, parse, select, wait_until
 
 FIELDS = ["OptyId", "Name", "Revenue", "StatusCode", "SalesStage"]
 

@@ -1,18 +1,15 @@
-"""The README is what the code says."""
+"""The README, the Meltano project and the hub's definition are what the code says."""
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, cast
 
-import msgspec.yaml
 import pytest
-from tap_oracle_crm.settings import ENVIRONMENT
-from tap_oracle_crm.streams import Opportunities
-from tap_oracle_crm.tap import TapOracleCRM
+import yaml
+from plugin_definition import FILE, plugin_definition
 
 FOLDER = Path(__file__).parents[1]
 
@@ -31,38 +28,46 @@ def test_settings_and_capabilities_in_the_readme_are_current() -> None:
     )
 
 
+def test_the_hub_is_told_what_the_tap_has() -> None:
+    assert yaml.safe_load(FILE.read_text()) == plugin_definition(), (
+        "run: python tests/plugin_definition.py"
+    )
+
+
 @pytest.fixture
 def extractor() -> dict[str, Any]:
     """What the tap's own Meltano project says of it."""
-    project = msgspec.yaml.decode((FOLDER / "meltano.yml").read_bytes())
+    project = yaml.safe_load((FOLDER / "meltano.yml").read_text())
     (found,) = project["plugins"]["extractors"]
     return cast("dict[str, Any]", found)
 
 
-def test_meltano_selects_what_the_tap_does(extractor: dict[str, Any]) -> None:
-    known = {f"opportunities.{name}" for name in Opportunities.attributes}
-    assert set(extractor["select"]) == known | {"rejected_records.*"}
-
-
-def _kind(declared: dict[str, Any]) -> str:
-    """Meltano's word for the kind of a setting."""
-    if declared.get("format") == "date-time":
-        return "date_iso8601"
-    return cast("str", next(kind for kind in declared["type"] if kind != "null"))
-
-
-def test_meltano_knows_every_setting(extractor: dict[str, Any]) -> None:
-    schema = copy.deepcopy(TapOracleCRM.config_jsonschema)
-    TapOracleCRM.append_builtin_config(schema)
+def test_the_meltano_project_says_what_the_hub_would(extractor: dict[str, Any]) -> None:
+    definition = plugin_definition()
+    for name in ("name", "namespace", "capabilities", "select"):
+        assert extractor[name] == definition[name]
+    # Defaults and descriptions are the tap's own.
     assert extractor["settings"] == [
-        {
-            "name": name,
-            **({"env": ENVIRONMENT[name]} if name in ENVIRONMENT else {}),
-            "kind": _kind(declared),
-            **({"sensitive": True} if declared.get("secret") else {}),
-        }
-        for name, declared in schema["properties"].items()
+        {key: setting[key] for key in ("name", "env", "kind", "sensitive") if key in setting}
+        for setting in definition["settings"]
     ]
-    assert sorted(extractor["capabilities"]) == sorted(
-        item.value for item in TapOracleCRM.capabilities
+
+
+@pytest.mark.parametrize(("kind", "is_valid"), [("integer", True), ("number", False)])
+def test_the_hub_takes_the_definition(tmp_path: Path, kind: str, is_valid: bool) -> None:
+    file = tmp_path / "definition.yml"
+    file.write_text(FILE.read_text().replace("kind: integer", f"kind: {kind}"))
+    schemas = Path(__file__).parent / "meltanohub" / "plugin_definitions"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--base-uri", f"{schemas.as_uri()}/"),
+            *("--schemafile", schemas / "extractors.schema.json"),
+            file,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert (done.returncode == 0) == is_valid, done.stdout
+    assert is_valid or "'number' is not one of" in done.stdout
