@@ -10,9 +10,11 @@ import atexit
 import gc
 import logging
 import os
+import shutil
 import sys
 import uuid
 from contextlib import closing
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -93,7 +95,22 @@ def register_run(url: str, options: dict[str, Any]) -> None:
     os.environ[registry.NUMBER] = "" if number is None else str(number)
     if number is not None:
         os.environ["TARGET_POSTGRES_RUN_NUMBER"] = str(number)
+    _use_own_folder(url, run_id)
     atexit.register(_end_run, url, run_id)
+
+
+def _use_own_folder(url: str, run_id: str) -> None:
+    """Let Meltano keep the files of this run apart from those of others, until it ends.
+
+    Meltano has one file for the catalog of a plugin, which runs at once would tear up
+    (meltano/meltano#8763). It reads the variable when it activates an environment.
+    """
+    runs = Path(os.environ.get("MELTANO_SYS_DIR_ROOT") or ROOT / ".meltano") / "runs"
+    if runs.exists():  # also what runs left that were killed
+        for ended in registry.ended(url, [folder.name for folder in runs.iterdir()]):
+            shutil.rmtree(runs / ended, ignore_errors=True)
+    os.environ["MELTANO_SYS_DIR_ROOT"] = str(runs / run_id)
+    atexit.register(shutil.rmtree, runs / run_id, ignore_errors=True)
 
 
 def _end_run(url: str, run_id: str) -> None:

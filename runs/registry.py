@@ -215,6 +215,17 @@ def end(url: str, run_id: str, words: str | None = None, *, died: bool | None = 
         connection.execute(_END, {"run_id": run_id, "words": words, "died": died})
 
 
+def ended(url: str, run_ids: Sequence[str]) -> list[str]:
+    """Return those of some runs that have ended."""
+    with closing(connect(url)) as connection:
+        rows = connection.execute(
+            "select run_id::text from public.sync_runs"
+            " where run_id::text = any(%s) and ended_at is not null",
+            [list(run_ids)],
+        ).fetchall()
+    return [row["run_id"] for row in rows]
+
+
 def settle(connection: psycopg.Connection[DictRow], *, silent_too: bool = False) -> None:
     """Write down the end of the runs that are dead.
 

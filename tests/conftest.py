@@ -162,10 +162,10 @@ class Pipeline:
         assert done.returncode == 0, done.stdout
         return self.last_sync()
 
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the pipeline, in processes as a user's, and leave it running."""
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start the pipeline, or what else `meltano run` is given, in processes as a user's."""
         meltano = subprocess.Popen(
-            [BIN / "meltano", "run", *options, *PIPELINE], cwd=ROOT,
+            [BIN / "meltano", "run", *(arguments or PIPELINE)], cwd=ROOT,
             env=self.environment | environment, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """One run loads at a time, whoever started it and however the one before it ended."""
 
+import json
 import logging
 import os
 import signal
@@ -166,6 +167,27 @@ def test_a_second_run_is_refused_whatever_its_state(pipeline: Pipeline) -> None:
     assert len(pipeline.query("select * from run_logs")) == 2
 
 
+def test_the_parts_of_a_load_run_at_once_in_one_folder(pipeline: Pipeline) -> None:
+    planned = subprocess.run(
+        [sys.executable, "-m", "orchestrate.airflow.first_load", "plan", "3"], cwd=ROOT,
+        env=pipeline.environment, check=True, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+    parts = [
+        pipeline.start("tap-oracle-crm-partition", "target-postgres", **environment)
+        for environment in json.loads(planned)
+    ]
+    assert [part.wait(timeout=120) for part in parts] == [0, 0, 0], pipeline.query(
+        "select * from run_logs"
+    )
+    assert pipeline.query("select count(*) as n from raw.opportunities") == [{"n": 200}]
+    assert len(pipeline.query("select from meltano.state")) == 3
+    assert folders_of_runs(pipeline) == []
+
+
+def folders_of_runs(pipeline: Pipeline) -> list[Path]:
+    return list(Path(pipeline.environment["MELTANO_SYS_DIR_ROOT"]).glob("runs/*"))
+
+
 def test_force_takes_over(pipeline: Pipeline) -> None:
     slow_down(pipeline)
     first = pipeline.start()
@@ -203,9 +225,11 @@ def test_one_that_is_killed_while_it_loads_holds_nobody_up(pipeline: Pipeline) -
     os.killpg(meltano.pid, signal.SIGKILL)
     meltano.wait()
     assert pipeline.query("select state::text from meltano.runs") == [{"state": "RUNNING"}]
+    assert len(folders_of_runs(pipeline)) == 1
     pipeline.crm.clear_faults()
     assert pipeline.sync()["status"] == "SUCCESS"
     assert pipeline.syncs()[0]["end_reason"] == "died"
+    assert folders_of_runs(pipeline) == []
 
 
 def test_a_run_that_is_cancelled_while_dbt_merges_is_cancelled_for_ever(

@@ -210,7 +210,7 @@ def test_killed_runs_are_failed_at_once(pipeline: Pipeline, number: signal.Signa
         pipeline.crm.clear_requests()
         slow_down(pipeline)
         # From the start, since a run goes on where the one before was killed.
-        meltano = pipeline.start("--full-refresh")
+        meltano = pipeline.start("--full-refresh", *PIPELINE)
         if victim == "dbt-frozen":
             pipeline.crm.clear_faults()
             wait_until(lambda meltano=meltano: child(meltano, "dbt-frozen"))  # type: ignore[misc]
