@@ -83,6 +83,8 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform
+	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and the limit
 	$(PYTHON) -m tests.bench
