@@ -17,19 +17,21 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from orchestrate.postgres import libpq_environment
 from orchestrate.settings import ROOT
 
-# Where each command begins, and what it imports only when it is called.
+# What each command imports only when it is called.
 COMMANDS = {
-    "meltano": ("meltano.cli", ["meltano.core.block.extract_load", "orchestrate.migrate"]),
-    "tap-oracle-crm": ("tap_oracle_crm.__main__", ["tap_oracle_crm.tap"]),
-    "target-postgres-copy": ("target_postgres_copy.__main__", ["target_postgres_copy.target"]),
-    "dbt-frozen": ("orchestrate.dbt_frozen", ["dbt.cli.main"]),
+    "meltano": ["meltano.core.block.extract_load", "orchestrate.migrate"],
+    "tap-oracle-crm": ["tap_oracle_crm.tap"],
+    "target-postgres-copy": ["target_postgres_copy.target"],
+    "dbt-frozen": ["dbt.cli.main"],
 }
 # It sends the length of the call, with its streams, and the call; it is sent the process's id
 # and, in the end, its exit code.
@@ -88,9 +90,10 @@ def _write(command: Path, text: str) -> None:
 
 def serve(name: str, listening: socket.socket) -> None:
     """Answer each call in processes of its own, until standard input ends."""
-    module, imported_late = COMMANDS[name]
-    for imported in (module, *imported_late):
-        import_module(imported)
+    (script,) = entry_points(group="console_scripts", name=name)
+    command = script.load()
+    for module in COMMANDS[name]:
+        import_module(module)
     if name == "dbt-frozen":
         parse()
     threads = list(Path("/proc/self/task").iterdir())
@@ -104,7 +107,7 @@ def serve(name: str, listening: socket.socket) -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listening.close()
-            answer(module, connection)
+            answer(command, connection)
         connection.close()
 
 
@@ -133,7 +136,7 @@ def parse() -> None:
     os.environ.update(environment)
 
 
-def answer(module: str, connection: socket.socket) -> None:
+def answer(command: Callable[[], str | int | None], connection: socket.socket) -> None:
     """Run a call in a process of its own, which ends when its client does."""
     length, streams, _, _ = socket.recv_fds(connection, 20, 3)
     call = b""
@@ -150,7 +153,7 @@ def answer(module: str, connection: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         sys.argv[:] = arguments
-        sys.exit(import_module(module).main())
+        sys.exit(command())
     for stream in (0, 1, 2, *streams):
         os.close(stream)  # or whoever reads them would wait for this process, too
     connection.sendall(b"%20d" % process)
