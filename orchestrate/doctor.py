@@ -25,6 +25,7 @@ from tap_oracle_crm.crm import Crm, Overview
 from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 
 from orchestrate.crm import tap_settings
+from orchestrate.cron import ScheduleError, next_run, time_zone
 from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
 from orchestrate.migrate import newest_migration
 from orchestrate.postgres import database_url
@@ -190,8 +191,14 @@ def schedule(connection: Connection) -> Iterator[Finding]:
     if not declared:
         yield Finding("schedule", "warning", "none", "Declare schedules in meltano.yml.")
         return
-    text = ", ".join(f"{name} ({interval})" for name, _, interval in sorted(declared))
-    yield Finding("schedule", "ok", text)
+    try:
+        for _, _, interval in declared:
+            next_run(interval, time_zone(), datetime.now(UTC))
+    except ScheduleError as error:
+        yield Finding("schedule", "error", str(error), "Correct meltano.yml or .env.")
+    else:
+        text = ", ".join(f"{name} ({interval})" for name, _, interval in sorted(declared))
+        yield Finding("schedule", "ok", text)
     known = connection.execute(
         """
         select name, job, interval, next_run_at, heartbeat_at,

@@ -1,11 +1,12 @@
 """`make schedule`: run what Meltano's schedules say is due.
 
-Meltano declares schedules and has nothing that runs them. APScheduler keeps the time; what is
-due goes through Meltano, one after the other. `public.schedules` remembers when each is due
-next: one that was missed, since the machine slept or the scheduler was down, runs once on
-return. A job that fails is tried again after growing pauses, also by a scheduler that was
-restarted meanwhile; until the last attempt has failed, `last_succeeded` is null, and nobody is
-told. One scheduler works at a time; another waits until it has ended.
+Meltano declares schedules and has nothing that runs them. `cron` says when they are due, and
+APScheduler waits for it; what is due goes through Meltano, one after the other.
+`public.schedules` remembers when each is due next: one that was missed, since the machine slept
+or the scheduler was down, runs once on return. A job that fails is tried again after growing
+pauses, also by a scheduler that was restarted meanwhile; until the last attempt has failed,
+`last_succeeded` is null, and nobody is told. One scheduler works at a time; another waits until
+it has ended.
 
 Settings: SCHEDULE_TIMEZONE (UTC), SCHEDULE_RETRY_MINUTES (1,5,15).
 """
@@ -15,6 +16,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -23,9 +25,9 @@ from typing import Any, LiteralString
 import psycopg
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.blocking import BlockingScheduler
-from apscheduler.triggers.cron import CronTrigger
 from psycopg.rows import dict_row
 
+from orchestrate.cron import CronTrigger, ScheduleError, time_zone
 from orchestrate.migrate import migrate_if_needed
 from orchestrate.postgres import database_url
 from orchestrate.settings import ROOT, setting
@@ -57,7 +59,7 @@ class Scheduler:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._timezone = setting("SCHEDULE_TIMEZONE") or "UTC"
+        self._timezone = time_zone()
         pauses = setting("SCHEDULE_RETRY_MINUTES") or "1,5,15"
         self._pauses = [timedelta(minutes=float(pause)) for pause in pauses.split(",")]
         self._is_stopping = False
@@ -110,7 +112,7 @@ class Scheduler:
     def _plan(self, schedule: dict[str, Any], known: dict[str, Any]) -> None:
         """Plan a schedule's next run, and what an earlier scheduler left undone."""
         name, job = schedule["name"], schedule["job"]["name"]
-        trigger = CronTrigger.from_crontab(schedule["cron_interval"], timezone=self._timezone)
+        trigger = CronTrigger(schedule["cron_interval"], self._timezone)
         now = datetime.now(UTC)
         due, planned = known["next_run_at"], trigger.get_next_fire_time(None, now)
         is_undecided = known["last_run_at"] is not None and known["last_succeeded"] is None
@@ -142,7 +144,7 @@ class Scheduler:
                         timezone = excluded.timezone
                     """,
                     [schedule["name"], schedule["job"]["name"], schedule["cron_interval"],
-                     self._timezone],
+                     self._timezone.key],
                 )  # fmt: skip
             found = connection.execute("select * from schedules").fetchall()
         return {row["name"]: row for row in found}
@@ -258,13 +260,12 @@ class Scheduler:
 
 
 def declared_schedules() -> list[dict[str, Any]]:
-    """Return the schedules that `meltano.yml` declares."""
+    """Return the schedules of `meltano.yml`; not those that somebody calls by hand (`@manual`)."""
     listed = subprocess.run(
         [MELTANO, "schedule", "list", "--format=json"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    schedules: list[dict[str, Any]] = json.loads(listed)["schedules"]["job"]
-    return schedules
+    return [one for one in json.loads(listed)["schedules"]["job"] if one["cron_interval"]]
 
 
 def main() -> None:
@@ -273,7 +274,10 @@ def main() -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     url = database_url()
     migrate_if_needed(url)
-    Scheduler(url).run()
+    try:
+        Scheduler(url).run()
+    except ScheduleError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

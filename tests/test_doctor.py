@@ -98,12 +98,15 @@ def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
     )
     pipeline.crm.clock(3600)
     pipeline.crm.settings(visible="StatusCode = 'NO_SALE'")
-    findings, code = examine(pipeline, ORACLE_GEO_FIELD="Nowhere_c")
+    findings, code = examine(
+        pipeline, ORACLE_GEO_FIELD="Nowhere_c", SCHEDULE_TIMEZONE="Europe/Zuerich"
+    )
     found = statuses(findings)
     assert found["last sync"] == "error"
     assert found["clock of the runs"] == "warning"
     assert "1 runs are in the database's future" in findings["clock of the runs"]["detail"]
     assert (found["scheduler"], found["clock of the CRM"]) == ("warning", "warning")
+    assert "SCHEDULE_TIMEZONE names no time zone" in findings["schedule"]["detail"]
     assert "and the table has 1,000" in findings["record set"]["detail"]
     assert "Nowhere_c" in findings["custom fields"]["detail"]
     assert "ORACLE_GEO_FIELD" in findings["custom fields"]["advice"]

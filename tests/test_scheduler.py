@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -39,9 +40,24 @@ def wait_until_scheduled(pipeline: Pipeline) -> None:
     wait_until(lambda: pipeline.query(due))
 
 
+def test_a_time_zone_that_does_not_exist_is_named(pipeline: Pipeline) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT, check=False, timeout=60,
+        env=pipeline.environment | {"SCHEDULE_TIMEZONE": "Europe/Zuerich"},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == (
+        "SCHEDULE_TIMEZONE names no time zone: 'Europe/Zuerich'; write it like Europe/Zurich.\n"
+    )
+
+
 def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     with scheduler(pipeline, SCHEDULE_TIMEZONE="Europe/Paris"):
         wait_until_scheduled(pipeline)
+        wait_until(lambda: schedule(pipeline, "weekly-housekeeping")["next_run_at"])
+    weekly: datetime = schedule(pipeline, "weekly-housekeeping")["next_run_at"]
+    assert f"{weekly.astimezone(ZoneInfo('Europe/Paris')):%A %H:%M}" == "Sunday 04:00"
     nightly = schedule(pipeline, "nightly")
     assert (nightly["job"], nightly["interval"]) == ("sync", "0 0 * * *")
     assert pipeline.syncs() == []

@@ -107,7 +107,9 @@ for schedule in declared_schedules():
         description=f"meltano run {job}: {', then '.join(schedule['job']['tasks'])}",
         schedule=CronTriggerTimetable(
             schedule["cron_interval"], timezone=os.environ.get("SCHEDULE_TIMEZONE") or "UTC"
-        ),
+        )
+        if schedule["cron_interval"]
+        else None,  # @manual
         **DAGS,
     ):
         BashOperator(
