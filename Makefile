@@ -23,7 +23,7 @@ help: ## List the targets
 	@touch .venv/.installed $@
 
 setup: .venv/.installed ## Install everything and bring the database up to date
-	$(PYTHON) -m orchestrate.migrate
+	$(PYTHON) -m database migrate
 
 demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo
@@ -78,7 +78,7 @@ token: .venv/.installed ## Print an API token: make token ROLE=admin
 lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy api orchestrate runs tests
+	.venv/bin/mypy api database orchestrate runs tests
 	.venv/bin/mypy extract/oracle-crm-sandbox
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres
@@ -106,7 +106,7 @@ docs: setup ## The lineage as one static page, transform/target/static_index.htm
 	$(MELTANO) invoke dbt-postgres:docs
 
 psql: setup ## A shell on the database
-	$(PYTHON) -m orchestrate.postgres psql
+	$(PYTHON) -m database psql
 
 stop: ## Stop the embedded PostgreSQL
-	$(PYTHON) -m orchestrate.postgres stop
+	$(PYTHON) -m database stop

@@ -1,1 +1,1 @@
-"""What serves the opportunities: the API, its tables (`migrations/`) and its pages."""
+"""What serves the opportunities: the API and its pages."""

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.logs import CONFIGURATION
 from api.settings import Settings
-from orchestrate.migrate import migrate_if_needed
-from orchestrate.postgres import database_url
-from orchestrate.settings import setting
+from database.address import database_url
+from database.environment import setting
+from database.migrate import migrate_if_needed
 
 
 def main() -> None:

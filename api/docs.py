@@ -6,7 +6,7 @@ from fastapi.staticfiles import StaticFiles
 
 from api.auth import Viewer
 from api.problems import ProblemError
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 
 router = APIRouter(include_in_schema=False)
 

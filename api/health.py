@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.database import Connection
 from api.problems import ProblemError, answers
-from orchestrate.migrate import newest_migration
+from database.migrate import newest_migration
 
 router = APIRouter(prefix="/health", tags=["health"])
 

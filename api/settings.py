@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from orchestrate.settings import env_file, setting
+from database.environment import env_file, setting
 
 
 class Settings(BaseSettings):

@@ -11,8 +11,8 @@ from datetime import timedelta
 import psycopg
 
 from api.auth import ISSUE, Role, new_token
-from orchestrate.migrate import migrate_if_needed
-from orchestrate.postgres import database_url
+from database.address import database_url
+from database.migrate import migrate_if_needed
 
 SERVICE_USER = """
 insert into users (name, full_name, role)

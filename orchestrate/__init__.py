@@ -1,1 +1,1 @@
-"""What runs the pipeline: its database, its Meltano add-on, its log, its schedule."""
+"""What runs the pipeline: its Meltano add-on, its schedule, its deployment."""

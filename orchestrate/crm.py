@@ -11,7 +11,7 @@ from typing import Any
 
 from tap_oracle_crm.tap import TapOracleCRM
 
-from orchestrate.settings import ROOT, export_settings, setting
+from database.environment import ROOT, export_settings, setting
 from runs.control import MELTANO
 
 

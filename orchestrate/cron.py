@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from apscheduler.triggers.base import BaseTrigger
 from cronsim import CronSim, CronSimError
 
-from orchestrate.settings import setting
+from database.environment import setting
 
 LARGEST_CHANGE = timedelta(hours=3)
 """By how much clocks are put back at most."""

@@ -13,7 +13,7 @@ import psycopg
 import yaml
 from psycopg.rows import tuple_row
 
-from orchestrate.settings import ROOT, setting
+from database.environment import ROOT, setting
 
 SECTIONS = ("statuses", "stages")
 OUTCOMES = {

@@ -19,8 +19,9 @@ from psycopg.rows import DictRow, dict_row
 from rich.console import Console
 from rich.table import Table
 
-from orchestrate.postgres import database_url, start_embedded
-from orchestrate.settings import DATA, ROOT
+from database.address import database_url
+from database.embedded import start_embedded
+from database.environment import DATA, ROOT
 from runs.control import PIPELINE, command
 
 SANDBOX_PORT = int(os.environ.get("SANDBOX_PORT", "8899"))
@@ -37,7 +38,7 @@ def main() -> int:
     # Each setting that is unset or empty in the environment would come from these.
     os.environ |= {"ORACLE_CRM_SYNC_ENV_FILE": os.devnull, "SECRETS_DIR": ""}
     os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL") or start_embedded(DATA / "postgres")
-    subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True)
     with _sandbox():
         console.rule("[bold]meltano run " + " ".join(PIPELINE))
         sync = subprocess.run(command(full=False), cwd=ROOT, check=False)

@@ -24,13 +24,13 @@ from psycopg.rows import DictRow, dict_row
 from tap_oracle_crm.crm import Crm, Overview
 from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 
+from database.address import database_url
+from database.environment import DATA, ROOT, setting
+from database.migrate import newest_migration
 from orchestrate.crm import tap_settings
 from orchestrate.cron import ScheduleError, next_run, time_zone
 from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
-from orchestrate.migrate import newest_migration
-from orchestrate.postgres import database_url
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
-from orchestrate.settings import DATA, ROOT, setting
 from runs.control import PIPELINE
 
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}

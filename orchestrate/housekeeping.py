@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from orchestrate.postgres import database_url
-from orchestrate.settings import setting
+from database.address import database_url
+from database.environment import setting
 from runs.meltano_runs import remove_old_ones
 
 BATCH_ROWS = 5_000

@@ -22,10 +22,10 @@ import psutil
 import yaml
 from meltano.core.setting_definition import SettingDefinition
 
+from database.address import database_url, libpq_environment, sqlalchemy_url
+from database.environment import ROOT, export_settings, setting
+from database.migrate import migrate_if_needed
 from orchestrate.declared import DeclarationError, declare, read_declared
-from orchestrate.migrate import migrate_if_needed
-from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
-from orchestrate.settings import ROOT, export_settings, setting
 from runs import registry
 from runs.registry import Job
 

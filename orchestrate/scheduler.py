@@ -27,10 +27,10 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.blocking import BlockingScheduler
 from psycopg.rows import dict_row
 
+from database.address import database_url
+from database.environment import ROOT, setting
+from database.migrate import migrate_if_needed
 from orchestrate.cron import CronTrigger, ScheduleError, time_zone
-from orchestrate.migrate import migrate_if_needed
-from orchestrate.postgres import database_url
-from orchestrate.settings import ROOT, setting
 from runs import control, registry
 from runs.control import MELTANO
 from runs.registry import Job

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from runs import processes, registry
 from runs.registry import Job, RunningError
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from orchestrate.settings import DATA
+from database.environment import DATA
 
 LOGS = DATA / "logs"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

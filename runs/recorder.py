@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from orchestrate.postgres import database_url
+from database.address import database_url
 
 INTERVAL_SECONDS = 2
 TAP = "tap-oracle-crm"

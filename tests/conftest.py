@@ -19,8 +19,8 @@ import pytest
 from oracle_crm_sandbox import Sandbox
 from psycopg.rows import dict_row
 
-from orchestrate.postgres import start_embedded, stop_embedded
-from orchestrate.settings import ROOT
+from database.embedded import start_embedded, stop_embedded
+from database.environment import ROOT
 from tests.warehouse import create_database, rename_database
 from tests.warm import WarmProject
 
@@ -72,7 +72,7 @@ def migrated(postgres: str) -> str:
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
     subprocess.run(
-        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
         env=os.environ | {"DATABASE_URL": f"{postgres}/{name}"},
     )  # fmt: skip
     return name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from orchestrate.settings import DATA, ROOT
+from database.environment import DATA, ROOT
 
 DEPLOY = ROOT / "orchestrate" / "deploy"
 CONTAINERFILE = DEPLOY / "Containerfile"

@@ -27,8 +27,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle_crm_sandbox import Sandbox
 
+from database.environment import DATA, ROOT
 from orchestrate.airflow.first_load import cuts
-from orchestrate.settings import DATA, ROOT
 from tests.conftest import Pipeline, assert_equal_to_crm, wait_until
 
 BIN = Path(os.environ.get("AIRFLOW_ENV", DATA / "airflow")) / "bin"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.conftest import BIN, PIPELINE, Pipeline, assert_equal_to_crm
 
 FAKETIME = shutil.which("faketime")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
-from orchestrate.postgres import database_url, libpq_environment, sqlalchemy_url
+from database.address import database_url, libpq_environment, sqlalchemy_url
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 

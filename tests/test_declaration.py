@@ -13,7 +13,7 @@ import pytest
 from tap_oracle_crm.crm import BUILT_IN, ENVIRONMENT
 from tap_oracle_crm.tap import TapOracleCRM
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.conftest import BIN, Pipeline, wait_until
 from tests.image import CONTAINERFILE, DEPLOY, Chroot, Image
 
@@ -280,7 +280,7 @@ def test_airflows_image_runs_the_schedules_and_writes_only_its_data(
         }
     )
     before = image.files()
-    migrate = [image.here("/app/.venv/bin/python"), "-m", "orchestrate.migrate"]
+    migrate = [image.here("/app/.venv/bin/python"), "-m", "database", "migrate"]
     subprocess.run(image.argv(*migrate), cwd=image.app, env=environment, check=True)
     parts = ("airflow-api", "airflow-dag-processor", "airflow-scheduler")
     with running(image, environment, *parts):

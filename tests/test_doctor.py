@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from database.environment import ROOT
 from orchestrate.doctor import GIGABYTE, disk
-from orchestrate.settings import ROOT
 from tests.conftest import Pipeline
 from tests.runs import add_run, live_run
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
+from database.environment import ROOT
 from orchestrate.housekeeping import RETENTIONS, clean
-from orchestrate.settings import ROOT
 from tests.conftest import Pipeline
 from tests.runs import add_run, silence
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.warehouse import Warehouse
 from tests.warm import WarmProject
 

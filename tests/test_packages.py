@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 
 PACKAGES = ("oracle-crm-sandbox", "tap-oracle-crm")
 QUICK_TESTS = ("tests/test_crm.py", "tests/test_readme.py")

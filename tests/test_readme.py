@@ -16,7 +16,7 @@ import pytest
 from dotenv import dotenv_values
 
 from api.settings import Settings
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.conftest import Pipeline, wait_until
 
 pytestmark = pytest.mark.xdist_group("readme")  # the commands share the checkout's folders
@@ -110,7 +110,11 @@ def test_the_readme_names_no_command_that_is_not_there() -> None:
 def test_the_example_settings_are_complete() -> None:
     example = (ROOT / ".env.example").read_text()
     offered = set(re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE))
-    sources = [*ROOT.glob("api/**/*.py"), *ROOT.glob("orchestrate/**/*.py")]
+    sources = [
+        path
+        for folder in ("api", "database", "orchestrate")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
     text = "\n".join(path.read_text() for path in sources)
     used = set(re.findall(r'setting\(\s*"([A-Z_]+)"', text))
     used |= {name.upper() for name in Settings.model_fields}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
 
 FOUND = """

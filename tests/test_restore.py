@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.conftest import Pipeline
 
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.conftest import Pipeline, assert_equal_to_crm
 
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from oracle_crm_sandbox import Sandbox
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from runs import control, registry
 from runs.registry import Job, RunningError, SupersededError
 from tests.conftest import PIPELINE, Pipeline, wait_until

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from runs import control
 from tests.conftest import Pipeline, wait_until
 from tests.runs import live_run

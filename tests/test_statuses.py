@@ -11,9 +11,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
+from database.address import sqlalchemy_url
+from database.migrate import MIGRATIONS
 from orchestrate.declared import DeclarationError, declare, read_declared
-from orchestrate.migrate import MIGRATIONS
-from orchestrate.postgres import sqlalchemy_url
 from tests.conftest import Pipeline
 from tests.test_doctor import examine
 from tests.warehouse import Warehouse

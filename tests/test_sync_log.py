@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from oracle_crm_sandbox import Sandbox
 
-from orchestrate.postgres import start_embedded, stop_embedded
+from database.embedded import start_embedded, stop_embedded
 from runs import registry
 from runs.recorder import RunRecorder
 from tests.api.conftest import DefaultSettings, calling

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from api.workflow import FROM_CRM, MOVES
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.warehouse import Warehouse, rename_database
 from tests.warm import WarmProject
 

@@ -16,9 +16,9 @@ from alembic.config import Config
 from psycopg.rows import dict_row
 from sqlalchemy import create_engine
 
-from orchestrate.migrate import MIGRATIONS
-from orchestrate.postgres import sqlalchemy_url
-from orchestrate.settings import ROOT
+from database.address import sqlalchemy_url
+from database.environment import ROOT
+from database.migrate import MIGRATIONS
 from tests.warehouse import Warehouse, create_database
 from tests.warm import WarmProject
 
@@ -138,7 +138,7 @@ def upgrade(postgres: str, migrated: str) -> tuple[str, list[dict[str, Any]]]:
         ).fetchall()
     engine.dispose()
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=False, text=True,
+        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=False, text=True,
         env=os.environ | {"DATABASE_URL": url}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -11,8 +11,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from orchestrate.postgres import libpq_environment
-from orchestrate.settings import ROOT
+from database.address import libpq_environment
+from database.environment import ROOT
 from tests.warm import WarmProject
 
 

@@ -23,12 +23,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from orchestrate.postgres import libpq_environment
-from orchestrate.settings import ROOT
+from database.address import libpq_environment
+from database.environment import ROOT
 
 # What each command imports only when it is called.
 COMMANDS = {
-    "meltano": ["meltano.core.block.extract_load", "orchestrate.migrate"],
+    "meltano": ["meltano.core.block.extract_load", "database.migrate"],
     "tap-oracle-crm": ["tap_oracle_crm.tap"],
     "target-postgres-copy": ["target_postgres_copy.target"],
     "dbt-frozen": ["dbt.cli.main"],

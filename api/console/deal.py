@@ -41,7 +41,7 @@ from api.opportunities.schemas import HistoryRequest
 from api.problems import ProblemError
 from api.rejects import RejectsQuery, list_rejected_records
 from api.types import LongText, PathId, Text
-from orchestrate.settings import setting
+from database.environment import setting
 
 router = console_router()
 

@@ -17,8 +17,8 @@ from api.passwords import hash_password
 from api.problems import ProblemError
 from api.users.router import insert_user
 from api.users.schemas import NewUser
-from orchestrate.migrate import migrate_if_needed
-from orchestrate.postgres import database_url
+from database.address import database_url
+from database.migrate import migrate_if_needed
 
 
 async def create(url: str, new: NewUser) -> None:

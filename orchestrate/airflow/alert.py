@@ -7,7 +7,7 @@ import sys
 
 from apprise import Apprise, NotifyType
 
-from orchestrate.settings import setting
+from database.environment import setting
 
 
 def main(title: str, text: str) -> None:

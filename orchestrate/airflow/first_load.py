@@ -21,9 +21,9 @@ from itertools import pairwise
 
 from tap_oracle_crm.crm import CHANGED, KEY, Crm
 
+from database.address import database_url
+from database.environment import ROOT
 from orchestrate.crm import tap_settings
-from orchestrate.postgres import database_url
-from orchestrate.settings import ROOT
 from runs import registry
 from runs.control import MELTANO
 from runs.registry import begin_shared_load

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import psycopg
 from psycopg import sql
 
-from orchestrate.postgres import database_url, libpq_environment
+from database.address import database_url, libpq_environment
 
 
 def name() -> str:

@@ -15,9 +15,9 @@ from urllib.parse import urljoin
 
 import psycopg
 
-from orchestrate.postgres import database_url
+from database.address import database_url
+from database.environment import setting
 from orchestrate.scheduler import HEARTBEAT_SECONDS
-from orchestrate.settings import setting
 
 PATIENCE_SECONDS = 5
 

@@ -23,9 +23,9 @@ from psycopg.sql import SQL
 from api.auth import Role
 from api.opportunities.queries import COLUMNS
 from api.token import make_token
-from orchestrate.migrate import migrate
-from orchestrate.postgres import BIN, start_embedded, stop_embedded
-from orchestrate.settings import ROOT
+from database.embedded import BIN, start_embedded, stop_embedded
+from database.environment import ROOT
+from database.migrate import migrate
 from tests.api.conftest import fill
 
 ROWS = 100_000

@@ -11,7 +11,7 @@ import pytest
 
 from api.auth import Role
 from api.token import make_token
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.api.conftest import Caller, DefaultSettings, calling
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from api.auth import Role
 from api.sync import events
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.api.conftest import Caller, Command, until
 from tests.runs import add_run, live_run, silence
 

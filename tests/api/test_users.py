@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from api.auth import Role
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.api.conftest import Caller
 
 PASSWORD = "correct horse battery"

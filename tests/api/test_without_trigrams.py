@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 from tests.api.conftest import Caller, DefaultSettings, calling, fill
 
 
@@ -22,7 +22,7 @@ def plain(postgres: str) -> Iterator[Caller]:
             "alter database without_trigrams set extension_control_path = '/nowhere'"
         )
     migration = subprocess.run(
-        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=False, text=True,
+        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=False, text=True,
         env=os.environ | {"DATABASE_URL": url}, capture_output=True,
     )  # fmt: skip
     assert migration.returncode == 0, migration.stderr

@@ -19,8 +19,8 @@ import psutil
 import psycopg
 from oracle_crm_sandbox import Sandbox
 
-from orchestrate.postgres import start_embedded, stop_embedded
-from orchestrate.settings import ROOT
+from database.embedded import start_embedded, stop_embedded
+from database.environment import ROOT
 from tests.bench import correctness, profile, report
 from tests.bench.contenders import (
     BENCH,

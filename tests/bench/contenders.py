@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from orchestrate.settings import DATA, ROOT
+from database.environment import DATA, ROOT
 
 BENCH = DATA / "bench"
 PYTHON = BENCH / "venv" / "bin" / "python"
@@ -164,6 +164,6 @@ def prepare(postgres: str) -> None:
     with psycopg.connect(f"{postgres}/plain") as plain:
         plain.execute(PLAIN_TABLE.encode())
     subprocess.run(
-        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
         env=environment({}, f"{postgres}/migrated"),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 
 SAMPLE_SECONDS = 0.1
 SETTLE_SECONDS = 0.1

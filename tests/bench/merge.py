@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psycopg
 
-from orchestrate.postgres import libpq_environment, start_embedded, stop_embedded
-from orchestrate.settings import ROOT
+from database.address import libpq_environment
+from database.embedded import start_embedded, stop_embedded
+from database.environment import ROOT
 
 REPEATS = 5
 CHANGED = 1000
@@ -92,7 +93,7 @@ def main() -> None:
         url = start_embedded(cluster)
         try:
             subprocess.run(
-                [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+                [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
                 env=os.environ | {"DATABASE_URL": url},
             )  # fmt: skip
             merges = Merges(url, Path(folder) / "dbt")

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 from playwright.sync_api import Browser, sync_playwright
 
-from orchestrate.postgres import start_embedded, stop_embedded
-from orchestrate.settings import ROOT
+from database.embedded import start_embedded, stop_embedded
+from database.environment import ROOT
 from tests.api.conftest import DefaultSettings, serving
 from tests.console import demo
 from tests.test_lineage import CHROMIUM_OPTIONS
@@ -56,7 +56,7 @@ def _warehouse(server: str, scratch: Path) -> Warehouse:
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute("create database migrated")
     subprocess.run(
-        [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
         env=os.environ | {"DATABASE_URL": f"{server}/migrated"},
     )  # fmt: skip
     warehouse = Warehouse(server, "migrated", scratch)

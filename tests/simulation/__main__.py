@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from orchestrate.postgres import start_embedded, stop_embedded
+from database.embedded import start_embedded, stop_embedded
 from tests.simulation import __doc__ as about
 from tests.simulation.world import Database, World
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from orchestrate.settings import ROOT
+from database.environment import ROOT
 
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest

@@ -25,8 +25,8 @@ from target_postgres_copy.connector import LoadRefusedError
 from target_postgres_copy.sink import CopySink
 from target_postgres_copy.target import CopyTarget
 
-from orchestrate.postgres import sqlalchemy_url
-from orchestrate.settings import ROOT
+from database.address import sqlalchemy_url
+from database.environment import ROOT
 from runs import recorder, registry
 from runs.registry import Job
 from tests.simulation.crm import ADDRESS, Transport

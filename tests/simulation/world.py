@@ -27,8 +27,8 @@ from sqlalchemy import Engine
 from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import CopyConnector
 
-from orchestrate.postgres import libpq_environment, sqlalchemy_url
-from orchestrate.settings import ROOT
+from database.address import libpq_environment, sqlalchemy_url
+from database.environment import ROOT
 from tests.simulation.crm import SimulatedCrm, Weather
 from tests.simulation.executor import Executor, Host, Process
 from tests.simulation.ledger import Ledger, Violation
@@ -92,7 +92,7 @@ class Database:
             "DBT_LOG_PATH": str(scratch / "dbt"),
         }  # fmt: skip
         subprocess.run(
-            [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True, env=environment
+            [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True, env=environment
         )
         merges = Merges.of(environment, scratch)
         with psycopg.connect(url, autocommit=True) as connection:

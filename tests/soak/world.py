@@ -20,8 +20,8 @@ from oracle_crm_sandbox import Sandbox
 
 from api.auth import Role
 from api.token import make_token
-from orchestrate.postgres import start_embedded, stop_embedded
-from orchestrate.settings import ROOT
+from database.embedded import start_embedded, stop_embedded
+from database.environment import ROOT
 from tests.conftest import Pipeline
 
 SERVICES = {"api": "api", "scheduler": "orchestrate.scheduler"}
@@ -58,7 +58,7 @@ class World:
         self._began: dict[str, float] = {}
         self._lock = threading.Lock()
         subprocess.run(
-            [sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=True,
+            [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
             env=self.pipeline.environment,
         )  # fmt: skip
         self.token = make_token(self.url, Role.ADMIN, timedelta(days=1))

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from orchestrate.postgres import start_embedded, stop_embedded
+from database.embedded import start_embedded, stop_embedded
 
 
 @pytest.fixture(scope="session")

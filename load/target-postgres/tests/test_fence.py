@@ -20,7 +20,7 @@ from loaded import Loaded, Message, activate, lines_of, record, schema
 from target_postgres_copy import target as copying
 from target_postgres_copy.connector import LoadRefusedError
 
-from orchestrate.postgres import SYSTEM_USER
+from database.embedded import SYSTEM_USER
 
 
 def wait_until(true: Callable[[], object], seconds: float = 30) -> None:

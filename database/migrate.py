@@ -1,19 +1,20 @@
 """Bring the database up to date: Meltano's own tables first, then the application's.
 
-`python -m orchestrate.migrate` is part of `make setup`. A run does the same by itself when it
+`python -m database migrate` is part of `make setup`. A run does the same by itself when it
 finds the database behind, which costs one query when it is not.
 """
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import psycopg
 
-from orchestrate.postgres import database_url, sqlalchemy_url
-from orchestrate.settings import ROOT
+from database.address import database_url, sqlalchemy_url
+from database.environment import ROOT
 
-MIGRATIONS = ROOT / "api" / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def newest_migration() -> str:
@@ -29,7 +30,7 @@ def migrate_if_needed(url: str) -> None:
     """
     if _revision(url) == newest_migration():
         return
-    done = subprocess.run([sys.executable, "-m", "orchestrate.migrate"], cwd=ROOT, check=False)
+    done = subprocess.run([sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=False)
     if done.returncode != 0:
         sys.exit("The database could not be brought up to date: see above.")
 
@@ -73,7 +74,8 @@ def migrate(url: str) -> None:
         connection.execute((MIGRATIONS / "raw.sql").read_bytes())
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Migrate the database of `DATABASE_URL`."""
     try:
         migrate(database_url())
     except psycopg.OperationalError as unreachable:

@@ -1,4 +1,4 @@
-"""Alembic runs the migrations over the engine that `orchestrate.migrate` hands it."""
+"""Alembic runs the migrations over the engine that `database.migrate` hands it."""
 
 from alembic import context
 
