@@ -1,11 +1,14 @@
 """`make demo`: a CRM sandbox, a real sync of it, the result to look at, and the API to use.
 
 The demo never touches what `.env` names: it reads the sandbox and, unless the environment
-says otherwise, writes the embedded PostgreSQL.
+says otherwise, writes the embedded PostgreSQL. Of `.env` it takes API_PORT alone.
+
+Settings: API_PORT (8000), SANDBOX_PORT (8899); DEMO_SERVE=0 ends it after the summary.
 """
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,33 +24,48 @@ from rich.table import Table
 
 from database.address import database_url
 from database.embedded import start_embedded
-from database.environment import DATA, ROOT
+from database.environment import DATA, ROOT, setting
 from runs.control import PIPELINE, command
 
-SANDBOX_PORT = int(os.environ.get("SANDBOX_PORT", "8899"))
-SANDBOX_URL = f"http://127.0.0.1:{SANDBOX_PORT}"
-API_URL = "http://127.0.0.1:8000"
+LOCAL = "127.0.0.1"
+SANDBOX_PORT = os.environ.get("SANDBOX_PORT") or "8899"
+SANDBOX_URL = f"http://{LOCAL}:{SANDBOX_PORT}"
+API_PORT = setting("API_PORT") or "8000"
+API_URL = f"http://{LOCAL}:{API_PORT}"
 
 console = Console(highlight=False)
 
 
 def main() -> int:
-    """Run the demo; returns the exit code of the sync."""
+    """Run the demo; returns the exit code of what failed first, the sync or the API."""
+    is_served = os.environ.get("DEMO_SERVE", "1") != "0"
+    if is_served:
+        _check_free("API_PORT", API_PORT)
     # Told to stop, it stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Each setting that is unset or empty in the environment would come from these.
-    os.environ |= {"ORACLE_CRM_SYNC_ENV_FILE": os.devnull, "SECRETS_DIR": ""}
+    os.environ |= {
+        "ORACLE_CRM_SYNC_ENV_FILE": os.devnull, "SECRETS_DIR": "",
+        "API_HOST": LOCAL, "API_PORT": API_PORT,
+    }  # fmt: skip
     os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL") or start_embedded(DATA / "postgres")
     subprocess.run([sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True)
     with _sandbox():
         console.rule("[bold]meltano run " + " ".join(PIPELINE))
         sync = subprocess.run(command(full=False), cwd=ROOT, check=False)
         _summarise()
-        if sync.returncode == 0:
-            _show_addresses()
-            if os.environ.get("DEMO_SERVE", "1") != "0":
-                _serve()
-        return sync.returncode
+        if sync.returncode != 0 or not is_served:
+            return sync.returncode
+        _show_addresses()
+        return _serve()
+
+
+def _check_free(setting_name: str, port: str) -> None:
+    """End the demo if something else listens on a port that it needs."""
+    try:
+        socket.create_server((LOCAL, int(port))).close()
+    except (OSError, ValueError, OverflowError) as error:
+        sys.exit(f"Can't listen on port {port}: {error}. Set {setting_name} to a free port.")
 
 
 @contextmanager
@@ -64,15 +82,16 @@ def _sandbox() -> Iterator[None]:
         console.print(f"The CRM sandbox at {SANDBOX_URL} runs already: syncing that.")
         yield
         return
+    _check_free("SANDBOX_PORT", SANDBOX_PORT)
     server = subprocess.Popen(
         [sys.executable, "-m", "oracle_crm_sandbox", "--until-stdin-closes",
-         "--port", str(SANDBOX_PORT), "--journal", DATA / "sandbox.journal"],
+         "--port", SANDBOX_PORT, "--journal", DATA / "sandbox.journal"],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         while not _answers(SANDBOX_URL):
             if server.poll() is not None:
-                sys.exit(f"The CRM sandbox did not start: is port {SANDBOX_PORT} in use?")
+                sys.exit("The CRM sandbox did not start: see above.")
             time.sleep(0.05)
         if _synced_before():
             _change_some_deals()
@@ -185,14 +204,15 @@ def _show_addresses() -> None:
     console.print()
 
 
-def _serve() -> None:
+def _serve() -> int:
     """Serve API and console, and keep to the schedule, until Ctrl-C."""
     console.print(f"Serving on {API_URL} until Ctrl-C; the database stays, `make stop` stops it.")
     scheduler = subprocess.Popen([sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT)
     try:
-        subprocess.run([sys.executable, "-m", "api"], cwd=ROOT, check=False)
+        return subprocess.run([sys.executable, "-m", "api"], cwd=ROOT, check=False).returncode
     except KeyboardInterrupt:
         console.print("Demo ended.")
+        return 0
     finally:
         scheduler.terminate()
         scheduler.wait()

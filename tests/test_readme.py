@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -95,6 +96,8 @@ def test_the_readmes_commands_work(pipeline: Pipeline) -> None:
                 local = "echo 'select status from sync_logs' | make psql"
             done = run(pipeline, local, TOKEN=token.strip(), DEMO_SERVE="0", SANDBOX_PORT="18766")
             assert done.returncode == 0, f"{command}:\n{done.stdout}"
+            if command == "make demo":
+                assert "http://" not in done.stdout, "nothing serves any more"
             while any(sync["status"] == "RUNNING" for sync in pipeline.syncs()):
                 time.sleep(0.2)
     assert len(pipeline.syncs()) >= 4
@@ -147,7 +150,7 @@ def test_no_path_of_a_machine_in_the_documents() -> None:
         assert not re.search(r"/(?:root|home|work)/", document.read_text()), document
 
 
-def test_the_demo_asks_nothing_of_what_the_settings_file_names(
+def test_the_demo_takes_its_port_of_the_settings_file_and_asks_nothing_else_of_it(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     told: list[str] = []
@@ -164,12 +167,30 @@ def test_the_demo_asks_nothing_of_what_the_settings_file_names(
         f"ORACLE_TOKEN_URL=http://127.0.0.1:{elsewhere.server_port}/token\n"
         "ORACLE_CLIENT_ID=real\nORACLE_CLIENT_SECRET=secret-1\n"
         "DATABASE_URL=postgresql://nobody@127.0.0.1:1/none\n"
+        f"API_PORT={PORT}\n"
     )
-    done = run(
-        pipeline, ".venv/bin/python -m orchestrate.demo", DEMO_SERVE="0", SANDBOX_PORT="18767",
-        ORACLE_CRM_SYNC_ENV_FILE=str(settings),
+    demo = subprocess.Popen(
+        [".venv/bin/python", "-m", "orchestrate.demo"], cwd=ROOT, text=True,
+        env=pipeline.environment
+        | {"SANDBOX_PORT": "18767", "ORACLE_CRM_SYNC_ENV_FILE": str(settings)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
+    wait_until(lambda: answers() or demo.poll() is not None)
+    demo.terminate()
+    printed, _ = demo.communicate(timeout=60)
     elsewhere.shutdown()
-    assert done.returncode == 0, done.stdout
+    assert demo.returncode == 143, printed
     assert told == []
     assert pipeline.last_sync()["new_records"] >= 1000
+    assert set(re.findall(r"http://127.0.0.1:(\d+)/", printed)) == {PORT, "18767"}
+
+
+@pytest.mark.parametrize("name", ["API_PORT", "SANDBOX_PORT"])
+def test_a_demo_whose_port_is_busy_says_so(pipeline: Pipeline, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        free = {"API_PORT": PORT, "SANDBOX_PORT": "18767"}
+        done = run(pipeline, ".venv/bin/python -m orchestrate.demo", **(free | {name: port}))
+    assert done.returncode == 1
+    assert f"Set {name} to a free port" in done.stdout
+    assert pipeline.syncs() == []
