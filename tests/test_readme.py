@@ -27,6 +27,7 @@ PORT = "18765"
 # What is long-running or would start a whole test run within this one; its own tests are named.
 ELSEWHERE = {
     "make test": "is what runs this",
+    "make test-airflow": "tests/test_airflow.py",
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",
     "make sandbox": "extract/oracle-crm-sandbox/tests",
