@@ -885,6 +885,22 @@ def test_data_are_the_same_for_the_same_seed(crm: Sandbox) -> None:
     assert made(2) != first
 
 
+def test_starting_over_leaves_nothing_of_what_was_changed(crm: Sandbox, http: httpx.Client) -> None:
+    def wire() -> Any:
+        rows = _get(http, orderBy="OptyId:asc", limit=499).json()["items"]
+        return crm.rows(), crm.rows("ChildRevenue"), rows
+
+    begin = datetime(2026, 5, 6, 7, tzinfo=UTC)
+    crm.reset(records=400, seed=1, now=begin)
+    first = wire()
+    crm.mutate(create=3, update=200, delete=20, seed=1)
+    crm.poison(first[0][-1]["OptyId"], "nul")
+    crm.add_attribute("Uplift_c", values=["some"])
+    assert wire() != first
+    crm.reset(records=400, seed=1, now=begin)
+    assert wire() == first
+
+
 def test_data_are_hostile_and_valid(crm: Sandbox, http: httpx.Client) -> None:
     crm.reset(records=5000)
     rows = crm.rows()
