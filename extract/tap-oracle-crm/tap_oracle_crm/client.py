@@ -40,6 +40,10 @@ log = logging.getLogger("tap-oracle-crm")
 ACCEPT = "application/json, application/vnd.oracle.adf.error+json"
 LONGEST_RETRY_AFTER = 3_600
 """Seconds that are waited at most, whatever a server asks for."""
+FIRST_PAUSE_SECONDS = 1.0
+"""Longest pause before a request is repeated for the first time; it doubles each time."""
+HICCUP_SECONDS = 1.0
+"""Pause, more or less, before a request that was refused without a word is tried once more."""
 SMALLEST_PAGE = 25
 GOOD_PAGES = 10
 """After so many in a row a page that was made smaller is doubled; after twice as many next time."""
@@ -248,7 +252,7 @@ class CrmClient:
                     has_renewed = True
                 elif error.status == 400 and not error.detail and not has_asked_again:
                     has_asked_again = True
-                    self._wait(random.uniform(0.5, 1.5))  # noqa: S311
+                    self._wait(random.uniform(0.5, 1.5) * HICCUP_SECONDS)  # noqa: S311
                 else:
                     raise
             except RetryError as error:
@@ -281,7 +285,8 @@ class CrmClient:
             ) from None
         longest: float = self._settings["max_backoff_seconds"]
         # Full jitter: workers that failed together do not come back together.
-        pause = random.uniform(0.1, 1) * min(longest, 0.5 * 2 ** min(failures, 20))  # noqa: S311
+        growing = FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 20)
+        pause = random.uniform(0.1, 1) * min(longest, growing)  # noqa: S311
         if error.after is not None:
             # Never less than without its advice: some servers always say "1".
             asked = min(error.after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
