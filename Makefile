@@ -82,7 +82,7 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/mypy extract/oracle-crm-sandbox
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres
-	.venv/bin/sqlfluff lint --disable-progress-bar transform
+	.venv/bin/sqlfluff lint --disable-progress-bar transform database
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 

@@ -2,19 +2,29 @@
 
 `python -m database migrate` is part of `make setup`. A run does the same by itself when it
 finds the database behind, which costs one query when it is not.
+
+Tables change by migrations. The raw tables, functions and views are files in `sql/`, each of
+which is run at each migration: to change a view, change its file. Its columns may change as well;
+dbt's views on it are then dropped until the next run. A migration that alters what a view reads
+drops the view first.
 """
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psycopg
+from psycopg import sql
 
 from database.address import database_url, sqlalchemy_url
 from database.environment import ROOT
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+_SQL = Path(__file__).parent / "sql"
+_FUNCTIONS = [_SQL / "raw.sql", *sorted(_SQL.glob("functions/*.sql"))]
+_VIEWS = sorted(_SQL.glob("views/*.sql"))
 
 
 def newest_migration() -> str:
@@ -28,7 +38,7 @@ def migrate_if_needed(url: str) -> None:
     Raises:
         SystemExit: the database can't be reached, or a migration failed.
     """
-    if _revision(url) == newest_migration():
+    if _state(url) == (newest_migration(), _fingerprint()):
         return
     done = subprocess.run([sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=False)
     if done.returncode != 0:
@@ -39,17 +49,25 @@ def _unreachable(error: psycopg.OperationalError) -> NoReturn:
     sys.exit(f"The database of DATABASE_URL can't be reached: {error}".strip())
 
 
-def _revision(url: str) -> str | None:
+def _fingerprint() -> str:
+    """Return what differs as soon as one of the files in `sql/` does."""
+    return hashlib.sha256(b"".join(map(Path.read_bytes, _FUNCTIONS + _VIEWS))).hexdigest()
+
+
+def _state(url: str) -> tuple[str, str] | None:
+    """Return the number of the last migration, and the fingerprint of what was made again."""
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
             table = connection.execute("select to_regclass('public.alembic_version')").fetchone()
             if table is None or table[0] is None:
                 return None
-            row = connection.execute(
-                "select version_num from public.alembic_version"
-                " where to_regclass('raw.opportunities') is not null"
+            return connection.execute(
+                """
+                select version_num, obj_description('public.alembic_version'::regclass, 'pg_class')
+                from public.alembic_version
+                where to_regclass('raw.opportunities') is not null
+                """
             ).fetchone()
-            return None if row is None else str(row[0])
     except psycopg.OperationalError as error:
         _unreachable(error)
 
@@ -68,10 +86,27 @@ def migrate(url: str) -> None:
         connection.execute("create schema if not exists meltano")
         in_meltano = {"options": "-csearch_path=meltano"}
         MigrationService(create_engine(alchemy, connect_args=in_meltano)).upgrade(silent=True)
-        config = Config(attributes={"engine": create_engine(alchemy)})
-        config.set_main_option("script_location", str(MIGRATIONS))
-        command.upgrade(config, "head")
-        connection.execute((MIGRATIONS / "raw.sql").read_bytes())
+        with create_engine(alchemy).begin() as alembic:  # all of it or nothing
+            config = Config(attributes={"connection": alembic})
+            config.set_main_option("script_location", str(MIGRATIONS))
+            command.upgrade(config, "head")
+            _make_again(alembic.connection.driver_connection)
+
+
+def _make_again(connection: Any) -> None:
+    """Run the files in `sql/`, in the transaction that is open on a connection of psycopg's."""
+    for path in _FUNCTIONS:
+        connection.execute(path.read_bytes())
+    for path in _VIEWS:
+        try:
+            with connection.transaction():
+                connection.execute(path.read_bytes())
+        except psycopg.errors.InvalidTableDefinition:  # it has other columns now
+            drop = sql.SQL("drop view {} cascade").format(sql.Identifier(path.stem))
+            connection.execute(drop)
+            connection.execute(path.read_bytes())
+    fingerprint = sql.Literal(_fingerprint())
+    connection.execute(sql.SQL("comment on table alembic_version is {}").format(fingerprint))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 
 from database.address import sqlalchemy_url
-from database.migrate import MIGRATIONS
+from database.migrate import MIGRATIONS, migrate
 from orchestrate.declared import DeclarationError, declare, read_declared
 from tests.conftest import Pipeline
 from tests.test_doctor import examine
@@ -236,9 +236,10 @@ def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
     warehouse.query(
         "drop schema public, raw, staging cascade; create schema public; create schema raw"
     )
-    config = Config(attributes={"engine": create_engine(sqlalchemy_url(warehouse.url, "test"))})
-    config.set_main_option("script_location", str(MIGRATIONS))
-    command.upgrade(config, "0018")
+    with create_engine(sqlalchemy_url(warehouse.url, "test")).begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "0018")
     warehouse.query(
         """
         insert into opportunities
@@ -262,7 +263,7 @@ def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
         values (gen_random_uuid(), true, now() - interval '1 hour')
         """
     )
-    command.upgrade(config, "head")
+    migrate(warehouse.url)
     before_the_sync = warehouse.query(DEALS)
     assert [(row["crm_outcome"], row["workflow_status"]) for row in before_the_sync] == [
         (None, "UNDER_ASSESSMENT"), (None, "UNDER_ASSESSMENT"), ("WON", "WON"),

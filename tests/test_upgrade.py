@@ -127,9 +127,10 @@ def upgrade(postgres: str, migrated: str) -> tuple[str, list[dict[str, Any]]]:
     engine = create_engine(sqlalchemy_url(url, "test"))
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("drop schema public, raw cascade; create schema public")
-        config = Config(attributes={"engine": engine})
-        config.set_main_option("script_location", str(MIGRATIONS))
-        command.upgrade(config, "0018")
+        with engine.begin() as alembic:
+            config = Config(attributes={"connection": alembic})
+            config.set_main_option("script_location", str(MIGRATIONS))
+            command.upgrade(config, "0018")
         connection.execute(ROWS)
         with psycopg.ClientCursor(connection) as cursor:
             cursor.execute(LOG, RUNS)

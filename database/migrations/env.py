@@ -1,8 +1,6 @@
-"""Alembic runs the migrations over the engine that `database.migrate` hands it."""
+"""Alembic runs the migrations on the connection that `database.migrate` hands it."""
 
 from alembic import context
 
-with context.config.attributes["engine"].begin() as connection:
-    context.configure(connection=connection)
-    with context.begin_transaction():
-        context.run_migrations()
+context.configure(connection=context.config.attributes["connection"])
+context.run_migrations()

@@ -13,7 +13,7 @@ from sqlalchemy import text
 revision = "0019"
 down_revision = "0018"
 
-RAW = Path(__file__).parent.parent / "raw.sql"
+RAW = Path(__file__).parents[2] / "sql" / "raw.sql"
 STREAMS = ("opportunities", "rejected_records", "accounts", "resources", "revenue_lines")
 
 
@@ -48,7 +48,6 @@ def upgrade() -> None:
     _make_one_table_of_runs()
     op.execute(VALIDITY_16 if _server_version() >= 160_000 else VALIDITY_15)
     _move_raw_rows()
-    op.execute(CUSTOM_ATTRIBUTES)
     op.execute(
         """
         alter table opportunity_changes add run_id uuid;
@@ -76,39 +75,6 @@ def upgrade() -> None:
             'What each complete comparison with the CRM found. Changed: deals that the next sync '
             'would have brought; corrected: all others that differed; missed: those of them that '
             'an earlier sync should have brought.';
-
-        create function reconciliation_in_words(found reconciliations) returns text
-        language sql stable as $$
-            select
-                to_char(found.compared, 'FM999,999,999,990') || ' compared: '
-                || to_char(found.corrected, 'FM999,999,999,990') || ' corrected'
-                || coalesce(
-                    ' (' || (
-                        select string_agg(
-                            value || ' ' || key, ', ' order by value::bigint desc, key
-                        )
-                        from jsonb_each_text(found.corrected_fields)
-                    ) || ')',
-                    ''
-                )
-                || ', ' || to_char(found.new, 'FM999,999,999,990') || ' new, '
-                || case when found.proves_absence
-                    then to_char(found.gone, 'FM999,999,999,990') || ' gone'
-                    else 'and what is gone is not known, since not all was read as syncs read it'
-                end
-                || case when found.changed > 0
-                    then ', ' || to_char(found.changed, 'FM999,999,999,990')
-                        || ' changed since the last sync'
-                    else '' end
-                || case when found.failed > 0
-                    then ', ' || to_char(found.failed, 'FM999,999,999,990')
-                        || ' could not be loaded'
-                    else '' end
-                || case when found.missed > 0
-                    then '. A sync should have brought '
-                        || to_char(found.missed, 'FM999,999,999,990') || ' of the corrected deals'
-                    else '' end
-        $$;
         """
     )
 
@@ -241,161 +207,10 @@ def _make_one_table_of_runs() -> None:
             'What the reader saw: all that its scope shows, what changed, or a part of either.';
         comment on column sync_runs.bookmark is
             'By the CRM''s clock: what changed before it was read.';
-
-        create function sync_run_is_alive(run sync_runs) returns boolean
-        language sql stable as $$
-            -- The run's process writes a heartbeat every two seconds; both are the server's clock.
-            -- One from the future is none: that clock was set back since.
-            select run.ended_at is null
-                and abs(extract(epoch from clock_timestamp() - run.heartbeat_at)) < 20
-        $$;
-
-        create function check_run(number bigint) returns void language plpgsql as $$
-        begin
-            if number is distinct from (select run_number from load_fence) then
-                raise exception 'This run was superseded by a later one: it merges nothing more.'
-                    using errcode = '55000';
-            end if;
-        end
-        $$;
-        comment on function check_run is
-            'Raises an error where a later run than the one of this number may load.';
-
-        create function proves_absence(run uuid) returns boolean language sql stable as $$
-            select exists (
-                select from sync_runs as reader
-                left join lateral (
-                    select earlier.scope
-                    from sync_runs as earlier
-                    where earlier.kind = 'sync' and earlier.state_id_suffix is null
-                        and earlier.coverage in ('complete', 'changes')
-                        and earlier.transform_succeeded and earlier.id < reader.id
-                    order by earlier.id desc
-                    limit 1
-                ) as usual on true
-                where reader.run_id = run
-                    and reader.kind in ('sync', 'reconcile') and reader.state_id_suffix is null
-                    and reader.coverage = 'complete'
-                    and reader.scope is not distinct from coalesce(usual.scope, reader.scope)
-            )
-        $$;
-        comment on function proves_absence is
-            'Whether what a run did not see is gone: it read all that the syncs'' own scope shows.';
         """
     )
-    op.execute(VIEWS)
 
 
-VIEWS = """
-create view run_logs as
-with judged as (
-    select
-        runs.*,
-        case
-            -- Whatever a process still does that was told to end, it is no success.
-            when cancelled_by is not null
-                then case when sync_run_is_alive(runs) then 'RUNNING' else 'FAILED' end
-            when load_succeeded is false or transform_succeeded is false then 'FAILED'
-            -- A loader that is told to stop does so without a word of failure.
-            when kind in ('sync', 'reconcile') and transform_succeeded
-                and extraction_completed is not false then 'SUCCESS'
-            when sync_run_is_alive(runs) then 'RUNNING'
-            when kind = 'partition' and load_succeeded and extraction_completed is not false
-                then 'SUCCESS'
-            when kind = 'other' and ended_at is not null and error_message is null and not died
-                then 'SUCCESS'
-            else 'FAILED'
-        end as status
-    from sync_runs as runs
-    where heartbeat_at is not null or ended_at is not null
-)
-select
-    id, run_id, kind, job,
-    coalesce(
-        sync_type,
-        -- It failed before it read anything: what it set out to be.
-        case
-            when exists (
-                select from sync_runs as earlier
-                where earlier.kind = judged.kind and earlier.id < judged.id
-                    and earlier.load_succeeded
-            ) then 'INCREMENTAL'
-            else 'FULL'
-        end
-    ) as sync_type,
-    status,
-    case
-        when new_records is not null
-            then new_records + updated_records + unchanged_records
-                + coalesce(failed_records, records_rejected, 0)
-        else coalesce(records_fetched, 0) + coalesce(records_rejected, 0)
-    end as total_fetched,
-    coalesce(new_records, 0) as new_records,
-    coalesce(updated_records, 0) as updated_records,
-    coalesce(unchanged_records, 0) as unchanged_records,
-    coalesce(failed_records, records_rejected, 0) as failed_records,
-    case
-        when status = 'RUNNING' then null
-        when cancelled_by is not null then 'Cancelled by ' || cancelled_by || '.'
-        when status != 'FAILED' or error_message is not null then error_message
-        when load_succeeded and not extraction_completed
-            then 'The loader stopped before all was read. The next sync goes on from there.'
-        when kind = 'other' then 'The run ' || how || '.'
-        when load_succeeded and transform_started_at is null
-            then 'Loaded, but not merged: dbt did not start. The next sync merges it.'
-        when load_succeeded
-            then 'The run ' || how || ' while it merged. The next sync merges what was loaded.'
-        when observed_at is null then 'The run ' || how || ' before it began to load.'
-        else 'The run ' || how || ' while it loaded. The next sync goes on from what was kept.'
-    end as error_message,
-    case
-        when status = 'RUNNING' then null
-        when status = 'FAILED' and cancelled_by is not null then 'cancelled'
-        when status = 'SUCCESS' and coverage = 'partial' then 'partial'
-        when status = 'SUCCESS' then 'done'
-        else case how when 'died' then 'died' else 'failed' end
-    end as end_reason,
-    trigger, requested_by, cancelled_by, coverage,
-    started_at,
-    completed.at as completed_at,
-    round(extract(epoch from completed.at - started_at), 3) as duration_seconds
-from judged
-cross join lateral (
-    select case when died or ended_at is null then 'died' else 'ended' end as how
-) as end_of_it
-cross join lateral (
-    select case
-        when status != 'RUNNING' then greatest(transform_completed_at, ended_at, heartbeat_at)
-    end as at
-) as completed;
-comment on view run_logs is
-    'One row for each run of Meltano, whatever it ran and however it ended.';
-
-create view sync_logs as
-select
-    id, run_id, sync_type, status, total_fetched, new_records, updated_records,
-    unchanged_records, failed_records, error_message, end_reason, started_at, completed_at,
-    duration_seconds
-from run_logs
-where kind = 'sync';
-comment on view sync_logs is 'One row for each sync, whoever started it and however it ended.';
-"""
-
-CUSTOM_ATTRIBUTES = """
-create function custom_attribute(attributes jsonb, name text) returns text
-language sql immutable parallel safe as $$
-    -- The exact name comes first: one CRM may have GEO_c and Geo_c.
-    select case
-        when jsonb_exists(attributes, name) then attributes ->> name
-        else (
-            select value from jsonb_each_text(attributes)
-            where lower(key) = lower(name) order by key limit 1
-        )
-    end
-$$;
-comment on function custom_attribute is
-    'An attribute of the customer''s own, by its name in whatever case.';
-"""
 # What has no column of its own any more.
 CUSTOM = """(
     select jsonb_object_agg(key, value)

@@ -133,7 +133,7 @@ begin
 end
 $$;
 comment on function raw.note_batch is
-    'Numbers the rows of a loader that does not do it itself, as MeltanoLabs'' own.';
+'Numbers the rows of a loader that does not do it itself, as MeltanoLabs'' own.';
 
 do $do$
 declare

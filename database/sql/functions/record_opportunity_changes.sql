@@ -1,0 +1,37 @@
+create or replace function record_opportunity_changes() returns trigger
+language plpgsql as $$
+begin
+    insert into opportunity_changes (
+        opportunity_id, field, old_value, new_value, changed_by, run_id
+    )
+    select
+        new_rows.id, change.field, change.old_value, change.new_value,
+        nullif(current_setting('app.changed_by', true), ''),
+        nullif(current_setting('app.run_id', true), '')::uuid
+    from new_rows
+    join old_rows on old_rows.id = new_rows.id
+    cross join lateral (
+        values
+            ('opty_number', old_rows.opty_number, new_rows.opty_number),
+            ('name', old_rows.name, new_rows.name),
+            ('customer', old_rows.customer, new_rows.customer),
+            ('practice', old_rows.practice, new_rows.practice),
+            ('geo', old_rows.geo, new_rows.geo),
+            ('region', old_rows.region, new_rows.region),
+            ('sector', old_rows.sector, new_rows.sector),
+            ('stage', old_rows.stage, new_rows.stage),
+            ('status_code', old_rows.status_code, new_rows.status_code),
+            ('crm_outcome', old_rows.crm_outcome, new_rows.crm_outcome),
+            ('deal_value', old_rows.deal_value::text, new_rows.deal_value::text),
+            ('currency', old_rows.currency, new_rows.currency),
+            ('win_probability',
+                old_rows.win_probability::text, new_rows.win_probability::text),
+            ('close_date', old_rows.close_date::text, new_rows.close_date::text),
+            ('sales_owner', old_rows.sales_owner, new_rows.sales_owner),
+            ('workflow_status', old_rows.workflow_status, new_rows.workflow_status),
+            ('deleted_at', old_rows.deleted_at::text, new_rows.deleted_at::text)
+    ) as change (field, old_value, new_value)
+    where change.old_value is distinct from change.new_value;
+    return null;
+end
+$$;
