@@ -9,10 +9,10 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images docs psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images docs backup restore restore-check psql stop
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.installed: $(LOCKED)
 	orchestrate/bootstrap.sh --no-dev
@@ -104,6 +104,15 @@ soak: .venv/.installed-dev ## Syncs, API load and faults at once, for minutes
 
 docs: setup ## The lineage as one static page, transform/target/static_index.html
 	$(MELTANO) invoke dbt-postgres:docs
+
+backup: .venv/.installed ## The whole database in one file: make backup [BACKUP=FILE]
+	@$(PYTHON) -m database.backup backup $(BACKUP)
+
+restore: .venv/.installed ## Fill the empty database of DATABASE_URL: make restore BACKUP=FILE
+	@$(PYTHON) -m database.backup restore $(BACKUP)
+
+restore-check: .venv/.installed ## Can it be restored? The newest, or make restore-check BACKUP=FILE
+	@$(PYTHON) -m database.backup check $(BACKUP)
 
 psql: setup ## A shell on the database
 	$(PYTHON) -m database psql

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "make schedule": "tests/test_scheduler.py",
     "make sandbox": "extract/oracle-crm-sandbox/tests",
     "make doctor": "tests/test_doctor.py",
+    "make backup": "tests/test_restore.py",
+    "make restore-check": "tests/test_restore.py",
     ".venv/bin/python -m api.users NAME --role admin": "tests/api",
     "cp .env.example .env": "test_the_example_settings_are_complete",
 }

@@ -1,8 +1,15 @@
 """The commands of docs/restore.md, in their order, on a real database and a CRM that goes on."""
 
+import os
 import re
+import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,7 @@ import pytest
 
 from database.environment import ROOT
 from tests.conftest import Pipeline
+from tests.warehouse import create_database
 
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 COMMANDS = re.compile(r"^```sh\n(.+?)^```", re.MULTILINE | re.DOTALL)
@@ -47,8 +55,10 @@ def test_a_restored_database_goes_on_where_the_backup_was(
         """
     )
     environment = pipeline.environment | {"BACKUP": str(tmp_path / "backup")}
-    run(commands()["Back up"], environment)
+    printed = run(commands()["Back up"], environment)
     before = everything(pipeline)
+    assert f"{tmp_path / 'backup'}: 1,000 opportunities, " in printed
+    assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o600
     pipeline.crm.mutate(update=20, create=5)
 
     name = f"restored_{uuid.uuid4().hex[:12]}"
@@ -72,6 +82,112 @@ def test_a_restored_database_goes_on_where_the_backup_was(
     run(commands()["If only the copy of the CRM is damaged"], environment)
     assert restored.last_sync()["sync_type"] == "FULL"
     assert work_of_the_bid_team(restored) == known
+
+
+def command(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "database.backup", *arguments], cwd=ROOT, check=False, text=True,
+        env=os.environ | {"DATABASE_URL": url} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def empty(postgres: str) -> str:
+    """The URL of a database in which there is nothing."""
+    return create_database(postgres, "empty", "template0")
+
+
+@pytest.fixture
+def saved(database: str, tmp_path: Path) -> Path:
+    """A backup of a database with one deal."""
+    with psycopg.connect(database) as connection:
+        connection.execute("insert into opportunities (remote_id, name) values ('1', 'One')")
+    file = tmp_path / "backup"
+    done = command(database, "backup", str(file))
+    assert done.returncode == 0, done.stdout
+    assert done.stdout == f"{file}\n"
+    return file
+
+
+def test_only_an_empty_database_is_restored_into(database: str, saved: Path) -> None:
+    done = command(database, "restore", str(saved))
+    assert done.returncode == 1
+    assert "The database is not empty" in done.stdout
+
+
+def test_half_a_backup_restores_nothing(empty: str, saved: Path) -> None:
+    whole = saved.read_bytes()
+    saved.write_bytes(whole[: len(whole) // 2])
+    done = command(empty, "restore", str(saved))
+    assert done.returncode == 1
+    assert "the database is as empty as before" in done.stdout
+    saved.write_bytes(whole)
+    done = command(empty, "restore", str(saved))
+    assert done.returncode == 0, done.stdout
+    assert f"{saved}: 1 opportunities, " in done.stdout
+
+
+def test_a_backup_that_fails_leaves_no_file_and_shows_no_password(
+    database: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "pg_dump"
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo pg_dump 99.1\n'
+        'echo "called as: $*" >&2\necho half\nexit 1\n'
+    )
+    program.chmod(0o755)
+    file = tmp_path / "backups/today"
+    done = command(database, "backup", str(file), PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert done.stdout == "called as: --format=custom\nThe backup failed: see above.\n"
+    assert list(file.parent.iterdir()) == []
+
+
+OLDER = [Path(f"/usr/lib/postgresql/{major}/bin") for major in (15, 16, 17)]
+
+
+@pytest.mark.parametrize("programs", OLDER, ids=lambda folder: folder.parent.name)
+def test_older_servers_are_backed_up_and_restored(programs: Path, saved: Path) -> None:
+    if not programs.exists():
+        pytest.skip("it is not installed here")
+    with older_server(programs) as url:
+        # What the embedded programs have written, and then what the server's own have.
+        for name in ("first", "second"):
+            with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
+                connection.execute(f"create database {name}")
+            done = command(f"{url}/{name}", "restore", str(saved))
+            assert done.returncode == 0, done.stdout
+            assert ": 1 opportunities, " in done.stdout
+            saved = saved.with_name(name)
+            done = command(f"{url}/{name}", "backup", str(saved))
+            assert done.returncode == 0, done.stdout
+
+
+@contextmanager
+def older_server(programs: Path) -> Iterator[str]:
+    """A server of an installed version, and its URL without a database's name."""
+    user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        cluster = Path(folder) / "data"
+        if user:
+            shutil.chown(folder, **user)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+
+        def call(program: str, *arguments: str) -> None:
+            subprocess.run(
+                [programs / program, "-D", cluster, *arguments], cwd="/", check=True,
+                stdout=subprocess.DEVNULL, **user,
+            )  # fmt: skip
+
+        call("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        call("pg_ctl", "start", "-w", "-l", f"{folder}/log",
+             "-o", f"-p {port} -c unix_socket_directories= -c fsync=off")  # fmt: skip
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}"
+        finally:
+            call("pg_ctl", "stop", "-m", "fast")
 
 
 def everything(pipeline: Pipeline) -> list[list[dict[str, Any]]]:
