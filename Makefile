@@ -3,6 +3,7 @@ SHELL := /bin/bash
 MELTANO := .venv/bin/meltano
 PYTHON := .venv/bin/python
 PIPELINE := tap-oracle-crm target-postgres dbt-postgres:run
+SCRIPTS := .ci/run orchestrate/bootstrap.sh orchestrate/airflow/bootstrap.sh
 LOCKED := uv.lock pyproject.toml $(wildcard */*/pyproject.toml)
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -75,7 +76,7 @@ sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
 token: .venv/.installed ## Print an API token: make token ROLE=admin
 	@$(PYTHON) -m api.token $(ROLE)
 
-lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
+lint: .venv/.installed-dev ## Every linter, formatter and type checker
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy api database orchestrate runs tests
@@ -83,6 +84,10 @@ lint: .venv/.installed-dev ## ruff, mypy, sqlfluff
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform database
+	.venv/bin/deno fmt --config api/console/deno.json --check
+	.venv/bin/deno lint --config api/console/deno.json
+	.venv/bin/shellcheck $(SCRIPTS)
+	.venv/bin/shfmt --indent 2 --diff $(SCRIPTS)
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 

@@ -7,9 +7,13 @@ cd "$(dirname "$0")/.."
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 
 root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif command -v sudo >/dev/null; then sudo "$@"
-  else say "Please install $3 as root (apt-get install $3), then run make again."; exit 1
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    say "Please install $3 as root (apt-get install $3), then run make again."
+    exit 1
   fi
 }
 
@@ -18,7 +22,10 @@ if command -v uv >/dev/null; then
 else
   uv=.data/uv/bin/uv
   if [ ! -x "$uv" ]; then
-    command -v python3 >/dev/null || { say "Python 3.11 or newer is needed: apt-get install python3"; exit 1; }
+    command -v python3 >/dev/null || {
+      say "Python 3.11 or newer is needed: apt-get install python3"
+      exit 1
+    }
     say "Bringing uv, which installs the rest ..."
     mkdir -p .data
     if ! python3 -c 'import ensurepip' 2>/dev/null; then

@@ -8,17 +8,31 @@ const formats = new Map();
 const once = (key, make) => formats.get(key) ?? formats.set(key, make()).get(key);
 
 function money(value, currency, style) {
-  const options =
-    style === "compact" ? { notation: "compact", maximumFractionDigits: 1 }
-    : style === "exact" ? { maximumFractionDigits: 2 }
+  const options = style === "compact"
+    ? { notation: "compact", maximumFractionDigits: 1 }
+    : style === "exact"
+    ? { maximumFractionDigits: 2 }
     : { maximumFractionDigits: 0 };
   // The CRM's currency codes need not be ones that the browser knows the shape of.
-  const own = /^[A-Z]{3}$/.test(currency) ? { style: "currency", currency, minimumFractionDigits: 0 } : {};
-  return once(`money ${currency} ${style}`, () => new Intl.NumberFormat(locale, { ...own, ...options }))
+  const own = /^[A-Z]{3}$/.test(currency)
+    ? { style: "currency", currency, minimumFractionDigits: 0 }
+    : {};
+  return once(
+    `money ${currency} ${style}`,
+    () => new Intl.NumberFormat(locale, { ...own, ...options }),
+  )
     .format(value);
 }
 
-const UNITS = [["year", 31557600], ["month", 2629800], ["week", 604800], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+const UNITS = [
+  ["year", 31557600],
+  ["month", 2629800],
+  ["week", 604800],
+  ["day", 86400],
+  ["hour", 3600],
+  ["minute", 60],
+  ["second", 1],
+];
 
 function ago(at) {
   const seconds = (new Date(at) - Date.now()) / 1000;
@@ -27,17 +41,39 @@ function ago(at) {
     .format(Math.trunc(seconds / length), unit);
 }
 
-const time = (at) => once("time", () => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" })).format(new Date(at));
+const time = (at) =>
+  once("time", () => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }))
+    .format(new Date(at));
 
 const WRITERS = {
-  number: (element) => once(`number ${element.dataset.digits}`, () => new Intl.NumberFormat(locale, { maximumFractionDigits: Number(element.dataset.digits) })).format(element.value),
-  percent: (element) => once("percent", () => new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 })).format(element.value / 100),
+  number: (element) =>
+    once(
+      `number ${element.dataset.digits}`,
+      () =>
+        new Intl.NumberFormat(locale, { maximumFractionDigits: Number(element.dataset.digits) }),
+    ).format(element.value),
+  percent: (element) =>
+    once(
+      "percent",
+      () => new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 }),
+    ).format(element.value / 100),
   money: (element) => money(element.value, element.dataset.currency, element.dataset.style),
-  seconds: (element) => once("seconds", () => new Intl.NumberFormat(locale, { style: "unit", unit: "second", maximumFractionDigits: 1 })).format(element.value),
+  seconds: (element) =>
+    once(
+      "seconds",
+      () =>
+        new Intl.NumberFormat(locale, { style: "unit", unit: "second", maximumFractionDigits: 1 }),
+    ).format(element.value),
   time: (element) => time(element.dateTime),
   // A day has no zone: it is the same day everywhere.
-  day: (element) => once("day", () => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeZone: "UTC" })).format(new Date(element.dateTime)),
-  month: (element) => once("month", () => new Intl.DateTimeFormat(locale, { month: "short", year: "2-digit", timeZone: "UTC" })).format(new Date(element.dateTime)),
+  day: (element) =>
+    once("day", () => new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeZone: "UTC" }))
+      .format(new Date(element.dateTime)),
+  month: (element) =>
+    once(
+      "month",
+      () => new Intl.DateTimeFormat(locale, { month: "short", year: "2-digit", timeZone: "UTC" }),
+    ).format(new Date(element.dateTime)),
   ago: (element) => ago(element.dateTime),
 };
 
@@ -49,7 +85,9 @@ function write(root) {
 }
 
 setInterval(() => {
-  for (const element of document.querySelectorAll("[data-format=ago]")) element.textContent = ago(element.dateTime);
+  for (const element of document.querySelectorAll("[data-format=ago]")) {
+    element.textContent = ago(element.dateTime);
+  }
 }, 30_000);
 
 // --- Messages, among them the way back -------------------------------------------------------
@@ -83,7 +121,10 @@ function say(text, { bad = false, undo = null } = {}) {
   if (!bad) setTimeout(() => message.remove(), 20_000);
 }
 
-document.addEventListener("message", (event) => say(event.detail.text, { undo: event.detail.undo }));
+document.addEventListener(
+  "message",
+  (event) => say(event.detail.text, { undo: event.detail.undo }),
+);
 
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt } = event.detail;
@@ -91,7 +132,7 @@ document.addEventListener("htmx:responseError", (event) => {
   try {
     const problem = JSON.parse(xhr.responseText);
     text = problem.detail ?? problem.title ?? text;
-  } catch (error) {
+  } catch {
     text = `${text} (${xhr.status})`;
   }
   say(text, { bad: true });
@@ -101,7 +142,9 @@ document.addEventListener("htmx:responseError", (event) => {
 
 // --- Without a connection --------------------------------------------------------------------
 
-const offline = (is) => { document.querySelector(".offline").hidden = !is; };
+const offline = (is) => {
+  document.querySelector(".offline").hidden = !is;
+};
 window.addEventListener("offline", () => offline(true));
 window.addEventListener("online", () => offline(false));
 document.addEventListener("htmx:sendError", () => offline(true));
@@ -115,14 +158,16 @@ function follow(element) {
   const show = (event) => {
     const run = JSON.parse(event.data);
     element.querySelector("[data-lost]").hidden = true;
-    element.querySelector("[data-phase]").textContent = run.phase[0] + run.phase.slice(1).toLowerCase();
+    element.querySelector("[data-phase]").textContent = run.phase[0] +
+      run.phase.slice(1).toLowerCase();
     const progress = element.querySelector("progress");
     if (run.phase === "LOADING" && run.percent !== null) progress.value = run.percent;
     else progress.removeAttribute("value");
     const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
     element.querySelector("[data-fetched]").textContent = number.format(run.total_fetched);
-    element.querySelector("[data-rate]").textContent =
-      run.records_per_second ? `${number.format(run.records_per_second)} per second` : "";
+    element.querySelector("[data-rate]").textContent = run.records_per_second
+      ? `${number.format(run.records_per_second)} per second`
+      : "";
   };
   source.addEventListener("progress", show);
   source.addEventListener("end", (event) => {
@@ -146,26 +191,31 @@ const savedViews = () => JSON.parse(localStorage.getItem("views") ?? "[]");
 function showSavedViews() {
   const place = document.getElementById("saved");
   if (!place) return;
-  place.replaceChildren(...savedViews().map(({ name, query }) => {
-    const view = document.createElement("span");
-    view.className = "saved";
-    const link = document.createElement("a");
-    link.href = location.pathname + query;
-    link.textContent = name;
-    link.dir = "auto";
-    if (query === location.search) link.setAttribute("aria-current", "true");
-    const forget = document.createElement("button");
-    forget.type = "button";
-    forget.className = "close";
-    forget.setAttribute("aria-label", `Forget the view ${name}`);
-    forget.textContent = "×";
-    forget.addEventListener("click", () => {
-      localStorage.setItem("views", JSON.stringify(savedViews().filter((one) => one.name !== name)));
-      showSavedViews();
-    });
-    view.append(link, forget);
-    return view;
-  }));
+  place.replaceChildren(
+    ...savedViews().map(({ name, query }) => {
+      const view = document.createElement("span");
+      view.className = "saved";
+      const link = document.createElement("a");
+      link.href = location.pathname + query;
+      link.textContent = name;
+      link.dir = "auto";
+      if (query === location.search) link.setAttribute("aria-current", "true");
+      const forget = document.createElement("button");
+      forget.type = "button";
+      forget.className = "close";
+      forget.setAttribute("aria-label", `Forget the view ${name}`);
+      forget.textContent = "×";
+      forget.addEventListener("click", () => {
+        localStorage.setItem(
+          "views",
+          JSON.stringify(savedViews().filter((one) => one.name !== name)),
+        );
+        showSavedViews();
+      });
+      view.append(link, forget);
+      return view;
+    }),
+  );
   place.hidden = place.children.length === 0;
 }
 
@@ -173,7 +223,10 @@ function saveView() {
   const name = prompt("Name of this view");
   if (!name?.trim()) return;
   const others = savedViews().filter((one) => one.name !== name.trim());
-  localStorage.setItem("views", JSON.stringify([...others, { name: name.trim(), query: location.search }]));
+  localStorage.setItem(
+    "views",
+    JSON.stringify([...others, { name: name.trim(), query: location.search }]),
+  );
   showSavedViews();
 }
 
@@ -183,7 +236,9 @@ const moves = (card) => (card.dataset.moves ?? "").split(" ").filter(Boolean);
 
 function move(card, state) {
   htmx.ajax("POST", `/opportunities/${card.dataset.deal}/status`, {
-    values: { workflow_status: state, seen: card.dataset.state }, target: "#board", swap: "outerHTML",
+    values: { workflow_status: state, seen: card.dataset.state },
+    target: "#board",
+    swap: "outerHTML",
   });
 }
 
@@ -193,8 +248,9 @@ document.addEventListener("dragstart", (event) => {
   event.dataTransfer.setData("text/plain", card.dataset.deal);
   event.dataTransfer.effectAllowed = "move";
   card.classList.add("dragged");
-  for (const lane of document.querySelectorAll(".lane"))
+  for (const lane of document.querySelectorAll(".lane")) {
     lane.classList.toggle("open", moves(card).includes(lane.dataset.state));
+  }
 });
 document.addEventListener("dragover", (event) => {
   if (event.target.closest?.(".lane.open")) event.preventDefault();
@@ -207,7 +263,9 @@ document.addEventListener("drop", (event) => {
   move(card, lane.dataset.state);
 });
 document.addEventListener("dragend", () => {
-  document.querySelectorAll(".dragged, .lane.open").forEach((one) => one.classList.remove("dragged", "open"));
+  document.querySelectorAll(".dragged, .lane.open").forEach((one) =>
+    one.classList.remove("dragged", "open")
+  );
 });
 
 let moved = null;
@@ -228,15 +286,16 @@ document.addEventListener("keydown", (event) => {
 
 const THEMES = ["system", "light", "dark"];
 function showTheme() {
-  for (const element of document.querySelectorAll("[data-theme-name]"))
+  for (const element of document.querySelectorAll("[data-theme-name]")) {
     element.textContent = document.documentElement.dataset.theme ?? "system";
+  }
 }
 
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     say("Copied.");
-  } catch (error) {
+  } catch {
     say(`The browser does not let a page copy here: ${text}`, { bad: true });
   }
 }
@@ -259,8 +318,9 @@ document.addEventListener("click", (event) => {
     }
     showTheme();
   }
-  for (const open of document.querySelectorAll("details.filter[open], details.menu[open]"))
+  for (const open of document.querySelectorAll("details.filter[open], details.menu[open]")) {
     if (!open.contains(event.target)) open.open = false;
+  }
 });
 
 document.addEventListener("keydown", (event) => {
@@ -275,14 +335,17 @@ document.addEventListener("input", (event) => {
   if (!event.target.matches("[data-narrows]")) return;
   event.stopPropagation();
   const wanted = event.target.value.toLowerCase();
-  for (const option of event.target.closest(".popover").querySelectorAll(".options label"))
+  for (const option of event.target.closest(".popover").querySelectorAll(".options label")) {
     option.hidden = !option.textContent.toLowerCase().includes(wanted);
+  }
 });
 
 document.addEventListener("change", (event) => {
   const filter = event.target.closest("details.filter");
   const checked = filter?.querySelectorAll("input[type=checkbox]:checked").length ?? 0;
-  if (!filter || filter.querySelector("[name=columns]") || !filter.querySelector("[type=checkbox]")) return;
+  if (
+    !filter || filter.querySelector("[name=columns]") || !filter.querySelector("[type=checkbox]")
+  ) return;
   filter.querySelector(".count")?.remove();
   if (!checked) return;
   const count = document.createElement("span");
@@ -300,15 +363,19 @@ function ready(part) {
     moved = null;
   }
   // Someone else's sync has begun, which this page does not follow yet.
-  if (part.matches("#indicator .dot.live") && !document.querySelector("[data-follow]"))
+  if (part.matches("#indicator .dot.live") && !document.querySelector("[data-follow]")) {
     htmx.trigger(document.body, "sync-started");
+  }
   showSavedViews();
   showTheme();
 }
 
 // The page itself at once, before it is painted; htmx tells of each part that comes in later.
 ready(document.body);
-document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({
+  block: "nearest",
+  inline: "nearest",
+});
 document.addEventListener("htmx:load", (event) => {
   if (event.detail.elt !== document.body) ready(event.detail.elt);
 });
