@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from tap_oracle_crm.collection import CollectionStream
-from tap_oracle_crm.errors import OracleCrmError, RefusedError, is_fatal
+from tap_oracle_crm.errors import OracleCrmError, is_fatal
 from tap_oracle_crm.progress import Progress
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.reading import Collection, Reader, timestamp
@@ -224,15 +224,13 @@ class ChildStream(CrmStream):
             raise
 
     def _read(self, parent: Parent, others: list[Parent]) -> list[Any]:
-        while True:
-            reader = self._reader(parent)
-            try:
-                return [row for rows in reader.pages() for row in rows]
-            except RefusedError as error:
-                number = parent[self.parent_key]
-                other = next((one for one in others if one[self.parent_key] != number), None)
-                if not self._drop_gone(reader, error, self._reader(other) if other else None):
-                    raise
+        number = parent[self.parent_key]
+        other = next((one for one in others if one[self.parent_key] != number), None)
+        return self.without_gone(
+            lambda: self._reader(parent),
+            lambda reader: [row for rows in reader.pages() for row in rows],
+            lambda _: self._reader(other) if other else None,
+        )
 
     def _reader(self, parent: Parent) -> Reader:
         number = quote(str(parent[self.parent_key]), safe="")

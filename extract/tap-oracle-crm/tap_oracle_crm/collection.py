@@ -149,31 +149,26 @@ class CollectionStream(CrmStream):
     def _read_all(self, counter: metrics.Counter) -> Coverage:
         if not self.is_incremental:
             self._begin_version()
-        while True:
-            self.emitted = self.rows_read = 0
-            reader = self.reader()
-            try:
-                scan = self.read_state.unfinished_scan()
-                if scan:
-                    self._children_read = [
-                        child for child in self.children if child.name in scan.children
-                    ]
-                    self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
-                    plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
-                    if any(high is None for _, high in scan.bounds):
-                        reader.learn_largest(plan)
-                    self._scan(reader, plan, scan, counter)
-                self._children_read = self._readable_children()
-                is_complete = self._read_changes(reader, counter)
-            except RefusedError as error:
-                if not self._drop_gone(reader, error, reader):
-                    raise
-            else:
-                break
-        if scan:
-            return Coverage.PARTIAL
+        coverage = self.without_gone(self.reader, lambda reader: self._read_once(reader, counter))
         if not self.is_incremental:
             self._activate_version()
+        return coverage
+
+    def _read_once(self, reader: Reader, counter: metrics.Counter) -> Coverage:
+        """Go on with the scan of an earlier run, if any, and read what changed since."""
+        self.emitted = self.rows_read = 0
+        scan = self.read_state.unfinished_scan()
+        if scan:
+            self._children_read = [child for child in self.children if child.name in scan.children]
+            self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
+            plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
+            if any(high is None for _, high in scan.bounds):
+                reader.learn_largest(plan)
+            self._scan(reader, plan, scan, counter)
+        self._children_read = self._readable_children()
+        is_complete = self._read_changes(reader, counter)
+        if scan:
+            return Coverage.PARTIAL
         return Coverage.COMPLETE if is_complete else Coverage.CHANGES
 
     def _begin_version(self) -> None:
@@ -225,14 +220,7 @@ class CollectionStream(CrmStream):
 
     def _read_some(self, limit: int, counter: metrics.Counter) -> None:
         """Read a few records, as `--test` asks for; state stays as it is."""
-        while True:
-            reader = self.reader()
-            try:
-                rows = reader.some(limit)
-                break
-            except RefusedError as error:
-                if not self._drop_gone(reader, error, reader):
-                    raise
+        rows = self.without_gone(self.reader, lambda reader: reader.some(limit))
         self._children_read = self.children
         self._emit_batch(rows, counter)
 

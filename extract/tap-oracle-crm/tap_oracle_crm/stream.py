@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from singer_sdk import Stream, metrics
 from singer_sdk.helpers.conform import TypeConformanceLevel
@@ -23,6 +23,8 @@ from tap_oracle_crm.writer import encoded_size
 
 if TYPE_CHECKING:
     from tap_oracle_crm.tap import TapOracleCRM
+
+T = TypeVar("T")
 
 METRIC_SECONDS = 2
 """Between two records of how many rows were read, for those who follow a run."""
@@ -104,6 +106,30 @@ class CrmStream(Stream):
         if self.extra_property:
             properties[self.extra_property] = {"type": ["object", "null"]}
         return {**self.effective_schema, "properties": properties}
+
+    def without_gone(
+        self,
+        make_reader: Callable[[], Reader],
+        read: Callable[[Reader], T],
+        witness: Callable[[Reader], Reader | None] = lambda reader: reader,
+    ) -> T:
+        """Read, and where it is refused, once more without the attributes that are gone.
+
+        Args:
+            make_reader: returns what asks for `fields` as they are then.
+            read: reads.
+            witness: returns what is to refuse an attribute too, if it is gone; None: nothing can.
+
+        Raises:
+            RefusedError: it was refused for something else.
+        """
+        while True:
+            reader = make_reader()
+            try:
+                return read(reader)
+            except RefusedError as error:
+                if not self._drop_gone(reader, error, witness(reader)):
+                    raise
 
     def _drop_gone(self, reader: Reader, error: RefusedError, witness: Reader | None) -> bool:
         """Find out which attributes the CRM no longer has; tell whether asking again may help.
