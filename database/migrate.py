@@ -1,4 +1,4 @@
-"""Bring the database up to date: Meltano's own tables first, then the application's.
+"""Bring the database up to date: our tables, what is made again each time, and Meltano's tables.
 
 `python -m database migrate` is part of `make setup`. A run does the same by itself when it
 finds the database behind, which costs one query when it is not.
@@ -84,13 +84,15 @@ def migrate(url: str) -> None:
         # Two migrations at once would trip over each other: the second waits here.
         connection.execute("select pg_advisory_lock(hashtext('oracle_crm_sync.migrate'))")
         connection.execute("create schema if not exists meltano")
-        in_meltano = {"options": "-csearch_path=meltano"}
-        MigrationService(create_engine(alchemy, connect_args=in_meltano)).upgrade(silent=True)
-        with create_engine(alchemy).begin() as alembic:  # all of it or nothing
+        # Ours come first: earlier releases had views on Meltano's tables, which these could not
+        # change. All of it or nothing.
+        with create_engine(alchemy).begin() as alembic:
             config = Config(attributes={"connection": alembic})
             config.set_main_option("script_location", str(MIGRATIONS))
             command.upgrade(config, "head")
             _make_again(alembic.connection.driver_connection)
+        in_meltano = {"options": "-csearch_path=meltano"}
+        MigrationService(create_engine(alchemy, connect_args=in_meltano)).upgrade(silent=True)
 
 
 def _make_again(connection: Any) -> None:

@@ -156,6 +156,15 @@ class Pipeline:
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
         )  # fmt: skip
 
+    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of bash that calls Meltano, whatever comes of it."""
+        path = f"{self._bin}:{self.environment['PATH']}"
+        return subprocess.run(
+            ["/bin/bash", "-o", "pipefail", "-ec", script], cwd=self._root,
+            env=self.environment | {"PATH": path}, text=True, check=False, timeout=240,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
     def sync(self, *options: str, **environment: str) -> dict[str, Any]:
         """Run the pipeline, which must succeed, and return its row of the sync log."""
         done = self.meltano("run", *options, *PIPELINE, **environment)

@@ -87,7 +87,9 @@ def _make_one_table_of_runs() -> None:
             logs.id, logs.run_id, logs.sync_type, logs.error_message, logs.started_at,
             logs.completed_at,
             case loads.state when 'SUCCESS' then true when 'FAIL' then false end as load_succeeded,
-            loads.state = 'RUNNING' as died,
+            -- A run that began later marked those that had died as failed.
+            loads.state = 'RUNNING' or coalesce(starts_with(loads.error, 'The run died '), false)
+                as died,
             case when logs.status = 'SUCCESS' and logs.error_message is not null
                 then 'partial' end as coverage,
             case when logs.status != 'SUCCESS' then requests.cancelled_by end as cancelled_by,
