@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import uuid
 from contextlib import closing
@@ -27,6 +28,7 @@ from database.environment import ROOT, export_settings, setting
 from database.migrate import migrate_if_needed
 from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
+from runs.recorder import RunRecorder
 from runs.registry import Job
 
 
@@ -35,12 +37,6 @@ def prepare_environment() -> None:
     # Meltano writes the plugins' configuration, passwords among it, to files of its own.
     os.umask(0o077)
     export_settings()
-    url = database_url()
-    os.environ |= libpq_environment(url) | {
-        "MELTANO_DATABASE_URI": sqlalchemy_url(url, "meltano", search_path="meltano"),
-        # The loader drops the offsets of timestamps; in UTC that changes nothing.
-        "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
-    }
     defaults = {
         # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
         "MELTANO_RUN_ID": str(uuid.uuid4()),
@@ -53,6 +49,15 @@ def prepare_environment() -> None:
     for name, value in defaults.items():
         os.environ[name] = setting(name) or value
     options = _run_options()
+    if {"--help", "--version"} & set(sys.argv) or (options and options["dry_run"]):
+        _give_meltano_an_empty_database()
+        return
+    url = database_url()
+    os.environ |= libpq_environment(url) | {
+        "MELTANO_DATABASE_URI": sqlalchemy_url(url, "meltano", search_path="meltano"),
+        # The loader drops the offsets of timestamps; in UTC that changes nothing.
+        "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+    }
     if options is None and not _calls_dbt():
         return
     try:
@@ -64,6 +69,15 @@ def prepare_environment() -> None:
         declare(connection, declared)
     if options is not None:
         register_run(url, options)
+
+
+def _give_meltano_an_empty_database() -> None:
+    """Meltano wants a database for whatever it does: here one in memory, for this process."""
+    name = "file:meltano?mode=memory&cache=shared"
+    # It lasts as long as a connection to it is open.
+    atexit.register(sqlite3.connect(name, uri=True).close)
+    os.environ["MELTANO_DATABASE_URI"] = f"sqlite:///{name}&uri=true"
+    RunRecorder.is_off = True
 
 
 def register_run(url: str, options: dict[str, Any]) -> None:
@@ -119,9 +133,9 @@ def _end_run(url: str, run_id: str) -> None:
 
 
 def _run_options() -> dict[str, Any] | None:
-    """Return what `meltano run` was given; None if this is not one, or one that runs nothing."""
+    """Return what `meltano run` was given; None if this is not one."""
     context = click.get_current_context(silent=True)
-    if context is None or context.invoked_subcommand != "run" or "--help" in sys.argv:
+    if context is None or context.invoked_subcommand != "run":
         return None
     command = cast(click.Group, context.command).get_command(context, "run")
     assert command is not None  # noqa: S101 - it is being called
@@ -129,14 +143,11 @@ def _run_options() -> dict[str, Any] | None:
     # Meltano's own parser, which knows the short options and the variables of the environment.
     options = command.make_context("run", arguments, parent=context, resilient_parsing=True).params
     # Without an id the one that was given is none, which Meltano will say.
-    return None if options["dry_run"] or not options["run_id"] else options
+    return options if options["run_id"] else None
 
 
 def _calls_dbt() -> bool:
-    arguments = sys.argv[1:]
-    return any(argument.startswith("dbt-postgres") for argument in arguments) and not (
-        {"--help", "--dry-run"} & set(arguments)
-    )
+    return any(argument.startswith("dbt-postgres") for argument in sys.argv[1:])
 
 
 def _blocks(arguments: tuple[str, ...]) -> list[str]:

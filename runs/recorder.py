@@ -61,6 +61,9 @@ class FirstLine(logging.Filter):
 class RunRecorder(logging.Handler):
     """Gather what the plugins say of the run, and save it every two seconds and at the end."""
 
+    is_off = False
+    """Whether this process only says what it would do: there is nothing to record."""
+
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self._observed: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
@@ -70,7 +73,7 @@ class RunRecorder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Take in a log record of Meltano's or a plugin's, if it belongs to a run."""
         event = record.msg
-        if self._closed or not isinstance(event, Mapping) or "run_id" not in event:
+        if self.is_off or self._closed or not isinstance(event, Mapping) or "run_id" not in event:
             return
         if self._writer is None:
             self._writer = threading.Thread(

@@ -270,8 +270,6 @@ def test_what_is_no_run_writes_nothing(pipeline: Pipeline) -> None:
 
     before = written()
     for arguments in (
-        ["run", "--dry-run", *PIPELINE],
-        ["run", "--help"],
         ["schedule", "list"],
         ["invoke", "dbt-postgres", "parse"],
         ["config", "list", "target-postgres"],
@@ -279,6 +277,18 @@ def test_what_is_no_run_writes_nothing(pipeline: Pipeline) -> None:
         done = pipeline.meltano(*arguments)
         assert done.returncode == 0, done.stdout
     assert written() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["run", "--dry-run", *PIPELINE], ["run", "--dry-run", "sync"], ["run", "--help"]],
+    ids=" ".join,
+)
+def test_what_runs_nothing_needs_no_database(pipeline: Pipeline, arguments: list[str]) -> None:
+    away = "postgresql://nobody@127.0.0.1:9/none"
+    done = pipeline.meltano(*arguments, DATABASE_URL=away)
+    assert done.returncode == 0, done.stdout
+    assert "database" not in done.stdout.replace("--database-uri TEXT  System database URI", "")
 
 
 def test_each_run_has_one_row_however_it_is_started(pipeline: Pipeline) -> None:
