@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images docs backup restore restore-check psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-all docs backup restore restore-check psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,17 @@ test-airflow: .venv/.installed-dev .data/airflow/.installed ## A real Airflow ru
 test-images: .venv/.installed-dev ## The images' steps and services in a chroot; minutes, as root
 	command -v debootstrap >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq debootstrap; }
 	$(SUDO) .venv/bin/pytest -m chroot --timeout 1200 tests/test_deploy.py
+
+# Workers would share the one server, whose databases have the same names.
+test-postgres: .venv/.installed-dev ## What uses a database, on Debian's PostgreSQL: POSTGRES=15
+	command -v pg_virtualenv >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql; }
+	pg_virtualenv $(addprefix -v ,$(POSTGRES)) -c --locale=C.UTF-8 bash -c \
+	'TEST_POSTGRES=postgresql://$$PGUSER:$$PGPASSWORD@localhost:$$PGPORT \
+	env -u PGUSER -u PGPASSWORD -u PGHOST -u PGPORT -u PGDATABASE .venv/bin/pytest \
+	tests/test_pipeline.py tests/test_statuses.py tests/test_upgrade.py tests/test_transform_quality.py \
+	tests/test_reconcile.py tests/test_counts.py tests/api load'
+
+test-all: test test-airflow test-images test-postgres ## All of these, one after the other
 
 sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox

@@ -54,9 +54,11 @@ def postgres_cluster() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(postgres_cluster: Path) -> str:
-    """The URL of that server, without a database's name."""
-    url = start_embedded(postgres_cluster).rsplit("/", 1)[0]
+def postgres(request: pytest.FixtureRequest) -> str:
+    """The URL of that server, or of the one that TEST_POSTGRES names, without a database's name."""
+    if given := os.environ.get("TEST_POSTGRES"):
+        return given
+    url = start_embedded(request.getfixturevalue("postgres_cluster")).rsplit("/", 1)[0]
     # It may leave its files to the system: no test pulls the plug, and most make a database.
     with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
         for option in ("fsync", "full_page_writes", "synchronous_commit"):

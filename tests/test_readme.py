@@ -28,6 +28,9 @@ PORT = "18765"
 ELSEWHERE = {
     "make test": "is what runs this",
     "make test-airflow": "tests/test_airflow.py",
+    "make test-images": "tests/test_deploy.py",
+    "make test-postgres POSTGRES=15": "runs other tests",
+    "make test-all": "runs other tests",
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",
     "make sandbox": "extract/oracle-crm-sandbox/tests",
