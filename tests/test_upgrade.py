@@ -47,10 +47,11 @@ def released(postgres: str) -> str:
     name = "released"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
+    # PostgreSQL 15 and 16 do not know this setting of the server that the dump was made on.
+    dump = lzma.decompress(DUMP.read_bytes()).replace(b"SET transaction_timeout = 0;", b"")
     subprocess.run(
-        [BIN / "psql", "--quiet", "--set", "ON_ERROR_STOP=1"], input=lzma.decompress(
-            DUMP.read_bytes()
-        ), env=os.environ | libpq_environment(f"{postgres}/{name}"),
+        [BIN / "psql", "--quiet", "--set", "ON_ERROR_STOP=1"], input=dump,
+        env=os.environ | libpq_environment(f"{postgres}/{name}"),
         check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     return name
