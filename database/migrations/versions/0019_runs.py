@@ -13,7 +13,7 @@ from sqlalchemy import text
 revision = "0019"
 down_revision = "0018"
 
-RAW = Path(__file__).parents[2] / "sql" / "raw.sql"
+SQL = Path(__file__).parents[2] / "sql"
 STREAMS = ("opportunities", "rejected_records", "accounts", "resources", "revenue_lines")
 
 
@@ -46,7 +46,7 @@ def upgrade() -> None:
         """
     )
     _make_one_table_of_runs()
-    op.execute(VALIDITY_16 if _server_version() >= 160_000 else VALIDITY_15)
+    _run(SQL / "functions" / "is_valid.sql")
     _move_raw_rows()
     op.execute(
         """
@@ -221,25 +221,11 @@ CUSTOM = """(
         select attname from pg_attribute where attrelid = to_regclass('raw.opportunities')
     )
 )"""
-VALIDITY_16 = """
-create function is_valid(value text, type text) returns boolean
-language sql stable parallel safe as $$ select coalesce(pg_input_is_valid(value, type), true) $$;
-"""
-VALIDITY_15 = """
-create function is_valid(value text, type text) returns boolean language plpgsql stable as $$
-begin
-    execute format('select %%L::%%s', value, type);
-    return true;
-exception
-    when data_exception or invalid_text_representation then
-        return false;
-end
-$$;
-"""
 
 
-def _server_version() -> int:
-    return int(op.get_bind().scalar(text("show server_version_num")))
+def _run(file: Path) -> None:
+    # Not as SQLAlchemy's text, to which a colon means a parameter.
+    op.get_bind().exec_driver_sql(file.read_text().replace("%", "%%"))
 
 
 def _move_raw_rows() -> None:
@@ -254,7 +240,7 @@ def _move_raw_rows() -> None:
         op.execute(f"alter table raw.{name} rename to {name}_before")
     # Keyed otherwise from now on, and read again.
     op.execute("drop table if exists raw.opportunity_keys, raw.opportunity_team cascade")
-    connection.exec_driver_sql(RAW.read_text().replace("%", "%%"))
+    _run(SQL / "raw.sql")
     for name in there:
         columns = _moved_columns(connection, name)
         op.execute(
