@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-all docs backup restore restore-check psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-all docs backup restore restore-check settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -129,6 +129,9 @@ restore: .venv/.installed ## Fill the empty database of DATABASE_URL: make resto
 
 restore-check: .venv/.installed ## Can it be restored? The newest, or make restore-check BACKUP=FILE
 	@$(PYTHON) -m database.backup check $(BACKUP)
+
+settings: .venv/.installed ## Write .env.example and docs/settings.md from the settings
+	$(PYTHON) -m database settings
 
 psql: setup ## A shell on the database
 	$(PYTHON) -m database psql

@@ -35,8 +35,8 @@ from api.notifications import notify, sender
 from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
 from api.requests import RequestMiddleware
-from api.settings import Settings
 from api.webhook import start_wanted_sync
+from database.settings import Settings
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from api.settings import Settings
+from database.settings import Settings
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 

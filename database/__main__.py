@@ -1,4 +1,7 @@
-"""`python -m database`: bring it up to date, print its URL, open psql, stop the embedded server."""
+"""`python -m database`: migrate, print the URL, open psql, stop the embedded server.
+
+`settings` writes what documents the settings.
+"""
 
 import os
 import sys
@@ -21,8 +24,13 @@ def main() -> None:
             os.execve(BIN / "psql", ["psql", *arguments], environment)  # noqa: S606
         case ["stop"]:
             stop_embedded(EMBEDDED)
+        case ["settings"]:
+            from database.settings_documents import documents
+
+            for path, text in documents().items():
+                path.write_text(text)
         case _:
-            sys.exit("usage: python -m database migrate|url|psql|stop")
+            sys.exit("usage: python -m database migrate|url|psql|stop|settings")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,14 @@ from dotenv import dotenv_values
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".data"
+DEFAULT_CRM_FILE = "crm.yml"
+CUSTOM_FIELDS = {
+    "ORACLE_PRACTICE_FIELD": "Practice_c",
+    "ORACLE_GEO_FIELD": "GEO_c",
+    "ORACLE_REGION_FIELD": "Region_c",
+    "ORACLE_SECTOR_FIELD": "Sector_c",
+}
+"""The settings that name the CRM's custom fields, and their defaults."""
 
 
 def env_file() -> Path:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from apscheduler.triggers.base import BaseTrigger
 from cronsim import CronSim, CronSimError
 
-from database.environment import setting
+from database.settings import read_settings
 
 LARGEST_CHANGE = timedelta(hours=3)
 """By how much clocks are put back at most."""
@@ -22,7 +22,7 @@ def time_zone() -> ZoneInfo:
     Raises:
         ScheduleError: there is none of that name.
     """
-    name = setting("SCHEDULE_TIMEZONE") or "UTC"
+    name = read_settings().schedule_timezone
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:

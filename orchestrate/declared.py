@@ -13,7 +13,7 @@ import psycopg
 import yaml
 from psycopg.rows import tuple_row
 
-from database.environment import ROOT, setting
+from database.environment import DEFAULT_CRM_FILE, ROOT, setting
 
 SECTIONS = ("statuses", "stages")
 OUTCOMES = {
@@ -56,7 +56,7 @@ class Declared:
 
 def crm_file() -> Path:
     """Return where the file lies."""
-    return ROOT / (setting("CRM_FILE") or "crm.yml")
+    return ROOT / (setting("CRM_FILE") or DEFAULT_CRM_FILE)
 
 
 def read_declared() -> Declared:

@@ -27,6 +27,7 @@ from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, Refu
 from database.address import database_url
 from database.environment import DATA, ROOT, setting
 from database.migrate import newest_migration
+from database.settings import read_settings, secret_names
 from orchestrate.crm import tap_settings
 from orchestrate.cron import ScheduleError, next_run, time_zone
 from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
@@ -34,7 +35,6 @@ from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
 from runs.control import PIPELINE
 
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
-SECRETS = ("ORACLE_PASS", "ORACLE_CLIENT_SECRET")
 OLDEST_POSTGRES = 15
 SKEW = timedelta(seconds=30)
 NEW_ROWS, NEW_SHARE = 20, 0.05
@@ -66,6 +66,11 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Check everything, what depends on nothing else first."""
     yield disk(shutil.disk_usage(DATA if DATA.exists() else ROOT).free)
+    try:
+        settings = read_settings()
+    except SystemExit as error:
+        yield Finding("settings", "error", str(error), "Correct it: see .env.example.")
+        return
     connection: Connection | Finding
     try:
         connection = _connect()
@@ -82,7 +87,7 @@ def examine() -> Iterator[Finding]:
         yield declaration(connection if migrated.status == "ok" else None)
         if migrated.status == "ok":
             yield from schedule(connection)
-            yield last_sync(connection)
+            yield last_sync(connection, timedelta(hours=settings.notify_late_hours))
             yield from runs(connection)
             yield from statuses(connection)
             held = _held(connection)
@@ -224,8 +229,8 @@ def schedule(connection: Connection) -> Iterator[Finding]:
         yield Finding("scheduler", "ok", detail)
 
 
-def last_sync(connection: Connection) -> Finding:
-    """Tell how the last sync ended, and whether there was one of late."""
+def last_sync(connection: Connection, late: timedelta) -> Finding:
+    """Tell how the last sync ended, and whether it is longer ago than `late`."""
     # By the database's clock, as all of the log is: this machine's may be another.
     run = connection.execute(
         "select *, clock_timestamp() - completed_at as age from sync_logs order by id desc limit 1"
@@ -240,7 +245,6 @@ def last_sync(connection: Connection) -> Finding:
             f"failed at {_minute(run['completed_at'])}: {run['error_message']}",
             "Mend the cause and run make sync: it goes on from what was kept.",
         )  # fmt: skip
-    late = timedelta(hours=float(setting("NOTIFY_LATE_HOURS") or 26))
     detail = f"succeeded at {_minute(run['completed_at'])}, {run['total_fetched']:,} read"
     if run["age"] > late:
         return Finding(
@@ -464,7 +468,9 @@ def _last_line(text: str | None) -> str:
 def _hider() -> Callable[[str], str]:
     """Return what replaces every secret in a text."""
     password = urlsplit(setting("DATABASE_URL") or "").password or ""
-    secrets = {password, unquote(password), *(setting(name) or "" for name in SECRETS)} - {""}
+    secrets = {password, unquote(password), *(setting(name) or "" for name in secret_names())} - {
+        ""
+    }
 
     def hide(text: str) -> str:
         for secret in sorted(secrets, key=len, reverse=True):

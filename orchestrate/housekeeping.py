@@ -5,7 +5,6 @@ pipeline's memory stays: the newest successful run of each kind and every run th
 Opportunities are never removed.
 """
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import psycopg
 
 from database.address import database_url
-from database.environment import setting
+from database.settings import read_settings
 from runs.meltano_runs import remove_old_ones
 
 BATCH_ROWS = 5_000
@@ -26,7 +25,6 @@ class Retention:
 
     Attributes:
         setting: the environment variable that holds the number of days.
-        days: the number of days where it is unset.
         rows: what is removed, in words.
         tables: the tables that must be there for the statement to mean anything.
         delete: a statement over %(days)s and %(batch)s that removes at most one batch, or what
@@ -34,7 +32,6 @@ class Retention:
     """
 
     setting: str
-    days: int
     rows: str
     tables: tuple[str, ...]
     delete: str | Callable[[psycopg.Connection[Any], int, int], int]
@@ -152,22 +149,22 @@ _INCIDENTS = """
 """
 
 RETENTIONS = [
-    Retention("SYNC_LOG_RETENTION_DAYS", 365, "runs of Meltano", (), remove_old_ones),
-    Retention("SYNC_LOG_RETENTION_DAYS", 365, "details of runs", (), _SYNC_RUNS),
-    Retention("SYNC_LOG_RETENTION_DAYS", 365, "incidents that are over", (), _INCIDENTS),
+    Retention("SYNC_LOG_RETENTION_DAYS", "runs of Meltano", (), remove_old_ones),
+    Retention("SYNC_LOG_RETENTION_DAYS", "details of runs", (), _SYNC_RUNS),
+    Retention("SYNC_LOG_RETENTION_DAYS", "incidents that are over", (), _INCIDENTS),
     Retention(
-        "REJECT_RETENTION_DAYS", 90, "raw rows of resolved rejects",
+        "REJECT_RETENTION_DAYS", "raw rows of resolved rejects",
         ("raw.rejected_records",), _RAW_REJECTS,
     ),
-    Retention("REJECT_RETENTION_DAYS", 90, "resolved rejects", (), _REJECTS),
+    Retention("REJECT_RETENTION_DAYS", "resolved rejects", (), _REJECTS),
     Retention(
-        "RAW_RETENTION_DAYS", 90, "raw rows of deleted deals",
+        "RAW_RETENTION_DAYS", "raw rows of deleted deals",
         ("raw.opportunities",), _RAW_OPPORTUNITIES,
     ),
-    Retention("CHANGE_RETENTION_DAYS", 1095, "changes of deals", (), _CHANGES),
-    Retention("TOKEN_RETENTION_DAYS", 90, "dead tokens and sessions", (), _TOKENS),
-    Retention("TOKEN_RETENTION_DAYS", 90, "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
-    Retention("AUDIT_RETENTION_DAYS", 3650, "entries of the audit trail", (), _AUDIT),
+    Retention("CHANGE_RETENTION_DAYS", "changes of deals", (), _CHANGES),
+    Retention("TOKEN_RETENTION_DAYS", "dead tokens and sessions", (), _TOKENS),
+    Retention("TOKEN_RETENTION_DAYS", "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
+    Retention("AUDIT_RETENTION_DAYS", "entries of the audit trail", (), _AUDIT),
 ]  # fmt: skip
 
 
@@ -184,23 +181,16 @@ def clean(
         What was removed and how long it is kept, in words, and the number of rows.
 
     Raises:
-        SystemExit: a setting is no number of days.
+        SystemExit: a setting is wrong.
     """
-    kept = {retention.setting: _days(retention) for retention in RETENTIONS}
+    settings = read_settings()
     for retention in RETENTIONS:
-        days = kept[retention.setting]
+        days: int = getattr(settings, retention.setting.lower())
         removed = 0
         if all(_exists(connection, table) for table in retention.tables):
             while gone := retention.remove(connection, days, batch):
                 removed += gone
         yield f"{retention.rows} after {days} days ({retention.setting})", removed
-
-
-def _days(retention: Retention) -> int:
-    text = setting(retention.setting) or str(retention.days)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100_000):
-        sys.exit(f"{retention.setting} must be a number of days, at least 1, and not {text!r}")
-    return int(text)
 
 
 def _exists(connection: psycopg.Connection[Any], table: str) -> bool:

@@ -24,7 +24,7 @@ import yaml
 from meltano.core.setting_definition import SettingDefinition
 
 from database.address import database_url, libpq_environment, sqlalchemy_url
-from database.environment import ROOT, export_settings, setting
+from database.environment import CUSTOM_FIELDS, ROOT, export_settings, setting
 from database.migrate import migrate_if_needed
 from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
@@ -37,17 +37,11 @@ def prepare_environment() -> None:
     # Meltano writes the plugins' configuration, passwords among it, to files of its own.
     os.umask(0o077)
     export_settings()
-    defaults = {
-        # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
-        "MELTANO_RUN_ID": str(uuid.uuid4()),
-        # What a customer calls the custom fields: for the tap to read and for dbt to map.
-        "ORACLE_PRACTICE_FIELD": "Practice_c",
-        "ORACLE_GEO_FIELD": "GEO_c",
-        "ORACLE_REGION_FIELD": "Region_c",
-        "ORACLE_SECTOR_FIELD": "Sector_c",
-    }
-    for name, value in defaults.items():
-        os.environ[name] = setting(name) or value
+    # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
+    os.environ["MELTANO_RUN_ID"] = setting("MELTANO_RUN_ID") or str(uuid.uuid4())
+    # What a customer calls the custom fields: for the tap to read and for dbt to map.
+    for name, default in CUSTOM_FIELDS.items():
+        os.environ[name] = setting(name) or default
     options = _run_options()
     if {"--help", "--version"} & set(sys.argv) or (options and options["dry_run"]):
         _give_meltano_an_empty_database()

@@ -28,8 +28,9 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from psycopg.rows import dict_row
 
 from database.address import database_url
-from database.environment import ROOT, setting
+from database.environment import ROOT
 from database.migrate import migrate_if_needed
+from database.settings import read_settings
 from orchestrate.cron import CronTrigger, ScheduleError, time_zone
 from runs import control, registry
 from runs.control import MELTANO
@@ -60,8 +61,8 @@ class Scheduler:
     def __init__(self, url: str) -> None:
         self._url = url
         self._timezone = time_zone()
-        pauses = setting("SCHEDULE_RETRY_MINUTES") or "1,5,15"
-        self._pauses = [timedelta(minutes=float(pause)) for pause in pauses.split(",")]
+        minutes = read_settings().schedule_retry_minutes
+        self._pauses = [timedelta(minutes=pause) for pause in minutes]
         self._is_stopping = False
         self._jobs: dict[str, Job] = {}
         self._scheduler = BlockingScheduler(

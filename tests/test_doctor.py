@@ -189,6 +189,13 @@ def test_a_database_that_cannot_be_used(pipeline: Pipeline, url: str, detail: st
     assert code == 1
 
 
+def test_a_setting_that_is_wrong(pipeline: Pipeline) -> None:
+    findings, code = examine(pipeline, API_PORT="web")
+    assert findings["settings"]["status"] == "error"
+    assert findings["settings"]["detail"].startswith("API_PORT: ")
+    assert code == 1
+
+
 def test_a_refused_role_and_a_database_without_tables(pipeline: Pipeline) -> None:
     postgres = pipeline.database.rsplit("/", 1)[0]
     pipeline.query("create database empty_one")

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from database.environment import ROOT
-from orchestrate.housekeeping import RETENTIONS, clean
+from orchestrate.housekeeping import clean
 from tests.conftest import Pipeline
 from tests.runs import add_run, silence
 
@@ -296,7 +296,7 @@ def test_a_setting_that_is_no_number_of_days_stops_it(
     run(connection, 500, state="FAIL")
     done = housekeeping(database, CHANGE_RETENTION_DAYS=text)
     assert done.returncode == 1
-    assert "CHANGE_RETENTION_DAYS must be a number of days" in done.stdout
+    assert "CHANGE_RETENTION_DAYS: Input should be" in done.stdout
     assert len(column(connection, "select id from sync_logs")) == 1
 
 
@@ -319,9 +319,3 @@ def test_meltano_runs_it_every_week(pipeline: Pipeline, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "Removed 1 resolved rejects" in done.stdout
     assert pipeline.query("select * from rejected_records") == []
-
-
-def test_the_example_of_settings_tells_the_defaults() -> None:
-    example = (ROOT / ".env.example").read_text()
-    for retention in RETENTIONS:
-        assert f"# {retention.setting}={retention.days}\n" in example

@@ -14,9 +14,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from dotenv import dotenv_values
 
-from api.settings import Settings
 from database.environment import ROOT
 from tests.conftest import Pipeline, wait_until
 
@@ -38,7 +36,7 @@ ELSEWHERE = {
     "make backup": "tests/test_restore.py",
     "make restore-check": "tests/test_restore.py",
     ".venv/bin/python -m api.users NAME --role admin": "tests/api",
-    "cp .env.example .env": "test_the_example_settings_are_complete",
+    "cp .env.example .env": "tests/test_settings.py",
 }
 
 
@@ -114,41 +112,6 @@ def test_the_readme_names_no_command_that_is_not_there() -> None:
     named = set(re.findall(r"`make ([a-z-]+)", README))
     assert named <= targets
     assert "make demo" in commands()
-
-
-def test_the_example_settings_are_complete() -> None:
-    example = (ROOT / ".env.example").read_text()
-    offered = set(re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE))
-    sources = [
-        path
-        for folder in ("api", "database", "orchestrate")
-        for path in ROOT.glob(f"{folder}/**/*.py")
-    ]
-    text = "\n".join(path.read_text() for path in sources)
-    used = set(re.findall(r'setting\(\s*"([A-Z_]+)"', text))
-    used |= {name.upper() for name in Settings.model_fields}
-    assert used <= offered
-    # And what it offers is looked at: by code, by dbt, by meltano.yml or by the tap.
-    more = [ROOT / "meltano.yml", *ROOT.glob("transform/**/*.sql"), *ROOT.glob("extract/*/*/*.py")]
-    text += "\n".join(path.read_text() for path in more)
-    for name in offered - used:
-        setting = name.removeprefix("TAP_ORACLE_CRM_").lower()
-        assert name in text or f"{{name: {setting}, kind" in text, name
-    secrets = re.findall(r"^[A-Z_]*(?:PASS|SECRET|KEY|TOKEN)[A-Z_]*=(.+)$", example, re.MULTILINE)
-    assert not secrets
-
-
-def test_a_password_with_dollars_is_written_as_the_example_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (rule,) = re.findall(r"write `(.+)` for `(.+)`", (ROOT / ".env.example").read_text())
-    password = "p${HOME}x$y #z"
-    monkeypatch.setenv("HOME", "/nobody")
-    written = password.replace(rule[1], rule[0])
-    (tmp_path / ".env").write_text(f"ORACLE_PASS='{written}'\nDATABASE_URL='{password}'\n")
-    values = dotenv_values(tmp_path / ".env")
-    assert values["ORACLE_PASS"] == password
-    assert values["DATABASE_URL"] != password, "the rule is needed"
 
 
 def test_no_path_of_a_machine_in_the_documents() -> None:

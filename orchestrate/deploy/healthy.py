@@ -16,7 +16,7 @@ from urllib.parse import urljoin
 import psycopg
 
 from database.address import database_url
-from database.environment import setting
+from database.settings import read_settings
 from orchestrate.scheduler import HEARTBEAT_SECONDS
 
 PATIENCE_SECONDS = 5
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 5
 def api() -> str | None:
     """Return what is wrong with the API, or None."""
     try:
-        _get(f"http://127.0.0.1:{setting('API_PORT') or 8000}/health/ready")
+        _get(f"http://127.0.0.1:{read_settings().api_port}/health/ready")
     except (urllib.error.URLError, OSError) as error:
         return str(error)
     return None

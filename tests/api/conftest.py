@@ -15,13 +15,13 @@ import psycopg
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from api.app import create_app
 from api.auth import Role
 from api.health import NEWEST
-from api.settings import Settings
 from api.token import make_token
+from database.settings import Settings
 from runs import control, processes
 
 FILL = """
@@ -127,9 +127,18 @@ class Caller(httpx.Client):
 
 
 class DefaultSettings(Settings):
-    """The settings, whatever `.env` says."""
+    """The settings, whatever the environment and `.env` say."""
 
-    model_config = SettingsConfigDict(env_file=None)
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what the test says."""
+        return (init_settings,)
 
 
 @pytest.fixture

@@ -66,9 +66,11 @@ def test_the_command_prints_a_token_alone_on_a_line(database: str) -> None:
     assert token not in stored[0]
 
 
-def test_pages_of_named_origins_only(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("API_CORS_ORIGINS", "https://bid.example.com, https://crm.example.com/")
-    with calling(database, DefaultSettings()) as caller:
+def test_pages_of_named_origins_only(database: str) -> None:
+    settings = DefaultSettings.model_validate(
+        {"api_cors_origins": "https://bid.example.com, https://crm.example.com/"}
+    )
+    with calling(database, settings) as caller:
         allowed = caller.get("/health/live", headers={"Origin": "https://bid.example.com"})
         other = caller.get("/health/live", headers={"Origin": "https://evil.example.com"})
     assert allowed.headers["access-control-allow-origin"] == "https://bid.example.com"

@@ -15,7 +15,7 @@ from aiosmtpd.controller import Controller
 
 from api.database import make_pool
 from api.notifications import notify, sender
-from api.settings import Settings
+from database.settings import Settings
 from tests.runs import add_run
 
 

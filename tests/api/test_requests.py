@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import psycopg
@@ -14,7 +13,6 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
-from pydantic_settings import SettingsConfigDict
 
 from api import requests
 from api.logs import JsonFormatter
@@ -219,13 +217,3 @@ def test_the_page_of_the_api_loads_nothing_from_elsewhere(reader: Caller) -> Non
         if address.startswith("/"):
             assert reader.get(address).status_code == 200
     assert "http" not in page
-
-
-def test_settings_come_from_files_too(tmp_path: Path) -> None:
-    class SettingsOfFiles(DefaultSettings):
-        model_config = SettingsConfigDict(secrets_dir=tmp_path)
-
-    (tmp_path / "metrics_token").write_text("from a file\n")
-    token = SettingsOfFiles().metrics_token
-    assert token is not None
-    assert token.get_secret_value() == "from a file"

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from api.settings import Settings
+from database.settings import Settings
 from tests.api.conftest import Caller, Command, DefaultSettings, calling, until
 from tests.conftest import wait_until
 from tests.runs import add_run, live_run

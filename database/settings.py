@@ -1,0 +1,231 @@
+"""Every setting: what it means, its type and its default. Declared here and nowhere else.
+
+`.env.example` and `docs/settings.md` are written from this: `make settings`. Values come from
+`database.environment`, which each run asks by name, since pydantic takes a third of a second to
+import.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from database.environment import CUSTOM_FIELDS, DEFAULT_CRM_FILE, setting
+
+Days = Annotated[int, Field(ge=1, le=100_000)]
+TO_FILL: JsonDict = {"to_fill": True}
+"""Marks what most installations have to set."""
+
+
+def _by_commas(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _origins(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip().rstrip("/") for part in value.split(",") if part.strip(" /")]
+    return value
+
+
+class _Group(BaseSettings):
+    """Settings of one subject; each is the environment variable of its name in capitals."""
+
+    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **named: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Ask `database.environment`, as everything else does."""
+        return init_settings, _Environment(settings_cls)
+
+
+class _Environment(PydanticBaseSettingsSource):
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return setting(field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {name: setting(name.upper()) for name in self.settings_cls.model_fields}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Crm(_Group):
+    """The CRM."""
+
+    oracle_base_url: str | None = Field(default=None, json_schema_extra=TO_FILL)
+    """The address of your Oracle Fusion pod, with https. Required."""
+    oracle_user: str | None = Field(default=None, json_schema_extra=TO_FILL)
+    """The user name, for basic authentication."""
+    oracle_pass: SecretStr | None = Field(default=None, json_schema_extra=TO_FILL)
+    """The password of that user."""
+    oracle_token_url: str | None = None
+    """The address of the token endpoint. If it is set, OAuth 2 client credentials are used instead
+    of user name and password."""
+    oracle_client_id: str | None = None
+    """The client's id, for OAuth 2."""
+    oracle_client_secret: SecretStr | None = None
+    """The client's secret, for OAuth 2."""
+    oracle_scope: str | None = None
+    """The scope to ask for, for OAuth 2."""
+
+    oracle_practice_field: str = CUSTOM_FIELDS["ORACLE_PRACTICE_FIELD"]
+    """The custom field in your CRM that holds the practice. If your CRM has no field of this name,
+    the column stays empty."""
+    oracle_geo_field: str = CUSTOM_FIELDS["ORACLE_GEO_FIELD"]
+    """The same for the geo."""
+    oracle_region_field: str = CUSTOM_FIELDS["ORACLE_REGION_FIELD"]
+    """The same for the region."""
+    oracle_sector_field: str = CUSTOM_FIELDS["ORACLE_SECTOR_FIELD"]
+    """The same for the sector."""
+    crm_file: str = DEFAULT_CRM_FILE
+    """The file that says what the CRM's status codes mean, where the CRM does not say so itself."""
+
+
+class Reading(_Group):
+    """How the CRM is read.
+
+    Each setting of the tap can be given as TAP_ORACLE_CRM_ and its name: see
+    extract/tap-oracle-crm/README.md. These are changed most often.
+    """
+
+    tap_oracle_crm_custom_fields: str | None = Field(default=None, examples=["Budget_c,Tier_c"])
+    """Further custom fields to read, separated by commas. They arrive in the column `custom`."""
+    tap_oracle_crm_finder: str | None = Field(
+        default=None, examples=["MyOpportunitiesFinder;RecordSet='ALLOPTIES'"]
+    )
+    """Which deals the account asks for."""
+    tap_oracle_crm_filter: str | None = Field(
+        default=None, examples=["CreationDate >= '2024-01-01T00:00:00Z'"]
+    )
+    """Which of them are wanted. Use only attributes that never change."""
+    tap_oracle_crm_concurrency: str | None = Field(default=None, examples=["4"])
+    """How many pages are fetched at once."""
+    tap_oracle_crm_max_runtime_seconds: str | None = Field(default=None, examples=["3600"])
+    """Seconds after which a run stops cleanly. The next run continues from there."""
+
+
+class Database(_Group):
+    """The database."""
+
+    database_url: SecretStr | None = Field(
+        default=None, examples=["postgresql://user:password@host:5432/database"]
+    )
+    """The PostgreSQL database; percent-encode special characters. Through a socket:
+    `postgresql://user@/database?host=/folder`. If it is not set, an embedded PostgreSQL is used,
+    with its data in `.data/`."""
+    sync_max_deleted_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The largest share of all deals that one reconcile may mark as deleted."""
+
+
+class Schedule(_Group):
+    """The schedule."""
+
+    schedule_timezone: str = "UTC"
+    """The time zone of the schedules in `meltano.yml`, such as `Europe/Zurich`."""
+    schedule_retry_minutes: Annotated[tuple[float, ...], BeforeValidator(_by_commas)] = (1, 5, 15)
+    """After how many minutes a failed sync is tried again, separated by commas."""
+
+
+class Api(_Group):
+    """The API and the console."""
+
+    api_host: str = "127.0.0.1"
+    """The address that the API listens on."""
+    api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    """The port that the API listens on."""
+    forwarded_allow_ips: str = "127.0.0.1"
+    """The addresses of the proxies in front, separated by commas. The API believes them for whom
+    they ask, and whether by https. If a proxy is missing here, all its users count as one, and
+    50 wrong passwords lock all of them out."""
+    api_cors_origins: Annotated[frozenset[str], BeforeValidator(_origins)] = Field(
+        default=frozenset(), examples=["https://bids.example.com"]
+    )
+    """The origins of other frontends that may call the API, separated by commas."""
+    api_pool_size: Annotated[int, Field(ge=1)] = 10
+    """How many connections to the database the API opens at most."""
+    api_pool_timeout: Annotated[float, Field(gt=0)] = 5
+    """Seconds that a request waits for a connection."""
+    api_statement_timeout: Annotated[int, Field(ge=1)] = 30
+    """Seconds after which a query is cancelled."""
+    api_lock_timeout: Annotated[int, Field(ge=1)] = 10
+    """Seconds that an edit waits for a merge that holds the same row."""
+    oracle_webhook_secret: SecretStr | None = None
+    """The secret with which the CRM signs its calls to `/api/webhooks/oracle`. If it is not set,
+    these calls are refused."""
+    webhook_quiet_seconds: Annotated[float, Field(ge=0)] = 5
+    """Seconds without a further call after which the sync starts that the calls ask for."""
+    metrics_token: SecretStr | None = None
+    """A token that may read `/metrics` and nothing else."""
+    notify_urls: SecretStr | None = None
+    """Where to report failed, late and empty syncs, and rejects: Apprise URLs, separated by
+    spaces."""
+    notify_late_hours: Annotated[int, Field(ge=1)] = 26
+    """Hours without a successful sync after which it is reported as late."""
+
+
+class Housekeeping(_Group):
+    """Housekeeping.
+
+    For how many days rows are kept that the sync itself does not need.
+    """
+
+    sync_log_retention_days: Days = 365
+    """Runs in the sync log, and incidents. The newest successful run stays, and so does what is not
+    over."""
+    reject_retention_days: Days = 90
+    """Rejected records that have arrived without an error since."""
+    raw_retention_days: Days = 90
+    """Raw rows of deals that are deleted in the CRM. The merged rows stay."""
+    change_retention_days: Days = 1095
+    """The history of each deal. The last change of its workflow status stays."""
+    token_retention_days: Days = 90
+    """API tokens and sessions after they have expired or were revoked, and failed attempts to
+    sign in."""
+    audit_retention_days: Days = 3650
+    """The audit trail: who changed what through the API."""
+
+
+class Secrets(_Group):
+    """Secrets in files."""
+
+    secrets_dir: str | None = Field(default=None, examples=["/run/secrets"])
+    """A folder with a file for each secret, named after the setting (`oracle_pass`,
+    `database_url`, ...), as container engines and systemd provide them. What is set otherwise comes
+    first."""
+
+
+GROUPS = (Crm, Reading, Database, Schedule, Api, Housekeeping, Secrets)
+
+
+class Settings(Crm, Reading, Database, Schedule, Api, Housekeeping, Secrets):
+    """All settings."""
+
+
+def secret_names() -> Iterator[str]:
+    """Yield the environment variables that hold secrets."""
+    for name, field in Settings.model_fields.items():
+        if SecretStr in getattr(field.annotation, "__args__", ()):
+            yield name.upper()
+
+
+def read_settings() -> Settings:
+    """Read all settings.
+
+    Raises:
+        SystemExit: some are wrong: the message says which, and not what they were set to.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # Not pydantic's own words: they quote the value, which may be a secret.
+        sys.exit("; ".join(f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))

@@ -1,0 +1,86 @@
+"""Settings are declared once, and documented as they are declared."""
+
+import re
+from pathlib import Path
+
+import pytest
+from dotenv import dotenv_values
+
+from database import environment
+from database.environment import ROOT, setting
+from database.settings import Settings, read_settings, secret_names
+from database.settings_documents import documents
+
+NAMES = {name.upper() for name in Settings.model_fields}
+EXAMPLE = (ROOT / ".env.example").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_dotenv", dict)
+
+
+def test_the_documents_are_current() -> None:
+    for path, text in documents().items():
+        assert path.read_text() == text, "run `make settings`"
+
+
+def test_the_example_offers_each_setting_once_and_no_secret() -> None:
+    offered = re.findall(r"^#? ?([A-Z][A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)
+    assert sorted(name for name, _ in offered) == sorted(NAMES)
+    secrets = dict(offered).keys() & set(secret_names()) - {"DATABASE_URL"}
+    assert "ORACLE_PASS" in secrets
+    assert not any(value for name, value in offered if name in secrets)
+
+
+def test_what_is_read_is_declared_and_what_is_declared_is_read() -> None:
+    folders = ("api", "database", "orchestrate", "runs", "extract/tap-oracle-crm/tap_oracle_crm")
+    sources = {path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")}
+    sources -= {ROOT / "database" / "settings.py"}
+    sources |= {ROOT / "meltano.yml", *ROOT.glob("transform/**/*.sql")}
+    text = "\n".join(path.read_text() for path in sources)
+    asked_for = set(re.findall(r'\bsetting\(\s*"([A-Z_]+)"', text))
+    assert asked_for
+    assert asked_for - {"MELTANO_RUN_ID"} <= NAMES
+    for name in NAMES:
+        of_the_tap = name.removeprefix("TAP_ORACLE_CRM_").lower()
+        shapes = (name, f".{name.lower()}", f"{{name: {of_the_tap}, kind")
+        assert any(shape in text for shape in shapes), name
+
+
+def test_settings_come_from_the_environment_or_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    for name in ("METRICS_TOKEN", "API_PORT", "API_HOST"):
+        monkeypatch.delenv(name, raising=False)
+        (tmp_path / name.lower()).write_text("1234\n")
+    monkeypatch.setenv("API_PORT", "4321")
+    monkeypatch.setenv("API_HOST", "")  # as if it were not set
+    settings = read_settings()
+    assert settings.metrics_token is not None
+    assert settings.metrics_token.get_secret_value() == setting("METRICS_TOKEN") == "1234"
+    assert (settings.api_port, settings.api_host) == (4321, "1234")
+
+
+def test_what_is_wrong_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "s3cret")
+    monkeypatch.setenv("SYNC_MAX_DELETED_SHARE", "2")
+    with pytest.raises(SystemExit) as stopped:
+        read_settings()
+    assert re.search(r"API_PORT: .+; .*SYNC_MAX_DELETED_SHARE: |DELETED_SHARE: .+; API_PORT: ",
+                     str(stopped.value))  # fmt: skip
+    assert "s3cret" not in str(stopped.value)
+
+
+def test_a_password_with_dollars_is_written_as_the_example_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (rule,) = re.findall(r"write `(.+)` for `(.+)`", EXAMPLE)
+    password = "p${HOME}x$y #z"
+    monkeypatch.setenv("HOME", "/nobody")
+    written = password.replace(rule[1], rule[0])
+    (tmp_path / ".env").write_text(f"ORACLE_PASS='{written}'\nDATABASE_URL='{password}'\n")
+    values = dotenv_values(tmp_path / ".env")
+    assert values["ORACLE_PASS"] == password
+    assert values["DATABASE_URL"] != password, "the rule is needed"
