@@ -9,7 +9,7 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, Field
 
-from api.auth import Admin, User
+from api.auth import CurrentUser, Role, User
 from api.database import Connection
 from api.problems import answers
 from api.requests import request_id
@@ -71,9 +71,17 @@ class AuditQuery(BaseModel):
     limit: int = Field(100, ge=1, le=1000)
 
 
-@router.get("", response_model=list[AuditEntry], responses=answers(401, 403, 422))
-async def list_audit_entries(
-    _: Admin, connection: Connection, wanted: Annotated[AuditQuery, Query()]
+async def list_entries(
+    connection: AsyncConnection[DictRow], user: User, wanted: AuditQuery
 ) -> list[DictRow]:
     """List who changed what, the newest first."""
+    user.must_be(Role.ADMIN)
     return await (await connection.execute(LIST, wanted.model_dump())).fetchall()
+
+
+@router.get("", response_model=list[AuditEntry], responses=answers(401, 403, 422))
+async def list_audit_entries(
+    user: CurrentUser, connection: Connection, wanted: Annotated[AuditQuery, Query()]
+) -> list[DictRow]:
+    """List who changed what, the newest first."""
+    return await list_entries(connection, user, wanted)

@@ -4,9 +4,11 @@ from datetime import datetime
 from typing import Annotated, Any, LiteralString
 
 from fastapi import APIRouter, Query
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 from pydantic import BaseModel, Field
 
-from api.auth import Viewer
+from api.auth import CurrentUser, Role, User
 from api.database import Connection
 from api.problems import answers
 from api.types import Id, Text
@@ -63,14 +65,11 @@ class RejectsQuery(BaseModel):
     limit: int = Field(50, ge=1, le=1000)
 
 
-@router.get("/rejected-records", responses=answers(401, 422))
-async def list_rejected_records(
-    _: Viewer, connection: Connection, wanted: Annotated[RejectsQuery, Query()]
+async def list_rejects(
+    connection: AsyncConnection[DictRow], user: User, wanted: RejectsQuery
 ) -> RejectedRecords:
-    """List what could not be loaded, the newest first.
-
-    A sync tries again what has changed in the CRM, and a full one all of it.
-    """
+    """List what could not be loaded, the newest first."""
+    user.must_be(Role.VIEWER)
     parameters = wanted.model_dump() | {"before": wanted.cursor, "limit": wanted.limit + 1}
     rows = await (await connection.execute(LIST, parameters)).fetchall()
     counted = await (await connection.execute(COUNT, parameters)).fetchone()
@@ -80,3 +79,14 @@ async def list_rejected_records(
         total=counted["count"] if counted else 0,
         next_cursor=str(items[-1].id) if len(rows) > wanted.limit else None,
     )
+
+
+@router.get("/rejected-records", responses=answers(401, 422))
+async def list_rejected_records(
+    user: CurrentUser, connection: Connection, wanted: Annotated[RejectsQuery, Query()]
+) -> RejectedRecords:
+    """List what could not be loaded, the newest first.
+
+    A sync tries again what has changed in the CRM, and a full one all of it.
+    """
+    return await list_rejects(connection, user, wanted)

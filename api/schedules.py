@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from psycopg.rows import DictRow
 from pydantic import BaseModel, Field
 
-from api.auth import Viewer
+from api.auth import CurrentUser, Role
 from api.database import Connection
 from api.problems import answers
 
@@ -31,6 +31,7 @@ class Schedule(BaseModel):
 
 
 @router.get("", response_model=list[Schedule], responses=answers(401))
-async def list_schedules(_: Viewer, connection: Connection) -> list[DictRow]:
+async def list_schedules(user: CurrentUser, connection: Connection) -> list[DictRow]:
     """List the schedules. There are none while no scheduler has run: `make schedule`."""
+    user.must_be(Role.VIEWER)
     return await (await connection.execute(LIST)).fetchall()

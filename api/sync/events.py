@@ -8,10 +8,10 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from api.auth import User, Viewer, is_still_let_in
+from api.auth import CurrentUser, User, is_still_let_in
 from api.database import Pool
-from api.problems import ProblemError, answers
-from api.sync import queries
+from api.problems import answers
+from api.sync import service
 from api.sync.schemas import SyncProgress
 
 router = APIRouter(prefix="/api/sync-runs", tags=["sync"])
@@ -19,13 +19,11 @@ router = APIRouter(prefix="/api/sync-runs", tags=["sync"])
 POLL_SECONDS = 1
 
 
-async def _progress(request: Request, run_id: UUID) -> SyncProgress:
+async def _progress(request: Request, user: CurrentUser, run_id: UUID) -> SyncProgress:
     pool: Pool = request.app.state.pool
     async with pool.connection() as connection:
-        rows = await queries.fetch(connection, queries.PROGRESS, run_id)
-    if not rows:
-        raise ProblemError(404, f"There is no sync {run_id}.")
-    return SyncProgress.model_validate(rows[0])
+        run = await service.get_progress(connection, user, run_id)
+    return SyncProgress.model_validate(run)
 
 
 async def _may_go_on(request: Request, user: User) -> bool:
@@ -39,7 +37,7 @@ async def _may_go_on(request: Request, user: User) -> bool:
 )
 async def follow_sync(
     request: Request,
-    user: Viewer,
+    user: CurrentUser,
     run_id: UUID,
     progress: Annotated[SyncProgress, Depends(_progress)],
 ) -> AsyncIterator[ServerSentEvent]:
@@ -55,5 +53,5 @@ async def follow_sync(
         await asyncio.sleep(POLL_SECONDS)  # and hold no connection meanwhile: many may follow
         if not await _may_go_on(request, user):
             return
-        progress = await _progress(request, run_id)
+        progress = await _progress(request, user, run_id)
     yield ServerSentEvent(data=progress, event="end")

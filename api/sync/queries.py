@@ -35,6 +35,28 @@ left join (select run_id, records_claimed, observed_at, transform_started_at fro
     using (run_id)
 where run_id = %s
 """
+LAST_SUCCESS = """
+select completed_at from sync_logs where status = 'SUCCESS' order by id desc limit 1
+"""
+LAST_RECONCILIATION = """
+select reconciliation_in_words(found) as words, found.missed, run_logs.completed_at
+from reconciliations as found
+join run_logs using (run_id)
+where run_logs.status = 'SUCCESS'
+order by run_logs.id desc
+limit 1
+"""
+SCHEDULES = """
+select *, heartbeat_at > now() - interval '3 minutes' as is_alive
+from schedules
+order by next_run_at nulls last, name
+"""
+UNKNOWN_STATUSES = """
+select section, name, deals, to_json(name)::text as quoted
+from unknown_statuses
+order by section desc, deals desc, name
+limit 50
+"""
 
 
 async def fetch(

@@ -15,8 +15,8 @@ from pydantic import SecretStr, ValidationError
 from api.auth import Role
 from api.passwords import hash_password
 from api.problems import ProblemError
-from api.users.router import insert_user
 from api.users.schemas import NewUser
+from api.users.service import insert_user
 from database.address import database_url
 from database.migrate import migrate_if_needed
 

@@ -1,18 +1,13 @@
 """The endpoints of one's own account: sign in and out, password, tokens."""
 
-from datetime import timedelta
-
 from fastapi import APIRouter, Request, Response
 from psycopg.rows import DictRow
 
-from api.audit import record
-from api.auth import SESSION_COOKIE, Role, Viewer, issue_token, refuse_cross_site
+from api.auth import SESSION_COOKIE, CurrentUser, refuse_cross_site
 from api.database import Connection
-from api.passwords import hash_password
-from api.problems import ProblemError, answers
+from api.problems import answers
 from api.types import Id, PathId
-from api.users import queries
-from api.users.router import find
+from api.users import service
 from api.users.schemas import (
     IssuedToken,
     NewToken,
@@ -22,7 +17,7 @@ from api.users.schemas import (
     TokenAnswer,
     UserAnswer,
 )
-from api.users.sign_in import NewSession, find_by_password, sign_in
+from api.users.sign_in import NewSession, sign_in
 
 router = APIRouter(prefix="/api", tags=["users"])
 
@@ -54,70 +49,50 @@ async def begin_session(
     password = given.password.get_secret_value()
     session = await sign_in(connection, given.name, password, client_of(request))
     set_session_cookie(request, response, session)
-    user = await find(connection, queries.GET, session.user_id)
-    return {"token": session.token, "expires_at": session.expires_at, "user": user}
+    account = await service.get_account(connection, session.user)
+    return {"token": session.token, "expires_at": session.expires_at, "user": account}
 
 
 @router.get("/session", response_model=UserAnswer, responses=answers(401))
-async def who_am_i(user: Viewer, connection: Connection) -> DictRow:
+async def who_am_i(user: CurrentUser, connection: Connection) -> DictRow:
     """Get who one is."""
-    return await find(connection, queries.GET, user.id)
+    return await service.get_account(connection, user)
 
 
 @router.delete("/session", status_code=204, responses=answers(401, 403))
-async def end_session(user: Viewer, response: Response, connection: Connection) -> None:
+async def end_session(user: CurrentUser, response: Response, connection: Connection) -> None:
     """Sign out: the token that this request came with is good no more."""
-    await connection.execute(queries.REVOKE, [user.token_id])
+    await service.sign_out(connection, user)
     response.delete_cookie(SESSION_COOKIE)
 
 
 @router.put("/password", status_code=204, responses=answers(401, 403, 409, 422, 429))
 async def change_password(
-    user: Viewer, request: Request, connection: Connection, change: PasswordChange
+    user: CurrentUser, request: Request, connection: Connection, change: PasswordChange
 ) -> None:
     """Change one's own password, which ends all sessions."""
-    present = change.present.get_secret_value()
-    if not await find_by_password(connection, user.name, present, client_of(request)):
-        raise ProblemError(409, "The present password is not right.")
-    password_hash = await hash_password(change.new)
-    async with connection.transaction():
-        account = await find(connection, queries.GET_FOR_CHANGE, user.id)
-        await find(connection, queries.CHANGE, account | {"password_hash": password_hash})
-        await connection.execute(queries.END_SESSIONS, [user.id])
-        await record(connection, user, "update", "user", user.id, after={"password": "new"})
+    await service.change_password(connection, user, change, client_of(request))
 
 
 @router.get("/tokens", response_model=list[TokenAnswer], responses=answers(401, 403, 422))
 async def list_tokens(
-    user: Viewer, connection: Connection, user_id: Id | None = None
+    user: CurrentUser, connection: Connection, user_id: Id | None = None
 ) -> list[DictRow]:
     """List one's own API tokens; an admin may ask for another user's."""
-    owner = user.id if user_id is None else user_id
-    if owner != user.id and user.role is not Role.ADMIN:
-        raise ProblemError(403, "Only an admin sees the tokens of others.")
-    return await (await connection.execute(queries.TOKENS, [owner])).fetchall()
+    return await service.list_tokens(connection, user, user_id)
 
 
 @router.post(
     "/tokens", status_code=201, response_model=IssuedToken, responses=answers(401, 403, 422)
 )
-async def create_token(user: Viewer, connection: Connection, new: NewToken) -> dict[str, object]:
+async def create_token(
+    user: CurrentUser, connection: Connection, new: NewToken
+) -> dict[str, object]:
     """Make an API token of one's own. It can do what its owner can."""
-    async with connection.transaction():
-        token, token_id, _ = await issue_token(
-            connection, user.id, "personal", new.name, timedelta(days=new.days)
-        )
-        await record(connection, user, "create", "token", token_id, after={"name": new.name})
-        row = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
-    return {"token": token, **(row or {})}
+    return await service.create_token(connection, user, new)
 
 
 @router.delete("/tokens/{id:int}", status_code=204, responses=answers(401, 403, 404, 422))
-async def revoke_token(user: Viewer, connection: Connection, token_id: PathId) -> None:
+async def revoke_token(user: CurrentUser, connection: Connection, token_id: PathId) -> None:
     """Revoke an API token; an admin may revoke anybody's."""
-    async with connection.transaction():
-        token = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
-        if token is None or (token["user_id"] != user.id and user.role is not Role.ADMIN):
-            raise ProblemError(404, "There is no such token.")
-        await connection.execute(queries.REVOKE, [token_id])
-        await record(connection, user, "revoke", "token", token_id, {"name": token["name"]})
+    await service.revoke_token(connection, user, token_id)

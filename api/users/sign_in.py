@@ -7,7 +7,7 @@ from typing import LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from api.auth import find_user, issue_token
+from api.auth import User, find_user, issue_token
 from api.passwords import verify_password
 from api.problems import ProblemError
 
@@ -49,7 +49,7 @@ update users set last_signed_in_at = now() where id = %s
 class NewSession:
     """A session that was just begun."""
 
-    user_id: int
+    user: User
     token: str
     expires_at: datetime
 
@@ -57,7 +57,7 @@ class NewSession:
 async def sign_in(
     connection: AsyncConnection[DictRow], name: str, password: str, client: str
 ) -> NewSession:
-    """Begin a session for who knows a name's password.
+    """Begin a session if name and password are right.
 
     Raises:
         ProblemError: 401, name or password are wrong; 429, too many have been.
@@ -102,14 +102,16 @@ async def begin_session(connection: AsyncConnection[DictRow], user_id: int) -> N
     token, _, expires_at = await issue_token(
         connection, user_id, "session", "sign-in", SESSION_LIFE
     )
-    return NewSession(user_id, token, expires_at)
+    user = await find_user(connection, token)
+    assert user is not None  # noqa: S101 - the token was made a moment ago
+    return NewSession(user, token, expires_at)
 
 
 async def sign_in_by_token(connection: AsyncConnection[DictRow], token: str) -> NewSession:
-    """Begin a session for who holds an API token.
+    """Begin a session for the holder of an API token.
 
     Raises:
-        ProblemError: 401, nobody does.
+        ProblemError: 401, the token is not good.
     """
     user = await find_user(connection, token.strip())
     if user is None:

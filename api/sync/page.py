@@ -1,0 +1,108 @@
+"""The page of syncs: the one under way, those that were, and what they could not load."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Form, Query, Request, Response
+from psycopg.rows import DictRow
+from pydantic import BaseModel
+
+from api.auth import CurrentUser
+from api.console.charts import Bar, Columns, columns
+from api.console.deal import crm_link
+from api.console.pages import back_to, console_router, page, wants_part
+from api.database import Connection
+from api.docs import LINEAGE
+from api.rejects import RejectsQuery, list_rejects
+from api.sync import service
+from api.sync.schemas import SyncOrder
+
+router = console_router()
+
+SHOWN = 50
+CHARTED = 30
+
+
+@router.get("/sync")
+async def show_sync(request: Request, user: CurrentUser, connection: Connection) -> Response:
+    """Show the syncs, or the part of the page that a sync changes."""
+    overview = await service.get_overview(connection, user, SHOWN)
+    context = overview | {"charts": _charts(overview["runs"]), "has_lineage": LINEAGE.is_file()}
+    if wants_part(request, "syncs"):
+        return page(request, "_syncs.html", **context)
+    rejects = await list_rejects(connection, user, RejectsQuery.model_validate({"limit": 20}))
+    return page(request, "sync.html", rejects=rejects, resolved=False, crm_link=crm_link, **context)
+
+
+@router.get("/sync/indicator")
+async def show_indicator(request: Request, user: CurrentUser, connection: Connection) -> Response:
+    """Show in a few words how fresh the data is."""
+    return page(request, "_indicator.html", **await service.get_freshness(connection, user))
+
+
+class StartForm(BaseModel):
+    """How to sync."""
+
+    full: bool = False
+
+
+@router.post("/sync/start")
+async def start(
+    request: Request, user: CurrentUser, connection: Connection, given: Annotated[StartForm, Form()]
+) -> Response:
+    """Start a sync."""
+    url = request.app.state.database_url
+    await service.start(connection, user, url, SyncOrder(full=given.full))
+    return back_to(request, "/sync")
+
+
+@router.post("/sync/{run_id}/cancel")
+async def cancel(
+    request: Request, user: CurrentUser, connection: Connection, run_id: UUID
+) -> Response:
+    """Stop a sync."""
+    await service.cancel(connection, user, request.app.state.database_url, run_id)
+    return back_to(request, "/sync")
+
+
+@router.get("/sync/rejects")
+async def show_rejects(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    wanted: Annotated[RejectsQuery, Query()],
+) -> Response:
+    """Show what could not be loaded."""
+    rejects = await list_rejects(connection, user, wanted)
+    template = "_reject_rows.html" if wants_part(request, "more-rejects") else "_rejects.html"
+    if "hx-request" not in request.headers:
+        template = "rejects.html"
+    return page(request, template, rejects=rejects, resolved=wanted.resolved, crm_link=crm_link)
+
+
+def _charts(runs: list[DictRow]) -> dict[str, Columns]:
+    return {"duration": _chart(runs, _seconds), "rows": _chart(runs, _read)}
+
+
+def _chart(runs: list[DictRow], value: Callable[[DictRow], float]) -> Columns:
+    bars = [
+        Bar(
+            label=f"{run['started_at']:%d %b %H:%M} UTC, {run['status'].lower()}",
+            value=value(run),
+            tone="bad" if run["status"] == "FAILED" and run["end_reason"] != "cancelled" else "",
+        )
+        for run in reversed(runs[:CHARTED])
+    ]
+    return columns(bars)
+
+
+def _seconds(run: DictRow) -> float:
+    if run["duration_seconds"] is None:
+        return float((datetime.now(UTC) - run["started_at"]).total_seconds())
+    return float(run["duration_seconds"])
+
+
+def _read(run: DictRow) -> float:
+    return float(run["total_fetched"])

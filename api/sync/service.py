@@ -1,0 +1,116 @@
+"""What can be done with syncs and their rejects, and by whom."""
+
+from typing import Any, LiteralString
+from uuid import UUID
+
+from fastapi.concurrency import run_in_threadpool
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from api.audit import record
+from api.auth import Role, User
+from api.problems import ProblemError
+from api.sync import queries
+from api.sync.schemas import SyncOrder, SyncRun
+from runs import control
+
+
+async def start(
+    connection: AsyncConnection[DictRow], user: User, database_url: str, order: SyncOrder
+) -> DictRow:
+    """Start a sync.
+
+    Raises:
+        ProblemError: 409, a run that loads is under way, whoever started it.
+    """
+    user.must_be(Role.MANAGER)
+    try:
+        run = await run_in_threadpool(control.start, database_url, order.full, "api", user.name)
+    except control.RunningError as error:
+        (other,) = await queries.fetch(connection, queries.ANY_RUN, error.run_id)
+        under_way = SyncRun.model_validate(other).model_dump(mode="json")
+        raise ProblemError(409, f"{error.what} is under way.", run=under_way) from error
+    await record(connection, user, "start", "sync", run["run_id"], after={"full": order.full})
+    return run
+
+
+async def cancel(
+    connection: AsyncConnection[DictRow], user: User, database_url: str, run_id: UUID
+) -> DictRow:
+    """Stop a run. What it has loaded stays, and the next one goes on from there.
+
+    Raises:
+        ProblemError: 404, there is no such run; 409, it has ended, or can't be stopped from here.
+    """
+    user.must_be(Role.MANAGER)
+    run = await get_progress(connection, user, run_id)
+    if run["status"] != "RUNNING":
+        raise ProblemError(409, f"It has ended: {run['status']}.")
+    try:
+        await run_in_threadpool(control.cancel, database_url, str(run_id), user.name)
+    except control.CannotCancelError as error:
+        raise ProblemError(409, str(error)) from error
+    await record(connection, user, "cancel", "sync", run_id)
+    return await get_progress(connection, user, run_id)
+
+
+async def get_latest(connection: AsyncConnection[DictRow], user: User) -> DictRow | None:
+    """Return the sync that is under way, or else the last one; None before the first."""
+    user.must_be(Role.VIEWER)
+    return await _first(connection, queries.LATEST)
+
+
+async def get_history(
+    connection: AsyncConnection[DictRow], user: User, limit: int
+) -> list[DictRow]:
+    """Return the latest syncs, the newest first."""
+    user.must_be(Role.VIEWER)
+    return await queries.fetch(connection, queries.HISTORY, limit)
+
+
+async def get_progress(connection: AsyncConnection[DictRow], user: User, run_id: UUID) -> DictRow:
+    """Return a run of any kind, and its progress; raises 404 if there is none."""
+    user.must_be(Role.VIEWER)
+    run = await _first(connection, queries.PROGRESS, run_id)
+    if run is None:
+        raise ProblemError(404, f"There is no run {run_id}.")
+    return run
+
+
+async def get_freshness(connection: AsyncConnection[DictRow], user: User) -> dict[str, Any]:
+    """Return the latest sync, and when one last succeeded; None for what never was."""
+    latest = await get_latest(connection, user)
+    success = await (await connection.execute(queries.LAST_SUCCESS)).fetchone()
+    return {"latest": latest, "last_success": success["completed_at"] if success else None}
+
+
+async def get_overview(
+    connection: AsyncConnection[DictRow], user: User, limit: int
+) -> dict[str, Any]:
+    """Return all that one has to know of the syncs at a glance.
+
+    Returns:
+        `runs`, the latest ones up to `limit`; `current`, the progress of what loads now, whatever
+        its kind, since it keeps all others from it; `last_success`; `reconciliation`, the last
+        result in words; `unknown_statuses`; `schedules`.
+    """
+    runs = await get_history(connection, user, limit)
+    loading = await _first(connection, queries.LOADING)
+    current = loading and await _first(connection, queries.PROGRESS, loading["run_id"])
+    success = await (await connection.execute(queries.LAST_SUCCESS)).fetchone()
+    reconciliation = await (await connection.execute(queries.LAST_RECONCILIATION)).fetchone()
+    return {
+        "runs": runs,
+        "current": current,
+        "last_success": success["completed_at"] if success else None,
+        "reconciliation": reconciliation,
+        "unknown_statuses": await (await connection.execute(queries.UNKNOWN_STATUSES)).fetchall(),
+        "schedules": await (await connection.execute(queries.SCHEDULES)).fetchall(),
+    }
+
+
+async def _first(
+    connection: AsyncConnection[DictRow], query: LiteralString, *parameters: object
+) -> DictRow | None:
+    rows = await queries.fetch(connection, query, *parameters)
+    return rows[0] if rows else None

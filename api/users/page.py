@@ -1,0 +1,239 @@
+"""The pages of users: sign-in and account for each, administration for admins."""
+
+import json
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Form, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+from pydantic import BaseModel, Field, SecretStr
+
+from api.audit import AuditQuery, list_entries
+from api.auth import SESSION_COOKIE, CurrentUser, Role, User, find_user, refuse_cross_site
+from api.console.pages import back_to, console_router, page, wants_part
+from api.database import Connection
+from api.problems import ProblemError
+from api.types import PathId
+from api.users import service
+from api.users.schemas import (
+    Email,
+    Name,
+    NewPassword,
+    NewToken,
+    NewUser,
+    PasswordChange,
+    UserChange,
+)
+from api.users.session import client_of, set_session_cookie
+from api.users.sign_in import sign_in, sign_in_by_token
+
+router = console_router()
+
+
+class SignInForm(BaseModel):
+    """What the form sends: a name and its password, or a token."""
+
+    name: str = Field("", max_length=100, pattern="^[^\x00]*$")
+    password: str = Field("", max_length=200)
+    token: str = Field("", max_length=200)
+    next: str = Field("/", max_length=2000)
+
+
+def _own_path(wanted: str) -> str:
+    """Return a path of ours to go on to: never the address of another site."""
+    parts = urlsplit(wanted)
+    is_ours = not parts.scheme and not parts.netloc and wanted.startswith("/")
+    return wanted if is_ours and "\\" not in wanted and wanted.isprintable() else "/"
+
+
+@router.get("/")
+async def start(_: CurrentUser) -> Response:
+    """Go to what most come for."""
+    return RedirectResponse("/opportunities", 303)
+
+
+@router.get("/sign-in")
+async def show_sign_in(request: Request, next: str = "/") -> Response:  # noqa: A002 - the address
+    """Show the way in."""
+    return page(request, "sign_in.html", next=_own_path(next), error=None, name="")
+
+
+@router.post("/sign-in")
+async def sign_in_by_form(
+    request: Request, connection: Connection, given: Annotated[SignInForm, Form()]
+) -> Response:
+    """Sign in with a token, or with name and password."""
+    refuse_cross_site(request)
+    try:
+        if given.token:
+            session = await sign_in_by_token(connection, given.token)
+        else:
+            session = await sign_in(connection, given.name, given.password, client_of(request))
+    except ProblemError as error:
+        return page(
+            request, "sign_in.html", error.status_code,
+            next=_own_path(given.next), error=error.detail, name=given.name,
+        )  # fmt: skip
+    response = RedirectResponse(_own_path(given.next), 303)
+    set_session_cookie(request, response, session)
+    return response
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, connection: Connection) -> Response:
+    """End the session."""
+    refuse_cross_site(request)
+    token = request.cookies.get(SESSION_COOKIE)
+    user = None if token is None else await find_user(connection, token)
+    if user is not None:
+        await service.sign_out(connection, user)
+    response = RedirectResponse("/sign-in", 303)
+    response.delete_cookie(SESSION_COOKIE)
+    return response
+
+
+@router.get("/account")
+async def show_account(request: Request, user: CurrentUser, connection: Connection) -> Response:
+    """Show who one is, and the tokens one holds."""
+    return page(
+        request, "account.html",
+        account=await service.get_account(connection, user),
+        tokens=await service.list_tokens(connection, user),
+        issued=None,
+    )  # fmt: skip
+
+
+@router.post("/account/password")
+async def set_password(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    change: Annotated[PasswordChange, Form()],
+) -> Response:
+    """Change one's password, which ends all sessions, this one too."""
+    await service.change_password(connection, user, change, client_of(request))
+    return back_to(request, "/sign-in")
+
+
+@router.post("/account/tokens")
+async def issue(
+    request: Request, user: CurrentUser, connection: Connection, new: Annotated[NewToken, Form()]
+) -> Response:
+    """Make a token, and show it this once."""
+    issued = await service.create_token(connection, user, new)
+    return page(
+        request, "_tokens.html",
+        tokens=await service.list_tokens(connection, user), issued=issued, owner=user.id,
+    )  # fmt: skip
+
+
+@router.post("/tokens/{id}/revoke")
+async def revoke(
+    request: Request, user: CurrentUser, connection: Connection, token_id: PathId, owner: int
+) -> Response:
+    """Revoke a token."""
+    await service.revoke_token(connection, user, token_id)
+    return page(
+        request, "_tokens.html",
+        tokens=await service.list_tokens(connection, user, owner), issued=None, owner=owner,
+    )  # fmt: skip
+
+
+@router.get("/admin/users")
+async def show_users(request: Request, user: CurrentUser, connection: Connection) -> Response:
+    """Show the users."""
+    return page(request, "users.html", users=await service.list_users(connection, user))
+
+
+class NewUserForm(BaseModel):
+    """A user to be made; what is left empty is not given."""
+
+    name: Name
+    full_name: str = Field("", max_length=200, pattern="^[^\x00]*$")
+    email: Email | None = None
+    role: Role
+    password: NewPassword | None = None
+
+
+@router.post("/admin/users")
+async def create(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    given: Annotated[NewUserForm, Form()],
+) -> Response:
+    """Make a user."""
+    new = NewUser(
+        name=given.name, full_name=given.full_name or None, email=given.email, role=given.role,
+        password=given.password,
+    )  # fmt: skip
+    created = await service.create_user(connection, user, new)
+    return await _users(request, user, connection, f"{created['name']} is there.")
+
+
+class UserForm(BaseModel):
+    """What is to change of a user; an empty password stays as it is."""
+
+    role: Role
+    active: bool = False
+    password: NewPassword | None = None
+
+
+@router.post("/admin/users/{id}")
+async def change(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    user_id: PathId,
+    given: Annotated[UserForm, Form()],
+) -> Response:
+    """Change a user."""
+    before = await service.get_user(connection, user, user_id)
+    # Only what differs: naming the role or the state alone ends the user's sessions.
+    wanted: dict[str, Role | bool | SecretStr] = {}
+    if given.role != before["role"]:
+        wanted["role"] = given.role
+    if given.active != before["active"]:
+        wanted["active"] = given.active
+    if given.password is not None:
+        wanted["password"] = given.password
+    if wanted:
+        await service.change_user(connection, user, user_id, UserChange.model_validate(wanted))
+    words = f"{before['name']} is changed." if wanted else "Nothing to change."
+    return await _users(request, user, connection, words)
+
+
+async def _users(
+    request: Request, user: User, connection: AsyncConnection[DictRow], words: str
+) -> Response:
+    users = await service.list_users(connection, user)
+    response = page(request, "_users.html", users=users)
+    response.headers["HX-Trigger"] = json.dumps({"message": {"text": words}})
+    return response
+
+
+@router.get("/admin/users/{id}/tokens")
+async def show_tokens(
+    request: Request, user: CurrentUser, connection: Connection, user_id: PathId
+) -> Response:
+    """Show the tokens of a user."""
+    return page(
+        request, "user_tokens.html",
+        owner=user_id, of=await service.get_user(connection, user, user_id), issued=None,
+        tokens=await service.list_tokens(connection, user, user_id),
+    )  # fmt: skip
+
+
+@router.get("/admin/audit")
+async def show_audit(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    wanted: Annotated[AuditQuery, Query()],
+) -> Response:
+    """Show who changed what, the newest first."""
+    entries = await list_entries(connection, user, wanted)
+    template = "_audit.html" if wants_part(request, "more") else "audit.html"
+    return page(request, template, entries=entries, wanted=wanted)

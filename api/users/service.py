@@ -1,0 +1,166 @@
+"""What can be done with users, their passwords and tokens, and by whom."""
+
+from datetime import timedelta
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from api.audit import record
+from api.auth import Role, User, issue_token
+from api.passwords import hash_password
+from api.problems import ProblemError
+from api.users import queries
+from api.users.schemas import NewToken, NewUser, PasswordChange, UserChange
+from api.users.sign_in import find_by_password
+
+
+async def list_users(connection: AsyncConnection[DictRow], user: User) -> list[DictRow]:
+    """List all users: deals are assigned to them."""
+    user.must_be(Role.MANAGER)
+    return await (await connection.execute(queries.LIST)).fetchall()
+
+
+async def get_user(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
+    """Return a user; raises 404 if there is none."""
+    user.must_be(Role.MANAGER)
+    return await _find(connection, queries.GET, [user_id])
+
+
+async def get_account(connection: AsyncConnection[DictRow], user: User) -> DictRow:
+    """Return the user who asks."""
+    user.must_be(Role.VIEWER)
+    return await _find(connection, queries.GET, [user.id])
+
+
+async def create_user(connection: AsyncConnection[DictRow], user: User, new: NewUser) -> DictRow:
+    """Create a person with a password, or a service without; raises 409 if the name is taken."""
+    user.must_be(Role.ADMIN)
+    password_hash = await hash_password(new.password)
+    async with connection.transaction():
+        created = await insert_user(connection, new, password_hash)
+        await record(connection, user, "create", "user", created["id"], after=_trace(created))
+    return created
+
+
+async def insert_user(
+    connection: AsyncConnection[DictRow], new: NewUser, password_hash: str | None
+) -> DictRow:
+    """Insert a user without asking who does it: for the command line.
+
+    Raises:
+        ProblemError: 409, the name is taken.
+    """
+    values = new.model_dump(exclude={"password"}) | {"password_hash": password_hash}
+    try:
+        created = await (await connection.execute(queries.CREATE, values)).fetchone()
+    except psycopg.errors.UniqueViolation as error:
+        raise ProblemError(409, f"There is a user {new.name} already.") from error
+    assert created is not None  # noqa: S101 - `returning` gives one
+    return created
+
+
+async def change_user(
+    connection: AsyncConnection[DictRow], user: User, user_id: int, change: UserChange
+) -> DictRow:
+    """Change a user. A new role or password, or barring them, ends their sessions.
+
+    Raises:
+        ProblemError: 404, there is no such user; 409, it is the last active admin.
+    """
+    user.must_be(Role.ADMIN)
+    password_hash = await hash_password(change.password)
+    wanted = change.model_dump(exclude_unset=True, exclude={"password"})
+    async with connection.transaction():
+        await connection.execute(queries.LOCK_ADMINS)
+        before = await _find(connection, queries.GET_FOR_CHANGE, [user_id])
+        after = await _find(connection, queries.CHANGE, before | wanted)
+        admins = await (await connection.execute(queries.COUNT_ADMINS)).fetchone()
+        if before["role"] == Role.ADMIN and admins is not None and admins["count"] == 0:
+            raise ProblemError(409, f"{after['name']} is the last active admin.")
+        traced = _trace(after)
+        if password_hash:
+            await connection.execute(queries.SET_PASSWORD, [password_hash, user_id])
+            await connection.execute(queries.FORGET_ATTEMPTS, [after["name"]])
+            traced |= {"password": "new"}
+        if password_hash or {"role", "active"} & wanted.keys():
+            await connection.execute(queries.END_SESSIONS, [user_id])
+        await record(connection, user, "update", "user", user_id, _trace(before), traced)
+    return after
+
+
+async def change_password(
+    connection: AsyncConnection[DictRow], user: User, change: PasswordChange, client: str
+) -> None:
+    """Change the password of the user who asks, and end all sessions of theirs.
+
+    Raises:
+        ProblemError: 409, the present password is wrong; 429, it was wrong too often.
+    """
+    user.must_be(Role.VIEWER)
+    present = change.present.get_secret_value()
+    if not await find_by_password(connection, user.name, present, client):
+        raise ProblemError(409, "The present password is not right.")
+    password_hash = await hash_password(change.new)
+    async with connection.transaction():
+        await connection.execute(queries.SET_PASSWORD, [password_hash, user.id])
+        await connection.execute(queries.END_SESSIONS, [user.id])
+        await record(connection, user, "update", "user", user.id, after={"password": "new"})
+
+
+async def sign_out(connection: AsyncConnection[DictRow], user: User) -> None:
+    """Revoke the token of the request."""
+    await connection.execute(queries.REVOKE, [user.token_id])
+
+
+async def list_tokens(
+    connection: AsyncConnection[DictRow], user: User, owner: int | None = None
+) -> list[DictRow]:
+    """List the API tokens of the user who asks, or of another one if an admin asks."""
+    user.must_be(Role.VIEWER if owner in (None, user.id) else Role.ADMIN)
+    return await (
+        await connection.execute(queries.TOKENS, [user.id if owner is None else owner])
+    ).fetchall()
+
+
+async def create_token(
+    connection: AsyncConnection[DictRow], user: User, new: NewToken
+) -> dict[str, Any]:
+    """Create an API token, which may do what its owner may; the answer alone shows it."""
+    user.must_be(Role.VIEWER)
+    async with connection.transaction():
+        token, token_id, _ = await issue_token(
+            connection, user.id, "personal", new.name, timedelta(days=new.days)
+        )
+        await record(connection, user, "create", "token", token_id, after={"name": new.name})
+        row = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
+    return {"token": token, **(row or {})}
+
+
+async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_id: int) -> None:
+    """Revoke an API token; an admin may revoke anybody's.
+
+    Raises:
+        ProblemError: 404, there is none, or it is another user's.
+    """
+    user.must_be(Role.VIEWER)
+    async with connection.transaction():
+        token = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
+        if token is None or (token["user_id"] != user.id and user.role is not Role.ADMIN):
+            raise ProblemError(404, "There is no such token.")
+        await connection.execute(queries.REVOKE, [token_id])
+        await record(connection, user, "revoke", "token", token_id, {"name": token["name"]})
+
+
+async def _find(
+    connection: AsyncConnection[DictRow], query: LiteralString, parameters: list[int] | DictRow
+) -> DictRow:
+    found = await (await connection.execute(query, parameters)).fetchone()
+    if found is None:
+        raise ProblemError(404, "There is no such user.")
+    return found
+
+
+def _trace(user: DictRow) -> DictRow:
+    return {name: user[name] for name in ("name", "full_name", "email", "role", "active")}
