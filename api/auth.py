@@ -6,7 +6,6 @@ who holds one and that it is neither expired nor revoked, so there is no signing
 
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -191,17 +190,3 @@ def _unauthorised(detail: str, error: str = "") -> ProblemError:
 
 
 CurrentUser = Annotated[User, Depends(identify)]
-
-
-def _at_least(role: Role) -> Callable[[User], Awaitable[User]]:
-    async def check(user: CurrentUser) -> User:
-        user.must_be(role)
-        return user
-
-    return check
-
-
-Viewer = Annotated[User, Depends(_at_least(Role.VIEWER))]
-Assessor = Annotated[User, Depends(_at_least(Role.ASSESSOR))]
-Manager = Annotated[User, Depends(_at_least(Role.MANAGER))]
-Admin = Annotated[User, Depends(_at_least(Role.ADMIN))]

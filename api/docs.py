@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from api.auth import Viewer
+from api.auth import CurrentUser
 from api.problems import ProblemError
 from database.environment import ROOT
 
@@ -57,7 +57,7 @@ async def start() -> Response:
 
 
 @router.get("/lineage")
-async def lineage(_: Viewer) -> Response:
+async def lineage(_: CurrentUser) -> Response:
     """Show where each column comes from: dbt's documentation."""
     if not LINEAGE.is_file():
         raise ProblemError(404, "The page of the lineage is not built: `make docs` builds it.")

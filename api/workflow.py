@@ -9,7 +9,7 @@ the CRM has closed, as its `crm_outcome` says, is the CRM's until the CRM reopen
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from api.auth import Role, Viewer
+from api.auth import CurrentUser, Role
 from api.problems import ProblemError, answers
 
 # From a state to a state, and the role that it takes. Steps back stand last.
@@ -51,7 +51,7 @@ class Workflow(BaseModel):
 
 
 @router.get("", responses=answers(401))
-async def get_workflow(_: Viewer) -> Workflow:
+async def get_workflow(_: CurrentUser) -> Workflow:
     """Get the states of a deal, and who may move one between them."""
     moves = [
         Move(before=before, after=after, role=role)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -241,6 +242,13 @@ def synced(postgres: str, first_sync: str, pipeline: Pipeline) -> Pipeline:
     """The pipeline after a first sync, of which nothing is to be asserted."""
     create_database(postgres, "test", first_sync)
     return pipeline
+
+
+def free_port() -> str:
+    """Return a port of the loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:

@@ -9,7 +9,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tomllib
 import urllib.request
@@ -23,7 +22,7 @@ import pytest
 import yaml
 
 from database.environment import ROOT
-from tests.conftest import BIN, Pipeline, wait_until
+from tests.conftest import BIN, Pipeline, free_port, wait_until
 from tests.image import CONTAINERFILE, DEPLOY, Chroot, Image
 
 pytestmark = pytest.mark.xdist_group("deploy")  # the image is built once
@@ -167,12 +166,6 @@ def secrets_for(image: Image, **values: str) -> str:
     for name, value in values.items():
         (folder / name).write_text(value)
     return image.inside(folder)
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def is_well(image: Image, service: str, environment: dict[str, str]) -> bool:

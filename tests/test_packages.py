@@ -2,10 +2,10 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
@@ -56,8 +56,7 @@ def test_the_taps_tests_run_without_this_repository(built: Path, tmp_path: Path)
          "--python", python, *built.glob("*.whl")],
         check=True,
     )  # fmt: skip
-    with tarfile.open(next(built.glob("tap_oracle_crm-*.tar.gz"))) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(next(built.glob("tap_oracle_crm-*.tar.gz")), tmp_path)
     (folder,) = tmp_path.glob("tap_oracle_crm-*")
     origin = subprocess.run(
         [python, "-c", "import oracle_crm_sandbox, tap_oracle_crm as tap; print(tap.__file__)"],

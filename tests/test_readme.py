@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from database.environment import ROOT
-from tests.conftest import Pipeline, wait_until
+from tests.conftest import Pipeline, free_port, wait_until
 
 pytestmark = pytest.mark.xdist_group("readme")  # the commands share the checkout's folders
 
 README = (ROOT / "README.md").read_text()
-PORT = "18765"
+PORT, DEMO_PORT = free_port(), free_port()
 # What is long-running or would start a whole test run within this one; its own tests are named.
 ELSEWHERE = {
     "make test": "is what runs this",
@@ -98,7 +98,7 @@ def test_the_readmes_commands_work(pipeline: Pipeline) -> None:
             )
             if command == "make psql":
                 local = "echo 'select status from sync_logs' | make psql"
-            done = run(pipeline, local, TOKEN=token.strip(), DEMO_SERVE="0", SANDBOX_PORT="18766")
+            done = run(pipeline, local, TOKEN=token.strip(), DEMO_SERVE="0", SANDBOX_PORT=DEMO_PORT)
             assert done.returncode == 0, f"{command}:\n{done.stdout}"
             if command == "make demo":
                 assert "http://" not in done.stdout, "nothing serves any more"
@@ -141,7 +141,7 @@ def test_the_demo_takes_its_port_of_the_settings_file_and_asks_nothing_else_of_i
     demo = subprocess.Popen(
         [".venv/bin/python", "-m", "orchestrate.demo"], cwd=ROOT, text=True,
         env=pipeline.environment
-        | {"SANDBOX_PORT": "18767", "ORACLE_CRM_SYNC_ENV_FILE": str(settings)},
+        | {"SANDBOX_PORT": DEMO_PORT, "ORACLE_CRM_SYNC_ENV_FILE": str(settings)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     wait_until(lambda: answers() or demo.poll() is not None)
@@ -151,14 +151,14 @@ def test_the_demo_takes_its_port_of_the_settings_file_and_asks_nothing_else_of_i
     assert demo.returncode == 143, printed
     assert told == []
     assert pipeline.last_sync()["new_records"] >= 1000
-    assert set(re.findall(r"http://127.0.0.1:(\d+)/", printed)) == {PORT, "18767"}
+    assert set(re.findall(r"http://127.0.0.1:(\d+)/", printed)) == {PORT, DEMO_PORT}
 
 
 @pytest.mark.parametrize("name", ["API_PORT", "SANDBOX_PORT"])
 def test_a_demo_whose_port_is_busy_says_so(pipeline: Pipeline, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
-        free = {"API_PORT": PORT, "SANDBOX_PORT": "18767"}
+        free = {"API_PORT": PORT, "SANDBOX_PORT": DEMO_PORT}
         done = run(pipeline, ".venv/bin/python -m orchestrate.demo", **(free | {name: port}))
     assert done.returncode == 1
     assert f"Set {name} to a free port" in done.stdout

@@ -7,12 +7,12 @@ elsewhere, and no script or style stands in a page.
 
 from fastapi import FastAPI
 
-from api.console.board import router as board
 from api.console.choices import Choices
-from api.console.dashboard import router as dashboard
-from api.console.deal import router as deal
-from api.console.opportunities import router as opportunities
 from api.console.pages import static_files
+from api.dashboard.page import router as dashboard
+from api.opportunities.board import router as board
+from api.opportunities.deal import router as deal
+from api.opportunities.page import router as opportunities
 from api.sync.page import router as sync
 from api.users.page import router as users
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from api.auth import Viewer
+from api.auth import CurrentUser, Role
 from api.database import Pool
 from api.opportunities import queries
 from api.opportunities.schemas import Listing
@@ -54,7 +54,7 @@ CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "applicat
     },
 )
 async def export_opportunities(
-    request: Request, _: Viewer, wanted: Annotated[Export, Query()]
+    request: Request, user: CurrentUser, wanted: Annotated[Export, Query()]
 ) -> StreamingResponse:
     """Stream all opportunities that fulfil every condition, as of one moment.
 
@@ -62,6 +62,7 @@ async def export_opportunities(
     spreadsheet begins a formula, gets a `'` before it. Numbers, dates and `remote_id` are as
     they are, and so is everything in NDJSON.
     """
+    user.must_be(Role.VIEWER)
     at_once: asyncio.Semaphore = request.app.state.exports
     if at_once.locked():
         detail = "Several exports are under way. Wait for one of them to end."

@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from api.auth import CurrentUser
 from api.console.charts import Bar, Columns, columns
-from api.console.deal import crm_link
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
 from api.docs import LINEAGE
+from api.opportunities.deal import crm_link
 from api.rejects import RejectsQuery, list_rejects
 from api.sync import service
 from api.sync.schemas import SyncOrder

@@ -144,7 +144,7 @@ async def revoke(
 @router.get("/admin/users")
 async def show_users(request: Request, user: CurrentUser, connection: Connection) -> Response:
     """Show the users."""
-    return page(request, "users.html", users=await service.list_users(connection, user))
+    return page(request, "users.html", users=await service.list_accounts(connection, user))
 
 
 class NewUserForm(BaseModel):
@@ -190,25 +190,19 @@ async def change(
     given: Annotated[UserForm, Form()],
 ) -> Response:
     """Change a user."""
-    before = await service.get_user(connection, user, user_id)
-    # Only what differs: naming the role or the state alone ends the user's sessions.
-    wanted: dict[str, Role | bool | SecretStr] = {}
-    if given.role != before["role"]:
-        wanted["role"] = given.role
-    if given.active != before["active"]:
-        wanted["active"] = given.active
+    wanted: dict[str, Role | bool | SecretStr] = {"role": given.role, "active": given.active}
     if given.password is not None:
         wanted["password"] = given.password
-    if wanted:
-        await service.change_user(connection, user, user_id, UserChange.model_validate(wanted))
-    words = f"{before['name']} is changed." if wanted else "Nothing to change."
+    change = UserChange.model_validate(wanted)
+    account, has_changed = await service.change_account(connection, user, user_id, change)
+    words = f"{account['name']} is changed." if has_changed else "Nothing to change."
     return await _users(request, user, connection, words)
 
 
 async def _users(
     request: Request, user: User, connection: AsyncConnection[DictRow], words: str
 ) -> Response:
-    users = await service.list_users(connection, user)
+    users = await service.list_accounts(connection, user)
     response = page(request, "_users.html", users=users)
     response.headers["HX-Trigger"] = json.dumps({"message": {"text": words}})
     return response
@@ -219,11 +213,9 @@ async def show_tokens(
     request: Request, user: CurrentUser, connection: Connection, user_id: PathId
 ) -> Response:
     """Show the tokens of a user."""
-    return page(
-        request, "user_tokens.html",
-        owner=user_id, of=await service.get_user(connection, user, user_id), issued=None,
-        tokens=await service.list_tokens(connection, user, user_id),
-    )  # fmt: skip
+    tokens = await service.list_tokens(connection, user, user_id)
+    owner = await service.get_user(connection, user, user_id)
+    return page(request, "user_tokens.html", owner=user_id, of=owner, issued=None, tokens=tokens)
 
 
 @router.get("/admin/audit")

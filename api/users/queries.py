@@ -4,9 +4,10 @@
 
 from typing import LiteralString
 
-USER: LiteralString = (
-    "id, name, full_name, email, role, active, created_at, updated_at, last_signed_in_at"
-)
+USER: LiteralString = """
+id, name, full_name, email, role, active, created_at, updated_at, last_signed_in_at,
+password_hash is null as is_service
+"""
 TOKEN: LiteralString = "id, user_id, kind, name, created_at, expires_at, last_used_at, revoked_at"  # noqa: S105
 LIST: LiteralString = f"select {USER} from users order by lower(name)"
 GET: LiteralString = f"select {USER} from users where id = %s"

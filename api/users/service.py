@@ -22,6 +22,12 @@ async def list_users(connection: AsyncConnection[DictRow], user: User) -> list[D
     return await (await connection.execute(queries.LIST)).fetchall()
 
 
+async def list_accounts(connection: AsyncConnection[DictRow], user: User) -> list[DictRow]:
+    """List all users for their administration."""
+    user.must_be(Role.ADMIN)
+    return await list_users(connection, user)
+
+
 async def get_user(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
     """Return a user; raises 404 if there is none."""
     user.must_be(Role.MANAGER)
@@ -88,6 +94,28 @@ async def change_user(
             await connection.execute(queries.END_SESSIONS, [user_id])
         await record(connection, user, "update", "user", user_id, _trace(before), traced)
     return after
+
+
+async def change_account(
+    connection: AsyncConnection[DictRow], user: User, user_id: int, seen: UserChange
+) -> tuple[DictRow, bool]:
+    """Change of a user what differs from `seen`: naming a role or state ends their sessions.
+
+    Returns:
+        The user, and whether anything differed.
+    """
+    user.must_be(Role.ADMIN)
+    present = await get_user(connection, user, user_id)
+    given = seen.model_dump(exclude_unset=True)
+    wanted = {
+        name: value
+        for name, value in given.items()
+        if value is not None and (name == "password" or value != present[name])
+    }
+    if not wanted:
+        return present, False
+    change = UserChange.model_validate(wanted)
+    return await change_user(connection, user, user_id, change), True
 
 
 async def change_password(

@@ -165,7 +165,7 @@ def test_the_way_to_the_lineage(
     expect(page.get_by_role("link", name="Lineage")).to_have_count(0)
     built = tmp_path / "static_index.html"
     built.write_text("<!doctype html><title>Lineage</title><h1>Where it comes from</h1>")
-    monkeypatch.setattr(import_module("api.console.sync"), "LINEAGE", built)
+    monkeypatch.setattr(import_module("api.sync.page"), "LINEAGE", built)
     monkeypatch.setattr("api.docs.LINEAGE", built)
     page.reload()
     page.get_by_role("link", name="Lineage").click()

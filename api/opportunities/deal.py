@@ -10,17 +10,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from pydantic import BaseModel, Field, ValidationError
 
+from api.assessments import service as assessments_service
 from api.assessments.criteria import CRITERIA, MAX_SCORE, weighted_score
-from api.assessments.router import (
-    begin_assessment,
-    comment_on_assessment,
-    decide_assessment,
-    get_assessment,
-    list_assessments,
-    list_comments,
-    submit_assessment,
-    write_assessment,
-)
 from api.assessments.schemas import (
     AssessmentQuery,
     Content,
@@ -29,17 +20,14 @@ from api.assessments.schemas import (
     NewComment,
     Score,
 )
-from api.auth import Assessor, Manager, User, Viewer
+from api.auth import CurrentUser, User
 from api.console.choices import people
-from api.console.opportunities import STALE_DAYS, read_deal
 from api.console.pages import back_to, console_router, page
 from api.database import Connection
-from api.opportunities.changes import change_opportunity
-from api.opportunities.queries import ITEM_BY_REMOTE_ID
-from api.opportunities.router import list_changes
+from api.opportunities import service
 from api.opportunities.schemas import HistoryRequest
-from api.problems import ProblemError
-from api.rejects import RejectsQuery, list_rejected_records
+from api.opportunities.service import STALE_DAYS
+from api.rejects import RejectsQuery, list_rejects
 from api.types import LongText, PathId, Text
 from database.environment import setting
 
@@ -73,26 +61,23 @@ def crm_link(remote_id: str) -> str | None:
 
 @router.get("/opportunities/{id}")
 async def show_deal(
-    request: Request, user: Viewer, connection: Connection, opportunity_id: PathId
+    request: Request, user: CurrentUser, connection: Connection, opportunity_id: PathId
 ) -> Response:
     """Show a deal."""
-    deal = await read_deal(connection, opportunity_id)
+    deal = await service.read_deal(connection, user, opportunity_id)
     users = await people(connection)
-    assessments = await list_assessments(
-        user, connection, AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
-    )
+    of_opportunity = AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
+    assessments = await assessments_service.list_assessments(connection, user, of_opportunity)
     of_deal = RejectsQuery.model_validate(
         {"stream": "opportunities", "remote_id": deal["remote_id"], "limit": 1}
     )
-    rejects = await list_rejected_records(user, connection, of_deal)
+    rejects = await list_rejects(connection, user, of_deal)
     first_changes = HistoryRequest.model_validate({"limit": 30})
-    tagged = Response()
-    for assessment in assessments:
-        if assessment["status"] in ("DRAFT", "SUBMITTED"):
-            await get_assessment(user, tagged, connection, assessment["id"])
+    # Of the rows that are shown: a change that comes between two reads would not be seen.
+    open_ones = [item for item in assessments if item["status"] in ("DRAFT", "SUBMITTED")]
     context = {
         "deal": deal,
-        "etag": tagged.headers.get("etag"),
+        "etag": assessments_service.etag_of(open_ones[0]) if open_ones else None,
         "link": crm_link(deal["remote_id"]),
         "rejects": rejects,
         "facts": FACTS,
@@ -103,7 +88,7 @@ async def show_deal(
         "comments": [
             {**said, "version": assessment["version"]}
             for assessment in reversed(assessments)
-            for said in await list_comments(user, connection, assessment["id"])
+            for said in await assessments_service.list_comments(connection, user, assessment["id"])
         ],
         "criteria": CRITERIA,
         "max_score": MAX_SCORE,
@@ -114,13 +99,13 @@ async def show_deal(
 @router.get("/opportunities/{id}/timeline")
 async def show_more_changes(
     request: Request,
-    user: Viewer,
+    user: CurrentUser,
     connection: Connection,
     opportunity_id: PathId,
     wanted: Annotated[HistoryRequest, Query()],
 ) -> Response:
     """Show older changes of a deal."""
-    deal = await read_deal(connection, opportunity_id)
+    deal = await service.read_deal(connection, user, opportunity_id)
     changes = await _timeline(user, connection, opportunity_id, wanted)
     return page(request, "_timeline.html", deal=deal, **changes)
 
@@ -129,7 +114,7 @@ async def _timeline(
     user: User, connection: AsyncConnection[DictRow], deal: int, wanted: HistoryRequest
 ) -> dict[str, Any]:
     one_more = wanted.model_copy(update={"limit": wanted.limit + 1})
-    changes = await list_changes(user, connection, deal, one_more)
+    changes = await service.list_changes(connection, user, deal, one_more)
     return {
         "changes": changes[: wanted.limit],
         "has_more": len(changes) > wanted.limit,
@@ -139,14 +124,12 @@ async def _timeline(
 
 @router.get("/remote/{remote_id}")
 async def go_to_deal(
-    _: Viewer, connection: Connection, remote_id: Annotated[Text, Path()]
+    user: CurrentUser, connection: Connection, remote_id: Annotated[Text, Path()]
 ) -> Response:
     """Go to the deal of an OptyId."""
-    row = await (await connection.execute(ITEM_BY_REMOTE_ID, [remote_id])).fetchone()
-    if row is None:
-        raise ProblemError(404, f"No version of the deal {remote_id} has been loaded yet.")
+    item = await service.get_item_by_remote_id(connection, user, remote_id)
     return Response(
-        status_code=303, headers={"Location": f"/opportunities/{json.loads(row['item'])['id']}"}
+        status_code=303, headers={"Location": f"/opportunities/{json.loads(item)['id']}"}
     )
 
 
@@ -159,31 +142,30 @@ class AssignForm(BaseModel):
 @router.post("/opportunities/{id}/assign")
 async def assign(
     request: Request,
-    user: Assessor,
+    user: CurrentUser,
     connection: Connection,
     opportunity_id: PathId,
     given: Annotated[AssignForm, Form()],
 ) -> Response:
     """Assign a deal."""
     assigned_to = int(given.assigned_to) if given.assigned_to else None
-    async with connection.transaction():
-        await change_opportunity(connection, user, opportunity_id, {"assigned_to": assigned_to})
+    await service.change(connection, user, opportunity_id, {"assigned_to": assigned_to})
     words = "Assigned." if assigned_to else "Given back."
     return _changed(request, opportunity_id, words, "deal-changed")
 
 
 @router.post("/opportunities/{id}/assessment")
 async def begin(
-    request: Request, user: Assessor, connection: Connection, opportunity_id: PathId
+    request: Request, user: CurrentUser, connection: Connection, opportunity_id: PathId
 ) -> Response:
     """Begin an assessment of a deal."""
     new = NewAssessment(opportunity_id=opportunity_id)
-    await begin_assessment(user, Response(), connection, new)
+    await assessments_service.begin(connection, user, new)
     return _changed(request, opportunity_id, "The assessment has begun.")
 
 
 @router.post("/score")
-async def score(request: Request, _: Viewer) -> Response:
+async def score(request: Request, _: CurrentUser) -> Response:
     """Show what scores come to, before anything is saved."""
     return page(request, "_score.html", **_standing(await _content(request)))
 
@@ -191,22 +173,17 @@ async def score(request: Request, _: Viewer) -> Response:
 @router.post("/opportunities/{id}/assessments/{assessment_id}")
 async def save(
     request: Request,
-    user: Assessor,
+    user: CurrentUser,
     connection: Connection,
     opportunity_id: PathId,
     assessment_id: int,
 ) -> Response:
     """Save a draft, and submit it if that was asked for."""
     form = await request.form()
-    etag = str(form.get("etag", ""))
-    response = Response()
-    content = await _content(request)
-    # All or nothing: what the page shows stays what it may change.
-    async with connection.transaction():
-        await write_assessment(user, response, connection, assessment_id, etag, content)
-        if "submit" in form:
-            written = response.headers["etag"]
-            await submit_assessment(user, response, connection, assessment_id, written)
+    await assessments_service.save(
+        connection, user, assessment_id, str(form.get("etag", "")), await _content(request),
+        submit="submit" in form,
+    )  # fmt: skip
     words = "Submitted for review." if "submit" in form else "Saved."
     return _changed(request, opportunity_id, words)
 
@@ -222,7 +199,7 @@ class DecisionForm(BaseModel):
 @router.post("/opportunities/{id}/assessments/{assessment_id}/decision")
 async def decide(
     request: Request,
-    user: Manager,
+    user: CurrentUser,
     connection: Connection,
     opportunity_id: PathId,
     assessment_id: int,
@@ -230,7 +207,7 @@ async def decide(
 ) -> Response:
     """Decide a submitted assessment."""
     decision = Decision(decision=given.decision, comment=given.comment)
-    await decide_assessment(user, Response(), connection, assessment_id, given.etag, decision)
+    await assessments_service.decide(connection, user, assessment_id, given.etag, decision)
     words = {"APPROVED": "We bid.", "REJECTED": "We don't bid.", "RETURNED": "Returned."}
     return _changed(request, opportunity_id, words[given.decision])
 
@@ -238,14 +215,14 @@ async def decide(
 @router.post("/opportunities/{id}/assessments/{assessment_id}/comments")
 async def say(
     request: Request,
-    user: Assessor,
+    user: CurrentUser,
     connection: Connection,
     opportunity_id: PathId,
     assessment_id: int,
     new: Annotated[NewComment, Form()],
 ) -> Response:
     """Comment on an assessment."""
-    await comment_on_assessment(user, connection, assessment_id, new)
+    await assessments_service.comment(connection, user, assessment_id, new)
     return _changed(request, opportunity_id, "The comment is there.", "comments-changed")
 
 

@@ -2,31 +2,24 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fastapi import Form, Query, Request, Response
-from psycopg import AsyncConnection
-from psycopg.rows import DictRow
 from pydantic import BaseModel, Field
 
-from api.auth import Assessor, User, Viewer
+from api.auth import CurrentUser, User
 from api.console.choices import owner_names, people
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
-from api.opportunities.changes import change_opportunity, lock_opportunity
-from api.opportunities.queries import ITEM_BY_ID
-from api.opportunities.router import read_page
+from api.opportunities import service
 from api.opportunities.schemas import PageRequest, SortKey
-from api.problems import ProblemError
+from api.opportunities.service import STALE_DAYS
 from api.types import PathId
 from api.workflow import allowed_moves
 
 router = console_router()
-
-STALE_DAYS = 90
 
 
 class Column(StrEnum):
@@ -70,22 +63,6 @@ USUAL = [
     Column.CUSTOMER, Column.STAGE, Column.WORKFLOW_STATUS, Column.DEAL_VALUE,
     Column.WIN_PROBABILITY, Column.CLOSE_DATE, Column.ASSIGNED_TO,
 ]  # fmt: skip
-
-# What a list does not hold of its deals.
-_MARKS: LiteralString = """
-select
-    id,
-    coalesce(crm_outcome, 'OPEN') != 'OPEN' as is_closed,
-    unknown_status_code,
-    remote_id in (
-        select remote_id from rejected_records
-        where stream = 'opportunities' and resolved_at is null and remote_id is not null
-    ) as is_rejected,
-    coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
-        and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale
-from opportunities
-where id = any(%(ids)s)
-"""
 
 
 class View(PageRequest):
@@ -199,37 +176,13 @@ def presets(user: User) -> list[tuple[str, str]]:
     ]
 
 
-async def with_marks(
-    connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return deals with what their badges tell: `is_closed`, `is_rejected`, `is_stale`, ..."""
-    found = await connection.execute(
-        _MARKS, {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
-    )
-    marks = {row["id"]: row for row in await found.fetchall()}
-    return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]
-
-
-def deal_of(item: str) -> dict[str, Any]:
-    """Return a deal from its JSON; values stay exact."""
-    deal: dict[str, Any] = json.loads(item, parse_float=Decimal)
-    return deal
-
-
-async def read_deals(
-    request: Request, connection: AsyncConnection[DictRow], wanted: PageRequest
-) -> tuple[list[dict[str, Any]], int, str | None]:
-    """Return a page's deals with their marks, the list's total and the next cursor."""
-    rows, total, cursor = await read_page(request, connection, wanted)
-    return await with_marks(connection, [deal_of(row["item"]) for row in rows]), total, cursor
-
-
 @router.get("/opportunities")
 async def show_opportunities(
-    request: Request, user: Viewer, connection: Connection, view: Annotated[View, Query()]
+    request: Request, user: CurrentUser, connection: Connection, view: Annotated[View, Query()]
 ) -> Response:
     """Show the table, or the part of it that has changed."""
-    deals, total, cursor = await read_deals(request, connection, view)
+    totals = request.app.state.totals
+    deals, total, cursor = await service.read_deals(connection, user, totals, view)
     users = await people(connection)
     context: dict[str, Any] = {
         "view": view, "deals": deals, "total": total, "next_cursor": cursor,
@@ -259,20 +212,15 @@ class StatusForm(BaseModel):
 @router.post("/opportunities/{id}/status")
 async def move(
     request: Request,
-    user: Assessor,
+    user: CurrentUser,
     connection: Connection,
     opportunity_id: PathId,
     given: Annotated[StatusForm, Form()],
 ) -> Response:
     """Move a deal, unless it has moved since the page was made, and offer the way back."""
-    async with connection.transaction():
-        before = (await lock_opportunity(connection, opportunity_id))["workflow_status"]
-        if before != given.seen:
-            words = before.replace("_", " ").lower()
-            raise ProblemError(409, f"It has been moved meanwhile: it is {words}. Reload the page.")
-        change = {"workflow_status": given.workflow_status}
-        await change_opportunity(connection, user, opportunity_id, change)
-    deal = await read_deal(connection, opportunity_id)
+    before = given.seen
+    await service.move(connection, user, opportunity_id, before, given.workflow_status)
+    deal = await service.read_deal(connection, user, opportunity_id)
     message: dict[str, Any] = {
         "text": f"{deal['name'] or deal['remote_id']}: "
         + deal["workflow_status"].replace("_", " ").lower()
@@ -297,19 +245,6 @@ async def move(
         events = {"message": message, "deal-changed": {}}
     response.headers["HX-Trigger"] = json.dumps(events)
     return response
-
-
-async def read_deal(connection: AsyncConnection[DictRow], opportunity_id: int) -> dict[str, Any]:
-    """Return a deal with its marks.
-
-    Raises:
-        ProblemError: 404, there is none.
-    """
-    row = await (await connection.execute(ITEM_BY_ID, [opportunity_id])).fetchone()
-    if row is None:
-        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
-    (deal,) = await with_marks(connection, [deal_of(row["item"])])
-    return deal
 
 
 def _columns(request: Request) -> list[Column]:

@@ -4,11 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 
-from api.auth import Viewer
+from api.auth import CurrentUser
 from api.console.choices import owner_names, people
-from api.console.opportunities import STALE_DAYS, View, read_deals
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
+from api.opportunities.page import View
+from api.opportunities.service import STALE_DAYS, read_deals
 from api.workflow import MOVES
 
 router = console_router()
@@ -19,7 +20,7 @@ OPEN = ["OPEN", "UNKNOWN"]
 
 @router.get("/board")
 async def show_board(
-    request: Request, _: Viewer, connection: Connection, view: Annotated[View, Query()]
+    request: Request, user: CurrentUser, connection: Connection, view: Annotated[View, Query()]
 ) -> Response:
     """Show the most valuable deals of each state, of those that fulfil the filters."""
     columns = []
@@ -28,7 +29,7 @@ async def show_board(
             update={"workflow_status": [state], "crm_outcome": OPEN, "sort": "-deal_value",
                     "limit": CARDS, "cursor": None}
         )  # fmt: skip
-        deals, total, more = await read_deals(request, connection, of_state)
+        deals, total, more = await read_deals(connection, user, request.app.state.totals, of_state)
         rest = of_state.query(limit=None, crm_outcome=None) if more else None
         columns.append((state, deals, total, rest))
     users = await people(connection)

@@ -1,0 +1,172 @@
+"""What can be done with opportunities, and by whom."""
+
+import json
+from decimal import Decimal
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
+
+from api.auth import Role, User
+from api.caching import check_match, etag_of
+from api.opportunities import queries
+from api.opportunities.changes import change_opportunity, lock_opportunity
+from api.opportunities.cursor import Cursor, decode, digest
+from api.opportunities.schemas import HistoryRequest, PageRequest
+from api.opportunities.totals import Totals
+from api.problems import ProblemError
+
+STALE_DAYS = 90
+
+# What a list does not hold of its deals.
+MARKS: LiteralString = """
+select
+    id,
+    coalesce(crm_outcome, 'OPEN') != 'OPEN' as is_closed,
+    unknown_status_code,
+    remote_id in (
+        select remote_id from rejected_records
+        where stream = 'opportunities' and resolved_at is null and remote_id is not null
+    ) as is_rejected,
+    coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
+        and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale
+from opportunities
+where id = any(%(ids)s)
+"""
+
+
+async def read_page(
+    connection: AsyncConnection[DictRow], user: User, totals: Totals, wanted: PageRequest
+) -> tuple[list[DictRow], int, str | None]:
+    """Return a page's rows, each with an `item` as JSON, the list's total and the next cursor.
+
+    The next page begins after the last row of the one before: rows that a sync adds or takes
+    away meanwhile are neither skipped nor given twice.
+    """
+    user.must_be(Role.VIEWER)
+    conditions = queries.conditions(wanted)
+    listing = digest(conditions, wanted.key, wanted.descending)
+    after = None if wanted.cursor is None else decode(wanted.cursor, listing)
+    total = after.total if after else await totals.get(connection, conditions)
+
+    query = queries.page(tuple(conditions), wanted.key, wanted.descending, after is not None)
+    parameters = conditions | {"search": wanted.search, "limit": wanted.limit + 1}
+    if after is not None:
+        parameters |= {"after_key": after.key, "after_id": after.id}
+    rows = await (await connection.execute(query, parameters)).fetchall()
+
+    next_cursor = None
+    if len(rows) > wanted.limit:
+        rows.pop()
+        next_cursor = Cursor(listing, total, rows[-1]["key"], rows[-1]["id"]).encode()
+    return rows, total, next_cursor
+
+
+async def read_deals(
+    connection: AsyncConnection[DictRow], user: User, totals: Totals, wanted: PageRequest
+) -> tuple[list[dict[str, Any]], int, str | None]:
+    """Return a page's deals with their marks, the list's total and the next cursor."""
+    rows, total, cursor = await read_page(connection, user, totals, wanted)
+    return await with_marks(connection, [_deal_of(row["item"]) for row in rows]), total, cursor
+
+
+async def read_deal(
+    connection: AsyncConnection[DictRow], user: User, opportunity_id: int
+) -> dict[str, Any]:
+    """Return a deal with its marks; raises 404 if there is none."""
+    item = await get_item(connection, user, opportunity_id)
+    (deal,) = await with_marks(connection, [_deal_of(item)])
+    return deal
+
+
+async def with_marks(
+    connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return deals with what their badges tell: `is_closed`, `is_rejected`, `is_stale`, ..."""
+    found = await connection.execute(
+        MARKS, {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
+    )
+    marks = {row["id"]: row for row in await found.fetchall()}
+    return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]
+
+
+async def get_item(connection: AsyncConnection[DictRow], user: User, opportunity_id: int) -> str:
+    """Return a deal as JSON; raises 404 if there is none."""
+    user.must_be(Role.VIEWER)
+    row = await (await connection.execute(queries.ITEM_BY_ID, [opportunity_id])).fetchone()
+    if row is None:
+        raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
+    item: str = row["item"]
+    return item
+
+
+async def get_item_by_remote_id(
+    connection: AsyncConnection[DictRow], user: User, remote_id: str
+) -> str:
+    """Return the deal of an OptyId as JSON; raises 404 if there is none."""
+    user.must_be(Role.VIEWER)
+    row = await (await connection.execute(queries.ITEM_BY_REMOTE_ID, [remote_id])).fetchone()
+    if row is None:
+        raise ProblemError(404, f"The CRM has shown no opportunity {remote_id}.")
+    item: str = row["item"]
+    return item
+
+
+async def change(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    opportunity_id: int,
+    wanted: dict[str, Any],
+    if_match: str | None = None,
+) -> None:
+    """Move a deal in the workflow, or assign it. A sync leaves that alone while it is open.
+
+    `wanted` holds `workflow_status`, `assigned_to` or both; `if_match` is the ETag of the deal's
+    JSON as the user saw it.
+
+    Raises:
+        ProblemError: 403, 404, 409, 412 or 422, why not.
+    """
+    user.must_be(Role.ASSESSOR)
+    async with connection.transaction():
+        if if_match is not None:
+            # The row has to stay as it was compared.
+            await lock_opportunity(connection, opportunity_id)
+            item = await get_item(connection, user, opportunity_id)
+            check_match(if_match, etag_of(item.encode()))
+        await change_opportunity(connection, user, opportunity_id, wanted)
+
+
+async def move(
+    connection: AsyncConnection[DictRow], user: User, opportunity_id: int, seen: str, status: str
+) -> None:
+    """Move a deal from the status that the user saw to another one.
+
+    Raises:
+        ProblemError: as `change`; 409 also if the deal has another status by now.
+    """
+    user.must_be(Role.ASSESSOR)
+    async with connection.transaction():
+        before = (await lock_opportunity(connection, opportunity_id))["workflow_status"]
+        if before != seen:
+            words = before.replace("_", " ").lower()
+            raise ProblemError(409, f"It has been moved meanwhile: it is {words}. Reload the page.")
+        await change_opportunity(connection, user, opportunity_id, {"workflow_status": status})
+
+
+async def list_changes(
+    connection: AsyncConnection[DictRow], user: User, opportunity_id: int, wanted: HistoryRequest
+) -> list[DictRow]:
+    """List what the CRM and the bid team changed on a deal, the newest first."""
+    user.must_be(Role.VIEWER)
+    parameters = wanted.model_dump() | {"opportunity_id": opportunity_id}
+    changes = await (await connection.execute(queries.HISTORY, parameters)).fetchall()
+    if not changes:
+        await get_item(connection, user, opportunity_id)
+    return changes
+
+
+def _deal_of(item: str) -> dict[str, Any]:
+    """Return a deal from its JSON; values stay exact."""
+    deal: dict[str, Any] = json.loads(item, parse_float=Decimal)
+    return deal
