@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeFloat, SecretStr, ValidationError
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -132,7 +132,11 @@ class Schedule(_Group):
 
     schedule_timezone: str = "UTC"
     """The time zone of the schedules in `meltano.yml`, such as `Europe/Zurich`."""
-    schedule_retry_minutes: Annotated[tuple[float, ...], BeforeValidator(_by_commas)] = (1, 5, 15)
+    schedule_retry_minutes: Annotated[tuple[NonNegativeFloat, ...], BeforeValidator(_by_commas)] = (
+        1,
+        5,
+        15,
+    )
     """After how many minutes a failed sync is tried again, separated by commas."""
 
 

@@ -1,6 +1,9 @@
 """Settings are declared once, and documented as they are declared."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,16 @@ def test_settings_come_from_the_environment_or_from_files(
     assert settings.metrics_token is not None
     assert settings.metrics_token.get_secret_value() == setting("METRICS_TOKEN") == "1234"
     assert (settings.api_port, settings.api_host) == (4321, "1234")
+
+
+def test_a_run_does_not_pay_for_pydantic() -> None:
+    code = "import sys, orchestrate.meltano_addon; print([*sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True,
+        env=os.environ | {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"},
+    ).stdout  # fmt: skip
+    assert "'database.environment'" in loaded
+    assert "'pydantic'" not in loaded
 
 
 def test_what_is_wrong_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:

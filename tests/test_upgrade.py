@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from database.address import libpq_environment
 from database.embedded import BIN
-from database.migrate import migrate
+from database.migrate import migrate, migrate_if_needed
 from runs import meltano_runs
 from tests.conftest import Pipeline, assert_equal_to_crm
 from tests.releases import crm as releases
@@ -190,3 +190,24 @@ def test_raw_rows_get_the_types_of_now(old: Pipeline) -> None:
             assert ours["LastUpdateDate"] == stamp
             size, practice = (ours["custom"][name] for name in ("Size_c", "Practice_c"))
             assert (size and float(size), practice) == (row["Size_c"], row["Practice_c"])
+
+
+def test_a_view_is_made_again_when_its_file_differs(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        columns = connection.execute("select * from sync_logs").description or []
+        connection.execute(
+            """
+            drop view sync_logs cascade;
+            create view sync_logs as select 1 as one;
+            create view on_top as select one from sync_logs;
+            comment on table alembic_version is 'of other files'
+            """
+        )
+        migrate_if_needed(database)
+        again = connection.execute("select * from sync_logs").description or []
+        assert [column.name for column in again] == [column.name for column in columns]
+        assert connection.execute("select to_regclass('on_top')").fetchone() == (None,)
+    monkeypatch.setattr(subprocess, "run", pytest.fail)
+    migrate_if_needed(database)  # nothing is left to do
