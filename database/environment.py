@@ -14,13 +14,14 @@ from dotenv import dotenv_values
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".data"
 DEFAULT_CRM_FILE = "crm.yml"
-CUSTOM_FIELDS = {
+DBT_SETTINGS = {
     "ORACLE_PRACTICE_FIELD": "Practice_c",
     "ORACLE_GEO_FIELD": "GEO_c",
     "ORACLE_REGION_FIELD": "Region_c",
     "ORACLE_SECTOR_FIELD": "Sector_c",
+    "SYNC_MAX_DELETED_SHARE": "0.2",
 }
-"""The settings that name the CRM's custom fields, and their defaults."""
+"""The settings that dbt reads, and their defaults: it always finds them in its environment."""
 
 
 def env_file() -> Path:

@@ -14,7 +14,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from database.environment import CUSTOM_FIELDS, DEFAULT_CRM_FILE, setting
+from database.environment import DBT_SETTINGS, DEFAULT_CRM_FILE, setting
 
 Days = Annotated[int, Field(ge=1, le=100_000)]
 TO_FILL: JsonDict = {"to_fill": True}
@@ -78,14 +78,14 @@ class Crm(_Group):
     oracle_scope: str | None = None
     """The scope to ask for, for OAuth 2."""
 
-    oracle_practice_field: str = CUSTOM_FIELDS["ORACLE_PRACTICE_FIELD"]
+    oracle_practice_field: str = DBT_SETTINGS["ORACLE_PRACTICE_FIELD"]
     """The custom field in your CRM that holds the practice. If your CRM has no field of this name,
     the column stays empty."""
-    oracle_geo_field: str = CUSTOM_FIELDS["ORACLE_GEO_FIELD"]
+    oracle_geo_field: str = DBT_SETTINGS["ORACLE_GEO_FIELD"]
     """The same for the geo."""
-    oracle_region_field: str = CUSTOM_FIELDS["ORACLE_REGION_FIELD"]
+    oracle_region_field: str = DBT_SETTINGS["ORACLE_REGION_FIELD"]
     """The same for the region."""
-    oracle_sector_field: str = CUSTOM_FIELDS["ORACLE_SECTOR_FIELD"]
+    oracle_sector_field: str = DBT_SETTINGS["ORACLE_SECTOR_FIELD"]
     """The same for the sector."""
     crm_file: str = DEFAULT_CRM_FILE
     """The file that says what the CRM's status codes mean, where the CRM does not say so itself."""
@@ -123,7 +123,9 @@ class Database(_Group):
     """The PostgreSQL database; percent-encode special characters. Through a socket:
     `postgresql://user@/database?host=/folder`. If it is not set, an embedded PostgreSQL is used,
     with its data in `.data/`."""
-    sync_max_deleted_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    sync_max_deleted_share: Annotated[float, Field(ge=0, le=1)] = float(
+        DBT_SETTINGS["SYNC_MAX_DELETED_SHARE"]
+    )
     """The largest share of all deals that one reconcile may mark as deleted."""
 
 

@@ -24,7 +24,7 @@ import yaml
 from meltano.core.setting_definition import SettingDefinition
 
 from database.address import database_url, libpq_environment, sqlalchemy_url
-from database.environment import CUSTOM_FIELDS, ROOT, export_settings, setting
+from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.migrate import migrate_if_needed
 from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
@@ -39,8 +39,7 @@ def prepare_environment() -> None:
     export_settings()
     # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
     os.environ["MELTANO_RUN_ID"] = setting("MELTANO_RUN_ID") or str(uuid.uuid4())
-    # What a customer calls the custom fields: for the tap to read and for dbt to map.
-    for name, default in CUSTOM_FIELDS.items():
+    for name, default in DBT_SETTINGS.items():
         os.environ[name] = setting(name) or default
     options = _run_options()
     if {"--help", "--version"} & set(sys.argv) or (options and options["dry_run"]):

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from database.address import libpq_environment
-from database.environment import ROOT
+from database.environment import DBT_SETTINGS, ROOT
 from tests.warm import WarmProject
 
 
@@ -89,6 +89,7 @@ class Warehouse:
         return (
             os.environ
             | libpq_environment(self.url)
+            | DBT_SETTINGS
             | {
                 "DATABASE_URL": self.url,
                 "DBT_PROJECT_DIR": project,

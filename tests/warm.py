@@ -24,7 +24,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from database.address import libpq_environment
-from database.environment import ROOT
+from database.environment import DBT_SETTINGS, ROOT
 
 # What each command imports only when it is called.
 COMMANDS = {
@@ -116,7 +116,7 @@ def parse() -> None:
     from dbt.cli.main import dbtRunner
 
     environment = dict(os.environ)
-    os.environ |= libpq_environment("postgresql://nobody@127.0.0.1:1/none")
+    os.environ |= DBT_SETTINGS | libpq_environment("postgresql://nobody@127.0.0.1:1/none")
     with tempfile.TemporaryDirectory() as folder:
         options = {"project": ROOT / "transform", "profiles": ROOT / "transform"}
         folders = [f"--{name}-dir={path}" for name, path in options.items()]

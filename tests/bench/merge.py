@@ -17,7 +17,7 @@ import psycopg
 
 from database.address import libpq_environment
 from database.embedded import start_embedded, stop_embedded
-from database.environment import ROOT
+from database.environment import DBT_SETTINGS, ROOT
 
 REPEATS = 5
 CHANGED = 1000
@@ -57,7 +57,7 @@ class Merges:
 
     def __init__(self, url: str, scratch: Path) -> None:
         self.connection = psycopg.connect(url, autocommit=True)
-        self.environment = os.environ | libpq_environment(url) | {
+        self.environment = os.environ | libpq_environment(url) | DBT_SETTINGS | {
             "DBT_TARGET_PATH": str(scratch), "DBT_LOG_PATH": str(scratch),
             "DBT_PROJECT_DIR": str(ROOT / "transform"), "DBT_PROFILES_DIR": str(ROOT / "transform"),
         }  # fmt: skip

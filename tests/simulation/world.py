@@ -28,7 +28,7 @@ from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import CopyConnector
 
 from database.address import libpq_environment, sqlalchemy_url
-from database.environment import ROOT
+from database.environment import DBT_SETTINGS, ROOT
 from tests.simulation.crm import SimulatedCrm, Weather
 from tests.simulation.executor import Executor, Host, Process
 from tests.simulation.ledger import Ledger, Violation
@@ -84,7 +84,7 @@ class Database:
         with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
             connection.execute(f"create database {NAME} template {template}")
         url = f"{server}/{NAME}"
-        environment = os.environ | libpq_environment(url) | {
+        environment = os.environ | libpq_environment(url) | DBT_SETTINGS | {
             "DATABASE_URL": url,
             "DBT_PROJECT_DIR": str(ROOT / "transform"),
             "DBT_PROFILES_DIR": str(ROOT / "transform"),

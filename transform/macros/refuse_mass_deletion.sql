@@ -5,7 +5,7 @@
 -#}
 {% macro refuse_mass_deletion(opportunities, absent) -%}
     {%- if execute and flags.WHICH in ('run', 'build') -%}
-        {%- set limit = env_var('SYNC_MAX_DELETED_SHARE', '0.2') | float -%}
+        {%- set limit = env_var('SYNC_MAX_DELETED_SHARE') | float -%}
         {%- set counted = run_query(
             'select
                 (select count(*) from ' ~ opportunities ~ ' where deleted_at is null) as known,

@@ -34,8 +34,8 @@
 {#- What decides how a deal is merged besides its row: when it changes, all are merged again. -#}
 {% macro merge_rules() -%}
     {{ dbt.string_literal(dbt.escape_single_quotes([
-        env_var('ORACLE_PRACTICE_FIELD', 'Practice_c'), env_var('ORACLE_GEO_FIELD', 'GEO_c'),
-        env_var('ORACLE_REGION_FIELD', 'Region_c'), env_var('ORACLE_SECTOR_FIELD', 'Sector_c'),
+        env_var('ORACLE_PRACTICE_FIELD'), env_var('ORACLE_GEO_FIELD'),
+        env_var('ORACLE_REGION_FIELD'), env_var('ORACLE_SECTOR_FIELD'),
     ] | join(' '))) }}
     || ' ' || {{ rules_fingerprint() }}
 {%- endmacro %}

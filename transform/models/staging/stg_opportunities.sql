@@ -28,10 +28,10 @@ renamed as (
         "EffectiveDate" as close_date,
 
         -- custom fields: their names differ from one customer to the next
-        {{ attribute(env_var('ORACLE_PRACTICE_FIELD', 'Practice_c'), 'text') }} as practice,
-        {{ attribute(env_var('ORACLE_GEO_FIELD', 'GEO_c'), 'text') }} as geo,
-        {{ attribute(env_var('ORACLE_REGION_FIELD', 'Region_c'), 'text') }} as region,
-        {{ attribute(env_var('ORACLE_SECTOR_FIELD', 'Sector_c'), 'text') }} as sector,
+        {{ attribute(env_var('ORACLE_PRACTICE_FIELD'), 'text') }} as practice,
+        {{ attribute(env_var('ORACLE_GEO_FIELD'), 'text') }} as geo,
+        {{ attribute(env_var('ORACLE_REGION_FIELD'), 'text') }} as region,
+        {{ attribute(env_var('ORACLE_SECTOR_FIELD'), 'text') }} as sector,
 
         -- times
         "CreationDate" as remote_created_at,
