@@ -21,7 +21,7 @@ def main() -> None:
         app = create_app(settings, url)
     except ValueError as error:
         sys.exit(str(error))
-    # What is there now stays: looking through it again and again would hold up requests.
+    # Imported objects stay, and collecting garbage among them would delay requests.
     gc.collect()
     gc.freeze()
     uvicorn.run(
@@ -31,7 +31,7 @@ def main() -> None:
         log_config=CONFIGURATION,
         access_log=False,  # api.requests writes one
         server_header=False,
-        # Who says truly whom a request comes from, and whether it came by https.
+        # The proxies whose headers about the client's address and https are trusted.
         forwarded_allow_ips=settings.forwarded_allow_ips,
         timeout_graceful_shutdown=5,  # who follows a sync may not hold up a restart
     )

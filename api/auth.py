@@ -1,4 +1,4 @@
-"""Who is calling, and whether their role lets them.
+"""Identify the user of a request, and check the role.
 
 Tokens are opaque: 256 random bits, of which the database keeps the SHA-256. One look-up tells
 who holds one and that it is neither expired nor revoked, so there is no signing key to keep.
@@ -115,7 +115,7 @@ def new_token() -> tuple[str, bytes]:
 
 
 def hash_token(token: str) -> bytes:
-    """Return what is stored of a token."""
+    """Return the hash of a token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -132,7 +132,7 @@ async def issue_token(
 
 
 async def find_user(connection: AsyncConnection[DictRow], token: str) -> User | None:
-    """Return who holds a token, or None where it is unknown, expired or revoked."""
+    """Return the user of a token; None if it is unknown, expired or revoked."""
     row = await (await connection.execute(FIND, [hash_token(token)])).fetchone()
     return None if row is None else User(row["id"], row["name"], Role(row["role"]), row["token_id"])
 
@@ -149,7 +149,7 @@ async def identify(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     session: Annotated[str | None, Depends(cookie)],
 ) -> User:
-    """Return who is calling.
+    """Return the user of a request.
 
     Raises:
         ProblemError: 401, nobody known; 403, a page of another site with the user's cookie.

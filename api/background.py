@@ -1,4 +1,4 @@
-"""What the API does beside answering, at intervals, for as long as it lives."""
+"""Tasks that the API repeats at intervals while it runs."""
 
 import asyncio
 import logging

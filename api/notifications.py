@@ -123,7 +123,7 @@ CLOSE: LiteralString = """
 update incidents set closed_at = clock_timestamp()
 where closed_at is null and not kind = any(%s)
 """
-# What ended before anybody was told of it needs no word.
+# No message for an incident that ended before its first message was sent.
 UNSENT: LiteralString = """
 select id, kind, detail, closed_at is not null as is_over
 from incidents
@@ -149,7 +149,7 @@ where id = %s
 
 
 def sender(urls: list[str]) -> Send:
-    """Return what sends to the services that Apprise URLs name.
+    """Return a sender to the services of Apprise URLs.
 
     Sent is what one of them took at least: the others must not hear it again and again for the
     sake of one that is dead.

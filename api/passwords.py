@@ -14,7 +14,7 @@ _UNKNOWN = _hasher.hash("someone unknown")
 
 
 async def hash_password(password: SecretStr | None) -> str | None:
-    """Return what is stored of a password, which is nothing for none."""
+    """Return the hash of a password; None if there is no password."""
     if password is None:
         return None
     async with _at_once:

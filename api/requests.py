@@ -1,4 +1,4 @@
-"""What holds for every request: an id, limits, security headers, a line in the log."""
+"""Every request gets an id, limits, security headers and a line in the log."""
 
 import asyncio
 import logging

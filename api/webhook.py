@@ -113,6 +113,6 @@ async def start_wanted_sync(pool: Pool, database_url: str, quiet_seconds: float)
         try:
             run = await run_in_threadpool(control.start, database_url, False, "webhook")
         except control.RunningError:
-            # What was asked for stays asked for.
+            # The request for a sync stays, and is tried again.
             raise Rollback from None
         log.info("sync started", extra={"run_id": str(run["run_id"]), "events": row["events"]})

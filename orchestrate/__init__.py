@@ -1,1 +1,1 @@
-"""What runs the pipeline: its Meltano add-on, its schedule, its deployment."""
+"""Run the pipeline: Meltano's add-on, the schedule, the deployment."""

@@ -1,4 +1,4 @@
-"""The settings with which a sync reads the CRM, for what asks it a question beside one.
+"""The settings with which a sync reads the CRM, for other programs that ask it something.
 
 `make probe`, which is `python -m orchestrate.crm [FILE]`, runs the tap's probe with them.
 """

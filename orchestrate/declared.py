@@ -1,4 +1,4 @@
-"""What the customer declares of their CRM in `crm.yml`, and how it gets into the database.
+"""Read the customer's declarations in `crm.yml` and store them in the database.
 
 A run puts the file into `public.declared_outcomes` when it starts; dbt, the API and the doctor
 look there, so all see the same, whichever machine has the file. CRM_FILE names another one.
@@ -35,7 +35,7 @@ class DeclarationError(Exception):
 
 @dataclass(frozen=True)
 class Declared:
-    """What the file says.
+    """The content of the file.
 
     Attributes:
         statuses: what status codes of the CRM mean: OPEN, WON, LOST or CLOSED.
@@ -101,7 +101,7 @@ def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
 
 
 def declare(connection: psycopg.Connection[Any], declared: Declared) -> None:
-    """Make the database say what the file says; where it does already, nothing is written."""
+    """Store the file's content in the database; nothing is written if it is there already."""
     if not differs(connection, declared):
         return
     with connection.transaction(), connection.cursor() as cursor:

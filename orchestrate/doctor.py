@@ -48,7 +48,7 @@ Connection = psycopg.Connection[DictRow]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         check: what was looked at.
@@ -255,7 +255,7 @@ def last_sync(connection: Connection, late: timedelta) -> Finding:
 
 
 def runs(connection: Connection) -> Iterator[Finding]:
-    """Tell what else is under way, and of runs that the database's clock has yet to reach."""
+    """List other running jobs, and runs that began later than the database's clock says."""
     for run in connection.execute(
         "select * from run_logs where status = 'RUNNING' and kind != 'sync' order by id"
     ):
@@ -338,7 +338,7 @@ def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
         held: what the database holds of the deals, where known.
     """
     try:
-        # One attempt and one more; nobody wants to wait for all that a sync waits for.
+        # Two attempts: a person waits for the answer.
         reached = Crm(tap_settings(meltano=meltano, max_retries=1, request_timeout=30))
     except ConfigError as error:
         yield Finding("crm", "error", str(error), "Set what it names in .env; see .env.example.")
@@ -447,7 +447,7 @@ def disk(free: int) -> Finding:
 
 
 def _advice(error: OracleCrmError) -> tuple[str, str]:
-    """Return what is so, and what to do."""
+    """Return the problem and the remedy."""
     return error.problem, error.advice or "See the tap's README."
 
 
@@ -466,7 +466,7 @@ def _last_line(text: str | None) -> str:
 
 
 def _hider() -> Callable[[str], str]:
-    """Return what replaces every secret in a text."""
+    """Return a function that hides every secret in a text."""
     password = urlsplit(setting("DATABASE_URL") or "").password or ""
     secrets = {password, unquote(password), *(setting(name) or "" for name in secret_names())} - {
         ""

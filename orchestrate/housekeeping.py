@@ -136,7 +136,7 @@ _AUDIT = """
         limit %(batch)s
     )
 """
-# Who was told of one has yet to hear that it is over.
+# Kept while the message that it is over has not been sent.
 _INCIDENTS = """
     delete from public.incidents where id in (
         select id

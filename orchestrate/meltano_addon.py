@@ -126,7 +126,7 @@ def _end_run(url: str, run_id: str) -> None:
 
 
 def _run_options() -> dict[str, Any] | None:
-    """Return what `meltano run` was given; None if this is not one."""
+    """Return the options of `meltano run`; None for another command."""
     context = click.get_current_context(silent=True)
     if context is None or context.invoked_subcommand != "run":
         return None
@@ -156,7 +156,7 @@ def _blocks(arguments: tuple[str, ...]) -> list[str]:
 
 
 prepare_environment()
-# What is imported stays; looking through it for garbage costs each run up to a third of a second.
+# Imported objects stay; collecting garbage among them costs each run up to a third of a second.
 gc.freeze()
 
 settings = SettingDefinition(

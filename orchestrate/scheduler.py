@@ -67,7 +67,7 @@ class Scheduler:
         self._jobs: dict[str, Job] = {}
         self._scheduler = BlockingScheduler(
             timezone=self._timezone,
-            # One thread: what is due at once runs one after the other.
+            # One thread: jobs that are due together run one after the other.
             executors={"default": ThreadPoolExecutor(1), "heartbeat": ThreadPoolExecutor(1)},
             # However often it was missed, and however late it is: once.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
@@ -102,7 +102,7 @@ class Scheduler:
     def _take_turn(self) -> bool:
         """Connect, and take the lock that only one scheduler of a database has; tell if it has."""
         self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
-        # Of a machine that went off, the server learns in a minute that the lock is free.
+        # If this machine dies, PostgreSQL frees the lock after a minute.
         for name, value in KEEPALIVES.items():
             self._connection.execute("select set_config(%s, %s, false)", [name, value])
         row = self._connection.execute(
@@ -151,7 +151,7 @@ class Scheduler:
         return {row["name"]: row for row in found}
 
     def _beat(self) -> None:
-        """Tell the database that the scheduler lives, and when what runs next."""
+        """Write the heartbeat, and the next time of each schedule."""
         due: dict[str, datetime] = {}
         for job in self._scheduler.get_jobs():
             name = job.id.removesuffix(RETRY)

@@ -74,7 +74,7 @@ def start(
     except OSError as error:
         registry.end(url, run_id, f"It could not be started: {error}")
         raise
-    # One that is waited for is gone, and when it was started with it.
+    # Read before anybody waits for the process: then it is gone, with its start time.
     known = processes.columns(psutil.Process(process.pid)) | {"run_id": run_id}
     # Without someone to wait for it, an ended child would look alive.
     threading.Thread(
@@ -100,7 +100,7 @@ def _wait_for(url: str, run_id: str, process: subprocess.Popen[bytes]) -> None:
     try:
         registry.end(url, run_id, words, died=code < 0)
     except psycopg.OperationalError as error:
-        # Whoever looks at the runs next finds that the process is gone.
+        # The next look at the runs finds that the process is gone.
         log.warning("the end of run %s could not be written down: %s", run_id, error)
 
 

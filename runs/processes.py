@@ -1,4 +1,4 @@
-"""The processes of runs: which one does a run, and what it printed."""
+"""Find the process of a run, and what it printed."""
 
 import re
 import socket
@@ -64,7 +64,7 @@ def log_file(run_id: object) -> Path:
 
 
 def last_words(run_id: object) -> str | None:
-    """Return the last line of what a run printed, if that is to be had here."""
+    """Return the last line that a run printed, if its log is on this machine."""
     try:
         printed = log_file(run_id).read_text(errors="replace")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What happens in a run while it runs, written to its row in `public.sync_runs`.
+"""Record the progress of a run in its row of `public.sync_runs`.
 
 How many records the tap read, what it covered, whether the load succeeded, and the cause of a
 failure in words pass by in Meltano's log and nowhere else; `logging.yaml` makes this handler see
@@ -193,12 +193,12 @@ class _Run:
 
 
 def _cause(event: Mapping[str, Any], text: str) -> str | None:
-    """Say in a line what went wrong, or return None if the event is no error of a plugin's."""
+    """Return the error of a plugin in one line; None if the event is no error."""
     name = event.get("name")
     if name is None:
         return None
     if (exception := event.get("plugin_exception")) is not None:
-        # Of a database error the first line says it; the next ones quote the data.
+        # The first line of a database error names it; the next ones quote data.
         said, _, _ = exception.message.partition("\n")
         return f"{name}: {exception.type}: {said}"
     if event.get("level") in {"error", "critical"}:

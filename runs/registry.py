@@ -35,7 +35,7 @@ select run_id, kind, run_number, host, pid_namespace, pid, process_started_at, s
 from public.sync_runs
 where ended_at is null and heartbeat_at is not null
 """
-# What was printed says why a run ended, unless it had begun: then it tells of what it did last.
+# The last printed line is the reason only if the run had not begun; later it is mere progress.
 DIED = """
 update public.sync_runs
 set
@@ -232,7 +232,7 @@ def settle(connection: psycopg.Connection[DictRow], *, silent_too: bool = False)
     Args:
         connection: to the database.
         silent_too: count those as dead, too, that are out of sight and have been silent for long.
-            One that speaks again is kept from loading by the number of who has taken its place.
+            If it goes on after all, the number of the run that took its place stops it.
     """
     for run in connection.execute(UNDER_WAY).fetchall():
         if has_died(run) or (silent_too and not processes.is_here(run) and not run["is_alive"]):

@@ -49,7 +49,7 @@ async def list_assessments(
 async def begin_assessment(
     user: CurrentUser, response: Response, connection: Connection, new: NewAssessment
 ) -> DictRow:
-    """Begin an assessment, with what the last one of the deal said; the deal is then under it."""
+    """Begin an assessment with the content of the deal's last one, and move the deal."""
     return _tagged(response, await service.begin(connection, user, new))
 
 

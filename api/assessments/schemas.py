@@ -1,4 +1,4 @@
-"""What the endpoints of assessments take and give."""
+"""Requests and answers of the endpoints of assessments."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -35,7 +35,7 @@ class Score(BaseModel):
 
 
 class Content(BaseModel):
-    """What assessors write: all of it, each time."""
+    """The content of an assessment: each save sends all of it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,7 +55,7 @@ class NewAssessment(BaseModel):
 
 
 class Decision(BaseModel):
-    """What a manager makes of a submitted assessment."""
+    """A manager's decision on a submitted assessment."""
 
     model_config = ConfigDict(extra="forbid")
 

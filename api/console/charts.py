@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bar:
-    """A value to be drawn, and what it is called."""
+    """A value to draw, and its label."""
 
     label: str
     value: float

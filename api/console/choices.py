@@ -1,4 +1,4 @@
-"""What a filter of the list can be set to: the values that there are."""
+"""The values that the filters of a list offer."""
 
 import time
 from typing import Any, LiteralString
@@ -46,7 +46,7 @@ class Choices:
         self._owners: dict[str, str] = {}
 
     async def get(self, connection: AsyncConnection[DictRow]) -> dict[str, Any]:
-        """Return the values of each filter, by its name, and what the owners are called."""
+        """Return the values of each filter by its name, and the names of the owners."""
         if time.monotonic() - self._read_at >= KEPT_SECONDS or not any(self._values.values()):
             self._values = {
                 name: [
@@ -65,7 +65,7 @@ class Choices:
 async def owner_names(
     connection: AsyncConnection[DictRow], remote_ids: list[str]
 ) -> dict[str, str]:
-    """Return what sales owners are called, by their ids, as far as the CRM has told."""
+    """Return the names of sales owners by their ids, where the CRM gave one."""
     if not remote_ids:
         return {}
     rows = await (await connection.execute(_OWNERS, [remote_ids])).fetchall()
@@ -73,5 +73,5 @@ async def owner_names(
 
 
 async def people(connection: AsyncConnection[DictRow]) -> list[dict[str, Any]]:
-    """Return the users, for who assigns deals and who reads to whom."""
+    """Return the users with the names that pages show."""
     return await (await connection.execute(_USERS)).fetchall()

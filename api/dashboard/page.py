@@ -1,4 +1,4 @@
-"""The dashboard: what dbt's marts make of the deals, in one currency at a time."""
+"""The dashboard: dbt's marts as charts, in one currency at a time."""
 
 from datetime import date
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""What dbt's marts make of the deals, in one currency at a time."""
+"""Read dbt's marts, in one currency at a time."""
 
 from typing import Any, LiteralString
 

@@ -1,4 +1,4 @@
-"""What the bid team may change of an opportunity, under the workflow's rules."""
+"""Changes of an opportunity by the bid team, under the workflow's rules."""
 
 from typing import Any, LiteralString
 

@@ -73,7 +73,7 @@ async def show_deal(
     )
     rejects = await list_rejects(connection, user, of_deal)
     first_changes = HistoryRequest.model_validate({"limit": 30})
-    # Of the rows that are shown: a change that comes between two reads would not be seen.
+    # Taken from the rows that are shown: a second read could already see another edit.
     open_ones = [item for item in assessments if item["status"] in ("DRAFT", "SUBMITTED")]
     context = {
         "deal": deal,
@@ -134,7 +134,7 @@ async def go_to_deal(
 
 
 class AssignForm(BaseModel):
-    """Who is to work on a deal: a user's id, or nothing for nobody."""
+    """The user that a deal is assigned to; empty for nobody."""
 
     assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] = ""
 
@@ -189,7 +189,7 @@ async def save(
 
 
 class DecisionForm(BaseModel):
-    """What a manager decides, and of which state of the assessment."""
+    """A manager's decision, and the ETag of the assessment that it is about."""
 
     etag: str = Field(max_length=100)
     decision: Literal["APPROVED", "REJECTED", "RETURNED"]
@@ -242,7 +242,7 @@ def _changed(
 
 
 async def _content(request: Request) -> Content:
-    """Return what the form of an assessment says."""
+    """Return the content of an assessment's form."""
     form = await request.form()
     scores = {
         item.key: {

@@ -72,8 +72,8 @@ class View(PageRequest):
 
     @property
     def key(self) -> SortKey:
-        """What the table is sorted by."""
-        # One letter is on the way to more, and to rank all that it fits takes long.
+        """The table's sort key."""
+        # The user is still typing, and ranking all deals with this letter is slow.
         is_typing = self.search is not None and len(self.search) == 1
         return SortKey.ID if self.sort is None and is_typing else super().key
 
@@ -101,7 +101,7 @@ class View(PageRequest):
 
     @property
     def unlisted(self) -> list[tuple[str, str]]:
-        """What the address says and no filter of the page shows: names and values."""
+        """The filters of the address that the page has no control for: names and values."""
         given = self.model_dump(
             mode="json", exclude_defaults=True,
             include={"region", "sector", "updated_since", "limit"},
@@ -114,11 +114,11 @@ class View(PageRequest):
 
     @property
     def export_query(self) -> str:
-        """The query with which the API exports what this shows."""
+        """The query of the API's export of this view."""
         return self.model_copy(update={"columns": USUAL, "limit": 50}).query()
 
     def chips(self, names: dict[int, str], owners: dict[str, str]) -> list[tuple[str, str]]:
-        """Return what each filter says, and the query of the view without it."""
+        """Return each filter in words, and the query of the view without it."""
         chips = [
             (f"{title}: {value}", self.query(f"{name}={value}"))
             for name, title in (("stage", "Stage"), ("practice", "Practice"), ("geo", "Geo"),

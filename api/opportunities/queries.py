@@ -1,4 +1,4 @@
-"""The SQL of opportunities: what a filter means, what a sort goes by, and how a page is read.
+"""The SQL of opportunities: filters, sort keys, pages.
 
 A page begins after the last row of the one before (keyset paging), so its cost does not grow
 with its depth, and rows that come or go meanwhile shift nothing. Sort keys are never null and
@@ -22,7 +22,7 @@ COLUMNS = SQL("""
     remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
-# What makes a spreadsheet take a cell for a formula: OWASP's list, with the wide forms.
+# A spreadsheet runs a cell that begins with one of these: OWASP's list, with the wide forms.
 FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
 
 # Only the conditions that a request has go into its query.
@@ -142,7 +142,7 @@ def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) ->
 
 @lru_cache(maxsize=1024)
 def total(names: tuple[str, ...]) -> bytes:
-    """Return the query that counts what fulfils the conditions."""
+    """Return the query that counts the rows of a list."""
     return SQL("select count(*) from opportunities where {}").format(_where(names)).as_bytes()
 
 

@@ -1,4 +1,4 @@
-"""What the endpoints of opportunities take and give."""
+"""Requests and answers of the endpoints of opportunities."""
 
 from datetime import date, datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from api.types import AnyOf, Day, Id, Money, Text, Utc
 
 
 class SortKey(StrEnum):
-    """What a list can be sorted by: a column, or how well a row fits the search."""
+    """The sort keys of a list: a column, or how well a row fits the search."""
 
     RELEVANCE = "relevance"
     ID = "id"
@@ -95,7 +95,7 @@ class Listing(Filters):
 
     @property
     def key(self) -> SortKey:
-        """What the list is sorted by."""
+        """The list's sort key."""
         if self.sort is None:
             return SortKey.ID if self.search is None else SortKey.RELEVANCE
         return SortKey(self.sort.removeprefix("-"))
@@ -189,7 +189,7 @@ class Page(BaseModel):
 
 
 class OpportunityChange(BaseModel):
-    """What is to change of an opportunity; what is left out stays."""
+    """The changes of an opportunity; a field that is missing stays as it is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
@@ -208,7 +208,7 @@ class OpportunityChange(BaseModel):
 
 
 class PastChange(BaseModel):
-    """What changed on an opportunity, and when."""
+    """A past change of an opportunity."""
 
     id: int
     field: str = Field(examples=["stage"])

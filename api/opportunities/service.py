@@ -18,7 +18,7 @@ from api.problems import ProblemError
 
 STALE_DAYS = 90
 
-# What a list does not hold of its deals.
+# Marks that a list shows beside each deal.
 MARKS: LiteralString = """
 select
     id,
@@ -82,7 +82,7 @@ async def read_deal(
 async def with_marks(
     connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return deals with what their badges tell: `is_closed`, `is_rejected`, `is_stale`, ..."""
+    """Return deals with the marks of their badges: `is_closed`, `is_rejected`, `is_stale`, ..."""
     found = await connection.execute(
         MARKS, {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
     )

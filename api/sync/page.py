@@ -1,4 +1,4 @@
-"""The page of syncs: the one under way, those that were, and what they could not load."""
+"""The page of syncs: the running one, the history, and rejected records."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What the endpoints of syncs take and give."""
+"""Requests and answers of the endpoints of syncs."""
 
 from datetime import datetime
 from typing import Literal

@@ -33,7 +33,7 @@ router = console_router()
 
 
 class SignInForm(BaseModel):
-    """What the form sends: a name and its password, or a token."""
+    """The form's fields: a name and its password, or a token."""
 
     name: str = Field("", max_length=100, pattern="^[^\x00]*$")
     password: str = Field("", max_length=200)
@@ -148,7 +148,7 @@ async def show_users(request: Request, user: CurrentUser, connection: Connection
 
 
 class NewUserForm(BaseModel):
-    """A user to be made; what is left empty is not given."""
+    """The form of a new user; an empty field means none."""
 
     name: Name
     full_name: str = Field("", max_length=200, pattern="^[^\x00]*$")
@@ -174,7 +174,7 @@ async def create(
 
 
 class UserForm(BaseModel):
-    """What is to change of a user; an empty password stays as it is."""
+    """The changes of a user; an empty password changes nothing."""
 
     role: Role
     active: bool = False

@@ -1,4 +1,4 @@
-"""What the endpoints of users, sessions and tokens take and give."""
+"""Requests and answers of the endpoints of users, sessions and tokens."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -51,7 +51,7 @@ class NewUser(BaseModel):
 
 
 class UserChange(BaseModel):
-    """What is to change of a user; what is left out stays."""
+    """The changes of a user; a field that is missing stays as it is."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -88,7 +88,7 @@ async def list_tokens(
 async def create_token(
     user: CurrentUser, connection: Connection, new: NewToken
 ) -> dict[str, object]:
-    """Make an API token of one's own. It can do what its owner can."""
+    """Create an API token of one's own. It may do what its owner may."""
     return await service.create_token(connection, user, new)
 
 

@@ -74,7 +74,7 @@ async def sign_in(
 async def find_by_password(
     connection: AsyncConnection[DictRow], name: str, password: str, client: str
 ) -> int | None:
-    """Return the id of the user whom name and password belong to, or None for nobody's.
+    """Return the id of the user with this name and password, or None.
 
     Raises:
         ProblemError: 429, too many attempts with this name or by this client have failed.

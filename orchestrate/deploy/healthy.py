@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 5
 
 
 def api() -> str | None:
-    """Return what is wrong with the API, or None."""
+    """Return the API's problem, or None."""
     try:
         _get(f"http://127.0.0.1:{read_settings().api_port}/health/ready")
     except (urllib.error.URLError, OSError) as error:
@@ -32,7 +32,7 @@ def api() -> str | None:
 
 
 def airflow(component: str) -> str | None:
-    """Return what is wrong with a part of Airflow, or None."""
+    """Return the problem of a part of Airflow, or None."""
     server = os.environ.get("AIRFLOW__CORE__EXECUTION_API_SERVER_URL", "http://127.0.0.1:8080")
     try:
         health = json.loads(_get(urljoin(server, "/api/v2/monitor/health")))
@@ -50,7 +50,7 @@ def _get(url: str) -> bytes:
 
 
 def scheduler() -> str | None:
-    """Return what is wrong with the scheduler, or None."""
+    """Return the scheduler's problem, or None."""
     try:
         with psycopg.connect(database_url(), connect_timeout=PATIENCE_SECONDS) as connection:
             row = connection.execute(

@@ -100,8 +100,8 @@ class ChildStream(CrmStream):
     def emit_of(self, parents: list[Parent], opportunities: Reader) -> None:
         """Read and write the children of these opportunities, several at a time.
 
-        An opportunity whose children cannot be had is told of as a rejected record if those of
-        another one can be; else the stream is left out for the rest of the run.
+        If the children of one opportunity fail and those of another do not, the one becomes a
+        rejected record. If all fail, the stream is left out for the rest of the run.
 
         Raises:
             OracleCrmError: the CRM does not answer at all, or it refuses the credentials.
@@ -143,7 +143,7 @@ class ChildStream(CrmStream):
             self._go_down(error)
             return
         for parent, refusal in unanswered:
-            # What was refused may have been an attribute that is no longer asked for.
+            # The refused attribute may be one that is no longer asked for.
             rows = refusal if self.fields == asked else self._children_of(parent)
             if not isinstance(rows, OracleCrmError):
                 self._counter.increment(len(self.emit(rows)))

@@ -165,7 +165,7 @@ class CrmClient:
         return self._persist(lambda: attempt(served(_kind(resource), sized())), resource, retries)
 
     def describe(self, resource: str) -> Any:
-        """Return what the server says of a resource's attributes, as received.
+        """Return the server's description of a resource, as received.
 
         Raises:
             RefusedError: the server does not tell.

@@ -30,7 +30,7 @@ STATE_ROWS = 10_000
 
 
 class CollectionStream(CrmStream):
-    """A stream that reads a whole collection, or what changed in it since the last run.
+    """A stream that reads a whole collection, or its changes since the last run.
 
     Attributes:
         uses_finder: the settings `finder` and `filter` apply.
@@ -123,14 +123,14 @@ class CollectionStream(CrmStream):
     # Reading
 
     def reader(self, finder: str | None = None) -> Reader:
-        """Return what reads this collection."""
+        """Return the reader of this collection."""
         return Reader(self.tap.client, self.collection(self.config, self.fields, finder))
 
     @classmethod
     def collection(
         cls, settings: Mapping[str, Any], fields: Sequence[str], finder: str | None = None
     ) -> Collection:
-        """Return what is asked for with these settings.
+        """Return the query of these settings.
 
         Args:
             settings: the tap's.
@@ -178,7 +178,7 @@ class CollectionStream(CrmStream):
         self.stream_state["version"] = self._stream_version
 
     def _activate_version(self) -> None:
-        """Let a target drop, or mark, what this read did not find.
+        """Let a target drop or mark the records that this read did not find.
 
         A user who suddenly sees nothing is no proof that everything was deleted.
         """
@@ -293,7 +293,7 @@ class CollectionStream(CrmStream):
     def _claim(
         self, total: int | None, full: bool, since: str | None, resumed: int | None = None
     ) -> None:
-        # What changed meanwhile follows a first read that was resumed, and belongs to it.
+        # Changes since then are read after a resumed first read, as a part of it.
         self._full = self._full or full
         kind = "FULL" if self._full else "INCREMENTAL"
         claimed = "does not say how many records" if total is None else f"claims {total:,} records"
@@ -306,7 +306,7 @@ class CollectionStream(CrmStream):
         self._gauge(ReadMetric.RECORDS_CLAIMED, total, sync_type=kind)
 
     def _check_record_set(self, page: Page) -> None:
-        """Make sure that a first read sees what the user may see.
+        """Check that a first read sees all that the user may see.
 
         Few or no rows are the sign of a wrong record set, which the CRM answers as if all were
         well.

@@ -42,7 +42,7 @@ def check_filter(condition: str, framework_version: int, fixed_attributes: Itera
 
 
 def check_finder(finder: str, fixed_attributes: Iterable[str]) -> None:
-    """Make sure that a row never leaves what a finder shows.
+    """Check that no row can leave the result of a finder.
 
     Raises:
         ConfigError: the finder has variables about what can change, or it cannot be read.

@@ -63,7 +63,7 @@ class Connection:
         # This machine is reached without a proxy, whatever else needs one.
         no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
         direct = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
-        # What the environment says is looked up here, once: requests would change the
+        # The environment is read here, once: requests would change the
         # environment's no_proxy while other threads read it.
         self._network = {
             setting: self._session.merge_environment_settings(
@@ -152,7 +152,7 @@ class Connection:
 
 
 def _cause(error: BaseException) -> str:
-    """Say what lies at the bottom of an error, without addresses and their parameters."""
+    """Return the cause of an error in words, without addresses and parameters."""
     while True:
         reason = getattr(error, "reason", None)
         inner = [item for item in (*error.args, reason) if isinstance(item, BaseException)]

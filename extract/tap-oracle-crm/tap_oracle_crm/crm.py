@@ -80,7 +80,7 @@ class Crm:
         self._client.close()
 
     def overview(self) -> Overview:
-        """Say how many opportunities there are, and what time it is in the CRM: one request."""
+        """Return the number of opportunities and the CRM's time: one request."""
         page = self._row(total=True)
         return Overview(page.total, not page.items, page.server_time)
 

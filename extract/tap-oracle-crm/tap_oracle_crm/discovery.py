@@ -15,7 +15,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "string": {"type": ["string", "null"]},
 }
 ATTACHMENT = "attachment"
-"""The type of what is fetched apart from the record: not listed unless it is configured."""
+"""The type of attachments, which need a request of their own: listed only if configured."""
 SCHEMAS[ATTACHMENT] = SCHEMAS["string"]
 ABSENT = "absent"
 """The type of an attribute that is configured and that the CRM does not have: always null."""

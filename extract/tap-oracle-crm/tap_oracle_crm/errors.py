@@ -1,4 +1,4 @@
-"""What goes wrong, said in one line that a person can act on."""
+"""Errors, each in one line that a person can act on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CredentialsError(OracleCrmError):
 
 
 class TargetError(OracleCrmError):
-    """What the tap writes is not read."""
+    """Nobody reads the tap's output any more."""
 
 
 class RefusedError(OracleCrmError):
@@ -74,7 +74,7 @@ class GaveUpError(OracleCrmError):
 
 
 def is_fatal(error: OracleCrmError) -> bool:
-    """Tell whether a run cannot go on without what failed, however little it needs that."""
+    """Tell whether an error must end the run, even if only an optional part failed."""
     is_unauthorized = isinstance(error, RefusedError) and error.status == 401
     return is_unauthorized or isinstance(error, (CredentialsError, TargetError))
 

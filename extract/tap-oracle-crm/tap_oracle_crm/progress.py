@@ -1,4 +1,4 @@
-"""Tells people, and those who follow a run, how far a read is and what it covered."""
+"""Log the progress of a read, and its coverage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReadMetric(enum.StrEnum):
 
 
 class Coverage(enum.StrEnum):
-    """What the rows of a read prove: only a complete one proves what is absent."""
+    """The coverage of a read: only a complete one proves that a record is gone."""
 
     COMPLETE = "complete"
     """All rows that the scope shows, read in this run."""

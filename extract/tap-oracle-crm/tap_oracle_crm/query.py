@@ -35,7 +35,7 @@ class Query:
     def of(
         cls, settings: Mapping[str, Any], key: str, changed: str, condition: str | None = None
     ) -> Self:
-        """Make what the tap's settings say."""
+        """Build the query of these settings."""
         return cls(
             settings["framework_version"], settings["timestamp_format"], condition, key, changed
         )

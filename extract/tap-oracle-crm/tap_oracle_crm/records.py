@@ -81,7 +81,7 @@ def clean_text(value: Any) -> str | None:
 
 
 def clean_number(value: Any) -> int | Decimal | None:
-    """Return a finite number within what `numeric` and a double can hold."""
+    """Return a finite number that fits into `numeric` and a double."""
     kind = type(value)
     if kind is int and -(2**63) <= value < 2**63:
         return value  # type: ignore[no-any-return]
@@ -233,7 +233,7 @@ def clean_json_text(value: Any) -> str | None:
 
 
 def _is_unstorable(number: Decimal) -> bool:
-    """Tell whether a number of JSON has more digits than those who read it have room for."""
+    """Tell whether a JSON number has more digits than its readers can hold."""
     return (
         not number.is_finite()
         or (bool(number) and abs(number.adjusted()) > 307)

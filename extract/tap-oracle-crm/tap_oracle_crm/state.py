@@ -1,4 +1,4 @@
-"""What a run leaves behind for the next one, beside the SDK's bookmark.
+"""The state that a run leaves for the next one, beside the SDK's bookmark.
 
 Meltano merges the states of broken-off runs into older ones: objects key by key, lists by
 union. So each thing kept here is one text, and an ended scan is an empty text, not an absent
@@ -74,7 +74,7 @@ class Scan:
 
 
 class ReadState:
-    """The state of a stream that reads a collection: until when it was read, and for what."""
+    """The state of a stream: until when it was read, and with which settings."""
 
     def __init__(self, stream: CollectionStream) -> None:
         self._stream = stream
@@ -104,7 +104,7 @@ class ReadState:
         state = self._stream.stream_state
         if not self._stream.is_incremental or "attributes" not in state:
             return self._stream.is_incremental
-        # One that is gone is to become null in all rows.
+        # An attribute that is gone becomes null in all rows.
         same = set(self._stream.fields) == set(str(state["attributes"]).split(","))
         read_for = self._read_for()
         return same and all(state.get(name, "") == read_for[name] for name in ("shape", "scope"))

@@ -1,4 +1,4 @@
-"""The streams: what each reads, and what is known of it without asking the CRM."""
+"""The streams, and their attributes that are known without asking the CRM."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class TapOracleCRM(Tap):
     dynamic_catalog = True
     message_writer_class = PageWriter
     adapter: BaseAdapter | None = None
-    """What carries the requests; a test may have another do so without sockets."""
+    """The class that sends requests; a test replaces it by one without sockets."""
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,
@@ -172,7 +172,7 @@ class TapOracleCRM(Tap):
         return custom
 
     def _described(self) -> dict[str, str]:
-        """Return what the CRM tells of opportunities, name and type; empty where it does not."""
+        """Return name and type of the attributes of opportunities; empty if the CRM gives none."""
         try:
             described = attributes_of(self.client.describe("opportunities"), "opportunities")
             reason = "its answer names none"

@@ -45,7 +45,7 @@ class PageWriter(MsgSpecWriter):
         try:
             yield
         except BrokenPipeError:
-            # What is still to be flushed has nowhere to go but must not fail once more.
+            # The rest of the buffer has no reader; flushing it must not raise a second error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             msg = "The target stopped reading what the tap writes: see the target's own messages."
             raise TargetError(msg) from None
