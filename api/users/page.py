@@ -213,9 +213,8 @@ async def show_tokens(
     request: Request, user: CurrentUser, connection: Connection, user_id: PathId
 ) -> Response:
     """Show the tokens of a user."""
-    tokens = await service.list_tokens(connection, user, user_id)
-    owner = await service.get_user(connection, user, user_id)
-    return page(request, "user_tokens.html", owner=user_id, of=owner, issued=None, tokens=tokens)
+    holder, tokens = await service.get_holder(connection, user, user_id)
+    return page(request, "user_tokens.html", owner=user_id, of=holder, issued=None, tokens=tokens)
 
 
 @router.get("/admin/audit")

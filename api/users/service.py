@@ -152,6 +152,15 @@ async def list_tokens(
     ).fetchall()
 
 
+async def get_holder(
+    connection: AsyncConnection[DictRow], user: User, user_id: int
+) -> tuple[DictRow, list[DictRow]]:
+    """Return a user and the API tokens they hold, for administration; raises 404 if no user."""
+    user.must_be(Role.ADMIN)
+    holder = await get_user(connection, user, user_id)
+    return holder, await list_tokens(connection, user, user_id)
+
+
 async def create_token(
     connection: AsyncConnection[DictRow], user: User, new: NewToken
 ) -> dict[str, Any]:

@@ -170,3 +170,9 @@ def test_who_may_and_who_may_not(caller: Caller, command: Command, role: Role | 
             assert status not in (401, 403), route
         else:
             assert status == 403, route
+
+
+def test_the_administration_shows_a_manager_not_even_their_own_tokens(caller: Caller) -> None:
+    caller.be(Role.MANAGER)
+    own = caller.get("/api/session").json()["id"]
+    assert caller.get(f"/admin/users/{own}/tokens").status_code == 403
