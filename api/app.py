@@ -15,6 +15,7 @@ import api.opportunities.export
 import api.opportunities.router
 import api.sync.events
 import api.sync.router
+import api.sync.webhook
 import api.users.router
 import api.users.session
 from api import (
@@ -24,9 +25,6 @@ from api import (
     health,
     metrics,
     problems,
-    rejects,
-    schedules,
-    webhook,
     workflow,
 )
 from api.background import every
@@ -35,7 +33,7 @@ from api.notifications import notify, sender
 from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
 from api.requests import RequestMiddleware
-from api.webhook import start_wanted_sync
+from api.sync.webhook import start_wanted_sync
 from database.settings import Settings
 
 
@@ -85,11 +83,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.router.router,
         workflow.router,
         api.assessments.router.router,
-        rejects.router,
-        schedules.router,
-        webhook.router,
         api.sync.router.router,
         api.sync.events.router,
+        api.sync.webhook.router,
         api.users.session.router,
         api.users.router.router,
         audit.router,

@@ -27,7 +27,8 @@ from api.database import Connection
 from api.opportunities import service
 from api.opportunities.schemas import HistoryRequest
 from api.opportunities.service import STALE_DAYS
-from api.rejects import RejectsQuery, list_rejects
+from api.sync.schemas import RejectsQuery
+from api.sync.service import list_rejects
 from api.types import LongText, PathId, Text
 from database.environment import setting
 

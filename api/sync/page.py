@@ -15,9 +15,8 @@ from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
 from api.docs import LINEAGE
 from api.opportunities.deal import crm_link
-from api.rejects import RejectsQuery, list_rejects
 from api.sync import service
-from api.sync.schemas import SyncOrder
+from api.sync.schemas import RejectsQuery, SyncOrder
 
 router = console_router()
 
@@ -32,7 +31,9 @@ async def show_sync(request: Request, user: CurrentUser, connection: Connection)
     context = overview | {"charts": _charts(overview["runs"]), "has_lineage": LINEAGE.is_file()}
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)
-    rejects = await list_rejects(connection, user, RejectsQuery.model_validate({"limit": 20}))
+    rejects = await service.list_rejects(
+        connection, user, RejectsQuery.model_validate({"limit": 20})
+    )
     return page(request, "sync.html", rejects=rejects, resolved=False, crm_link=crm_link, **context)
 
 
@@ -75,7 +76,7 @@ async def show_rejects(
     wanted: Annotated[RejectsQuery, Query()],
 ) -> Response:
     """Show what could not be loaded."""
-    rejects = await list_rejects(connection, user, wanted)
+    rejects = await service.list_rejects(connection, user, wanted)
     template = "_reject_rows.html" if wants_part(request, "more-rejects") else "_rejects.html"
     if "hx-request" not in request.headers:
         template = "rejects.html"

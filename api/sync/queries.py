@@ -51,6 +51,23 @@ select *, heartbeat_at > now() - interval '3 minutes' as is_alive
 from schedules
 order by next_run_at nulls last, name
 """
+REJECTS = """
+select id, stream, remote_id, reason, payload, first_seen_at, last_seen_at, resolved_at
+from rejected_records
+where (%(stream)s::text is null or stream = %(stream)s)
+    and (%(remote_id)s::text is null or remote_id = %(remote_id)s)
+    and (%(resolved)s or resolved_at is null)
+    and (%(before)s::bigint is null or id < %(before)s)
+order by id desc
+limit %(limit)s
+"""
+COUNT_REJECTS = """
+select count(*)
+from rejected_records
+where (%(stream)s::text is null or stream = %(stream)s)
+    and (%(remote_id)s::text is null or remote_id = %(remote_id)s)
+    and (%(resolved)s or resolved_at is null)
+"""
 UNKNOWN_STATUSES = """
 select section, name, deals, to_json(name)::text as quoted
 from unknown_statuses

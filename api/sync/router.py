@@ -1,4 +1,4 @@
-"""The endpoints of syncs."""
+"""The endpoints of syncs, their rejects and schedules."""
 
 from typing import Annotated
 from uuid import UUID
@@ -10,7 +10,15 @@ from api.auth import CurrentUser
 from api.database import Connection
 from api.problems import ProblemError, answers
 from api.sync import service
-from api.sync.schemas import SyncOrder, SyncProgress, SyncRun, SyncRunning
+from api.sync.schemas import (
+    RejectedRecords,
+    RejectsQuery,
+    Schedule,
+    SyncOrder,
+    SyncProgress,
+    SyncRun,
+    SyncRunning,
+)
 
 router = APIRouter(prefix="/api", tags=["sync"])
 
@@ -63,3 +71,20 @@ async def cancel_sync(
 ) -> DictRow:
     """Stop a run. What it has loaded stays, and the next one goes on from there."""
     return await service.cancel(connection, user, request.app.state.database_url, run_id)
+
+
+@router.get("/rejected-records", responses=answers(401, 422))
+async def list_rejected_records(
+    user: CurrentUser, connection: Connection, wanted: Annotated[RejectsQuery, Query()]
+) -> RejectedRecords:
+    """List what could not be loaded, the newest first.
+
+    A sync tries again what has changed in the CRM, and a full one all of it.
+    """
+    return await service.list_rejects(connection, user, wanted)
+
+
+@router.get("/schedules", response_model=list[Schedule], responses=answers(401))
+async def list_schedules(user: CurrentUser, connection: Connection) -> list[DictRow]:
+    """List the schedules. There are none while no scheduler has run: `make schedule`."""
+    return await service.list_schedules(connection, user)

@@ -1,12 +1,13 @@
-"""Requests and answers of the endpoints of syncs."""
+"""Requests and answers of the endpoints of syncs, their rejects and schedules."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import Problem
+from api.types import Id, Text
 
 
 class SyncOrder(BaseModel):
@@ -74,3 +75,48 @@ class SyncProgress(SyncRun):
     )
     percent: float | None = Field(description="Of the records that the CRM claims, read so far")
     records_per_second: float | None = Field(description="Read, on average so far")
+
+
+class RejectedRecord(BaseModel):
+    """A record that could not be loaded."""
+
+    id: int
+    stream: str = Field(examples=["opportunities"])
+    remote_id: str | None = Field(description="Where it is known")
+    reason: str = Field(examples=["WinProb: 'high' is not a number"])
+    payload: Any = Field(description="The record as it was received")
+    first_seen_at: datetime
+    last_seen_at: datetime
+    resolved_at: datetime | None = Field(description="When it arrived good, or was found gone")
+
+
+class RejectedRecords(BaseModel):
+    """A page of rejected records."""
+
+    items: list[RejectedRecord]
+    total: int
+    next_cursor: str | None = Field(description="Pass it as `cursor` for the next page")
+
+
+class RejectsQuery(BaseModel):
+    """Which rejected records are wanted."""
+
+    stream: Text | None = None
+    remote_id: Text | None = None
+    resolved: bool = Field(False, description="Also those that are resolved")
+    cursor: Id | None = Field(None, description="`next_cursor` of the page before")
+    limit: int = Field(50, ge=1, le=1000)
+
+
+class Schedule(BaseModel):
+    """A schedule of Meltano's, as the scheduler knows it."""
+
+    name: str = Field(examples=["nightly"])
+    job: str = Field(examples=["sync"])
+    interval: str = Field(description="As cron writes it", examples=["0 0 * * *"])
+    timezone: str = Field(examples=["Europe/Zurich"])
+    next_run_at: datetime | None
+    last_run_at: datetime | None
+    last_succeeded: bool | None
+    attempt: int = Field(description="How often it was tried since it last succeeded")
+    heartbeat_at: datetime = Field(description="When the scheduler last was seen alive")

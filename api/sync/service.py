@@ -11,7 +11,7 @@ from api.audit import record
 from api.auth import Role, User
 from api.problems import ProblemError
 from api.sync import queries
-from api.sync.schemas import SyncOrder, SyncRun
+from api.sync.schemas import RejectedRecord, RejectedRecords, RejectsQuery, SyncOrder, SyncRun
 from runs import control
 
 
@@ -105,8 +105,30 @@ async def get_overview(
         "last_success": success["completed_at"] if success else None,
         "reconciliation": reconciliation,
         "unknown_statuses": await (await connection.execute(queries.UNKNOWN_STATUSES)).fetchall(),
-        "schedules": await (await connection.execute(queries.SCHEDULES)).fetchall(),
+        "schedules": await list_schedules(connection, user),
     }
+
+
+async def list_rejects(
+    connection: AsyncConnection[DictRow], user: User, wanted: RejectsQuery
+) -> RejectedRecords:
+    """List what could not be loaded, the newest first."""
+    user.must_be(Role.VIEWER)
+    parameters = wanted.model_dump() | {"before": wanted.cursor, "limit": wanted.limit + 1}
+    rows = await (await connection.execute(queries.REJECTS, parameters)).fetchall()
+    counted = await (await connection.execute(queries.COUNT_REJECTS, parameters)).fetchone()
+    items = [RejectedRecord.model_validate(row) for row in rows[: wanted.limit]]
+    return RejectedRecords(
+        items=items,
+        total=counted["count"] if counted else 0,
+        next_cursor=str(items[-1].id) if len(rows) > wanted.limit else None,
+    )
+
+
+async def list_schedules(connection: AsyncConnection[DictRow], user: User) -> list[DictRow]:
+    """Return the schedules, the next one first, and whether their scheduler `is_alive`."""
+    user.must_be(Role.VIEWER)
+    return await (await connection.execute(queries.SCHEDULES)).fetchall()
 
 
 async def _first(
