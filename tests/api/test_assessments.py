@@ -1,6 +1,9 @@
 """Assessments, from the first draft to the decision."""
 
+import html
+import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 
 from api.assessments.criteria import CRITERIA, weighted_score
 from api.auth import Role
-from tests.api.conftest import Caller, fill
+from tests.api.conftest import Caller, DefaultSettings, fill
 
 COMPLETE = {
     "scores": {item.key: {"score": 4, "comment": f"why {item.key}"} for item in CRITERIA},
@@ -111,6 +114,49 @@ def test_two_assessors_dont_overwrite_each_other(desk: Caller) -> None:
     assert other.status_code == 412
     assert desk.get(path).json()["summary"] == "A good one"
     assert desk.put(path, json=COMPLETE).status_code == 428
+
+
+# Nobody's wait may end before the test's: the default is to wait for ten seconds.
+@pytest.mark.parametrize("settings", [DefaultSettings()])
+def test_a_page_saves_only_what_it_shows(desk: Caller) -> None:
+    path, match = begin(desk)
+    deal = "/opportunities/1"
+    # The page has to wait before it reads the assessment, and again after it has.
+    before, after = (psycopg.connect(desk.database) for _ in range(2))
+    with before, after, ThreadPoolExecutor(1) as thread:
+        before.execute("lock table assessments")
+        page = thread.submit(desk.get, deal)
+        wait_for_one_behind(before)
+        after.execute("lock table rejected_records, assessment_comments, opportunity_changes")
+        before.rollback()
+        wait_for_one_behind(after)
+        other = desk.put(path, json={"summary": "From another"}, headers=match)
+        assert other.status_code == 200, other.text
+        after.rollback()
+        shown = page.result().text
+    assert "From another" not in shown
+    (etag,) = re.findall('name="etag" value="([^"]+)"', shown)
+    form = {"etag": html.unescape(etag), "summary": "From the page"}
+    save = deal + path.removeprefix("/api")
+    assert desk.post(save, data=form).status_code == 412
+    assert desk.get(path).json()["summary"] == "From another"
+    # What it shows after that, it may change.
+    (etag,) = re.findall('name="etag" value="([^"]+)"', desk.get(deal).text)
+    assert desk.post(save, data=form | {"etag": html.unescape(etag)}).status_code == 200
+    assert desk.get(path).json()["summary"] == "From the page"
+
+
+def wait_for_one_behind(connection: psycopg.Connection) -> None:
+    """Wait until a session waits for a lock that a connection holds."""
+    waits = """
+        select exists (
+            select from pg_locks where not granted and %s = any(pg_blocking_pids(pid))
+        )
+    """
+    until = time.monotonic() + 8
+    while connection.execute(waits, [connection.info.backend_pid]).fetchone() != (True,):
+        assert time.monotonic() < until, "nobody waits"
+        time.sleep(0.01)
 
 
 def test_only_what_is_complete_is_submitted(desk: Caller) -> None:
