@@ -11,7 +11,6 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
 import api.assessments.router
-import api.opportunities.export
 import api.opportunities.router
 import api.sync.events
 import api.sync.router
@@ -30,6 +29,7 @@ from api import (
 from api.background import every
 from api.database import make_pool
 from api.notifications import notify, sender
+from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
 from api.requests import RequestMiddleware
@@ -73,13 +73,12 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.totals = Totals()
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
-    app.state.exports = asyncio.Semaphore(api.opportunities.export.AT_ONCE_MOST)
+    app.state.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
     problems.install(app)
     generate = app.openapi
     app.openapi = lambda: app.openapi_schema or problems.describe(generate())  # type: ignore[method-assign]
     for router in (
         health.router,
-        api.opportunities.export.router,
         api.opportunities.router.router,
         workflow.router,
         api.assessments.router.router,

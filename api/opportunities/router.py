@@ -1,9 +1,12 @@
 """The endpoints of opportunities."""
 
 import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from psycopg.rows import DictRow
 
 from api.auth import CurrentUser
@@ -11,6 +14,8 @@ from api.caching import IfMatch, json_response
 from api.database import Connection
 from api.opportunities import service
 from api.opportunities.schemas import (
+    Export,
+    Format,
     HistoryRequest,
     MoveRefused,
     Opportunity,
@@ -24,6 +29,8 @@ from api.problems import answers
 from api.types import PathId, Text
 
 router = APIRouter(prefix="/api", tags=["opportunities"])
+
+CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "application/x-ndjson"}
 
 
 @router.get(
@@ -51,6 +58,38 @@ async def list_opportunities(
     return json_response(
         request,
         f'{{"items":[{items}],"total":{total},"next_cursor":{json.dumps(next_cursor)}}}',
+    )
+
+
+@router.get(
+    "/opportunities/export",
+    response_class=StreamingResponse,
+    responses=answers(401, 422, 503)
+    | {
+        200: {
+            "description": "All that match",
+            "content": {type_.split(";")[0]: {"schema": {}} for type_ in CONTENT_TYPES.values()},
+        }
+    },
+)
+async def export_opportunities(
+    request: Request, user: CurrentUser, wanted: Annotated[Export, Query()]
+) -> StreamingResponse:
+    """Stream all opportunities that fulfil every condition, as of one moment.
+
+    In CSV a text that begins with `=`, `+`, `-`, `@`, a tab or a line break, with which a
+    spreadsheet begins a formula, gets a `'` before it. Numbers, dates and `remote_id` are as
+    they are, and so is everything in NDJSON.
+    """
+    state = request.app.state
+    chunks = service.export(state.pool, state.exports, user, wanted)
+    first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
+    return StreamingResponse(
+        _follow(request, first, chunks),
+        media_type=CONTENT_TYPES[wanted.format],
+        headers={
+            "Content-Disposition": f'attachment; filename="opportunities.{wanted.format}"',
+        },
     )
 
 
@@ -109,3 +148,14 @@ async def list_changes(
 ) -> list[DictRow]:
     """List what the CRM and the bid team changed on an opportunity, the newest first."""
     return await service.list_changes(connection, user, opportunity_id, wanted)
+
+
+async def _follow(
+    request: Request, first: bytes, chunks: AsyncGenerator[bytes]
+) -> AsyncIterator[bytes]:
+    async with aclosing(chunks):
+        yield first
+        async for chunk in chunks:
+            if await request.is_disconnected():
+                return
+            yield chunk

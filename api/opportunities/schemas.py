@@ -115,6 +115,22 @@ class PageRequest(Listing):
     )
 
 
+class Format(StrEnum):
+    """How to write rows."""
+
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+class Export(Listing):
+    """What to export, and how."""
+
+    format: Format = Field(
+        Format.CSV,
+        description="`csv`: for spreadsheets; `ndjson`: for programs, a JSON object on each line",
+    )
+
+
 class Opportunity(BaseModel):
     """An opportunity: the CRM's fields, and the bid team's `workflow_status`."""
 

@@ -1,6 +1,8 @@
 """What can be done with opportunities, and by whom."""
 
+import asyncio
 import json
+from collections.abc import AsyncGenerator
 from decimal import Decimal
 from typing import Any, LiteralString
 
@@ -9,14 +11,18 @@ from psycopg.rows import DictRow
 
 from api.auth import Role, User
 from api.caching import check_match, etag_of
+from api.database import Pool
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import HistoryRequest, PageRequest
+from api.opportunities.schemas import Export, Format, HistoryRequest, PageRequest
 from api.opportunities.totals import Totals
 from api.problems import ProblemError
 
 STALE_DAYS = 90
+CHUNK_BYTES = 64 * 1024
+# Each export holds a connection for as long as its reader takes; others need some too.
+EXPORTS_AT_ONCE = 3
 
 # Marks that a list shows beside each deal.
 MARKS: LiteralString = """
@@ -60,6 +66,42 @@ async def read_page(
         rows.pop()
         next_cursor = Cursor(listing, total, rows[-1]["key"], rows[-1]["id"]).encode()
     return rows, total, next_cursor
+
+
+async def export(
+    pool: Pool, at_once: asyncio.Semaphore, user: User, wanted: Export
+) -> AsyncGenerator[bytes]:
+    """Yield all opportunities that fulfil every condition, as of one moment, in chunks of bytes.
+
+    Raises:
+        ProblemError: 503, before the first chunk: `at_once` exports are under way.
+    """
+    user.must_be(Role.VIEWER)
+    if at_once.locked():
+        detail = "Several exports are under way. Wait for one of them to end."
+        raise ProblemError(503, detail, headers={"Retry-After": "10"})
+    conditions = queries.conditions(wanted)
+    query = queries.export(
+        tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
+    )
+    # Of the transaction, so that the connection goes back to the pool as it came, also after an
+    # error: the reader sets the pace.
+    limit = "set local statement_timeout = '30min'"
+    async with at_once, pool.connection() as connection, connection.transaction():
+        await connection.execute(limit)
+        buffer = bytearray()
+        parameters = conditions | {"search": wanted.search}
+        async with connection.cursor().copy(query, parameters) as rows:
+            try:
+                async for row in rows:
+                    buffer += row
+                    if len(buffer) >= CHUNK_BYTES:
+                        yield bytes(buffer)
+                        buffer.clear()
+            except (GeneratorExit, asyncio.CancelledError):
+                await connection.close()  # the reader has gone: ends the COPY at once
+                raise
+    yield bytes(buffer)
 
 
 async def read_deals(

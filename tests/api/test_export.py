@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.opportunities.export import AT_ONCE_MOST
+from api.opportunities.service import EXPORTS_AT_ONCE
 from tests.api.conftest import Caller, fill
 
 PATH = "/api/opportunities/export"
@@ -112,7 +112,7 @@ def test_who_goes_away_in_the_middle_leaves_nothing_behind(
     server: httpx.Client, database: str
 ) -> None:
     fill(database, 20_000)
-    for _ in range(2 * AT_ONCE_MOST):
+    for _ in range(2 * EXPORTS_AT_ONCE):
         with server.stream("GET", PATH) as stream:
             next(stream.iter_raw())
     for _ in range(500):
@@ -132,7 +132,7 @@ def test_too_many_at_once_are_told_to_wait(server: httpx.Client, database: str) 
         httpx.Client(base_url=server.base_url, headers=headers, transport=small) as slow,
         ExitStack() as streams,
     ):
-        for _ in range(AT_ONCE_MOST):
+        for _ in range(EXPORTS_AT_ONCE):
             stream = streams.enter_context(slow.stream("GET", PATH))
             assert stream.status_code == 200
         refused = server.get(PATH)
