@@ -58,8 +58,10 @@ def backup(url: str, file: Path) -> None:
     with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as output:
         done = subprocess.run(
             [_program("pg_dump", _major(url)), "--format=custom"],
-            env=os.environ | libpq_environment(url), stdout=output, check=False,
-        )  # fmt: skip
+            env=os.environ | libpq_environment(url),
+            stdout=output,
+            check=False,
+        )
     if done.returncode != 0:
         part.unlink()
         sys.exit("The backup failed: see above.")
@@ -98,10 +100,16 @@ def restore(url: str, file: Path) -> None:
         stdout=subprocess.PIPE,
     )
     writer = subprocess.Popen(
-        [_program("psql", major), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1",
-         "--output=/dev/null"],
-        env=os.environ | libpq_environment(url), stdin=subprocess.PIPE,
-    )  # fmt: skip
+        [
+            _program("psql", major),
+            "--no-psqlrc",
+            "--quiet",
+            "--set=ON_ERROR_STOP=1",
+            "--output=/dev/null",
+        ],
+        env=os.environ | libpq_environment(url),
+        stdin=subprocess.PIPE,
+    )
     assert reader.stdout is not None and writer.stdin is not None  # noqa: S101, PT018
     with suppress(BrokenPipeError):  # psql has ended, and said why
         writer.stdin.write(b"begin;\n")

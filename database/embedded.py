@@ -36,8 +36,15 @@ def start_embedded(cluster: Path) -> str:
         if port is None:
             if not (cluster / "PG_VERSION").exists():
                 _initialise(cluster, password_file)
-            _pg_ctl(cluster, "start", "--wait", "--log", str(cluster / "server.log"),
-                    "--options", f"-p {_free_port(cluster)}")  # fmt: skip
+            _pg_ctl(
+                cluster,
+                "start",
+                "--wait",
+                "--log",
+                str(cluster / "server.log"),
+                "--options",
+                f"-p {_free_port(cluster)}",
+            )
         url = f"postgresql://postgres:{quote(password_file.read_text())}@127.0.0.1:{_port(cluster)}"
         if port is None:
             _ensure_database(url)
@@ -64,9 +71,23 @@ def _initialise(cluster: Path, password_file: Path) -> None:
     password_file.write_text(secrets.token_urlsafe(24))
     cluster.mkdir(mode=0o700, exist_ok=True)
     _let_system_user_in(cluster, password_file)
-    _run("initdb", "--pgdata", str(cluster), "--username", "postgres", "--encoding", "UTF8",
-         "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8",
-         "--auth", "scram-sha-256", "--pwfile", str(password_file))  # fmt: skip
+    _run(
+        "initdb",
+        "--pgdata",
+        str(cluster),
+        "--username",
+        "postgres",
+        "--encoding",
+        "UTF8",
+        "--locale-provider",
+        "builtin",
+        "--builtin-locale",
+        "C.UTF-8",
+        "--auth",
+        "scram-sha-256",
+        "--pwfile",
+        str(password_file),
+    )
     with (cluster / "postgresql.conf").open("a") as conf:
         conf.write("\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
 
@@ -97,8 +118,10 @@ def _port(cluster: Path) -> int | None:
         return None
     status = subprocess.run(
         [BIN / "pg_ctl", "status", "--pgdata", cluster],
-        capture_output=True, check=False, **_as_system_user(),
-    )  # fmt: skip
+        capture_output=True,
+        check=False,
+        **_as_system_user(),
+    )
     if status.returncode != 0:
         return None
     return int((cluster / "postmaster.pid").read_text().splitlines()[3])
@@ -111,9 +134,13 @@ def _pg_ctl(cluster: Path, action: str, *arguments: str) -> None:
 def _run(command: str, *arguments: str) -> None:
     done = subprocess.run(
         [BIN / command, *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE if command == "initdb" else None,
-        text=True, cwd="/", check=False, **_as_system_user(),
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE if command == "initdb" else None,
+        text=True,
+        cwd="/",
+        check=False,
+        **_as_system_user(),
+    )
     if done.returncode != 0:
         sys.exit(f"The embedded PostgreSQL failed at {command}: {done.stderr or 'see above'}")
 

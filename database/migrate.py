@@ -42,9 +42,11 @@ def migrate_if_needed(url: str) -> None:
     if _state(url) == (newest_migration(), _fingerprint()):
         return
     done = subprocess.run(
-        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=False,
+        [sys.executable, "-m", "database", "migrate"],
+        cwd=ROOT,
+        check=False,
         env=os.environ | {"DATABASE_URL": url},
-    )  # fmt: skip
+    )
     if done.returncode != 0:
         sys.exit("The database could not be brought up to date: see above.")
 

@@ -45,7 +45,7 @@ def _table() -> str:
         "Each is an environment variable, a line in `.env`, or a file in the folder `SECRETS_DIR`.",
         "The first of these that has it counts. `ORACLE_CRM_SYNC_ENV_FILE` in the environment",
         "names another file than `.env`. This page is written by `make settings`.",
-    ]  # fmt: skip
+    ]
     for group in GROUPS:
         heading, more = _heading(group)
         lines += ["", f"## {heading}", "", *textwrap.wrap(more, WIDTH), *([""] if more else [])]

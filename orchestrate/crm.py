@@ -29,8 +29,11 @@ def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]
     if meltano:
         dumped = subprocess.run(
             [MELTANO, "invoke", "--dump=config", "tap-oracle-crm"],
-            cwd=ROOT, check=False, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
         if dumped.returncode == 0:
             config = json.loads(dumped.stdout)
     return config | overrides

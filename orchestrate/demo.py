@@ -45,9 +45,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Each setting that is unset or empty in the environment would come from these.
     os.environ |= {
-        "ORACLE_CRM_SYNC_ENV_FILE": os.devnull, "SECRETS_DIR": "",
-        "API_HOST": LOCAL, "API_PORT": API_PORT,
-    }  # fmt: skip
+        "ORACLE_CRM_SYNC_ENV_FILE": os.devnull,
+        "SECRETS_DIR": "",
+        "API_HOST": LOCAL,
+        "API_PORT": API_PORT,
+    }
     os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL") or start_embedded(DATA / "postgres")
     subprocess.run([sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True)
     with _sandbox():
@@ -84,10 +86,20 @@ def _sandbox() -> Iterator[None]:
         return
     _check_free("SANDBOX_PORT", SANDBOX_PORT)
     server = subprocess.Popen(
-        [sys.executable, "-m", "oracle_crm_sandbox", "--until-stdin-closes",
-         "--port", SANDBOX_PORT, "--journal", DATA / "sandbox.journal"],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "oracle_crm_sandbox",
+            "--until-stdin-closes",
+            "--port",
+            SANDBOX_PORT,
+            "--journal",
+            DATA / "sandbox.journal",
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         while not _answers(SANDBOX_URL):
             if server.poll() is not None:
@@ -176,9 +188,11 @@ def _deal_table(deals: list[DictRow]) -> Table:
     for deal in deals:
         value = "" if deal["deal_value"] is None else f"{deal['deal_value']:,.0f}"
         table.add_row(
-            deal["name"], f"{value} {deal['currency'] or ''}".strip(), deal["stage"],
+            deal["name"],
+            f"{value} {deal['currency'] or ''}".strip(),
+            deal["stage"],
             deal["workflow_status"],
-        )  # fmt: skip
+        )
     return table
 
 
@@ -186,8 +200,11 @@ def _show_addresses() -> None:
     """Print where the demo is to be looked at, and a token."""
     token = subprocess.run(
         [sys.executable, "-m", "api.token", "admin"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     authorization = f"-H 'Authorization: Bearer {token}'"
     console.rule("[bold]To look at")
     for label, text in {

@@ -127,10 +127,12 @@ def _connect() -> Connection:
         # Its own words would quote the URL, password and all.
         raise _UnusableError(
             Finding(
-                "database", "error", "DATABASE_URL is no URL",
+                "database",
+                "error",
+                "DATABASE_URL is no URL",
                 "Percent-encode special characters in user and password.",
             )
-        ) from None  # fmt: skip
+        ) from None
     try:
         return psycopg.connect(url, autocommit=True, connect_timeout=10, row_factory=dict_row)
     except psycopg.OperationalError as error:
@@ -154,16 +156,20 @@ def database(connection: Connection) -> Iterator[Finding]:
         )
     elif setting("DATABASE_URL") is None:
         yield Finding(
-            "database", "warning", f"{where}: the embedded one",
+            "database",
+            "warning",
+            f"{where}: the embedded one",
             "Good to try it; for production set DATABASE_URL to a server that is backed up.",
-        )  # fmt: skip
+        )
     else:
         yield Finding("database", "ok", where)
     if not _scalar(connection, "select has_database_privilege(current_database(), 'create')"):
         yield Finding(
-            "rights", "error", f"role {info.user} may not create schemas in {info.dbname}",
+            "rights",
+            "error",
+            f"role {info.user} may not create schemas in {info.dbname}",
             f"grant create on database {info.dbname} to {info.user}",
-        )  # fmt: skip
+        )
     before = datetime.now(UTC)
     there = _scalar(connection, "select clock_timestamp()")
     yield clock("database", there - before - (datetime.now(UTC) - before) / 2)
@@ -241,16 +247,19 @@ def last_sync(connection: Connection, late: timedelta) -> Finding:
         return Finding("last sync", "ok", f"under way since {_minute(run['started_at'])}")
     if run["status"] == "FAILED":
         return Finding(
-            "last sync", "error",
+            "last sync",
+            "error",
             f"failed at {_minute(run['completed_at'])}: {run['error_message']}",
             "Mend the cause and run make sync: it goes on from what was kept.",
-        )  # fmt: skip
+        )
     detail = f"succeeded at {_minute(run['completed_at'])}, {run['total_fetched']:,} read"
     if run["age"] > late:
         return Finding(
-            "last sync", "error", detail,
+            "last sync",
+            "error",
+            detail,
             f"That is more than {late.total_seconds() / 3600:g} hours ago: see scheduler.",
-        )  # fmt: skip
+        )
     return Finding("last sync", "ok", detail)
 
 
@@ -270,12 +279,13 @@ def runs(connection: Connection) -> Iterator[Finding]:
     ).fetchone()
     if ahead and ahead["runs"]:
         yield Finding(
-            "clock of the runs", "warning",
+            "clock of the runs",
+            "warning",
             f"{ahead['runs']} runs are in the database's future, the last at "
             f"{_minute(ahead['latest'])}",
             "Its clock was ahead then, or is behind now: correct it (NTP). No data depends on it, "
             "but times and ages in the log are wrong.",
-        )  # fmt: skip
+        )
 
 
 def declaration(connection: Connection | None = None) -> Finding:
@@ -303,10 +313,12 @@ def statuses(connection: Connection) -> Iterator[Finding]:
         counts = ", ".join(f"{one['quoted']} (deals: {one['deals']:,})" for one in names[:20])
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
         yield Finding(
-            section, "warning", f"nothing tells what these mean: {counts}{more}",
+            section,
+            "warning",
+            f"nothing tells what these mean: {counts}{more}",
             f"Write into crm.yml under {section}: {names[0]['quoted']}: OPEN (or WON, LOST, "
             "CLOSED). Until then such deals stay as they are, and new ones count as open.",
-        )  # fmt: skip
+        )
 
 
 def _held(connection: Connection) -> Held:
@@ -374,27 +386,32 @@ def record_set(seen: Overview, settings: Mapping[str, Any], held: Held | None) -
     finder = settings["finder"]
     if seen.is_empty:
         return Finding(
-            "record set", "error", f"the CRM shows this account no opportunity ({finder})",
+            "record set",
+            "error",
+            f"the CRM shows this account no opportunity ({finder})",
             "Correct TAP_ORACLE_CRM_FINDER, or ask the CRM's administrator for visibility.",
-        )  # fmt: skip
+        )
     if seen.total is None:
         return Finding("record set", "ok", f"{finder}; the CRM does not say how many rows")
     detail = f"{finder}, {seen.total:,} rows"
     if held is not None and seen.total < 0.8 * held.rows:
         return Finding(
-            "record set", "warning", f"{detail}, and the table has {held.rows:,}",
+            "record set",
+            "warning",
+            f"{detail}, and the table has {held.rows:,}",
             "Deals were deleted (meltano run reconcile marks them), or the account sees less now.",
-        )  # fmt: skip
+        )
     # With a start date, syncs leave out old deals.
     if held is not None and held.is_loaded and not settings.get("start_date"):
         here = held.rows + held.rejects
         if seen.total - here > max(NEW_ROWS, NEW_SHARE * seen.total):
             return Finding(
-                "record set", "warning",
+                "record set",
+                "warning",
                 f"{detail}, and only {here:,} are here, rejected ones included",
                 "Syncs bring what changed, and not old deals that the account sees only since "
                 f"lately: run {FULL_SYNC}. If the gap stays, the CRM's count is wrong.",
-            )  # fmt: skip
+            )
     return Finding("record set", "ok", detail)
 
 
@@ -407,9 +424,11 @@ def described(crm: Crm) -> Finding:
         if not error.is_this_request:
             raise
         return Finding(
-            "custom fields", "warning", f"the CRM does not tell its attributes ({error.cause})",
+            "custom fields",
+            "warning",
+            f"the CRM does not tell its attributes ({error.cause})",
             "Syncs go on without: check that names and case of the custom fields are the CRM's.",
-        )  # fmt: skip
+        )
 
 
 def custom_fields(wanted: list[str], attributes: Iterable[str]) -> Finding:
@@ -418,9 +437,11 @@ def custom_fields(wanted: list[str], attributes: Iterable[str]) -> Finding:
     missing = [name for name in wanted if name.lower() not in known]
     if missing:
         return Finding(
-            "custom fields", "warning", f"the CRM has no {', '.join(missing)}: null in the table",
+            "custom fields",
+            "warning",
+            f"the CRM has no {', '.join(missing)}: null in the table",
             "Set ORACLE_PRACTICE_FIELD, ORACLE_GEO_FIELD, ... to the CRM's names.",
-        )  # fmt: skip
+        )
     return Finding("custom fields", "ok", ", ".join(wanted) or "none")
 
 
@@ -431,9 +452,11 @@ def clock(whose: str, ahead: timedelta) -> Finding:
     if abs(ahead) <= SKEW:
         return Finding(f"clock of the {whose}", "ok", f"{seconds:+d} s to this machine's")
     return Finding(
-        f"clock of the {whose}", "warning", f"{seconds:+,d} s to this machine's",
+        f"clock of the {whose}",
+        "warning",
+        f"{seconds:+,d} s to this machine's",
         "Synchronise the clocks (NTP): times in the log and the schedule are off.",
-    )  # fmt: skip
+    )
 
 
 def disk(free: int) -> Finding:

@@ -153,19 +153,23 @@ RETENTIONS = [
     Retention("SYNC_LOG_RETENTION_DAYS", "details of runs", (), _SYNC_RUNS),
     Retention("SYNC_LOG_RETENTION_DAYS", "incidents that are over", (), _INCIDENTS),
     Retention(
-        "REJECT_RETENTION_DAYS", "raw rows of resolved rejects",
-        ("raw.rejected_records",), _RAW_REJECTS,
+        "REJECT_RETENTION_DAYS",
+        "raw rows of resolved rejects",
+        ("raw.rejected_records",),
+        _RAW_REJECTS,
     ),
     Retention("REJECT_RETENTION_DAYS", "resolved rejects", (), _REJECTS),
     Retention(
-        "RAW_RETENTION_DAYS", "raw rows of deleted deals",
-        ("raw.opportunities",), _RAW_OPPORTUNITIES,
+        "RAW_RETENTION_DAYS",
+        "raw rows of deleted deals",
+        ("raw.opportunities",),
+        _RAW_OPPORTUNITIES,
     ),
     Retention("CHANGE_RETENTION_DAYS", "changes of deals", (), _CHANGES),
     Retention("TOKEN_RETENTION_DAYS", "dead tokens and sessions", (), _TOKENS),
     Retention("TOKEN_RETENTION_DAYS", "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
     Retention("AUDIT_RETENTION_DAYS", "entries of the audit trail", (), _AUDIT),
-]  # fmt: skip
+]
 
 
 def clean(

@@ -87,9 +87,12 @@ class Scheduler:
         for schedule in schedules:
             self._plan(schedule, known[schedule["name"]])
         self._scheduler.add_job(
-            self._beat, "interval", seconds=HEARTBEAT_SECONDS, executor="heartbeat",
+            self._beat,
+            "interval",
+            seconds=HEARTBEAT_SECONDS,
+            executor="heartbeat",
             next_run_time=datetime.now(UTC),
-        )  # fmt: skip
+        )
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._scheduler.start()
@@ -119,9 +122,12 @@ class Scheduler:
         is_undecided = known["last_run_at"] is not None and known["last_succeeded"] is None
         is_missed = due is not None and due < now and not is_undecided
         self._scheduler.add_job(
-            self._run_job, trigger, args=[name, job], id=name,
+            self._run_job,
+            trigger,
+            args=[name, job],
+            id=name,
             **({"next_run_time": now} if is_missed else {}),
-        )  # fmt: skip
+        )
         if is_missed:
             log.info("%s was missed: it runs now", name)
         elif is_undecided:
@@ -144,9 +150,13 @@ class Scheduler:
                         interval = excluded.interval,
                         timezone = excluded.timezone
                     """,
-                    [schedule["name"], schedule["job"]["name"], schedule["cron_interval"],
-                     self._timezone.key],
-                )  # fmt: skip
+                    [
+                        schedule["name"],
+                        schedule["job"]["name"],
+                        schedule["cron_interval"],
+                        self._timezone.key,
+                    ],
+                )
             found = connection.execute("select * from schedules").fetchall()
         return {row["name"]: row for row in found}
 
@@ -199,9 +209,13 @@ class Scheduler:
             return
         log.warning("%s: failed, next attempt at %s", name, at.isoformat(timespec="seconds"))
         self._scheduler.add_job(
-            self._run_job, "date", run_date=at, args=[name, job, attempt + 1], id=name + RETRY,
+            self._run_job,
+            "date",
+            run_date=at,
+            args=[name, job, attempt + 1],
+            id=name + RETRY,
             replace_existing=True,
-        )  # fmt: skip
+        )
         self._note(
             "update schedules set next_run_at = least(next_run_at, %s) where name = %s", [at, name]
         )
@@ -264,8 +278,11 @@ def declared_schedules() -> list[dict[str, Any]]:
     """Return the schedules of `meltano.yml`; not those that somebody calls by hand (`@manual`)."""
     listed = subprocess.run(
         [MELTANO, "schedule", "list", "--format=json"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     return [one for one in json.loads(listed)["schedules"]["job"] if one["cron_interval"]]
 
 

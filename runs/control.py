@@ -66,9 +66,14 @@ def start(
     """
     run_id = str(uuid.uuid4())
     registry.register(
-        url, run_id, job or Job.of(PIPELINE), None,
-        full=full, trigger=trigger, requested_by=requested_by,
-    )  # fmt: skip
+        url,
+        run_id,
+        job or Job.of(PIPELINE),
+        None,
+        full=full,
+        trigger=trigger,
+        requested_by=requested_by,
+    )
     try:
         process = _spawn(run_id, list(argv or command(full)), trigger)
     except OSError as error:

@@ -50,8 +50,12 @@ _REMOVE: LiteralString = """
 
 def close_ended_ones(connection: psycopg.Connection[Any]) -> None:
     """Mark runs as failed that our register knows to have ended, so that the next can begin."""
-    _execute(connection, _CLOSE, {}, "after a run that was killed, it may refuse the next one "
-             "for five minutes")  # fmt: skip
+    _execute(
+        connection,
+        _CLOSE,
+        {},
+        "after a run that was killed, it may refuse the next one for five minutes",
+    )
 
 
 def remove_old_ones(connection: psycopg.Connection[Any], days: int, batch: int) -> int:

@@ -123,9 +123,12 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
 
 def _connect() -> psycopg.Connection:
     return psycopg.connect(
-        database_url(), autocommit=True, connect_timeout=5, application_name="run-recorder",
+        database_url(),
+        autocommit=True,
+        connect_timeout=5,
+        application_name="run-recorder",
         prepare_threshold=None,  # a pooler may give each transaction another session
-    )  # fmt: skip
+    )
 
 
 class _Run:

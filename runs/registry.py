@@ -106,9 +106,13 @@ class Job:
 def connect(url: str) -> psycopg.Connection[DictRow]:
     """Connect for a short transaction or two, through a pooler as well."""
     return psycopg.connect(
-        url, autocommit=True, row_factory=dict_row, connect_timeout=10, application_name="runs",
+        url,
+        autocommit=True,
+        row_factory=dict_row,
+        connect_timeout=10,
+        application_name="runs",
         prepare_threshold=None,
-    )  # fmt: skip
+    )
 
 
 def register(

@@ -75,9 +75,11 @@ def migrated(postgres: str) -> str:
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
     subprocess.run(
-        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
+        [sys.executable, "-m", "database", "migrate"],
+        cwd=ROOT,
+        check=True,
         env=os.environ | {"DATABASE_URL": f"{postgres}/{name}"},
-    )  # fmt: skip
+    )
     return name
 
 
@@ -155,18 +157,29 @@ class Pipeline:
     def meltano(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call Meltano, whatever comes of it; what it prints is in `stdout`."""
         return subprocess.run(
-            [self._bin / "meltano", *arguments], cwd=self._root, env=self.environment | environment,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
-        )  # fmt: skip
+            [self._bin / "meltano", *arguments],
+            cwd=self._root,
+            env=self.environment | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=240,
+        )
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script of bash that calls Meltano, whatever comes of it."""
         path = f"{self._bin}:{self.environment['PATH']}"
         return subprocess.run(
-            ["/bin/bash", "-o", "pipefail", "-ec", script], cwd=self._root,
-            env=self.environment | {"PATH": path}, text=True, check=False, timeout=240,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            ["/bin/bash", "-o", "pipefail", "-ec", script],
+            cwd=self._root,
+            env=self.environment | {"PATH": path},
+            text=True,
+            check=False,
+            timeout=240,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def sync(self, *options: str, **environment: str) -> dict[str, Any]:
         """Run the pipeline, which must succeed, and return its row of the sync log."""
@@ -177,10 +190,13 @@ class Pipeline:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start the pipeline, or what else `meltano run` is given, in processes as a user's."""
         meltano = subprocess.Popen(
-            [BIN / "meltano", "run", *(arguments or PIPELINE)], cwd=ROOT,
-            env=self.environment | environment, start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [BIN / "meltano", "run", *(arguments or PIPELINE)],
+            cwd=ROOT,
+            env=self.environment | environment,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self._started.append(meltano)
         return meltano
 
@@ -260,13 +276,23 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
 
 
 MAPPING = {
-    "OptyNumber": "opty_number", "Name": "name", "TargetPartyName": "customer",
-    "Revenue": "deal_value", "CurrencyCode": "currency", "WinProb": "win_probability",
-    "SalesStage": "stage", "StatusCode": "status_code", "EffectiveDate": "close_date",
-    "OwnerResourcePartyId": "sales_owner", "CreationDate": "remote_created_at",
-    "LastUpdateDate": "remote_updated_at", "Practice_c": "practice", "GEO_c": "geo",
-    "Region_c": "region", "Sector_c": "sector",
-}  # fmt: skip
+    "OptyNumber": "opty_number",
+    "Name": "name",
+    "TargetPartyName": "customer",
+    "Revenue": "deal_value",
+    "CurrencyCode": "currency",
+    "WinProb": "win_probability",
+    "SalesStage": "stage",
+    "StatusCode": "status_code",
+    "EffectiveDate": "close_date",
+    "OwnerResourcePartyId": "sales_owner",
+    "CreationDate": "remote_created_at",
+    "LastUpdateDate": "remote_updated_at",
+    "Practice_c": "practice",
+    "GEO_c": "geo",
+    "Region_c": "region",
+    "Sector_c": "sector",
+}
 
 
 def as_column(attribute: str, value: Any) -> Any:

@@ -105,9 +105,14 @@ class Image:
 
     def _run(self, command: list[str], environment: dict[str, str]) -> None:
         done = subprocess.run(
-            command, cwd=self.app, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            command,
+            cwd=self.app,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         assert done.returncode == 0, f"{command}: {done.stdout}"
 
     def surroundings(self, **environment: str) -> dict[str, str]:
@@ -192,9 +197,11 @@ class Chroot(Image):
         """The image's environment, and what PyPI is reached by."""
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return (
-            network() | {"PATH": path, "HOME": "/root", "UV_SYSTEM_CERTS": "1"}
-            | self.environment | environment
-        )  # fmt: skip
+            network()
+            | {"PATH": path, "HOME": "/root", "UV_SYSTEM_CERTS": "1"}
+            | self.environment
+            | environment
+        )
 
 
 def network() -> dict[str, str]:

@@ -27,10 +27,16 @@ def add_run(url: str, ago: str = "1 minute", lasted: str | None = "0", **columns
     row: dict[str, Any] = {"run_id": str(uuid.uuid4()), "kind": "sync", "run_number": 0}
     if lasted is not None:
         row |= {
-            "sync_type": "INCREMENTAL", "extraction_completed": True, "load_succeeded": True,
-            "transform_succeeded": True, "coverage": "changes", "new_records": 0,
-            "updated_records": 0, "unchanged_records": 0, "failed_records": 0,
-        }  # fmt: skip
+            "sync_type": "INCREMENTAL",
+            "extraction_completed": True,
+            "load_succeeded": True,
+            "transform_succeeded": True,
+            "coverage": "changes",
+            "new_records": 0,
+            "updated_records": 0,
+            "unchanged_records": 0,
+            "failed_records": 0,
+        }
     row |= columns
     statement = f"""
         insert into sync_runs ({", ".join(row)}, started_at, heartbeat_at, ended_at)

@@ -58,20 +58,22 @@ class Airflow:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "true",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN":
-                f"{postgres.replace('postgresql://', 'postgresql+psycopg2://')}/{name}",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{postgres.replace('postgresql://', 'postgresql+psycopg2://')}/{name}",
             "AIRFLOW__OPENLINEAGE__NAMESPACE": "oracle-crm",
             "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
                 {"type": "file", "log_file_path": str(self.lineage), "append": True}
             ),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-        }  # fmt: skip
+        }
         self._log = (home / "processes.log").open("ab")
         self._scheduler: subprocess.Popen[bytes] | None = None
         subprocess.run(
-            [BIN / "airflow", "db", "migrate"], env=self.environment, check=True,
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+            [BIN / "airflow", "db", "migrate"],
+            env=self.environment,
+            check=True,
+            stdout=self._log,
+            stderr=self._log,
+        )
         self._running = [self._start("api-server"), self._start("dag-processor")]
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
         wait_until(self._is_up, seconds=120)
@@ -81,9 +83,12 @@ class Airflow:
 
     def _start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [BIN / "airflow", *command], env=self.environment | environment,
-            stdout=self._log, stderr=self._log, start_new_session=True,
-        )  # fmt: skip
+            [BIN / "airflow", *command],
+            env=self.environment | environment,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
 
     def _is_up(self) -> bool:
         try:
@@ -120,8 +125,9 @@ class Airflow:
         path = f"/api/v2/dags/{dag}/dagRuns/{run}"
         deadline = time.monotonic() + seconds
         while (state := self._http.get(path).raise_for_status().json()["state"]) not in {
-            "success", "failed",
-        }:  # fmt: skip
+            "success",
+            "failed",
+        }:
             assert time.monotonic() < deadline, self.tasks(dag, run)
             time.sleep(0.3)
         return str(state)
@@ -138,9 +144,14 @@ class Airflow:
         """Let the failed tasks of a run, and what waits for them, run again."""
         answer = self._http.post(
             f"/api/v2/dags/{dag}/clearTaskInstances",
-            json={"dag_run_id": run, "dry_run": False, "only_failed": True,
-                  "include_downstream": True, "reset_dag_runs": True},
-        )  # fmt: skip
+            json={
+                "dag_run_id": run,
+                "dry_run": False,
+                "only_failed": True,
+                "include_downstream": True,
+                "reset_dag_runs": True,
+            },
+        )
         answer.raise_for_status()
 
     def _stop_scheduler(self) -> None:
@@ -210,13 +221,17 @@ def airflow(
     name = f"scheduled_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name} template {migrated}")
-    environment = os.environ | crm.env | {
-        "DATABASE_URL": f"{postgres}/{name}",
-        "NOTIFY_URLS": chat.url,
-        "SCHEDULE_RETRY_MINUTES": "0.02",
-        # Noon there: Airflow runs at once what was due less than a tenth of its interval ago.
-        "SCHEDULE_TIMEZONE": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",
-    }  # fmt: skip
+    environment = (
+        os.environ
+        | crm.env
+        | {
+            "DATABASE_URL": f"{postgres}/{name}",
+            "NOTIFY_URLS": chat.url,
+            "SCHEDULE_RETRY_MINUTES": "0.02",
+            # Noon there: Airflow runs at once what was due less than a tenth of its interval ago.
+            "SCHEDULE_TIMEZONE": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",
+        }
+    )
     started = Airflow(postgres, home, environment)
     yield started
     started.close()
@@ -252,9 +267,12 @@ def test_meltanos_schedules_are_the_dags(airflow: Airflow) -> None:
     assert airflow.import_errors() == []
     dags = airflow.dags()
     assert dags.keys() == {
-        "oracle-crm.nightly", "oracle-crm.nightly-reconcile", "oracle-crm.nightly-build",
-        "oracle-crm.weekly-housekeeping", FIRST_LOAD,
-    }  # fmt: skip
+        "oracle-crm.nightly",
+        "oracle-crm.nightly-reconcile",
+        "oracle-crm.nightly-build",
+        "oracle-crm.weekly-housekeeping",
+        FIRST_LOAD,
+    }
     assert dags["oracle-crm.nightly"]["timetable_summary"] == "0 0 * * *"
     assert (
         "tap-oracle-crm target-postgres dbt-postgres:run"

@@ -16,10 +16,15 @@ def at(pipeline: Pipeline, shift: str, *blocks: str) -> dict[str, Any]:
     """Run Meltano on a machine whose clock is off by `shift`; return the newest run of the log."""
     assert FAKETIME, "Debian's faketime is needed: make test installs it"
     done = subprocess.run(
-        [FAKETIME, "-f", shift, BIN / "meltano", "run", *blocks], cwd=ROOT,
+        [FAKETIME, "-f", shift, BIN / "meltano", "run", *blocks],
+        cwd=ROOT,
         env=pipeline.environment,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
-    )  # fmt: skip
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stdout
     (last,) = pipeline.query("select * from run_logs order by id desc limit 1")
     return last
@@ -40,9 +45,10 @@ def test_a_day_ahead_then_right_then_a_day_behind(pipeline: Pipeline) -> None:
         assert_equal_to_crm(pipeline)
     # The last run is the last one, whatever the clocks said; none ended in the future.
     assert pipeline.last_sync()["run_id"] == run["run_id"]
-    assert pipeline.query(
-        "select from run_logs where completed_at > now() or started_at > now()"
-    ) == []  # fmt: skip
+    assert (
+        pipeline.query("select from run_logs where completed_at > now() or started_at > now()")
+        == []
+    )
 
 
 @pytest.mark.usefixtures("synced")

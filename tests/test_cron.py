@@ -10,8 +10,14 @@ import pytest
 
 from orchestrate.cron import ScheduleError, next_run, time_zone
 
-ZONES = ["Europe/Berlin", "America/New_York", "Africa/Cairo", "America/Havana",
-         "Australia/Lord_Howe", "Asia/Kolkata"]  # fmt: skip
+ZONES = [
+    "Europe/Berlin",
+    "America/New_York",
+    "Africa/Cairo",
+    "America/Havana",
+    "Australia/Lord_Howe",
+    "Asia/Kolkata",
+]
 BEGIN, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2034, 1, 1, tzinfo=UTC)
 FEW_YEARS = datetime(2027, 1, 1, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)

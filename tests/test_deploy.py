@@ -28,8 +28,12 @@ from tests.image import CONTAINERFILE, DEPLOY, Chroot, Image
 pytestmark = pytest.mark.xdist_group("deploy")  # the image is built once
 
 SECRETS = (
-    "airflow_jwt_secret", "airflow_secret_key", "database_url", "oracle_pass", "postgres_password",
-)  # fmt: skip
+    "airflow_jwt_secret",
+    "airflow_secret_key",
+    "database_url",
+    "oracle_pass",
+    "postgres_password",
+)
 
 
 def check(*command: str | Path) -> None:
@@ -83,9 +87,7 @@ def test_the_compose_file_is_valid_and_closed() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert {*service["secrets"]} <= {*SECRETS}
     published = {name: service["ports"] for name, service in ours.items() if "ports" in service}
-    assert published == {
-        "api": ["127.0.0.1:8000:8000"], "airflow-api": ["127.0.0.1:8080:8080"]
-    }  # fmt: skip
+    assert published == {"api": ["127.0.0.1:8000:8000"], "airflow-api": ["127.0.0.1:8080:8080"]}
     assert {*parsed["secrets"]} == {*SECRETS}
 
 
@@ -170,15 +172,20 @@ def secrets_for(image: Image, **values: str) -> str:
 
 def is_well(image: Image, service: str, environment: dict[str, str]) -> bool:
     return not subprocess.run(
-        probe(image, service), cwd=image.app, env=environment, check=False,
+        probe(image, service),
+        cwd=image.app,
+        env=environment,
+        check=False,
         stderr=subprocess.DEVNULL,
-    ).returncode  # fmt: skip
+    ).returncode
 
 
 def is_well_or_gone(
-    image: Image, service: str, environment: dict[str, str],
+    image: Image,
+    service: str,
+    environment: dict[str, str],
     processes: dict[str, subprocess.Popen[bytes]],
-) -> bool:  # fmt: skip
+) -> bool:
     return processes[service].poll() is not None or is_well(image, service, environment)
 
 
@@ -227,9 +234,13 @@ def test_the_image_migrates_syncs_and_serves_and_writes_only_its_data(
             assert answer.status == 200
         done = subprocess.run(
             image.argv(image.inside(image.app / ".venv/bin/meltano"), "run", "sync"),
-            cwd=image.app, env=environment, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            cwd=image.app,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout
     loaded = Pipeline(url, pipeline.crm, tmp_path)
     assert loaded.last_sync()["new_records"] == 1000
@@ -250,9 +261,12 @@ def test_airflows_image_runs_the_schedules_and_writes_only_its_data(
     url = f"{postgres}/of_airflows_image_{type(image).__name__.lower()}"
     pipeline.query(f"create database {url.rsplit('/', 1)[1]}")
     secrets_folder = secrets_for(
-        image, database_url=url, oracle_pass=pipeline.environment["ORACLE_PASS"],
-        airflow_secret_key=secrets.token_hex(32), airflow_jwt_secret=secrets.token_hex(32),
-    )  # fmt: skip
+        image,
+        database_url=url,
+        oracle_pass=pipeline.environment["ORACLE_PASS"],
+        airflow_secret_key=secrets.token_hex(32),
+        airflow_jwt_secret=secrets.token_hex(32),
+    )
     (compose,) = documents(DEPLOY / "compose.yaml")
     port = free_port()
     stated = {
@@ -303,8 +317,13 @@ def test_the_systemd_units_run_what_is_there(image: Image, tmp_path: Path) -> No
     placed = []
     for unit in units:
         text = unit.read_text()
-        for line in ("ProtectSystem=strict", "NoNewPrivileges=yes", "User=oracle-crm-sync",
-                     "CapabilityBoundingSet=\n", "Restart=always"):  # fmt: skip
+        for line in (
+            "ProtectSystem=strict",
+            "NoNewPrivileges=yes",
+            "User=oracle-crm-sync",
+            "CapabilityBoundingSet=\n",
+            "Restart=always",
+        ):
             assert line in text, f"{unit.name}: {line}"
         assert not re.search(r"^Environment=.*(PASS|DATABASE_URL)", text, re.MULTILINE)
         placed.append(tmp_path / unit.name)

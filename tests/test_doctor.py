@@ -36,10 +36,13 @@ Findings = dict[str, dict[str, str]]
 def examine(pipeline: Pipeline, **environment: str) -> tuple[Findings, int]:
     """Return what the doctor finds, by check, and its exit code."""
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.doctor", "--json"], cwd=ROOT,
+        [sys.executable, "-m", "orchestrate.doctor", "--json"],
+        cwd=ROOT,
         env=pipeline.environment | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     printed = done.stdout + done.stderr
     assert not any(secret in printed for secret in (PASSWORD, ENCODED, "sandbox-password")), printed
     assert done.stdout, done.stderr
@@ -78,9 +81,13 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     assert code == int(findings["disk"]["status"] == "error")
 
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.doctor"], cwd=ROOT, env=pipeline.environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "orchestrate.doctor"],
+        cwd=ROOT,
+        env=pipeline.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "✓ credentials" in done.stdout
 
 
@@ -218,5 +225,7 @@ def test_what_is_under_way_is_told(pipeline: Pipeline) -> None:
 
 def test_a_disk_that_fills() -> None:
     assert [disk(free).status for free in (0, GIGABYTE, 100 * GIGABYTE)] == [
-        "error", "warning", "ok",
-    ]  # fmt: skip
+        "error",
+        "warning",
+        "ok",
+    ]

@@ -30,10 +30,14 @@ def connection(database: str) -> Iterator[Connection]:
 
 def housekeeping(database: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "orchestrate.housekeeping"], cwd=ROOT, check=False, text=True,
+        [sys.executable, "-m", "orchestrate.housekeeping"],
+        cwd=ROOT,
+        check=False,
+        text=True,
         env=os.environ | {"DATABASE_URL": database} | environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def run(connection: Connection, days_ago: int, state: str = "SUCCESS", **columns: Any) -> str:
@@ -125,8 +129,10 @@ def test_the_log_stays_as_long_as_it_is_set_to(connection: Connection, database:
 
 def test_runs_that_never_began_go(connection: Connection, database: str) -> None:
     for name, ago, lasted in [
-        ("old", "400 days", "0"), ("young", "0", "0"), ("open", "400 days", None)
-    ]:  # fmt: skip
+        ("old", "400 days", "0"),
+        ("young", "0", "0"),
+        ("open", "400 days", None),
+    ]:
         add_run(database, ago, lasted, trigger=name, load_succeeded=None, transform_succeeded=None)
     housekeeping(database)
     assert column(connection, "select trigger from sync_runs order by 1") == ["open", "young"]
@@ -148,8 +154,10 @@ def test_incidents_go_once_everybody_was_told(connection: Connection, database: 
     )
     housekeeping(database)
     assert column(connection, "select kind from incidents order by 1") == [
-        "end untold", "open", "young",
-    ]  # fmt: skip
+        "end untold",
+        "open",
+        "young",
+    ]
 
 
 def test_dead_tokens_and_old_attempts_go(connection: Connection, database: str) -> None:
@@ -172,8 +180,10 @@ def test_dead_tokens_and_old_attempts_go(connection: Connection, database: str) 
     )
     housekeeping(database)
     assert column(connection, "select name from tokens order by 1") == [
-        "alive", "just expired", "just revoked",
-    ]  # fmt: skip
+        "alive",
+        "just expired",
+        "just revoked",
+    ]
     assert column(connection, "select name from sign_in_attempts") == ["young"]
 
 
@@ -210,12 +220,15 @@ def test_resolved_rejects_go_with_their_raw_rows(connection: Connection, databas
     )
     housekeeping(database)
     assert column(connection, "select remote_id from rejected_records order by 1") == [
-        "unresolved", "young",
-    ]  # fmt: skip
+        "unresolved",
+        "young",
+    ]
     # `again` was rejected anew after it had been resolved: the next merge has yet to see that.
     assert column(connection, "select remote_id from raw.rejected_records order by 1") == [
-        "again", "unresolved", "young",
-    ]  # fmt: skip
+        "again",
+        "unresolved",
+        "young",
+    ]
 
 
 def test_raw_rows_of_deleted_deals_go_and_the_deals_stay(
@@ -238,8 +251,9 @@ def test_raw_rows_of_deleted_deals_go_and_the_deals_stay(
     assert column(connection, "select count(*) from opportunities") == [4]
 
 
-@settings(max_examples=15, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     changes=st.lists(
         st.tuples(
@@ -265,8 +279,11 @@ def test_old_changes_go_but_for_the_last_move_of_each_deal(
             """,
             [deals[remote_id], field, days_ago],
         )
-    last_moves = {change[0]: place for place, change in enumerate(oldest_first)
-                  if change[1] == "workflow_status"}  # fmt: skip
+    last_moves = {
+        change[0]: place
+        for place, change in enumerate(oldest_first)
+        if change[1] == "workflow_status"
+    }
 
     removed = dict(clean(connection, batch))
 

@@ -18,9 +18,14 @@ from tests.warm import WarmProject
 
 # No GPU, no sandbox of its own (it can't have one as root), and not a word to the network.
 CHROMIUM_OPTIONS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +35,13 @@ def docs(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Path:
     warehouse.merge()
     done = subprocess.run(
         [Path(sys.executable).with_name("meltano"), "invoke", "dbt-postgres:docs"],
-        cwd=ROOT, env=warehouse.environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=warehouse.environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     return warehouse.target
 
@@ -146,7 +155,10 @@ def test_what_is_described_is_there_with_that_type(docs: Path) -> None:
 def test_each_exposure_rests_on_what_is_there(docs: Path) -> None:
     exposures = read(docs, "manifest.json")["exposures"].values()
     assert {exposure["label"].split(",")[0] for exposure in exposures} >= {
-        "GET /api/opportunities", "GET /api/oracle-opportunity/{remote_id}",
-        "GET /api/sync-status", "GET /api/rejected-records", "The console",
-    }  # fmt: skip
+        "GET /api/opportunities",
+        "GET /api/oracle-opportunity/{remote_id}",
+        "GET /api/sync-status",
+        "GET /api/rejected-records",
+        "The console",
+    }
     assert all(exposure["depends_on"]["nodes"] for exposure in exposures)

@@ -29,8 +29,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PACKAGES:
         subprocess.run(
             [sys.executable, "-m", "hatchling", "build", "--directory", folder],
-            cwd=ROOT / "extract" / name, check=True,
-        )  # fmt: skip
+            cwd=ROOT / "extract" / name,
+            check=True,
+        )
     return folder
 
 
@@ -39,8 +40,10 @@ def test_what_is_built_can_be_published(built: Path) -> None:
     assert [file.suffix for file in files] == [".whl", ".gz", ".whl", ".gz"]
     done = subprocess.run(
         [sys.executable, "-m", "twine", "check", "--strict", *files],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -52,22 +55,36 @@ def test_the_taps_tests_run_without_this_repository(built: Path, tmp_path: Path)
     (packages,) = (tmp_path / "venv" / "lib").glob("*/site-packages")
     (packages / "needed.pth").write_text(sysconfig.get_path("purelib"))
     subprocess.run(
-        [Path(sys.executable).with_name("uv"), "pip", "install", "--offline", "--no-deps",
-         "--python", python, *built.glob("*.whl")],
+        [
+            Path(sys.executable).with_name("uv"),
+            "pip",
+            "install",
+            "--offline",
+            "--no-deps",
+            "--python",
+            python,
+            *built.glob("*.whl"),
+        ],
         check=True,
-    )  # fmt: skip
+    )
     shutil.unpack_archive(next(built.glob("tap_oracle_crm-*.tar.gz")), tmp_path)
     (folder,) = tmp_path.glob("tap_oracle_crm-*")
     origin = subprocess.run(
         [python, "-c", "import oracle_crm_sandbox, tap_oracle_crm as tap; print(tap.__file__)"],
-        cwd=tmp_path, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert Path(origin).is_relative_to(packages)
     done = subprocess.run(
         [python, "-m", "pytest", "-q", *QUICK_TESTS],
-        cwd=folder, capture_output=True, text=True, check=False,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
         env={name: value for name, value in os.environ.items() if "PYTEST" not in name},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout
 
 

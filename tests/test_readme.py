@@ -51,17 +51,25 @@ def commands() -> list[str]:
 
 def run(pipeline: Pipeline, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/bash", "-c", command], cwd=ROOT, env=pipeline.environment | environment,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
-    )  # fmt: skip
+        ["/bin/bash", "-c", command],
+        cwd=ROOT,
+        env=pipeline.environment | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        timeout=240,
+    )
 
 
 @contextmanager
 def serving(pipeline: Pipeline) -> Iterator[None]:
     server = subprocess.Popen(
-        ["make", "serve"], cwd=ROOT, env=pipeline.environment | {"API_PORT": PORT},
+        ["make", "serve"],
+        cwd=ROOT,
+        env=pipeline.environment | {"API_PORT": PORT},
         start_new_session=True,
-    )  # fmt: skip
+    )
     try:
         wait_until(answers)
         yield
@@ -84,9 +92,13 @@ def test_the_readmes_commands_work(pipeline: Pipeline) -> None:
     done = run(pipeline, "make setup")
     assert done.returncode == 0, done.stdout
     token = subprocess.run(
-        ["make", "token", "ROLE=admin"], cwd=ROOT, env=pipeline.environment,
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
+        ["make", "token", "ROLE=admin"],
+        cwd=ROOT,
+        env=pipeline.environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert re.fullmatch(r"\S+\n", token), "alone on a line"
     with serving(pipeline):
         for command in commands():
@@ -139,11 +151,14 @@ def test_the_demo_takes_its_port_of_the_settings_file_and_asks_nothing_else_of_i
         f"API_PORT={PORT}\n"
     )
     demo = subprocess.Popen(
-        [".venv/bin/python", "-m", "orchestrate.demo"], cwd=ROOT, text=True,
+        [".venv/bin/python", "-m", "orchestrate.demo"],
+        cwd=ROOT,
+        text=True,
         env=pipeline.environment
         | {"SANDBOX_PORT": DEMO_PORT, "ORACLE_CRM_SYNC_ENV_FILE": str(settings)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     wait_until(lambda: answers() or demo.poll() is not None)
     demo.terminate()
     printed, _ = demo.communicate(timeout=60)

@@ -143,10 +143,16 @@ def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> No
     # A run for one key, and another that the time limit stops, have not looked at all others.
     one = {"TAP_ORACLE_CRM_FILTER": f"OptyId = {rows[2]['OptyId']}"}
     pipeline.sync("--state-id-suffix=one", **one)
-    done = pipeline.meltano("run", "--state-id-suffix=one", "reconcile", **{
-        f"TAP_ORACLE_CRM_COMPLETE_{name.removeprefix('TAP_ORACLE_CRM_')}": value
-        for name, value in one.items()
-    } | one)  # fmt: skip
+    done = pipeline.meltano(
+        "run",
+        "--state-id-suffix=one",
+        "reconcile",
+        **{
+            f"TAP_ORACLE_CRM_COMPLETE_{name.removeprefix('TAP_ORACLE_CRM_')}": value
+            for name, value in one.items()
+        }
+        | one,
+    )
     assert done.returncode == 0, done.stdout
     assert "what is gone is not known" in done.stdout
     pipeline.sync()
@@ -164,9 +170,13 @@ def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> N
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     pipeline.crm.fault("latency", ms=10_000)
     killed = subprocess.Popen(
-        [BIN / "meltano", "run", "reconcile"], cwd=ROOT, env=pipeline.environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        [BIN / "meltano", "run", "reconcile"],
+        cwd=ROOT,
+        env=pipeline.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     running = "select from meltano.runs where state = 'RUNNING'"
     wait_until(lambda: pipeline.query(running))
     killed.kill()
@@ -178,4 +188,4 @@ def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> N
     assert pipeline.query(running) == []
     assert pipeline.query(
         "select end_reason from run_logs where kind = 'reconcile' order by id"
-    ) == [{"end_reason": "died"}, {"end_reason": "done"}]  # fmt: skip
+    ) == [{"end_reason": "died"}, {"end_reason": "done"}]

@@ -37,9 +37,14 @@ def commands() -> dict[str, str]:
 def run(script: str, environment: dict[str, str]) -> str:
     """Run commands until one fails, which none may, and return what they print."""
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -86,10 +91,14 @@ def test_a_restored_database_goes_on_where_the_backup_was(
 
 def command(url: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "database.backup", *arguments], cwd=ROOT, check=False, text=True,
+        [sys.executable, "-m", "database.backup", *arguments],
+        cwd=ROOT,
+        check=False,
+        text=True,
         env=os.environ | {"DATABASE_URL": url} | environment,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 @pytest.fixture
@@ -177,13 +186,23 @@ def older_server(programs: Path) -> Iterator[str]:
 
         def call(program: str, *arguments: str) -> None:
             subprocess.run(
-                [programs / program, "-D", cluster, *arguments], cwd="/", check=True,
-                stdout=subprocess.DEVNULL, **user,
-            )  # fmt: skip
+                [programs / program, "-D", cluster, *arguments],
+                cwd="/",
+                check=True,
+                stdout=subprocess.DEVNULL,
+                **user,
+            )
 
         call("initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
-        call("pg_ctl", "start", "-w", "-l", f"{folder}/log",
-             "-o", f"-p {port} -c unix_socket_directories= -c fsync=off")  # fmt: skip
+        call(
+            "pg_ctl",
+            "start",
+            "-w",
+            "-l",
+            f"{folder}/log",
+            "-o",
+            f"-p {port} -c unix_socket_directories= -c fsync=off",
+        )
         try:
             yield f"postgresql://postgres@127.0.0.1:{port}"
         finally:
@@ -195,10 +214,14 @@ def everything(pipeline: Pipeline) -> list[list[dict[str, Any]]]:
     return [
         pipeline.query(f"select * from {table} order by 1")  # noqa: S608
         for table in (
-            "opportunities", "opportunity_changes", "rejected_records", "sync_logs",
-            "raw.opportunities", "meltano.state",
+            "opportunities",
+            "opportunity_changes",
+            "rejected_records",
+            "sync_logs",
+            "raw.opportunities",
+            "meltano.state",
         )
-    ]  # fmt: skip
+    ]
 
 
 def work_of_the_bid_team(pipeline: Pipeline) -> list[dict[str, Any]]:

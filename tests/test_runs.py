@@ -169,9 +169,13 @@ def test_a_second_run_is_refused_whatever_its_state(pipeline: Pipeline) -> None:
 
 def test_the_parts_of_a_load_run_at_once_in_one_folder(pipeline: Pipeline) -> None:
     planned = subprocess.run(
-        [sys.executable, "-m", "orchestrate.airflow.first_load", "plan", "3"], cwd=ROOT,
-        env=pipeline.environment, check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout  # fmt: skip
+        [sys.executable, "-m", "orchestrate.airflow.first_load", "plan", "3"],
+        cwd=ROOT,
+        env=pipeline.environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     parts = [
         pipeline.start("tap-oracle-crm-partition", "target-postgres", **environment)
         for environment in json.loads(planned)

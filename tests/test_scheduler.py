@@ -21,9 +21,10 @@ from tests.runs import live_run
 @contextmanager
 def scheduler(pipeline: Pipeline, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT,
+        [sys.executable, "-m", "orchestrate.scheduler"],
+        cwd=ROOT,
         env=pipeline.environment | environment,
-    )  # fmt: skip
+    )
     try:
         yield process
     finally:
@@ -42,10 +43,14 @@ def wait_until_scheduled(pipeline: Pipeline) -> None:
 
 def test_a_time_zone_that_does_not_exist_is_named(pipeline: Pipeline) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT, check=False, timeout=60,
+        [sys.executable, "-m", "orchestrate.scheduler"],
+        cwd=ROOT,
+        check=False,
+        timeout=60,
         env=pipeline.environment | {"SCHEDULE_TIMEZONE": "Europe/Zuerich"},
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert done.returncode == 1
     assert done.stderr == (
         "SCHEDULE_TIMEZONE names no time zone: 'Europe/Zuerich'; write it like Europe/Zurich.\n"
@@ -63,8 +68,9 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     assert pipeline.syncs() == []
 
     # Two nights pass while nothing runs.
-    pipeline.query("update schedules set next_run_at = now() - interval '2 days'"
-                   " where name = 'nightly'")  # fmt: skip
+    pipeline.query(
+        "update schedules set next_run_at = now() - interval '2 days' where name = 'nightly'"
+    )
     with scheduler(pipeline):
         wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is not None)
     (run,) = pipeline.syncs()
@@ -79,8 +85,9 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
 def test_a_failed_sync_is_tried_again(pipeline: Pipeline) -> None:
     with scheduler(pipeline):
         wait_until_scheduled(pipeline)
-    pipeline.query("update schedules set next_run_at = now() - interval '1 hour'"
-                   " where name = 'nightly'")  # fmt: skip
+    pipeline.query(
+        "update schedules set next_run_at = now() - interval '1 hour' where name = 'nightly'"
+    )
     pipeline.crm.fault("error", status=503)
     with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02,0.02"):
         wait_until(lambda: len(pipeline.syncs()) == 1 and pipeline.last_sync()["completed_at"])
@@ -147,8 +154,9 @@ def test_what_is_due_while_another_loads_waits_for_it(
         wait_until(lambda: schedule(pipeline, name)["last_succeeded"] is not None, seconds=120)
     # The end of the other, which failed, is not taken for its own.
     assert (schedule(pipeline, name)["last_succeeded"], schedule(pipeline, name)["attempt"]) == (
-        True, 1,
-    )  # fmt: skip
+        True,
+        1,
+    )
     (run,) = pipeline.query("select * from run_logs where trigger = 'schedule'")
     assert (run["kind"], run["status"]) == (kind, "SUCCESS")
 
@@ -160,9 +168,12 @@ def test_a_second_scheduler_waits_for_the_first_to_end(pipeline: Pipeline) -> No
         (before,) = pipeline.query(held)
         miss(pipeline)
         second = subprocess.Popen(
-            [sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT,
-            env=pipeline.environment, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "orchestrate.scheduler"],
+            cwd=ROOT,
+            env=pipeline.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert second.stderr is not None
         assert "another scheduler works" in second.stderr.readline()
         assert pipeline.query(held) == [before]

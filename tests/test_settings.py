@@ -69,9 +69,13 @@ def test_settings_come_from_the_environment_or_from_files(
 def test_a_run_does_not_pay_for_pydantic() -> None:
     code = "import sys, orchestrate.meltano_addon; print([*sys.modules])"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True,
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
         env=os.environ | {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"},
-    ).stdout  # fmt: skip
+    ).stdout
     assert "'database.environment'" in loaded
     assert "'pydantic'" not in loaded
 
@@ -81,8 +85,10 @@ def test_what_is_wrong_is_named_without_its_value(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SYNC_MAX_DELETED_SHARE", "2")
     with pytest.raises(SystemExit) as stopped:
         read_settings()
-    assert re.search(r"API_PORT: .+; .*SYNC_MAX_DELETED_SHARE: |DELETED_SHARE: .+; API_PORT: ",
-                     str(stopped.value))  # fmt: skip
+    assert re.search(
+        r"API_PORT: .+; .*SYNC_MAX_DELETED_SHARE: |DELETED_SHARE: .+; API_PORT: ",
+        str(stopped.value),
+    )
     assert "s3cret" not in str(stopped.value)
 
 

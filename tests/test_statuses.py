@@ -44,8 +44,9 @@ class Statuses:
                 'insert into raw.opportunity_statuses ("LookupCode", "LookupCategory")'
                 ' values (%s, %s) on conflict ("LookupCode") do update'
                 ' set "LookupCategory" = excluded."LookupCategory"',
-                code, category,
-            )  # fmt: skip
+                code,
+                category,
+            )
 
     def load(self, **codes: str | None) -> None:
         """Load deals d1, d2, ... with a StatusCode."""
@@ -93,23 +94,30 @@ def test_a_deal_is_recoded_again_and_again(statuses: Statuses) -> None:
     statuses.list(LOST_TO_COMPETITOR="LOST", LOST_REVIEWED="LOST", SUSPENDED=None)
     statuses.load(d1="OPEN", d2="OPEN", d3="OPEN", d4="MYSTERY")
     assert statuses.merge() == {
-        "d1": ("OPEN", "NEW"), "d2": ("OPEN", "NEW"), "d3": ("OPEN", "NEW"), "d4": (None, "NEW"),
-    }  # fmt: skip
+        "d1": ("OPEN", "NEW"),
+        "d2": ("OPEN", "NEW"),
+        "d3": ("OPEN", "NEW"),
+        "d4": (None, "NEW"),
+    }
     for deal in ("d1", "d2", "d3", "d4"):
         statuses.move(deal, "UNDER_ASSESSMENT")
 
     statuses.load(d1="LOST_TO_COMPETITOR", d2="LOST", d3="MYSTERY", d4="SUSPENDED")
     assert statuses.merge() == {
-        "d1": ("LOST", "LOST"), "d2": ("LOST", "LOST"),
-        "d3": ("OPEN", "UNDER_ASSESSMENT"), "d4": (None, "UNDER_ASSESSMENT"),
-    }  # fmt: skip
+        "d1": ("LOST", "LOST"),
+        "d2": ("LOST", "LOST"),
+        "d3": ("OPEN", "UNDER_ASSESSMENT"),
+        "d4": (None, "UNDER_ASSESSMENT"),
+    }
 
     # One in the same category, and one that nobody knows.
     statuses.load(d1="LOST_REVIEWED", d2="MYSTERY", d3="OPEN", d4="won")
     assert statuses.merge() == {
-        "d1": ("LOST", "LOST"), "d2": ("LOST", "LOST"),
-        "d3": ("OPEN", "UNDER_ASSESSMENT"), "d4": ("WON", "WON"),
-    }  # fmt: skip
+        "d1": ("LOST", "LOST"),
+        "d2": ("LOST", "LOST"),
+        "d3": ("OPEN", "UNDER_ASSESSMENT"),
+        "d4": ("WON", "WON"),
+    }
 
     statuses.load(d1="OPEN", d2="OPEN", d4="OPEN")
     assert set(statuses.merge().values()) == {("OPEN", "UNDER_ASSESSMENT")}
@@ -124,21 +132,29 @@ def test_changed_rules_judge_all_deals_again(statuses: Statuses) -> None:
     statuses.declare("statuses: {ON_HOLD: OPEN, LOST: CLOSED, NIE: NO_SALE}")
     statuses.list(GESCHLOSSEN="NOSALE", NIE="OPEN")
     assert statuses.merge() == {
-        "d1": ("OPEN", "ASSIGNED"), "d2": ("CLOSED", "CLOSED"), "d3": ("OPEN", "NEW"),
-        "d4": ("CLOSED", "CLOSED"), "d5": ("CLOSED", "CLOSED"),
-    }  # fmt: skip
+        "d1": ("OPEN", "ASSIGNED"),
+        "d2": ("CLOSED", "CLOSED"),
+        "d3": ("OPEN", "NEW"),
+        "d4": ("CLOSED", "CLOSED"),
+        "d5": ("CLOSED", "CLOSED"),
+    }
     assert statuses.outcomes() == {
-        "ON_HOLD": ("OPEN", "declared"), "LOST": ("CLOSED", "declared"),
-        "NIE": ("CLOSED", "declared"), "GESCHLOSSEN": ("CLOSED", "crm"),
+        "ON_HOLD": ("OPEN", "declared"),
+        "LOST": ("CLOSED", "declared"),
+        "NIE": ("CLOSED", "declared"),
+        "GESCHLOSSEN": ("CLOSED", "crm"),
         "OPEN": ("OPEN", "predefined"),
-    }  # fmt: skip
+    }
 
     # What is declared no more falls back to the list, to the predefined codes, to what was last.
     statuses.declare("")
     assert statuses.merge() == {
-        "d1": ("OPEN", "ASSIGNED"), "d2": ("LOST", "LOST"), "d3": ("OPEN", "NEW"),
-        "d4": ("CLOSED", "CLOSED"), "d5": ("OPEN", "ASSIGNED"),
-    }  # fmt: skip
+        "d1": ("OPEN", "ASSIGNED"),
+        "d2": ("LOST", "LOST"),
+        "d3": ("OPEN", "NEW"),
+        "d4": ("CLOSED", "CLOSED"),
+        "d5": ("OPEN", "ASSIGNED"),
+    }
     assert statuses.outcomes()["ON_HOLD"] == (None, "unknown")
 
     # Rules that are the same as before cost nothing: what was loaded before is not read again.
@@ -166,29 +182,51 @@ def test_without_a_code_the_stage_decides_only_if_it_is_declared(statuses: Statu
     )
     assert statuses.merge() == {
         **{f"d{number}": (None, "NEW") for number in range(1, 6)},
-        "d6": ("LOST", "LOST"), "d7": (None, "NEW"), "d8": (None, "NEW"),
-    }  # fmt: skip
+        "d6": ("LOST", "LOST"),
+        "d7": (None, "NEW"),
+        "d8": (None, "NEW"),
+    }
     unknown = statuses.warehouse.query("select * from unknown_statuses")
     assert {(row["section"], row["name"], row["deals"]) for row in unknown} == {
         *(("stages", stage, 1) for stage in stages if stage),
-        ("statuses", "WEG", 1), ("statuses", ENDLESS, 1),
-    }  # fmt: skip
+        ("statuses", "WEG", 1),
+        ("statuses", ENDLESS, 1),
+    }
 
     statuses.declare("""
         stages: {Gewonnen: WON, "Won't bid": CLOSED, Not yet won: OPEN}
         statuses: {WEG: LOST}
     """)
     assert statuses.merge() == {
-        "d1": ("CLOSED", "CLOSED"), "d2": ("OPEN", "NEW"), "d3": ("WON", "WON"),
-        "d4": (None, "NEW"), "d5": (None, "NEW"), "d6": ("LOST", "LOST"), "d7": ("LOST", "LOST"),
+        "d1": ("CLOSED", "CLOSED"),
+        "d2": ("OPEN", "NEW"),
+        "d3": ("WON", "WON"),
+        "d4": (None, "NEW"),
+        "d5": (None, "NEW"),
+        "d6": ("LOST", "LOST"),
+        "d7": ("LOST", "LOST"),
         "d8": (None, "NEW"),
-    }  # fmt: skip
+    }
 
 
 CODES = [
-    "OPEN", "WON", "LOST", "NO_SALE", "No-Sale", " open ", "CLOSED", "LISTED_LOST", "LISTED_WON",
-    "DECLARED", "NIEMAND", "LISTED-LOST", "declared", "", " ", None,
-]  # fmt: skip
+    "OPEN",
+    "WON",
+    "LOST",
+    "NO_SALE",
+    "No-Sale",
+    " open ",
+    "CLOSED",
+    "LISTED_LOST",
+    "LISTED_WON",
+    "DECLARED",
+    "NIEMAND",
+    "LISTED-LOST",
+    "declared",
+    "",
+    " ",
+    None,
+]
 
 
 def test_at_random_each_deal_follows_the_rule(statuses: Statuses) -> None:
@@ -196,9 +234,14 @@ def test_at_random_each_deal_follows_the_rule(statuses: Statuses) -> None:
     print(f"seed {seed}")
     dice = random.Random(seed)
     own = {
-        "OPEN": "OPEN", "WON": "WON", "LOST": "LOST", "NO_SALE": "CLOSED", "No-Sale": "CLOSED",
-        " open ": "OPEN", "CLOSED": "CLOSED",
-    }  # fmt: skip
+        "OPEN": "OPEN",
+        "WON": "WON",
+        "LOST": "LOST",
+        "NO_SALE": "CLOSED",
+        "No-Sale": "CLOSED",
+        " open ": "OPEN",
+        "CLOSED": "CLOSED",
+    }
     codes: dict[str, str | None] = {}
     expected: dict[str, tuple[str | None, str]] = {}
     waiting: dict[str, str] = {}
@@ -266,14 +309,22 @@ def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
     migrate(warehouse.url)
     before_the_sync = warehouse.query(DEALS)
     assert [(row["crm_outcome"], row["workflow_status"]) for row in before_the_sync] == [
-        (None, "UNDER_ASSESSMENT"), (None, "UNDER_ASSESSMENT"), ("WON", "WON"),
-        ("OPEN", "ASSIGNED"), ("WON", "WON"), (None, "ASSIGNED"),
-    ]  # fmt: skip
+        (None, "UNDER_ASSESSMENT"),
+        (None, "UNDER_ASSESSMENT"),
+        ("WON", "WON"),
+        ("OPEN", "ASSIGNED"),
+        ("WON", "WON"),
+        (None, "ASSIGNED"),
+    ]
     statuses.list(LOST_TO_COMPETITOR="LOST", LOST_REVIEWED="LOST")
     assert statuses.merge() == {
-        "d1": ("LOST", "LOST"), "d2": ("LOST", "LOST"), "d3": ("WON", "WON"),
-        "d4": ("OPEN", "ASSIGNED"), "d5": ("WON", "WON"), "d6": (None, "ASSIGNED"),
-    }  # fmt: skip
+        "d1": ("LOST", "LOST"),
+        "d2": ("LOST", "LOST"),
+        "d3": ("WON", "WON"),
+        "d4": ("OPEN", "ASSIGNED"),
+        "d5": ("WON", "WON"),
+        "d6": (None, "ASSIGNED"),
+    }
     history = "select new_value from opportunity_changes where field = 'crm_outcome'"
     assert warehouse.query(history) == [{"new_value": "LOST"}] * 2
 
@@ -357,11 +408,15 @@ def test_through_the_whole_pipeline(pipeline: Pipeline, tmp_path: Path) -> None:
     done = pipeline.meltano("run", "sync")
     assert done.returncode == 0, done.stdout
     assert deal(lost) == {
-        "crm_outcome": "LOST", "workflow_status": "LOST", "unknown_status_code": None,
-    }  # fmt: skip
+        "crm_outcome": "LOST",
+        "workflow_status": "LOST",
+        "unknown_status_code": None,
+    }
     assert deal(held) == {
-        "crm_outcome": "OPEN", "workflow_status": "APPROVED", "unknown_status_code": "EINGEFROREN",
-    }  # fmt: skip
+        "crm_outcome": "OPEN",
+        "workflow_status": "APPROVED",
+        "unknown_status_code": "EINGEFROREN",
+    }
     assert 'nothing tells what the status code "EINGEFROREN" means (deals: 1)' in done.stdout
     findings, _ = examine(pipeline)
     assert '"EINGEFROREN" (deals: 1)' in findings["statuses"]["detail"]
@@ -374,8 +429,10 @@ def test_through_the_whole_pipeline(pipeline: Pipeline, tmp_path: Path) -> None:
     done = pipeline.meltano("run", "sync")
     assert done.returncode == 0, done.stdout
     assert deal(held) == {
-        "crm_outcome": "CLOSED", "workflow_status": "CLOSED", "unknown_status_code": None,
-    }  # fmt: skip
+        "crm_outcome": "CLOSED",
+        "workflow_status": "CLOSED",
+        "unknown_status_code": None,
+    }
     assert "EINGEFROREN" not in done.stdout
     findings, _ = examine(pipeline)
     assert findings["statuses"]["status"] == "ok"

@@ -20,11 +20,17 @@ from tests.warm import WarmProject
 def deal(key: int, **attributes: Any) -> dict[str, Any]:
     """A good record of the CRM's, with some attributes of its own."""
     return {
-        "OptyId": key, "Name": f"Deal {key}", "Revenue": 100, "CurrencyCode": "EUR",
-        "WinProb": 50, "SalesStage": "01 - Qualification", "StatusCode": "OPEN",
-        "EffectiveDate": date(2026, 12, 1), "LastUpdateDate": "2026-11-01 10:00:00Z",
+        "OptyId": key,
+        "Name": f"Deal {key}",
+        "Revenue": 100,
+        "CurrencyCode": "EUR",
+        "WinProb": 50,
+        "SalesStage": "01 - Qualification",
+        "StatusCode": "OPEN",
+        "EffectiveDate": date(2026, 12, 1),
+        "LastUpdateDate": "2026-11-01 10:00:00Z",
         "custom": {"Practice_c": "Cloud"},
-    } | attributes  # fmt: skip
+    } | attributes
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +68,21 @@ def warehouse(postgres: str, merged: str, parsed: Path, warm: WarmProject) -> Wa
 def add_run(warehouse: Warehouse, began: str, seconds: float, **columns: Any) -> None:
     """Add a sync to the log, as if it had run then."""
     row = {
-        "run_id": str(uuid.uuid4()), "kind": "sync", "load_succeeded": True,
-        "extraction_completed": True, "transform_succeeded": True, "coverage": "changes",
-    } | columns  # fmt: skip
+        "run_id": str(uuid.uuid4()),
+        "kind": "sync",
+        "load_succeeded": True,
+        "extraction_completed": True,
+        "transform_succeeded": True,
+        "coverage": "changes",
+    } | columns
     warehouse.query(
         f"insert into sync_runs ({', '.join(row)}, started_at, ended_at)"  # noqa: S608
         f" select {', '.join(['%s'] * len(row))}, began, began + make_interval(secs => %s)"
         " from (select %s::timestamptz as began) as _",
-        *row.values(), seconds, began,
-    )  # fmt: skip
+        *row.values(),
+        seconds,
+        began,
+    )
 
 
 def test_what_is_merged_passes_every_test(warehouse: Warehouse) -> None:
@@ -116,23 +128,53 @@ def test_a_status_that_the_bid_team_has_is_an_accepted_one(warehouse: Warehouse)
 def test_the_pipeline_holds_what_is_open(warehouse: Warehouse) -> None:
     rows = warehouse.query("select * from pipeline_by_stage_and_month order by close_month")
     assert rows == [
-        {"stage": "01 - Qualification", "currency": "EUR", "close_month": date(2026, 12, 1),
-         "deals": 2, "deal_value": 100, "weighted_value": 50},
-        {"stage": "01 - Qualification", "currency": "USD", "close_month": date(2027, 1, 1),
-         "deals": 1, "deal_value": 100, "weighted_value": 50},
-    ]  # fmt: skip
+        {
+            "stage": "01 - Qualification",
+            "currency": "EUR",
+            "close_month": date(2026, 12, 1),
+            "deals": 2,
+            "deal_value": 100,
+            "weighted_value": 50,
+        },
+        {
+            "stage": "01 - Qualification",
+            "currency": "USD",
+            "close_month": date(2027, 1, 1),
+            "deals": 1,
+            "deal_value": 100,
+            "weighted_value": 50,
+        },
+    ]
 
 
 def test_the_win_rate_is_that_of_what_was_decided(warehouse: Warehouse) -> None:
     rows = warehouse.query("select * from win_rate_by_practice order by practice")
     assert rows == [
-        {"practice": "Cloud", "currency": "EUR", "won": 1, "lost": 2, "closed": 0,
-         "win_rate": Decimal("0.3333"), "won_value": 300, "lost_value": 200, "closed_value": 0,
-         "win_rate_by_value": Decimal("0.6")},
-        {"practice": None, "currency": "EUR", "won": 0, "lost": 0, "closed": 1,
-         "win_rate": None, "won_value": 0, "lost_value": 0, "closed_value": 100,
-         "win_rate_by_value": None},
-    ]  # fmt: skip
+        {
+            "practice": "Cloud",
+            "currency": "EUR",
+            "won": 1,
+            "lost": 2,
+            "closed": 0,
+            "win_rate": Decimal("0.3333"),
+            "won_value": 300,
+            "lost_value": 200,
+            "closed_value": 0,
+            "win_rate_by_value": Decimal("0.6"),
+        },
+        {
+            "practice": None,
+            "currency": "EUR",
+            "won": 0,
+            "lost": 0,
+            "closed": 1,
+            "win_rate": None,
+            "won_value": 0,
+            "lost_value": 0,
+            "closed_value": 100,
+            "win_rate_by_value": None,
+        },
+    ]
 
 
 def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse) -> None:
@@ -165,17 +207,39 @@ def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse) -> None:
         ("2026-11-02 00:00Z", 5, True),
     ]:
         add_run(
-            warehouse, began, seconds, load_succeeded=load_succeeded, new_records=10,
-            updated_records=5, unchanged_records=84, failed_records=1,
-        )  # fmt: skip
+            warehouse,
+            began,
+            seconds,
+            load_succeeded=load_succeeded,
+            new_records=10,
+            updated_records=5,
+            unchanged_records=84,
+            failed_records=1,
+        )
     assert warehouse.query("select * from sync_quality order by day") == [
-        {"day": date(2026, 11, 1), "runs": 3, "failed_runs": 1, "total_fetched": 300,
-         "new_records": 30, "updated_records": 15, "failed_records": 3,
-         "median_duration_seconds": 30, "max_duration_seconds": 40},
-        {"day": date(2026, 11, 2), "runs": 1, "failed_runs": 0, "total_fetched": 100,
-         "new_records": 10, "updated_records": 5, "failed_records": 1,
-         "median_duration_seconds": 5, "max_duration_seconds": 5},
-    ]  # fmt: skip
+        {
+            "day": date(2026, 11, 1),
+            "runs": 3,
+            "failed_runs": 1,
+            "total_fetched": 300,
+            "new_records": 30,
+            "updated_records": 15,
+            "failed_records": 3,
+            "median_duration_seconds": 30,
+            "max_duration_seconds": 40,
+        },
+        {
+            "day": date(2026, 11, 2),
+            "runs": 1,
+            "failed_runs": 0,
+            "total_fetched": 100,
+            "new_records": 10,
+            "updated_records": 5,
+            "failed_records": 1,
+            "median_duration_seconds": 5,
+            "max_duration_seconds": 5,
+        },
+    ]
 
 
 def test_a_merge_replaces_no_view_but_one_that_has_changed(warehouse: Warehouse) -> None:
@@ -190,19 +254,27 @@ def test_a_merge_replaces_no_view_but_one_that_has_changed(warehouse: Warehouse)
     )
     warehouse.load(deal(10))
     with psycopg.connect(warehouse.url) as reader:
-        for view in ("staging.stg_opportunities", "staging.workflow_rule",
-                     "public.pipeline_by_stage_and_month", "public.sync_quality"):  # fmt: skip
+        for view in (
+            "staging.stg_opportunities",
+            "staging.workflow_rule",
+            "public.pipeline_by_stage_and_month",
+            "public.sync_quality",
+        ):
             reader.execute(f"select * from {view}")  # noqa: S608
         warehouse.merge(PGOPTIONS="-c lock_timeout=3s")
     assert warehouse.query("select deals from report") == [{"deals": 4}]
     assert set(warehouse.query("select * from workflow_ageing")[0]) == {
-        "workflow_status", "deals", "median_days", "oldest_days",
-    }  # fmt: skip
+        "workflow_status",
+        "deals",
+        "median_days",
+        "oldest_days",
+    }
     assert len(warehouse.query("select * from win_rate_by_practice")) == 2
     # Each run of dbt writes its counts to a row of its own.
     assert warehouse.query("select new_records from sync_runs order by transform_started_at") == [
-        {"new_records": 7}, {"new_records": 1},
-    ]  # fmt: skip
+        {"new_records": 7},
+        {"new_records": 1},
+    ]
 
 
 def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:

@@ -50,10 +50,12 @@ def released(postgres: str) -> str:
     # PostgreSQL 15 and 16 do not know this setting of the server that the dump was made on.
     dump = lzma.decompress(DUMP.read_bytes()).replace(b"SET transaction_timeout = 0;", b"")
     subprocess.run(
-        [BIN / "psql", "--quiet", "--set", "ON_ERROR_STOP=1"], input=dump,
+        [BIN / "psql", "--quiet", "--set", "ON_ERROR_STOP=1"],
+        input=dump,
         env=os.environ | libpq_environment(f"{postgres}/{name}"),
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return name
 
 
@@ -122,8 +124,12 @@ def test_a_sync_goes_on_where_the_release_stopped(old: Pipeline) -> None:
     assert log(old, "sync_logs") == log_before
     reasons = old.query("select end_reason, count(*) as n from sync_logs group by 1")
     assert {row["end_reason"]: row["n"] for row in reasons} == {
-        "done": 3, "partial": 1, "failed": 1, "died": 2, "cancelled": 2,
-    }  # fmt: skip
+        "done": 3,
+        "partial": 1,
+        "failed": 1,
+        "died": 2,
+        "cancelled": 2,
+    }
     assert kept(old) == before
     assert changes(old) == changes_before
 

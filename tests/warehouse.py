@@ -79,9 +79,11 @@ class Warehouse:
                 )
                 connection.execute(
                     sql.SQL("insert into raw.opportunities ({}) values ({})").format(names, values),
-                    {name: Jsonb(value) if isinstance(value, dict) else value
-                     for name, value in record.items()},
-                )  # fmt: skip
+                    {
+                        name: Jsonb(value) if isinstance(value, dict) else value
+                        for name, value in record.items()
+                    },
+                )
 
     def environment(self) -> dict[str, str]:
         """Return what Meltano's add-on would tell dbt."""
@@ -102,10 +104,14 @@ class Warehouse:
     def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call dbt, whatever comes of it; what it prints is in `stdout`."""
         return subprocess.run(
-            [self._bin / "dbt-frozen", *arguments], cwd=ROOT,
+            [self._bin / "dbt-frozen", *arguments],
+            cwd=ROOT,
             env=self.environment() | environment,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
 
     def merge(self, **environment: str) -> None:
         """Run the models as a sync does."""

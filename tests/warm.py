@@ -72,8 +72,10 @@ class WarmProject:
                 listening.listen()
                 server = subprocess.Popen(
                     [sys.executable, "-m", "tests.warm", name, str(listening.fileno())],
-                    cwd=ROOT, pass_fds=[listening.fileno()], stdin=subprocess.PIPE,
-                )  # fmt: skip
+                    cwd=ROOT,
+                    pass_fds=[listening.fileno()],
+                    stdin=subprocess.PIPE,
+                )
             self._servers.append(server)
         _write(self.bin / "python", f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} "$@"\n')
 

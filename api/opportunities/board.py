@@ -26,18 +26,25 @@ async def show_board(
     columns = []
     for state in MOVES:
         of_state = view.model_copy(
-            update={"workflow_status": [state], "crm_outcome": OPEN, "sort": "-deal_value",
-                    "limit": CARDS, "cursor": None}
-        )  # fmt: skip
+            update={
+                "workflow_status": [state],
+                "crm_outcome": OPEN,
+                "sort": "-deal_value",
+                "limit": CARDS,
+                "cursor": None,
+            }
+        )
         deals, total, more = await read_deals(connection, user, request.app.state.totals, of_state)
         rest = of_state.query(limit=None, crm_outcome=None) if more else None
         columns.append((state, deals, total, rest))
     users = await people(connection)
     context: dict[str, Any] = {
-        "view": view, "columns": columns, "stale_days": STALE_DAYS,
+        "view": view,
+        "columns": columns,
+        "stale_days": STALE_DAYS,
         "names": {row["id"]: row["label"] for row in users},
         "owners": await owner_names(connection, view.sales_owner),
-    }  # fmt: skip
+    }
     if wants_part(request, "board"):
         response = page(request, "_board.html", **context)
         response.headers["HX-Push-Url"] = view.address(request.url.path)

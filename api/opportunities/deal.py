@@ -38,18 +38,30 @@ router = console_router()
 CRM_LINK = "/fscmUI/faces/deeplink?objType=OPPORTUNITY&action=EDIT_IN_TAB&objKey=OptyId%3D{}"
 
 FACTS = (
-    ("Customer", "customer"), ("Stage", "stage"), ("Status in the CRM", "status_code"),
-    ("Outcome in the CRM", "crm_outcome"), ("Sales owner", "sales_owner"),
-    ("Practice", "practice"), ("Geo", "geo"), ("Region", "region"), ("Sector", "sector"),
-    ("Number", "opty_number"), ("OptyId", "remote_id"),
-)  # fmt: skip
+    ("Customer", "customer"),
+    ("Stage", "stage"),
+    ("Status in the CRM", "status_code"),
+    ("Outcome in the CRM", "crm_outcome"),
+    ("Sales owner", "sales_owner"),
+    ("Practice", "practice"),
+    ("Geo", "geo"),
+    ("Region", "region"),
+    ("Sector", "sector"),
+    ("Number", "opty_number"),
+    ("OptyId", "remote_id"),
+)
 FIELDS = {
-    "stage": "Stage", "status_code": "Status in the CRM",
-    "crm_outcome": "Outcome in the CRM", "deal_value": "Value",
-    "win_probability": "Win probability", "close_date": "Close date",
-    "sales_owner": "Sales owner", "workflow_status": "Workflow", "assigned_to": "Assigned to",
+    "stage": "Stage",
+    "status_code": "Status in the CRM",
+    "crm_outcome": "Outcome in the CRM",
+    "deal_value": "Value",
+    "win_probability": "Win probability",
+    "close_date": "Close date",
+    "sales_owner": "Sales owner",
+    "workflow_status": "Workflow",
+    "assigned_to": "Assigned to",
     "deleted_at": "Deleted in the CRM",
-}  # fmt: skip
+}
 
 
 def crm_link(remote_id: str) -> str | None:
@@ -182,9 +194,13 @@ async def save(
     """Save a draft, and submit it if that was asked for."""
     form = await request.form()
     await assessments_service.save(
-        connection, user, assessment_id, str(form.get("etag", "")), await _content(request),
+        connection,
+        user,
+        assessment_id,
+        str(form.get("etag", "")),
+        await _content(request),
         submit="submit" in form,
-    )  # fmt: skip
+    )
     words = "Submitted for review." if "submit" in form else "Saved."
     return _changed(request, opportunity_id, words)
 

@@ -60,9 +60,14 @@ TITLES = {
     Column.LAST_SYNCED_AT: "Synced",
 }
 USUAL = [
-    Column.CUSTOMER, Column.STAGE, Column.WORKFLOW_STATUS, Column.DEAL_VALUE,
-    Column.WIN_PROBABILITY, Column.CLOSE_DATE, Column.ASSIGNED_TO,
-]  # fmt: skip
+    Column.CUSTOMER,
+    Column.STAGE,
+    Column.WORKFLOW_STATUS,
+    Column.DEAL_VALUE,
+    Column.WIN_PROBABILITY,
+    Column.CLOSE_DATE,
+    Column.ASSIGNED_TO,
+]
 
 
 class View(PageRequest):
@@ -103,9 +108,10 @@ class View(PageRequest):
     def unlisted(self) -> list[tuple[str, str]]:
         """The filters of the address that the page has no control for: names and values."""
         given = self.model_dump(
-            mode="json", exclude_defaults=True,
+            mode="json",
+            exclude_defaults=True,
             include={"region", "sector", "updated_since", "limit"},
-        )  # fmt: skip
+        )
         return [
             (name, str(one))
             for name, value in given.items()
@@ -121,10 +127,15 @@ class View(PageRequest):
         """Return each filter in words, and the query of the view without it."""
         chips = [
             (f"{title}: {value}", self.query(f"{name}={value}"))
-            for name, title in (("stage", "Stage"), ("practice", "Practice"), ("geo", "Geo"),
-                                ("region", "Region"), ("sector", "Sector"))
+            for name, title in (
+                ("stage", "Stage"),
+                ("practice", "Practice"),
+                ("geo", "Geo"),
+                ("region", "Region"),
+                ("sector", "Sector"),
+            )
             for value in getattr(self, name)
-        ]  # fmt: skip
+        ]
         chips += [
             (f"Owner: {owners.get(owner, owner)}", self.query(f"sales_owner={owner}"))
             for owner in self.sales_owner
@@ -142,10 +153,13 @@ class View(PageRequest):
             for id_ in self.assigned_to
         ]
         for name, words in (
-            ("search", "“{}”"), ("min_value", "Value from {}"), ("max_value", "Value to {}"),
-            ("closing_after", "Closes from {}"), ("closing_before", "Closes by {}"),
+            ("search", "“{}”"),
+            ("min_value", "Value from {}"),
+            ("max_value", "Value to {}"),
+            ("closing_after", "Closes from {}"),
+            ("closing_before", "Closes by {}"),
             ("updated_since", "Changed since {}"),
-        ):  # fmt: skip
+        ):
             value = getattr(self, name)
             if value is not None:
                 chips.append((words.format(value), self.query(name)))
@@ -185,10 +199,15 @@ async def show_opportunities(
     deals, total, cursor = await service.read_deals(connection, user, totals, view)
     users = await people(connection)
     context: dict[str, Any] = {
-        "view": view, "deals": deals, "total": total, "next_cursor": cursor,
-        "titles": TITLES, "names": {row["id"]: row["label"] for row in users},
-        "stale_days": STALE_DAYS, "owners": await owner_names(connection, view.sales_owner),
-    }  # fmt: skip
+        "view": view,
+        "deals": deals,
+        "total": total,
+        "next_cursor": cursor,
+        "titles": TITLES,
+        "names": {row["id"]: row["label"] for row in users},
+        "stale_days": STALE_DAYS,
+        "owners": await owner_names(connection, view.sales_owner),
+    }
     if wants_part(request, "more"):
         return page(request, "_rows.html", **context)
     if wants_part(request, "results"):
@@ -197,9 +216,13 @@ async def show_opportunities(
         return response
     choices = await request.app.state.choices.get(connection)
     return page(
-        request, "opportunities.html",
-        choices=choices, users=users, presets=presets(user), **context,
-    )  # fmt: skip
+        request,
+        "opportunities.html",
+        choices=choices,
+        users=users,
+        presets=presets(user),
+        **context,
+    )
 
 
 class StatusForm(BaseModel):
@@ -235,10 +258,14 @@ async def move(
     if target == f"deal-{opportunity_id}":
         names = {row["id"]: row["label"] for row in await people(connection)}
         response: Response = page(
-            request, "_row.html", deal=deal, names=names,
+            request,
+            "_row.html",
+            deal=deal,
+            names=names,
             view=View.model_validate({"columns": _columns(request)}),
-            titles=TITLES, stale_days=STALE_DAYS,
-        )  # fmt: skip
+            titles=TITLES,
+            stale_days=STALE_DAYS,
+        )
         events: dict[str, Any] = {"message": message}
     else:
         response = Response(status_code=204)

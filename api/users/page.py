@@ -73,9 +73,13 @@ async def sign_in_by_form(
             session = await sign_in(connection, given.name, given.password, client_of(request))
     except ProblemError as error:
         return page(
-            request, "sign_in.html", error.status_code,
-            next=_own_path(given.next), error=error.detail, name=given.name,
-        )  # fmt: skip
+            request,
+            "sign_in.html",
+            error.status_code,
+            next=_own_path(given.next),
+            error=error.detail,
+            name=given.name,
+        )
     response = RedirectResponse(_own_path(given.next), 303)
     set_session_cookie(request, response, session)
     return response
@@ -98,11 +102,12 @@ async def sign_out(request: Request, connection: Connection) -> Response:
 async def show_account(request: Request, user: CurrentUser, connection: Connection) -> Response:
     """Show who one is, and the tokens one holds."""
     return page(
-        request, "account.html",
+        request,
+        "account.html",
         account=await service.get_account(connection, user),
         tokens=await service.list_tokens(connection, user),
         issued=None,
-    )  # fmt: skip
+    )
 
 
 @router.post("/account/password")
@@ -124,9 +129,12 @@ async def issue(
     """Make a token, and show it this once."""
     issued = await service.create_token(connection, user, new)
     return page(
-        request, "_tokens.html",
-        tokens=await service.list_tokens(connection, user), issued=issued, owner=user.id,
-    )  # fmt: skip
+        request,
+        "_tokens.html",
+        tokens=await service.list_tokens(connection, user),
+        issued=issued,
+        owner=user.id,
+    )
 
 
 @router.post("/tokens/{id}/revoke")
@@ -136,9 +144,12 @@ async def revoke(
     """Revoke a token."""
     await service.revoke_token(connection, user, token_id)
     return page(
-        request, "_tokens.html",
-        tokens=await service.list_tokens(connection, user, owner), issued=None, owner=owner,
-    )  # fmt: skip
+        request,
+        "_tokens.html",
+        tokens=await service.list_tokens(connection, user, owner),
+        issued=None,
+        owner=owner,
+    )
 
 
 @router.get("/admin/users")
@@ -166,9 +177,12 @@ async def create(
 ) -> Response:
     """Make a user."""
     new = NewUser(
-        name=given.name, full_name=given.full_name or None, email=given.email, role=given.role,
+        name=given.name,
+        full_name=given.full_name or None,
+        email=given.email,
+        role=given.role,
         password=given.password,
-    )  # fmt: skip
+    )
     created = await service.create_user(connection, user, new)
     return await _users(request, user, connection, f"{created['name']} is there.")
 

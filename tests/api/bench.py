@@ -62,10 +62,12 @@ async def load(port: int, path: str, token: str, seconds: float) -> list[float]:
 def serving(url: str, port: int, *command: str) -> Iterator[psutil.Process]:
     """Serve with one worker in a process of its own."""
     process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"DATABASE_URL": url, "API_PORT": str(port)},
-    )  # fmt: skip
+    )
     try:
         asyncio.run(_listening(port))
         yield psutil.Process(process.pid)
@@ -154,10 +156,17 @@ def main() -> None:
             token = make_token(url, Role.VIEWER, timedelta(hours=1))
             print(f"{ROWS} rows, one worker, {CONNECTIONS} connections; medians of {ROUNDS} rounds")
             with (
-                serving(url, 8771, "uvicorn", "tests.api.baseline:app", "--port", "8771",
-                        "--no-access-log"),
+                serving(
+                    url,
+                    8771,
+                    "uvicorn",
+                    "tests.api.baseline:app",
+                    "--port",
+                    "8771",
+                    "--no-access-log",
+                ),
                 serving(url, 8772, "api") as server,
-            ):  # fmt: skip
+            ):
                 rates = compare(
                     {
                         "plain FastAPI + ORM": (8771, PAGE),

@@ -57,9 +57,13 @@ def test_a_token_ends(caller: Caller, change: str) -> None:
 
 def test_the_command_prints_a_token_alone_on_a_line(database: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "api.token", "viewer"], cwd=ROOT, text=True, check=True,
-        env=os.environ | {"DATABASE_URL": database}, stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", "api.token", "viewer"],
+        cwd=ROOT,
+        text=True,
+        check=True,
+        env=os.environ | {"DATABASE_URL": database},
+        stdout=subprocess.PIPE,
+    )
     (token,) = done.stdout.splitlines()
     with psycopg.connect(database) as connection:
         (stored,) = connection.execute("select to_json(tokens)::text from tokens").fetchall()
@@ -123,9 +127,13 @@ def test_a_wrong_setting_is_named_and_not_quoted(
     database: str, name: str, value: str, message: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "api"], cwd=ROOT, text=True, stderr=subprocess.PIPE, check=False,
+        [sys.executable, "-m", "api"],
+        cwd=ROOT,
+        text=True,
+        stderr=subprocess.PIPE,
+        check=False,
         env=os.environ | {"DATABASE_URL": database, "API_PORT": "0"} | {name: value},
-    )  # fmt: skip
+    )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(message)

@@ -195,10 +195,13 @@ def test_what_the_crm_closes_is_assessed_no_more(desk: Caller) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        {"scores": {"risk": {"score": 6}}}, {"scores": {"risk": {"score": "3"}}},
-        {"scores": {"luck": {"score": 3}}}, {"recommendation": "MAYBE"}, {"summary": "\0"},
+        {"scores": {"risk": {"score": 6}}},
+        {"scores": {"risk": {"score": "3"}}},
+        {"scores": {"luck": {"score": 3}}},
+        {"recommendation": "MAYBE"},
+        {"summary": "\0"},
     ],
-)  # fmt: skip
+)
 def test_content_that_makes_no_sense(desk: Caller, content: dict[str, Any]) -> None:
     path, match = begin(desk)
     assert desk.put(path, json=content, headers=match).status_code == 422

@@ -23,12 +23,26 @@ def generated(server: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     document = tmp_path / "openapi.json"
     document.write_text(json.dumps(server.get("/openapi.json").json()))
     made = subprocess.run(
-        [sys.executable, "-m", "openapi_python_client", "generate", "--path", document,
-         "--output-path", tmp_path / "crm_client", "--meta", "none", "--fail-on-warning"],
-        cwd=tmp_path, text=True, capture_output=True, check=False,
+        [
+            sys.executable,
+            "-m",
+            "openapi_python_client",
+            "generate",
+            "--path",
+            document,
+            "--output-path",
+            tmp_path / "crm_client",
+            "--meta",
+            "none",
+            "--fail-on-warning",
+        ],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        check=False,
         # It formats what it makes with the ruff that lies beside this Python.
         env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )  # fmt: skip
+    )
     assert made.returncode == 0, made.stdout + made.stderr
     monkeypatch.syspath_prepend(tmp_path)
     return importlib.import_module("crm_client")

@@ -61,10 +61,11 @@ def test_awkward_text_arrives_as_it_is(caller: Caller) -> None:
     texts=st.lists(
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
         | st.builds(operator.add, STARTS, st.text("+1=A", max_size=5)),
-        min_size=1, max_size=30,
+        min_size=1,
+        max_size=30,
     ),
     value=st.decimals(-(10**9), 10**9, places=2),
-)  # fmt: skip
+)
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

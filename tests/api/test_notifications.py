@@ -62,8 +62,10 @@ class Desk:
         """Let a run have ended."""
         succeeded = state == "SUCCESS"
         row: dict[str, Any] = {
-            "load_succeeded": succeeded, "transform_succeeded": succeeded or None, "new_records": 1,
-        }  # fmt: skip
+            "load_succeeded": succeeded,
+            "transform_succeeded": succeeded or None,
+            "new_records": 1,
+        }
         add_run(self.database, ago, **row | observed)
 
     def look(self) -> list[str]:

@@ -10,11 +10,30 @@ from hypothesis import strategies as st
 from tests.api.conftest import Caller, fill
 
 SORTS = [
-    "id", "remote_id", "opty_number", "name", "customer", "practice", "geo", "region", "sector",
-    "deal_value", "currency", "win_probability", "sales_owner", "stage", "status_code",
-    "crm_outcome", "workflow_status", "close_date", "remote_created_at", "remote_updated_at",
-    "first_synced_at", "last_synced_at", "deleted_at",
-]  # fmt: skip
+    "id",
+    "remote_id",
+    "opty_number",
+    "name",
+    "customer",
+    "practice",
+    "geo",
+    "region",
+    "sector",
+    "deal_value",
+    "currency",
+    "win_probability",
+    "sales_owner",
+    "stage",
+    "status_code",
+    "crm_outcome",
+    "workflow_status",
+    "close_date",
+    "remote_created_at",
+    "remote_updated_at",
+    "first_synced_at",
+    "last_synced_at",
+    "deleted_at",
+]
 
 
 def pages(caller: Caller, **wanted: Any) -> list[dict[str, Any]]:
@@ -49,18 +68,32 @@ def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
     assert page["total"] == 990
     (item,) = page["items"]
     assert item == {
-        "id": 1, "remote_id": "300000000000001", "opty_number": "OPTY-1",
-        "name": "Cloud migration 1", "customer": "Acme Corporation", "practice": "Data",
-        "geo": "APAC", "region": "Region 1", "sector": "Sector 1", "deal_value": 1000.25,
-        "currency": "EUR", "win_probability": 1, "sales_owner": "owner-1",
+        "id": 1,
+        "remote_id": "300000000000001",
+        "opty_number": "OPTY-1",
+        "name": "Cloud migration 1",
+        "customer": "Acme Corporation",
+        "practice": "Data",
+        "geo": "APAC",
+        "region": "Region 1",
+        "sector": "Sector 1",
+        "deal_value": 1000.25,
+        "currency": "EUR",
+        "win_probability": 1,
+        "sales_owner": "owner-1",
         "sales_owner_name": None,
-        "stage": "02 - Discovery", "status_code": "OPEN", "crm_outcome": "OPEN",
+        "stage": "02 - Discovery",
+        "status_code": "OPEN",
+        "crm_outcome": "OPEN",
         "workflow_status": "ASSIGNED",
-        "close_date": "2026-01-02", "remote_created_at": "2025-01-01T01:00:00+00:00",
+        "close_date": "2026-01-02",
+        "remote_created_at": "2025-01-01T01:00:00+00:00",
         "remote_updated_at": "2026-01-01T00:00:00+00:00",
-        "first_synced_at": item["first_synced_at"], "last_synced_at": item["last_synced_at"],
-        "deleted_at": None, "assigned_to": None,
-    }  # fmt: skip
+        "first_synced_at": item["first_synced_at"],
+        "last_synced_at": item["last_synced_at"],
+        "deleted_at": None,
+        "assigned_to": None,
+    }
     for path in ("/api/oracle-opportunity/300000000000001", "/api/opportunities/1"):
         assert reader.get(path).json() == item
 
@@ -135,12 +168,24 @@ def test_a_search_gives_the_best_first(reader: Caller) -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        {"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"sort": "shoe_size"}, {"sort": "--id"},
-        {"sort": "relevance"}, {"min_value": "NaN"}, {"closing_before": "yesterday"},
-        {"updated_since": "x"}, {"search": "a\0b"}, {"stage": "\0"}, {"cursor": "x"},
-        {"cursor": "W10"}, {"cursor": "\u00e9"}, {"unknown": "x"}, {"search": ""},
+        {"limit": 0},
+        {"limit": 1001},
+        {"limit": "x"},
+        {"sort": "shoe_size"},
+        {"sort": "--id"},
+        {"sort": "relevance"},
+        {"min_value": "NaN"},
+        {"closing_before": "yesterday"},
+        {"updated_since": "x"},
+        {"search": "a\0b"},
+        {"stage": "\0"},
+        {"cursor": "x"},
+        {"cursor": "W10"},
+        {"cursor": "\u00e9"},
+        {"unknown": "x"},
+        {"search": ""},
     ],
-)  # fmt: skip
+)
 def test_what_makes_no_sense_is_refused(reader: Caller, wanted: dict[str, Any]) -> None:
     answer = reader.get("/api/opportunities", params=wanted)
     assert answer.status_code == 422
@@ -218,9 +263,11 @@ CHANGES = st.lists(
 
 
 @settings(
-    max_examples=30, deadline=None, derandomize=True,
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(
     sort=st.sampled_from(["id", "-id", "deal_value", "-deal_value", "name", "-close_date"]),
     limit=st.integers(1, 7),

@@ -50,9 +50,12 @@ def test_a_request_has_an_id(reader: Caller) -> None:
 
 def test_errors_are_problems(reader: Caller) -> None:
     for method, path, status in (
-        ("GET", "/nothing", 404), ("GET", "/api/nothing", 404), ("DELETE", "/api/sync-status", 405),
-        ("GET", "/api/opportunities?limit=0", 422), ("POST", "/api/sync-database", 403),
-    ):  # fmt: skip
+        ("GET", "/nothing", 404),
+        ("GET", "/api/nothing", 404),
+        ("DELETE", "/api/sync-status", 405),
+        ("GET", "/api/opportunities?limit=0", 422),
+        ("POST", "/api/sync-database", 403),
+    ):
         answer = reader.request(method, path)
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json"

@@ -118,9 +118,12 @@ ROUTES = {
     "POST /sign-out": Call(ANYBODY),
 }
 VALUES = {
-    "{id:int}": "999", "{id}": "999", "{assessment_id}": "999", "{remote_id}": "999",
+    "{id:int}": "999",
+    "{id}": "999",
+    "{assessment_id}": "999",
+    "{remote_id}": "999",
     "{run_id}": "00000000-0000-0000-0000-000000000000",
-}  # fmt: skip
+}
 
 
 def routes(app: FastAPI) -> Iterator[str]:

@@ -71,9 +71,12 @@ def admin(database: str, address: str) -> Iterator[Callable[[], requests.Session
 
 @schema.parametrize()
 @settings(
-    max_examples=5, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate],
+    max_examples=5,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+)
 def test_the_api_does_what_it_says(
     case: schemathesis.Case[Any], address: str, admin: Callable[[], requests.Session]
 ) -> None:

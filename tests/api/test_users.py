@@ -122,10 +122,16 @@ def test_the_last_admin_stays(caller: Caller) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"password": "too short"}, {"name": "a b"}, {"name": ""}, {"role": "king"},
-        {"email": "nowhere"}, {"role": None}, {"unknown": 1}, {"full_name": "a\0b"},
+        {"password": "too short"},
+        {"name": "a b"},
+        {"name": ""},
+        {"role": "king"},
+        {"email": "nowhere"},
+        {"role": None},
+        {"unknown": 1},
+        {"full_name": "a\0b"},
     ],
-)  # fmt: skip
+)
 def test_users_that_make_no_sense(caller: Caller, wrong: dict[str, object]) -> None:
     good = {"name": "ada", "role": "viewer", "password": PASSWORD}
     answer = caller.post("/api/users", json=good | wrong)
@@ -207,9 +213,13 @@ def test_the_first_admin_is_made_by_a_command(caller: Caller) -> None:
     def make(password: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "api.users", "ada", "--role", "admin"],
-            cwd=ROOT, env=os.environ | {"DATABASE_URL": caller.database}, input=password + "\n",
-            text=True, capture_output=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=os.environ | {"DATABASE_URL": caller.database},
+            input=password + "\n",
+            text=True,
+            capture_output=True,
+            check=False,
+        )
 
     refused = make("short")
     assert refused.returncode == 1

@@ -48,17 +48,22 @@ def basic(password: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        (lambda: SHARED, 202), (lambda: basic(SECRET), 202), (lambda: sign(b"{}"), 202),
+        (lambda: SHARED, 202),
+        (lambda: basic(SECRET), 202),
+        (lambda: sign(b"{}"), 202),
         (lambda: sign(b"{}") | {"X-Webhook-Timestamp": "1"}, 401),
-        (dict, 401), (lambda: {"X-Webhook-Secret": "wrong"}, 401),
-        (lambda: basic("wrong"), 401), (lambda: {"Authorization": "Basic ?"}, 401),
+        (dict, 401),
+        (lambda: {"X-Webhook-Secret": "wrong"}, 401),
+        (lambda: basic("wrong"), 401),
+        (lambda: {"Authorization": "Basic ?"}, 401),
         (lambda: {"Authorization": "Bearer " + SECRET}, 401),
-        (lambda: sign(b"{} "), 401), (lambda: sign(b"{}", secret="wrong"), 401),
+        (lambda: sign(b"{} "), 401),
+        (lambda: sign(b"{}", secret="wrong"), 401),
         (lambda: sign(b"{}", at=time.time() - 600), 401),
         (lambda: sign(b"{}", at=time.time() + 600), 401),
         (lambda: SHARED | {"X-Webhook-Signature": "wrong"}, 401),
     ],
-)  # fmt: skip
+)
 def test_who_may_call(crm: Caller, headers: Callable[[], dict[str, str]], status: int) -> None:
     crm.be(None)
     answer = crm.post(PATH, content=b"{}", headers=headers())

@@ -24,9 +24,13 @@ def plain(postgres: str) -> Iterator[Caller]:
             "alter database without_trigrams set extension_control_path = '/nowhere'"
         )
     migration = subprocess.run(
-        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=False, text=True,
-        env=os.environ | {"DATABASE_URL": url}, capture_output=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "database", "migrate"],
+        cwd=ROOT,
+        check=False,
+        text=True,
+        env=os.environ | {"DATABASE_URL": url},
+        capture_output=True,
+    )
     assert migration.returncode == 0, migration.stderr
     fill(url, 100)
     with calling(url, DefaultSettings()) as caller:

@@ -43,8 +43,14 @@ def status(caller: Caller) -> str:
 
 
 def test_the_way_of_a_deal(deal: Caller) -> None:
-    for state in ("ASSIGNED", "UNDER_ASSESSMENT", "PENDING_REVIEW", "UNDER_ASSESSMENT",
-                  "PENDING_REVIEW", "APPROVED"):  # fmt: skip
+    for state in (
+        "ASSIGNED",
+        "UNDER_ASSESSMENT",
+        "PENDING_REVIEW",
+        "UNDER_ASSESSMENT",
+        "PENDING_REVIEW",
+        "APPROVED",
+    ):
         answer = deal.patch(PATH, json={"workflow_status": state})
         assert answer.status_code == 200
         assert answer.json() == deal.get(PATH).json()
@@ -185,9 +191,11 @@ def test_an_edit_that_waits_too_long_is_told_to_come_back(deal: Caller) -> None:
 
 
 @settings(
-    max_examples=25, deadline=None, derandomize=True,
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(wanted=st.lists(st.sampled_from([*MOVES, *FROM_CRM]), max_size=12))
 def test_no_series_of_requests_leads_where_the_workflow_does_not(
     deal: Caller, wanted: list[str]

@@ -95,8 +95,11 @@ def _snake(name: str) -> str:
 
 
 MELTANO: list[str | Path] = [
-    Path(sys.executable).with_name("meltano"), "run", "tap-oracle-crm", "target-postgres",
-]  # fmt: skip
+    Path(sys.executable).with_name("meltano"),
+    "run",
+    "tap-oracle-crm",
+    "target-postgres",
+]
 DLT: list[str | Path] = [PYTHON, HERE / "dlt_pipeline.py", "{state}", "{rows}"]
 DLT_TABLE = ("crm", "opportunities")
 DLT_COLUMNS = {name: _snake(name) for name in FIELDS}
@@ -105,17 +108,48 @@ EIGHT = "{}, eight pages at once"
 
 CONTENDERS = [
     Contender("project", "this project", MELTANO, ("raw", "opportunities"), "migrated"),
-    Contender("chain", "this project, with dbt", [*MELTANO, "dbt-postgres:run"],
-              ("raw", "opportunities"), "migrated", repeats=1),
-    Contender("project8", EIGHT.format("this project"), MELTANO, ("raw", "opportunities"),
-              "migrated", least_rows=100_000, least_latency=1, first_load_only=True, at_once=8),
+    Contender(
+        "chain",
+        "this project, with dbt",
+        [*MELTANO, "dbt-postgres:run"],
+        ("raw", "opportunities"),
+        "migrated",
+        repeats=1,
+    ),
+    Contender(
+        "project8",
+        EIGHT.format("this project"),
+        MELTANO,
+        ("raw", "opportunities"),
+        "migrated",
+        least_rows=100_000,
+        least_latency=1,
+        first_load_only=True,
+        at_once=8,
+    ),
     Contender("dlt", "(a) dlt", DLT, DLT_TABLE, columns=DLT_COLUMNS),
-    Contender("dlt8", EIGHT.format("(a) dlt"), DLT, DLT_TABLE, columns=DLT_COLUMNS,
-              least_rows=100_000, least_latency=1, first_load_only=True, at_once=8),
-    Contender("script", "(b) plain script", [PYTHON, HERE / "plain_script.py"], template="plain",
-              most_rows=20_000, first_load_only=True, repeats=1),
+    Contender(
+        "dlt8",
+        EIGHT.format("(a) dlt"),
+        DLT,
+        DLT_TABLE,
+        columns=DLT_COLUMNS,
+        least_rows=100_000,
+        least_latency=1,
+        first_load_only=True,
+        at_once=8,
+    ),
+    Contender(
+        "script",
+        "(b) plain script",
+        [PYTHON, HERE / "plain_script.py"],
+        template="plain",
+        most_rows=20_000,
+        first_load_only=True,
+        repeats=1,
+    ),
     Contender("limit", "(c) the limit", [PYTHON, HERE / "limit.py"], template="plain"),
-]  # fmt: skip
+]
 
 
 def install() -> None:
@@ -143,13 +177,18 @@ def environment(crm: Mapping[str, str], database: str, at_once: int = 4) -> dict
         # Without compiled files each start would compile this project anew, as no user's does.
         if name != "PYTHONDONTWRITEBYTECODE" and not name.startswith(("ORACLE_", "MELTANO_", "PG"))
     }
-    return inherited | dict(crm) | dict.fromkeys(pages, str(at_once)) | {
-        "DATABASE_URL": database,
-        "BENCH_FIELDS": ",".join(FIELDS),
-        "MELTANO_SYS_DIR_ROOT": str(BENCH / "meltano"),
-        "DBT_TARGET_PATH": str(BENCH / "dbt"),
-        "DBT_LOG_PATH": str(BENCH / "dbt"),
-    }  # fmt: skip
+    return (
+        inherited
+        | dict(crm)
+        | dict.fromkeys(pages, str(at_once))
+        | {
+            "DATABASE_URL": database,
+            "BENCH_FIELDS": ",".join(FIELDS),
+            "MELTANO_SYS_DIR_ROOT": str(BENCH / "meltano"),
+            "DBT_TARGET_PATH": str(BENCH / "dbt"),
+            "DBT_LOG_PATH": str(BENCH / "dbt"),
+        }
+    )
 
 
 def prepare(postgres: str) -> None:
@@ -164,6 +203,8 @@ def prepare(postgres: str) -> None:
     with psycopg.connect(f"{postgres}/plain") as plain:
         plain.execute(PLAIN_TABLE.encode())
     subprocess.run(
-        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
+        [sys.executable, "-m", "database", "migrate"],
+        cwd=ROOT,
+        check=True,
         env=environment({}, f"{postgres}/migrated"),
-    )  # fmt: skip
+    )

@@ -57,20 +57,33 @@ class Merges:
 
     def __init__(self, url: str, scratch: Path) -> None:
         self.connection = psycopg.connect(url, autocommit=True)
-        self.environment = os.environ | libpq_environment(url) | DBT_SETTINGS | {
-            "DBT_TARGET_PATH": str(scratch), "DBT_LOG_PATH": str(scratch),
-            "DBT_PROJECT_DIR": str(ROOT / "transform"), "DBT_PROFILES_DIR": str(ROOT / "transform"),
-        }  # fmt: skip
+        self.environment = (
+            os.environ
+            | libpq_environment(url)
+            | DBT_SETTINGS
+            | {
+                "DBT_TARGET_PATH": str(scratch),
+                "DBT_LOG_PATH": str(scratch),
+                "DBT_PROJECT_DIR": str(ROOT / "transform"),
+                "DBT_PROFILES_DIR": str(ROOT / "transform"),
+            }
+        )
 
     def merge(self) -> float:
         """Run dbt as a sync does; the seconds it took."""
         begin = time.monotonic()
         subprocess.run(
-            [Path(sys.executable).with_name("dbt-frozen"), "--no-write-json", "run",
-             "--exclude", "tag:reconcile"],
-            env=self.environment | {"MELTANO_RUN_ID": str(uuid.uuid4())}, check=True,
+            [
+                Path(sys.executable).with_name("dbt-frozen"),
+                "--no-write-json",
+                "run",
+                "--exclude",
+                "tag:reconcile",
+            ],
+            env=self.environment | {"MELTANO_RUN_ID": str(uuid.uuid4())},
+            check=True,
             stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         return time.monotonic() - begin
 
     def changed(self, rows: int) -> float:
@@ -93,9 +106,11 @@ def main() -> None:
         url = start_embedded(cluster)
         try:
             subprocess.run(
-                [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
+                [sys.executable, "-m", "database", "migrate"],
+                cwd=ROOT,
+                check=True,
                 env=os.environ | {"DATABASE_URL": url},
-            )  # fmt: skip
+            )
             merges = Merges(url, Path(folder) / "dbt")
             seconds, first = {}, 1
             for rows in (10_000, 1_000_000):
@@ -109,18 +124,23 @@ def main() -> None:
             stop_embedded(cluster)
     ratio = seconds[1_000_000][1] / seconds[10_000][1]
     lines = [
-        "# What a merge costs", "",
-        "<!-- Written by `make bench`; do not edit. -->", "",
-        f"Seconds of `dbt run`, process start included; medians of {REPEATS}.", "",
+        "# What a merge costs",
+        "",
+        "<!-- Written by `make bench`; do not edit. -->",
+        "",
+        f"Seconds of `dbt run`, process start included; medians of {REPEATS}.",
+        "",
         "| deals | first merge | 1,000 changed | nothing changed |",
         "| ---: | ---: | ---: | ---: |",
         *(
             f"| {rows:,} | {load:.2f} | {changed:.2f} | {nothing:.2f} |"
             for rows, (load, changed, nothing) in seconds.items()
         ),
-        "", f"1,000 changed of 1,000,000 take {ratio:.2f} times what 1,000 of 10,000 take; "
-        f"at most 1.5 is asked for: {'met' if ratio <= 1.5 else '**missed**'}.", "",
-    ]  # fmt: skip
+        "",
+        f"1,000 changed of 1,000,000 take {ratio:.2f} times what 1,000 of 10,000 take; "
+        f"at most 1.5 is asked for: {'met' if ratio <= 1.5 else '**missed**'}.",
+        "",
+    ]
     PAGE.write_text("\n".join(lines))
     print("\n".join(lines))
 

@@ -69,13 +69,18 @@ def _stages(given: Mapping[str, str]) -> dict[str, str]:
     """Return the command of each stage."""
     dumped = {}
     for plugin, what in (
-        ("tap-oracle-crm", "catalog"), ("tap-oracle-crm", "config"), ("target-postgres", "config"),
-    ):  # fmt: skip
+        ("tap-oracle-crm", "catalog"),
+        ("tap-oracle-crm", "config"),
+        ("target-postgres", "config"),
+    ):
         file = BENCH / f"{plugin}.{what}.json"
         done = subprocess.run(
             [BIN / "meltano", "invoke", f"--dump={what}", plugin],
-            env=given, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env=given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         file.touch(mode=0o600)
         file.write_text(done.stdout)
         dumped[plugin, what] = shlex.quote(str(file))

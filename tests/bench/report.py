@@ -24,9 +24,10 @@ class Results:
         """Return the repeats of one cell."""
         cell = (contender, rows, latency, scenario)
         return [
-            run for run in self.runs
+            run
+            for run in self.runs
             if (run["contender"], run["rows"], run["latency"], run["scenario"]) == cell
-        ]  # fmt: skip
+        ]
 
     def median(
         self, what: Callable[[Run], float], contender: str, rows: int, latency: int, scenario: str
@@ -156,19 +157,25 @@ def _targets(runs: Results) -> list[list[str]]:
         if most_memory and less_memory:
             growth = most_memory / less_memory
             measured = f"{most_memory:.0f} MB / {less_memory:.0f} MB = **{growth:.2f}**"
-            lines.append([
-                f"memory at 100,000 rows at most 1.2 times that at 20,000, {latency} ms",
-                measured, _verdict(growth <= 1.2),
-            ])  # fmt: skip
+            lines.append(
+                [
+                    f"memory at 100,000 rows at most 1.2 times that at 20,000, {latency} ms",
+                    measured,
+                    _verdict(growth <= 1.2),
+                ]
+            )
     for rows in runs.values("rows"):
         cell = runs.of("project", rows, runs.values("latency")[0], first)
         if cell:
             most = max(run["requests"] for run in cell)
             pages = cell[0]["pages"]
-            lines.append([
-                f"requests at most 1.1 times the pages, {rows:,} rows, first load",
-                f"{most} / {pages} = **{most / pages:.2f}**", _verdict(most <= 1.1 * pages),
-            ])  # fmt: skip
+            lines.append(
+                [
+                    f"requests at most 1.1 times the pages, {rows:,} rows, first load",
+                    f"{most} / {pages} = **{most / pages:.2f}**",
+                    _verdict(most <= 1.1 * pages),
+                ]
+            )
     for contender in ("project", "chain"):
         wrong = sum(run["wrong"] for run in runs.runs if run["contender"] == contender)
         lines.append([f"correct: {TITLES[contender]}", f"{wrong} wrong rows", _verdict(not wrong)])
@@ -192,8 +199,11 @@ def _bounds(runs: Results, profile: dict[str, Any]) -> str:
         _table(
             ["", "(a), s", "Meltano's part"],
             [
-                [f"{scenario} ({rows:,} rows, {latency} ms)", f"{theirs:.2f}",
-                 f"{nothing / theirs:.2f}"]
+                [
+                    f"{scenario} ({rows:,} rows, {latency} ms)",
+                    f"{theirs:.2f}",
+                    f"{nothing / theirs:.2f}",
+                ]
                 for rows in runs.values("rows")
                 for latency in runs.values("latency")
                 for scenario in ("first load", "1 % changed")
@@ -202,7 +212,7 @@ def _bounds(runs: Results, profile: dict[str, Any]) -> str:
             ],
             right=2,
         ),
-    ]  # fmt: skip
+    ]
     rows, latency = max(runs.values("rows")), max(runs.values("latency"))
     cell = runs.of("dlt", rows, latency, "first load")
     if cell and latency:
@@ -266,10 +276,14 @@ def _costs(runs: Results) -> str:
 def _held_back(profile: dict[str, Any]) -> str:
     rows = profile["rows"]
     stages = [
-        [name, f"{used['wall']:.2f}", f"{used['cpu']:.2f}",
-         "" if name in ONCE else f"{rows / used['cpu']:,.0f}"]
+        [
+            name,
+            f"{used['wall']:.2f}",
+            f"{used['cpu']:.2f}",
+            "" if name in ONCE else f"{rows / used['cpu']:,.0f}",
+        ]
         for name, used in profile["stages"].items()
-    ]  # fmt: skip
+    ]
     parts = [
         f"The stages of a first load of {rows:,} rows, each run alone, no latency:\n",
         _table(["stage", "wall s", "CPU s", "rows per CPU s"], stages, right=3),
@@ -305,9 +319,19 @@ def _numbers(runs: Results) -> str:
 
 
 HEAD = [
-    "", "contender", "memory, peak MB", "wall s", "fastest to slowest", "rows/s", "CPU s",
-    "PostgreSQL CPU s", "CRM CPU s", "requests", "pages", "wrong rows",
-]  # fmt: skip
+    "",
+    "contender",
+    "memory, peak MB",
+    "wall s",
+    "fastest to slowest",
+    "rows/s",
+    "CPU s",
+    "PostgreSQL CPU s",
+    "CRM CPU s",
+    "requests",
+    "pages",
+    "wrong rows",
+]
 
 
 def _line(

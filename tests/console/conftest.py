@@ -69,10 +69,12 @@ class Desk:
         context = self.browser.new_context(
             base_url=self.address,
             **{
-                "locale": "en-GB", "timezone_id": "Europe/Berlin",
-                "viewport": {"width": 1280, "height": 800}, **options,
+                "locale": "en-GB",
+                "timezone_id": "Europe/Berlin",
+                "viewport": {"width": 1280, "height": 800},
+                **options,
             },
-        )  # fmt: skip
+        )
         context.set_default_timeout(WAIT)
         page = context.new_page()
         page.on("console", self._hear)

@@ -32,16 +32,35 @@ ODD_NAMES = (
     "  ",
 )
 TOPICS = (
-    "Data centre move", "SAP rollout", "Network refresh", "Service desk", "Cloud migration",
-    "Cyber defence", "ERP upgrade", "Managed workplace", "Field service app",
-    "Analytics platform", "Smart metering", "Payments hub",
-)  # fmt: skip
+    "Data centre move",
+    "SAP rollout",
+    "Network refresh",
+    "Service desk",
+    "Cloud migration",
+    "Cyber defence",
+    "ERP upgrade",
+    "Managed workplace",
+    "Field service app",
+    "Analytics platform",
+    "Smart metering",
+    "Payments hub",
+)
 CUSTOMERS = (
-    "Alder Bank", "Brantford Logistics AG", "Cobalt Energie GmbH", "Delmare Shipping",
-    "Fennwick Insurance PLC", "Gallard Pharma S.A.", "Juniper Railways", "Kestrel Airlines",
-    "Marlow Foods Ltd", "Norvell Telecom", "شركة الأفق للتجارة", "Żółw i Łoś Sp. z o.o.",
-    "Tamarack Water", "Velden Maschinenbau GmbH & Co. KG",
-)  # fmt: skip
+    "Alder Bank",
+    "Brantford Logistics AG",
+    "Cobalt Energie GmbH",
+    "Delmare Shipping",
+    "Fennwick Insurance PLC",
+    "Gallard Pharma S.A.",
+    "Juniper Railways",
+    "Kestrel Airlines",
+    "Marlow Foods Ltd",
+    "Norvell Telecom",
+    "شركة الأفق للتجارة",
+    "Żółw i Łoś Sp. z o.o.",
+    "Tamarack Water",
+    "Velden Maschinenbau GmbH & Co. KG",
+)
 OWNERS = (
     "Noor Abadi",
     "Benedikt Falkner",
@@ -57,20 +76,46 @@ OWNERS = (
     "Linnea Österby",
 )
 STAGES = (
-    ("01 - Qualification", 10), ("02 - Discovery", 25), ("03 - Building Vision", 40),
-    ("04 - Proposal", 60), ("05 - Negotiation", 75),
-)  # fmt: skip
+    ("01 - Qualification", 10),
+    ("02 - Discovery", 25),
+    ("03 - Building Vision", 40),
+    ("04 - Proposal", 60),
+    ("05 - Negotiation", 75),
+)
 STATES = (
-    ["NEW"] * 8 + ["ASSIGNED"] * 4 + ["UNDER_ASSESSMENT"] * 3 + ["PENDING_REVIEW"] * 2
-    + ["APPROVED"] * 2 + ["REJECTED"]
-)  # fmt: skip
+    ["NEW"] * 8
+    + ["ASSIGNED"] * 4
+    + ["UNDER_ASSESSMENT"] * 3
+    + ["PENDING_REVIEW"] * 2
+    + ["APPROVED"] * 2
+    + ["REJECTED"]
+)
 COLUMNS = (
-    "remote_id", "opty_number", "name", "customer", "practice", "geo", "region", "sector",
-    "deal_value", "currency", "win_probability", "sales_owner", "stage", "status_code",
-    "crm_outcome", "workflow_status", "workflow_status_before_close", "close_date",
-    "remote_created_at", "remote_updated_at", "first_synced_at", "last_synced_at", "deleted_at",
+    "remote_id",
+    "opty_number",
+    "name",
+    "customer",
+    "practice",
+    "geo",
+    "region",
+    "sector",
+    "deal_value",
+    "currency",
+    "win_probability",
+    "sales_owner",
+    "stage",
+    "status_code",
+    "crm_outcome",
+    "workflow_status",
+    "workflow_status_before_close",
+    "close_date",
+    "remote_created_at",
+    "remote_updated_at",
+    "first_synced_at",
+    "last_synced_at",
+    "deleted_at",
     "assigned_to",
-)  # fmt: skip
+)
 
 
 def fill(url: str, deals: int = 400) -> None:
@@ -117,16 +162,31 @@ def _deal(number: int, dice: random.Random, now: datetime) -> dict[str, Any]:
     if number <= len(ODD_NAMES):
         name = ODD_NAMES[number - 1]
     values = (
-        str(300000020000000 + number), f"CDRM_{1000 + number}", name, dice.choice(CUSTOMERS),
+        str(300000020000000 + number),
+        f"CDRM_{1000 + number}",
+        name,
+        dice.choice(CUSTOMERS),
         dice.choice(("Cloud", "Data & AI", "Security", "Workplace", None)),
-        dice.choice(("EMEA", "APAC", "AMER")), f"Region {number % 12}", f"Sector {number % 7}",
+        dice.choice(("EMEA", "APAC", "AMER")),
+        f"Region {number % 12}",
+        f"Sector {number % 7}",
         None if number % 29 == 0 else round(10 ** dice.uniform(4, 6.7), -2),
-        dice.choice(("EUR", "EUR", "EUR", "USD")), win, f"30000000001{number % 20:04}", stage,
-        status, "OPEN" if before is None else state, state, before,
+        dice.choice(("EUR", "EUR", "EUR", "USD")),
+        win,
+        f"30000000001{number % 20:04}",
+        stage,
+        status,
+        "OPEN" if before is None else state,
+        state,
+        before,
         (now + timedelta(days=dice.randint(-20, 300))).date(),
-        now - timedelta(days=200), updated, now - timedelta(days=90), updated, deleted,
+        now - timedelta(days=200),
+        updated,
+        now - timedelta(days=90),
+        updated,
+        deleted,
         2 + number % 3 if state not in ("NEW", "WON", "LOST", "CLOSED") else None,
-    )  # fmt: skip
+    )
     return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -188,24 +248,40 @@ def add_run(
     """Put a run into the log: one under way if it has no duration, and return its id."""
     succeeded = None if seconds is None else error is None
     row = {
-        "run_id": str(uuid.uuid4()), "kind": "sync", "run_number": 0, "sync_type": sync_type,
+        "run_id": str(uuid.uuid4()),
+        "kind": "sync",
+        "run_number": 0,
+        "sync_type": sync_type,
         "records_claimed": max(read, 1000) if seconds is None else read,
-        "records_fetched": read, "records_rejected": 0, "error_message": error,
-        "extraction_completed": succeeded, "load_succeeded": succeeded,
-        "transform_succeeded": succeeded, "started_at": started,
-        "heartbeat_at": datetime.now(UTC), "observed_at": datetime.now(UTC),
-    }  # fmt: skip
+        "records_fetched": read,
+        "records_rejected": 0,
+        "error_message": error,
+        "extraction_completed": succeeded,
+        "load_succeeded": succeeded,
+        "transform_succeeded": succeeded,
+        "started_at": started,
+        "heartbeat_at": datetime.now(UTC),
+        "observed_at": datetime.now(UTC),
+    }
     if seconds is not None:
         ended = started + timedelta(seconds=seconds)
         row |= dict.fromkeys(
-            ("ended_at", "heartbeat_at", "observed_at", "transform_started_at",
-             "transform_completed_at"), ended,
-        )  # fmt: skip
+            (
+                "ended_at",
+                "heartbeat_at",
+                "observed_at",
+                "transform_started_at",
+                "transform_completed_at",
+            ),
+            ended,
+        )
     if succeeded:
         row |= {
-            "new_records": read // 9, "updated_records": read - read // 9 - read // 10,
-            "unchanged_records": read // 10, "failed_records": 0,
-        }  # fmt: skip
+            "new_records": read // 9,
+            "updated_records": read - read // 9 - read // 10,
+            "unchanged_records": read // 10,
+            "failed_records": 0,
+        }
     connection.execute(
         f"insert into sync_runs ({', '.join(row)})"  # noqa: S608
         f" values ({', '.join(['%s'] * len(row))})",
@@ -234,14 +310,29 @@ def _syncs(connection: psycopg.Connection[Any], dice: random.Random, now: dateti
 
 def _rejects(connection: psycopg.Connection[Any], now: datetime) -> None:
     for number, reason in enumerate(
-        ("WinProb: 'high' is not a number", "EffectiveDate: '2026-02-30' is no date",
-         "Revenue: '1.2.3' is not a number"), 1
-    ):  # fmt: skip
+        (
+            "WinProb: 'high' is not a number",
+            "EffectiveDate: '2026-02-30' is no date",
+            "Revenue: '1.2.3' is not a number",
+        ),
+        1,
+    ):
         connection.execute(
             "insert into rejected_records (record_key, stream, remote_id, reason, payload,"
             " first_seen_at, last_seen_at) values (%s, 'opportunities', %s, %s, %s, %s, %s)",
-            [f"opportunities:{number}", str(300000020000000 + number), reason,
-             json.dumps({"OptyId": 300000020000000 + number, "Name": ODD_NAMES[number - 1],
-                         "WinProb": "high", "Revenue": "1.2.3"}),
-             now - timedelta(days=4), now - timedelta(hours=number)],
-        )  # fmt: skip
+            [
+                f"opportunities:{number}",
+                str(300000020000000 + number),
+                reason,
+                json.dumps(
+                    {
+                        "OptyId": 300000020000000 + number,
+                        "Name": ODD_NAMES[number - 1],
+                        "WinProb": "high",
+                        "Revenue": "1.2.3",
+                    }
+                ),
+                now - timedelta(days=4),
+                now - timedelta(hours=number),
+            ],
+        )

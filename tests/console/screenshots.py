@@ -56,9 +56,11 @@ def _warehouse(server: str, scratch: Path) -> Warehouse:
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute("create database migrated")
     subprocess.run(
-        [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
+        [sys.executable, "-m", "database", "migrate"],
+        cwd=ROOT,
+        check=True,
         env=os.environ | {"DATABASE_URL": f"{server}/migrated"},
-    )  # fmt: skip
+    )
     warehouse = Warehouse(server, "migrated", scratch)
     warehouse.merge()
     demo.fill(warehouse.url)
@@ -69,9 +71,12 @@ def _take(browser: Browser, address: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, path, theme, size in PICTURES:
         context = browser.new_context(
-            base_url=address, color_scheme=theme, viewport=size,  # type: ignore[arg-type]
-            locale="en-GB", timezone_id="Europe/Berlin",
-        )  # fmt: skip
+            base_url=address,
+            color_scheme=theme,  # type: ignore[arg-type]
+            viewport=size,  # type: ignore[arg-type]
+            locale="en-GB",
+            timezone_id="Europe/Berlin",
+        )
         page = context.new_page()
         page.goto(f"/sign-in?next={path.replace('?', '%3F').replace('&', '%26')}")
         page.get_by_label("Name").fill("mira")

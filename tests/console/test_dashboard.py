@@ -18,14 +18,19 @@ def test_charts_and_their_tables_are_the_marts(desk: Desk) -> None:
         "select stage, sum(deals)::int as deals from pipeline_by_stage_and_month"
         " where currency = 'EUR' group by stage order by stage"
     )
-    rows = page.get_by_role("region").or_(page.locator("section")).filter(
-        has=page.get_by_role("heading", name="Pipeline by stage")
-    ).last.locator("tbody tr")  # fmt: skip
+    rows = (
+        page.get_by_role("region")
+        .or_(page.locator("section"))
+        .filter(has=page.get_by_role("heading", name="Pipeline by stage"))
+        .last.locator("tbody tr")
+    )
     assert [row.locator("td").last.inner_text() for row in rows.all()] == [
         str(row["deals"]) for row in stages
     ]
-    widths = [float(bar.get_attribute("width", timeout=1000).strip("%"))  # type: ignore[union-attr]
-              for bar in rows.locator(".bar-fill").all()]  # fmt: skip
+    widths = [
+        float(bar.get_attribute("width", timeout=1000).strip("%"))  # type: ignore[union-attr]
+        for bar in rows.locator(".bar-fill").all()
+    ]
     assert max(widths) == 100
     assert len(widths) == len(stages)
 
@@ -53,13 +58,17 @@ def test_win_rate_ageing_and_top_deals(desk: Desk) -> None:
         ]
 
     assert rows("Win rate by practice") == [
-        [row["practice"] or "No practice", f"{100 * row['win_rate']:.1f}".removesuffix(".0") + "%",
-         str(row["won"]), str(row["lost"])]
+        [
+            row["practice"] or "No practice",
+            f"{100 * row['win_rate']:.1f}".removesuffix(".0") + "%",
+            str(row["won"]),
+            str(row["lost"]),
+        ]
         for row in desk.query(
             "select * from win_rate_by_practice where currency = 'EUR' and won + lost > 0"
             " order by win_rate desc, practice"
         )
-    ]  # fmt: skip
+    ]
     assert {(row[0].upper().replace(" ", "_"), row[-1]) for row in rows("How long deals wait")} == {
         (row["workflow_status"], str(row["deals"]))
         for row in desk.query("select * from workflow_ageing")

@@ -96,8 +96,9 @@ def test_a_manager_declines_or_asks_for_more(
     scores = json.dumps({item.key: {"score": 1, "comment": ""} for item in CRITERIA})
     desk.query(
         "update assessments set status = 'SUBMITTED', scores = %s, weighted_score = 20,"
-        " recommendation = 'NO_BID', submitted_by = 2, submitted_at = now()", scores,
-    )  # fmt: skip
+        " recommendation = 'NO_BID', submitted_by = 2, submitted_at = now()",
+        scores,
+    )
     desk.query("update opportunities set workflow_status = 'PENDING_REVIEW' where id = 3")
     page = desk.open("/opportunities/3", "mira")
     expect(page.locator("#assessment")).to_contain_text("Recommendation: Don't bid")
@@ -152,8 +153,9 @@ def test_assign(desk: Desk) -> None:
     assert desk.deal(4)["assigned_to"] == 2
     own = desk.open("/opportunities/4", "ada")
     assert own.get_by_label("Assigned to").locator("option").all_inner_texts() == [
-        "Nobody", "Ada Bellweather (me)",
-    ]  # fmt: skip
+        "Nobody",
+        "Ada Bellweather (me)",
+    ]
     own.get_by_label("Assigned to").select_option(label="Nobody")
     expect(own.locator("#messages")).to_contain_text("Given back.")
     assert desk.deal(4)["assigned_to"] is None

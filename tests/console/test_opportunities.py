@@ -92,8 +92,10 @@ def test_value_range_and_closing_window(desk: Desk) -> None:
     (expected,) = desk.query(
         "select array_agg('deal-' || id order by id) as ids from opportunities"
         " where deal_value between 50000 and 900000 and close_date between %s and %s"
-        " and deleted_at is null", window["first"], window["last"],
-    )  # fmt: skip
+        " and deleted_at is null",
+        window["first"],
+        window["last"],
+    )
     shown = [row.get_attribute("id") for row in page.locator(".deals tbody tr").all()]
     assert shown == expected["ids"]
 
@@ -250,9 +252,12 @@ def test_badges(desk: Desk) -> None:
         ("Deleted", "deleted_at is not null"),
         ("Closed", "crm_outcome in ('WON', 'LOST', 'CLOSED')"),
         ("Rejected", "remote_id in (select remote_id from rejected_records)"),
-        ("Stale", "crm_outcome = 'OPEN' and deleted_at is null"
-         " and remote_updated_at < now() - interval '90 days'"),
-    ):  # fmt: skip
+        (
+            "Stale",
+            "crm_outcome = 'OPEN' and deleted_at is null"
+            " and remote_updated_at < now() - interval '90 days'",
+        ),
+    ):
         (counted,) = desk.query(f"select count(*) from opportunities where {condition}")  # noqa: S608
         assert counted["count"] > 0
         expect(page.locator(".badge", has_text=badge)).to_have_count(counted["count"])

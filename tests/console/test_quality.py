@@ -9,10 +9,19 @@ from tests.console.conftest import Desk
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 PAGES = (
-    "/opportunities", "/opportunities?search=nothing+has+this+name", "/board", "/opportunities/3",
-    "/opportunities/6", "/dashboard", "/sync", "/sync/rejects", "/account",
-    "/admin/users", "/admin/users/2/tokens", "/admin/audit",
-)  # fmt: skip
+    "/opportunities",
+    "/opportunities?search=nothing+has+this+name",
+    "/board",
+    "/opportunities/3",
+    "/opportunities/6",
+    "/dashboard",
+    "/sync",
+    "/sync/rejects",
+    "/account",
+    "/admin/users",
+    "/admin/users/2/tokens",
+    "/admin/audit",
+)
 
 
 def violations(page: Page) -> list[str]:

@@ -51,8 +51,9 @@ def test_follow_a_sync_to_its_end(desk: Desk, running: str) -> None:
     expect(now.locator("[data-phase]")).to_have_text("Merging")
     desk.query(
         "update sync_runs set transform_succeeded = true, transform_completed_at = now(),"
-        " extraction_completed = true, records_fetched = 1000 where run_id = %s", running,
-    )  # fmt: skip
+        " extraction_completed = true, records_fetched = 1000 where run_id = %s",
+        running,
+    )
     expect(page.locator("#messages")).to_contain_text("The sync has ended: 1,000 records read.")
     expect(page.get_by_text("No sync is under way.")).to_be_visible()
     expect(page.locator("#indicator")).to_contain_text("Synced")
@@ -64,8 +65,9 @@ def test_what_a_sync_has_made_good_leaves_the_rejects(desk: Desk, running: str) 
     desk.query("update rejected_records set resolved_at = now() where remote_id like '%%1'")
     desk.query(
         "update sync_runs set transform_succeeded = true, transform_completed_at = now(),"
-        " transform_started_at = now(), extraction_completed = true where run_id = %s", running,
-    )  # fmt: skip
+        " transform_started_at = now(), extraction_completed = true where run_id = %s",
+        running,
+    )
     expect(page.locator("#messages")).to_contain_text("The sync has ended")
     expect(page.locator(".rejects li")).to_have_count(2)
 

@@ -39,16 +39,20 @@ class Release:
             "DBT_LOG_PATH": str(scratch / "dbt"),
             "TAP_ORACLE_CRM_MAX_RETRIES": "1",
             "TAP_ORACLE_CRM_CUSTOM_FIELDS": "Practice_c,GEO_c,Region_c,Sector_c,Size_c",
-        }  # fmt: skip
+        }
         for name in ("VIRTUAL_ENV", "PYTHONPATH"):
             self._environment.pop(name, None)
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command of the release's environment."""
         return subprocess.Popen(
-            [self._bin / command[0], *command[1:]], cwd=self._checkout, text=True,
-            env=self._environment | environment, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            [self._bin / command[0], *command[1:]],
+            cwd=self._checkout,
+            text=True,
+            env=self._environment | environment,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
 
     def run(self, *command: str, fails: bool = False, **environment: str) -> str:
         """Run a command of the release's environment to its end; return what it prints."""
@@ -145,10 +149,17 @@ def _kill(release: Release, crm: Sandbox) -> None:
 
 def _edit(api: httpx.Client) -> None:
     for name, role in (("ada", "assessor"), ("mira", "manager")):
-        _done(api.post("/api/users", json={
-            "name": name, "role": role, "email": f"{name}@example.com",
-            "password": "correct horse battery",
-        }))  # fmt: skip
+        _done(
+            api.post(
+                "/api/users",
+                json={
+                    "name": name,
+                    "role": role,
+                    "email": f"{name}@example.com",
+                    "password": "correct horse battery",
+                },
+            )
+        )
     deals = _deals(api, "NEW")
     for deal in deals[:40]:
         _move(api, deal, "ASSIGNED")
@@ -207,8 +218,11 @@ def dump(url: str, **names: Path | str) -> bytes:
     """Return the database as SQL, with other names for what names this machine and its folders."""
     done = subprocess.run(
         [BIN / "pg_dump", "--no-owner", "--no-privileges"],
-        env=os.environ | libpq_environment(url), check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        env=os.environ | libpq_environment(url),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     text = done.stdout
     for new, old in names.items():
         text = text.replace(str(old), new)

@@ -20,9 +20,10 @@ STORIES = 5
 def main() -> int:
     """Run the simulations; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.simulation", description=about,
+        prog="python -m tests.simulation",
+        description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("seeds", nargs="?", default="1-300", help="such as 17 or 1000-2000")
     first, _, last = parser.parse_args().seeds.partition("-")
     # Of what the parts warn of, the story tells enough.

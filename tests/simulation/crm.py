@@ -31,10 +31,16 @@ if TYPE_CHECKING:
 ADDRESS = "https://crm.example.com"
 REJECTED = {
     # by the tap
-    "text_as_number", "overflow_1e400", "bad_date", "bad_timestamp", "null_id", "missing_id",
+    "text_as_number",
+    "overflow_1e400",
+    "bad_date",
+    "bad_timestamp",
+    "null_id",
+    "missing_id",
     # by dbt
-    "high_prob", "negative_prob",
-}  # fmt: skip
+    "high_prob",
+    "negative_prob",
+}
 KEYLESS = {"null_id", "missing_id"}
 """Kinds of bad records whose deal nobody can tell."""
 REPAIRED = ("nul", "numeric_string", "null_name")
@@ -44,9 +50,15 @@ REVENUES = (None, 0, 0.1, 1e6, 123456789012.34)
 STATUSES = ("WON", "LOST", "NO_SALE", "CLOSED")
 CODES = (*STATUSES, "OPEN", "ON_HOLD", "LOST_TO_COMPETITOR")
 REFUSED: tuple[dict[str, int], ...] = (
-    {}, {}, {}, {"totalResults": 400}, {"totalResults+finder": 400}, {"orderBy=Last": 400},
-    {"fields": 400}, {"Accept": 406},
-)  # fmt: skip
+    {},
+    {},
+    {},
+    {"totalResults": 400},
+    {"totalResults+finder": 400},
+    {"orderBy=Last": 400},
+    {"fields": 400},
+    {"Accept": 406},
+)
 FORBIDDEN = ((), (), (), ("optyStatusesLOV",), ("opportunities/describe",))
 
 
@@ -118,11 +130,21 @@ class SimulatedCrm(Crm):
     def happen(self) -> str:
         """Let something happen; say what."""
         changes: list[tuple[int, Callable[[], str]]] = [
-            (8, self.change), (3, self.add), (2, self.change_many), (4, self.change_late),
-            (2, self.remove), (2, self.restore), (2, self.rename_account), (2, self.rename_stage),
-            (4, self.recode), (1, self.explain), (1, self.hide), (1, self.show), (3, self.spoil),
+            (8, self.change),
+            (3, self.add),
+            (2, self.change_many),
+            (4, self.change_late),
+            (2, self.remove),
+            (2, self.restore),
+            (2, self.rename_account),
+            (2, self.rename_stage),
+            (4, self.recode),
+            (1, self.explain),
+            (1, self.hide),
+            (1, self.show),
+            (3, self.spoil),
             (3, self.mend),
-        ]  # fmt: skip
+        ]
         weights = [weight for weight, _ in changes]
         self.events += 1
         return self.random.choices([change for _, change in changes], weights)[0]()
@@ -305,13 +327,21 @@ class Weather:
             [
                 faults.Throttle(status=429, retry_after=self.random.choice([1, 5, None])),
                 faults.Throttle(status=503, retry_after=2, as_date=True),
-                faults.Error(status=500), faults.Error(status=502, body="html"),
-                faults.Error(status=504, body="text"), faults.Html(), faults.EmptyBody(),
-                faults.Reset(), faults.Stall(), faults.Truncate(), faults.InvalidJson(),
-                faults.ShortPage(by=2), faults.HasMore(value=True),
-                faults.TotalResults(value="page_cap"), faults.TotalResults(value=7),
+                faults.Error(status=500),
+                faults.Error(status=502, body="html"),
+                faults.Error(status=504, body="text"),
+                faults.Html(),
+                faults.EmptyBody(),
+                faults.Reset(),
+                faults.Stall(),
+                faults.Truncate(),
+                faults.InvalidJson(),
+                faults.ShortPage(by=2),
+                faults.HasMore(value=True),
+                faults.TotalResults(value="page_cap"),
+                faults.TotalResults(value=7),
             ]
-        )  # fmt: skip
+        )
 
 
 class Transport(BaseAdapter):
@@ -350,8 +380,10 @@ class Transport(BaseAdapter):
             body = body[: len(body) // 2]
         length = len(body) if isinstance(fault, faults.InvalidJson) else len(answer.body)
         headers = {
-            "Content-Type": answer.content_type, "Content-Length": str(length), **answer.headers,
-        }  # fmt: skip
+            "Content-Type": answer.content_type,
+            "Content-Length": str(length),
+            **answer.headers,
+        }
         if (offset := crm.rest.settings.date_offset_seconds) is not None:
             moment = crm.now() + timedelta(seconds=offset)
             headers["Date"] = format_datetime(moment, usegmt=True)

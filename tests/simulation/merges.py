@@ -71,8 +71,11 @@ class Merges:
         file = scratch / "merges.json"
         subprocess.run(
             [sys.executable, "-m", "tests.simulation.merges", str(file)],
-            cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
         return cls(**json.loads(file.read_text()))
 
     def nodes(self, run: str, run_id: str, number: int | None) -> list[Node]:

@@ -43,9 +43,12 @@ _PLUGINS = {
 }
 READER, COMPLETE = "tap-oracle-crm", "tap-oracle-crm-complete"
 TAP = _PLUGINS[READER]["config"] | {
-    "base_url": ADDRESS, "username": USER, "password": PASSWORD, "max_retries": 3,
+    "base_url": ADDRESS,
+    "username": USER,
+    "password": PASSWORD,
+    "max_retries": 3,
     "mapped_fields": "Practice_c,GEO_c,Region_c,Sector_c",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -226,10 +229,14 @@ class Run:
         try:
             self.number = world.patiently(
                 lambda: registry.register(
-                    world.url, self.run_id, job, self.process,  # type: ignore[arg-type]
-                    full=plan.full, force=plan.force,
+                    world.url,
+                    self.run_id,
+                    job,
+                    self.process,  # type: ignore[arg-type]
+                    full=plan.full,
+                    force=plan.force,
                 )
-            )  # fmt: skip
+            )
         except registry.RunningError as error:
             world.tell(f"{self} ({plan}) on {self.host.name}: refused, {error}")
             return 1
@@ -272,10 +279,12 @@ class Run:
         succeeded = codes.get("tap") == 0 and codes.get("loader") == 0
         self.observe(
             {
-                "success": succeeded, "block_type": "ExtractLoadBlocks", "err": "killed",
+                "success": succeeded,
+                "block_type": "ExtractLoadBlocks",
+                "err": "killed",
                 "name": "meltano",
             }
-        )  # fmt: skip
+        )
         return 0 if succeeded else 1
 
     def _adopt(self, *children: Process) -> None:

@@ -18,12 +18,13 @@ def simulated(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFac
     "seeds",
     [
         pytest.param(
-            range(first, first + BLOCK), id=f"{first}-{first + BLOCK - 1}",
+            range(first, first + BLOCK),
+            id=f"{first}-{first + BLOCK - 1}",
             marks=pytest.mark.xdist_group(f"simulation {number % 2}"),
         )
         for number, first in enumerate(range(1, SEEDS + 1, BLOCK))
     ],
-)  # fmt: skip
+)
 def test_both_sides_are_equal_in_the_end(
     seeds: range, simulated: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -84,13 +84,18 @@ class Database:
         with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
             connection.execute(f"create database {NAME} template {template}")
         url = f"{server}/{NAME}"
-        environment = os.environ | libpq_environment(url) | DBT_SETTINGS | {
-            "DATABASE_URL": url,
-            "DBT_PROJECT_DIR": str(ROOT / "transform"),
-            "DBT_PROFILES_DIR": str(ROOT / "transform"),
-            "DBT_TARGET_PATH": str(scratch / "dbt"),
-            "DBT_LOG_PATH": str(scratch / "dbt"),
-        }  # fmt: skip
+        environment = (
+            os.environ
+            | libpq_environment(url)
+            | DBT_SETTINGS
+            | {
+                "DATABASE_URL": url,
+                "DBT_PROJECT_DIR": str(ROOT / "transform"),
+                "DBT_PROFILES_DIR": str(ROOT / "transform"),
+                "DBT_TARGET_PATH": str(scratch / "dbt"),
+                "DBT_LOG_PATH": str(scratch / "dbt"),
+            }
+        )
         subprocess.run(
             [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True, env=environment
         )
@@ -159,10 +164,12 @@ class World:
             wrong = "".join(traceback.format_exception(error))
         return "\n".join(
             [
-                f"Seed {self.seed}, step and time:", *self.story, f"WRONG: {wrong}",
+                f"Seed {self.seed}, step and time:",
+                *self.story,
+                f"WRONG: {wrong}",
                 f"To see it again: make simulate SEEDS={self.seed}",
             ]
-        )  # fmt: skip
+        )
 
     def play(self) -> None:
         """Let it all happen, and see that all is right in the end.
@@ -177,10 +184,12 @@ class World:
             enter(mock.patch.object(CopyConnector, "create_engine", return_value=self.engine))
             enter(
                 mock.patch.multiple(
-                    "runs.processes", columns=_columns, is_here=self._is_here,
+                    "runs.processes",
+                    columns=_columns,
+                    is_here=self._is_here,
                     process_of=self._process_of,
                 )
-            )  # fmt: skip
+            )
             enter(mock.patch("runs.meltano_runs.close_ended_ones"))
             enter(_listening_to_metrics(self))
             try:
@@ -232,9 +241,13 @@ class World:
         if self.is_settling or self.random.random() >= self.restlessness:
             return
         happenings: list[tuple[int, Callable[[], str]]] = [
-            (10, self._crm_changes), (6, self._people_edit), (3, self._kill), (2, self._freeze),
-            (1, self._jump), (1, self._change_weather),
-        ]  # fmt: skip
+            (10, self._crm_changes),
+            (6, self._people_edit),
+            (3, self._kill),
+            (2, self._freeze),
+            (1, self._jump),
+            (1, self._change_weather),
+        ]
         weights = [weight for weight, _ in happenings]
         happen = self.random.choices([one for _, one in happenings], weights)[0]
         if said := happen():

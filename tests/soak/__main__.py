@@ -21,9 +21,10 @@ TELL_SECONDS = 15
 def main() -> int:
     """Run the soak; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.soak", description=about,
+        prog="python -m tests.soak",
+        description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--minutes", type=float, default=5, help="how long (default 5)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--records", type=int, default=2000, help="deals in the CRM at first")

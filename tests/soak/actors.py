@@ -89,9 +89,14 @@ class Actor(threading.Thread):
     """
 
     def __init__(
-        self, name: str, ledger: Ledger, stop: threading.Event, pause: float,
-        act: Callable[[random.Random], None], dice: random.Random,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        ledger: Ledger,
+        stop: threading.Event,
+        pause: float,
+        act: Callable[[random.Random], None],
+        dice: random.Random,
+    ) -> None:
         super().__init__(name=name)
         self._ledger, self._stop_event, self._pause = ledger, stop, pause
         self._act, self._dice = act, dice
@@ -114,9 +119,11 @@ class Cast:
         self._world, self._ledger = world, ledger
         self._seed = seed
         self._http = httpx.Client(
-            base_url=world.api, headers={"Authorization": f"Bearer {world.token}"},
-            timeout=60, trust_env=False,
-        )  # fmt: skip
+            base_url=world.api,
+            headers={"Authorization": f"Bearer {world.token}"},
+            timeout=60,
+            trust_env=False,
+        )
 
     def start(self, stop: threading.Event) -> list[Actor]:
         """Let all act; each rolls dice of its own."""
@@ -188,9 +195,11 @@ class Cast:
             for process in processes:
                 try:
                     sample = Sample(
-                        process.pid, time.monotonic(), process.memory_info().rss,
+                        process.pid,
+                        time.monotonic(),
+                        process.memory_info().rss,
                         self._ledger.tried["answers read"],
-                    )  # fmt: skip
+                    )
                 except psutil.NoSuchProcess:
                     continue
                 self._ledger.memory.setdefault(name, []).append(sample)
@@ -200,9 +209,13 @@ class Cast:
     def _change_crm(self, dice: random.Random) -> None:
         crm, tried = self._world.crm, self._ledger.tried
         changed = crm.mutate(
-            create=2, update=10, close=2, reopen=1, delete=int(dice.random() < 0.2),
+            create=2,
+            update=10,
+            close=2,
+            reopen=1,
+            delete=int(dice.random() < 0.2),
             seed=dice.randrange(10**9),
-        )  # fmt: skip
+        )
         tried["deals changed in the CRM"] += sum(map(len, changed.values()))
         if dice.random() < 0.08:
             tried["deals changed in the CRM"] += len(crm.mass_update(200))
@@ -254,7 +267,9 @@ class Cast:
         number, summary = begun.json()["id"], f"written in the soak, {dice.random()}"
         self._ledger.summaries[number] = {begun.json()["summary"], summary}
         written = self._call(
-            "PUT", f"/api/assessments/{number}", headers={"If-Match": begun.headers["ETag"]},
+            "PUT",
+            f"/api/assessments/{number}",
+            headers={"If-Match": begun.headers["ETag"]},
             json={
                 "scores": {
                     item.key: {"score": dice.randint(0, 5), "comment": ""} for item in CRITERIA
@@ -262,7 +277,7 @@ class Cast:
                 "summary": summary,
                 "recommendation": dice.choice(["BID", "NO_BID"]),
             },
-        )  # fmt: skip
+        )
         if written.status_code == 200:
             self._ledger.summaries[number] = {summary}
             self._ledger.tried["assessments written"] += 1

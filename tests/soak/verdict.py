@@ -38,10 +38,14 @@ def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
         f"no assessment is lost ({len(ledger.summaries):,})",
         list(_lost_assessments(world, ledger)),
     )
-    yield "every run has come to an end in the log", [
-        f"run {run['id']} is RUNNING" for run in world.pipeline.syncs()
-        if run["status"] == "RUNNING"
-    ]  # fmt: skip
+    yield (
+        "every run has come to an end in the log",
+        [
+            f"run {run['id']} is RUNNING"
+            for run in world.pipeline.syncs()
+            if run["status"] == "RUNNING"
+        ],
+    )
     yield (
         "it became midnight, and the scheduler began the night's sync",
         list(_midnight(world, ledger)),

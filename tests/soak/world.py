@@ -58,9 +58,11 @@ class World:
         self._began: dict[str, float] = {}
         self._lock = threading.Lock()
         subprocess.run(
-            [sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True,
+            [sys.executable, "-m", "database", "migrate"],
+            cwd=ROOT,
+            check=True,
             env=self.pipeline.environment,
-        )  # fmt: skip
+        )
         self.token = make_token(self.url, Role.ADMIN, timedelta(days=1))
 
     def make_it_midnight(self, at: datetime) -> None:
@@ -90,9 +92,12 @@ class World:
                     ended.append(name)
                 self._began[name] = time.monotonic()
                 self._services[name] = subprocess.Popen(
-                    [sys.executable, "-m", module], cwd=ROOT, env=self.pipeline.environment,
-                    stdout=self._log, stderr=subprocess.STDOUT,
-                )  # fmt: skip
+                    [sys.executable, "-m", module],
+                    cwd=ROOT,
+                    env=self.pipeline.environment,
+                    stdout=self._log,
+                    stderr=subprocess.STDOUT,
+                )
         return ended
 
     def is_up(self) -> bool:

@@ -161,9 +161,24 @@ class TotalResults(Rule):
 
 
 AnyRule = Union[  # noqa: UP007  # msgspec reads it as a type of its own
-    Throttle, Error, Html, LoginRedirect, Redirect, EmptyBody, Stall, Latency, Reset, Drip,
-    Truncate, InvalidJson, ShortPage, DropItems, RepeatRows, HasMore, TotalResults,
-]  # fmt: skip
+    Throttle,
+    Error,
+    Html,
+    LoginRedirect,
+    Redirect,
+    EmptyBody,
+    Stall,
+    Latency,
+    Reset,
+    Drip,
+    Truncate,
+    InvalidJson,
+    ShortPage,
+    DropItems,
+    RepeatRows,
+    HasMore,
+    TotalResults,
+]
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):

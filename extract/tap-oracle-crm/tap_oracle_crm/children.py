@@ -82,13 +82,17 @@ class ChildStream(CrmStream):
         if self._deleted:
             self.log(
                 "%d opportunities were deleted before their %s could be read",
-                self._deleted, self.path,
-            )  # fmt: skip
+                self._deleted,
+                self.path,
+            )
         if self._unnamed:
             self.log(
                 "%d opportunities have no %s, without which their %s cannot be read",
-                self._unnamed, self.parent_key, self.path, level=logging.WARNING,
-            )  # fmt: skip
+                self._unnamed,
+                self.parent_key,
+                self.path,
+                level=logging.WARNING,
+            )
 
     def is_served(self, opportunities: Reader) -> bool:
         """Tell whether the children of some opportunity can be read; say so where they can't."""
@@ -195,8 +199,10 @@ class ChildStream(CrmStream):
         self.log(
             "%s of opportunities cannot be read (%s): the run goes on without; once they can be, "
             "those of all opportunities that changed meanwhile are read",
-            self.path, error.cause, level=logging.WARNING,
-        )  # fmt: skip
+            self.path,
+            error.cause,
+            level=logging.WARNING,
+        )
 
     def _children_of(self, parent: Parent) -> list[Any] | OracleCrmError:
         # The results come in order: what failed for one must not be tried for all behind it.

@@ -355,8 +355,11 @@ class CrmClient:
         if got != wanted and not self._version_checked:
             log.warning(
                 "Oracle answers with REST framework version %s instead of %s: if it refuses the "
-                "query, set framework_version to %s", got, wanted, got,
-            )  # fmt: skip
+                "query, set framework_version to %s",
+                got,
+                wanted,
+                got,
+            )
         self._version_checked = True
 
 

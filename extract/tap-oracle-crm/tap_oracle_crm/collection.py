@@ -81,8 +81,9 @@ class CollectionStream(CrmStream):
                 raise
             self.log(
                 "Could not be read (%s): the run goes on without, the next one tries again",
-                error.cause, level=logging.WARNING,
-            )  # fmt: skip
+                error.cause,
+                level=logging.WARNING,
+            )
         except BaseException:
             self.tap.client.stopping.set()  # workers must not go on asking for a run that failed
             raise
@@ -112,8 +113,10 @@ class CollectionStream(CrmStream):
         seconds = self.config["max_runtime_seconds"]
         self.log(
             "Stopped at the run-time limit of %s s: what was read stays, the next run goes on "
-            "from there", seconds, level=logging.WARNING,
-        )  # fmt: skip
+            "from there",
+            seconds,
+            level=logging.WARNING,
+        )
         self._gauge(ReadMetric.RUNTIME_LIMIT, seconds)
 
     def _gauge(self, metric: ReadMetric, value: int | None, **tags: str) -> None:
@@ -254,8 +257,10 @@ class CollectionStream(CrmStream):
             self.log(
                 "The CRM claimed %d rows and gave %d: such totals are known to be wrong at times, "
                 "else rows vanished while they were read",
-                scan.claimed, scan.rows, level=logging.WARNING,
-            )  # fmt: skip
+                scan.claimed,
+                scan.rows,
+                level=logging.WARNING,
+            )
         mark = timestamp(scan.mark)
         if mark and scan.newest is not None:
             newest = timestamp(scan.newest)

@@ -27,8 +27,18 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _WORDS = {
-    "and", "or", "not", "in", "like", "escape", "between", "is", "null", "true", "false",
-}  # fmt: skip
+    "and",
+    "or",
+    "not",
+    "in",
+    "like",
+    "escape",
+    "between",
+    "is",
+    "null",
+    "true",
+    "false",
+}
 _OPERATORS = {"in", "like", "between", "is", "not"}
 
 

@@ -107,9 +107,11 @@ class Probe:
         yield from self._headers(path)
         yield from self._conditions(path)
         for part, value in (
-            (f"orderBy={KEY}:desc", f"{KEY}:desc"), (f"orderBy={KEY}:asc", f"{KEY}:asc"),
-            ("fields", KEY), ("onlyData", "true"),
-        ):  # fmt: skip
+            (f"orderBy={KEY}:desc", f"{KEY}:desc"),
+            (f"orderBy={KEY}:asc", f"{KEY}:asc"),
+            ("fields", KEY),
+            ("onlyData", "true"),
+        ):
             yield from self._add(path, part, value)
         yield from self._ask(path, "totalResults", self._without("finder", totalResults="true"))
         if "finder" in self._parts:

@@ -128,8 +128,10 @@ class Reader:
                 raise
             log.warning(
                 "%s: the newest changes cannot be had first (%s): the whole is read by %s instead",
-                self.collection.resource, error.cause, self.key,
-            )  # fmt: skip
+                self.collection.resource,
+                error.cause,
+                self.key,
+            )
             return self._start_by_key(since)
         beyond = page.server_time and any(stamp > page.server_time for stamp in self._stamps(page))
         return Start(page, mark, None if beyond else page.server_time)
@@ -211,9 +213,13 @@ class Reader:
     def _takes(self, q: str) -> bool:
         try:
             self.client.page(
-                self.collection.resource, fields=[self.key], q=q, finder=self.collection.finder,
-                limit=1, settle=False,
-            )  # fmt: skip
+                self.collection.resource,
+                fields=[self.key],
+                q=q,
+                finder=self.collection.finder,
+                limit=1,
+                settle=False,
+            )
         except RefusedError:
             return False
         return True
@@ -371,8 +377,10 @@ class Reader:
             self._sorts = False
             log.warning(
                 "%s: this CRM does not sort by %s: ranges are halved until one fits a page, which "
-                "takes twice as many requests", self.collection.resource, self.key,
-            )  # fmt: skip
+                "takes twice as many requests",
+                self.collection.resource,
+                self.key,
+            )
         cuts: list[int] = []
         while not item.exhausted:
             low, high = plan.bounds_of(item)

@@ -65,8 +65,9 @@ class OpportunityStatuses(CrmStream):
             if not rows:
                 self.log(
                     "The CRM does not tell its status codes (%s): those of the last list stay",
-                    reason, level=logging.WARNING,
-                )  # fmt: skip
+                    reason,
+                    level=logging.WARNING,
+                )
             counter.increment(len(self.emit(rows[: self.ABORT_AT_RECORD_COUNT])))
 
     def _all_statuses(self) -> list[dict[str, Any]]:

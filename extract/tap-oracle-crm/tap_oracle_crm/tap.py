@@ -183,8 +183,9 @@ class TapOracleCRM(Tap):
         if not described:
             self.logger.warning(
                 "The CRM does not tell which attributes opportunities have (%s): the built-in ones "
-                "and those that some rows show, as text, have to do", reason,
-            )  # fmt: skip
+                "and those that some rows show, as text, have to do",
+                reason,
+            )
         return described
 
     def _names_in_rows(self) -> set[str]:

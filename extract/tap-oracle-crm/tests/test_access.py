@@ -25,9 +25,14 @@ TLS = Path(__file__).parent / "tls"
 def oauth(tap: TapUser, **settings: Any) -> dict[str, Any]:
     """Settings for bearer tokens, and none for basic authentication."""
     return {
-        "username": "", "password": "", "token_url": f"{tap.crm.url}/oauth2/v1/token",
-        "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "scope": SCOPE, **settings,
-    }  # fmt: skip
+        "username": "",
+        "password": "",
+        "token_url": f"{tap.crm.url}/oauth2/v1/token",
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        "scope": SCOPE,
+        **settings,
+    }
 
 
 def test_bearer_tokens_are_got_once_a_run(tap: TapUser) -> None:

@@ -390,9 +390,20 @@ REMEDIES: dict[str, dict[str, Any]] = {
     "framework_version": {"framework_version": 1},
     "Set finder to": {"finder": "none"},
 }
-PARTS = ["totalResults", "totalResults+finder", "onlyData", "fields", "Accept=vnd", "Accept",
-         "orderBy=LastUpdateDate", "orderBy=OptyId", "limit", "finder", "REST-Framework-Version",
-         "Accept-Language"]  # fmt: skip
+PARTS = [
+    "totalResults",
+    "totalResults+finder",
+    "onlyData",
+    "fields",
+    "Accept=vnd",
+    "Accept",
+    "orderBy=LastUpdateDate",
+    "orderBy=OptyId",
+    "limit",
+    "finder",
+    "REST-Framework-Version",
+    "Accept-Language",
+]
 
 
 @settings(
@@ -423,9 +434,12 @@ def test_whatever_is_refused_all_arrives_or_the_remedy_works(
     note(f"{sorted(parts)} {status} {named=} {largest=} {describe=} {date=} {slow=}")
     tap.crm.reset(records=150)
     tap.crm.settings(
-        refused=dict.fromkeys(sorted(parts), status), refusals_are_named=named,
-        largest_limit=largest, date_offset_seconds=date, default_record_set="ALLOPTIES",
-    )  # fmt: skip
+        refused=dict.fromkeys(sorted(parts), status),
+        refusals_are_named=named,
+        largest_limit=largest,
+        date_offset_seconds=date,
+        default_record_set="ALLOPTIES",
+    )
     if describe:
         tap.crm.fault("error", status=describe, path="/describe$")
     if slow:

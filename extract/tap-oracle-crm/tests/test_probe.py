@@ -39,7 +39,7 @@ PODS: list[dict[str, Any]] = [
     {"refused": {"q=Z'": 400}},
     {"largest_limit": 200, "describe_is_silent": True, "date_offset_seconds": None},
     {"forbidden": ["accounts", "opportunities/describe"], "page_cap": 100},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("pod", PODS, ids=lambda pod: json.dumps(pod)[1:60])

@@ -10,9 +10,18 @@ import pytest
 from tap_user import TapUser
 
 MAPPED = [
-    "OptyId", "OptyNumber", "Name", "TargetPartyName", "CurrencyCode", "SalesStage",
-    "StatusCode", "EffectiveDate", "OwnerResourcePartyId", "Practice_c", "GEO_c",
-]  # fmt: skip
+    "OptyId",
+    "OptyNumber",
+    "Name",
+    "TargetPartyName",
+    "CurrencyCode",
+    "SalesStage",
+    "StatusCode",
+    "EffectiveDate",
+    "OwnerResourcePartyId",
+    "Practice_c",
+    "GEO_c",
+]
 CUSTOM: dict[str, Any] = {"custom_fields": ["Practice_c", "GEO_c"]}
 
 

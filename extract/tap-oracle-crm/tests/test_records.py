@@ -175,15 +175,33 @@ def test_every_record_is_either_clean_or_told_of_in_plain_json(row: dict[str, An
 
 
 REJECTED = {
-    "overflow_1e400": "Revenue", "huge_number": "Revenue", "text_as_number": "Revenue",
-    "missing_id": "OptyId", "null_id": "OptyId", "text_id": "OptyId", "fraction_id": "OptyId",
-    "bigint_overflow_id": "OptyId", "bad_date": "EffectiveDate", "far_date": "EffectiveDate",
-    "bad_timestamp": "LastUpdateDate", "wrong_type": "Name",
-}  # fmt: skip
+    "overflow_1e400": "Revenue",
+    "huge_number": "Revenue",
+    "text_as_number": "Revenue",
+    "missing_id": "OptyId",
+    "null_id": "OptyId",
+    "text_id": "OptyId",
+    "fraction_id": "OptyId",
+    "bigint_overflow_id": "OptyId",
+    "bad_date": "EffectiveDate",
+    "far_date": "EffectiveDate",
+    "bad_timestamp": "LastUpdateDate",
+    "wrong_type": "Name",
+}
 REPAIRED = [
-    "nul", "numeric_string", "empty_string", "zero_date", "null_timestamp", "missing_timestamp",
-    "lone_surrogate", "null_name", "missing_name", "long_name", "negative_prob", "high_prob",
-]  # fmt: skip
+    "nul",
+    "numeric_string",
+    "empty_string",
+    "zero_date",
+    "null_timestamp",
+    "missing_timestamp",
+    "lone_surrogate",
+    "null_name",
+    "missing_name",
+    "long_name",
+    "negative_prob",
+    "high_prob",
+]
 
 
 @pytest.mark.parametrize("touch", [True, False])

@@ -13,9 +13,14 @@ from tap_oracle_crm.discovery import attributes_of
 from tap_user import TapUser, select
 
 ALL = (
-    "accounts", "opportunities", "opportunity_statuses", "opportunity_team", "rejected_records",
-    "resources", "revenue_lines",
-)  # fmt: skip
+    "accounts",
+    "opportunities",
+    "opportunity_statuses",
+    "opportunity_team",
+    "rejected_records",
+    "resources",
+    "revenue_lines",
+)
 
 
 def stream(catalog: dict[str, Any], name: str) -> dict[str, Any]:
@@ -222,8 +227,9 @@ def test_names_that_cannot_be_asked_for_are_left_out() -> None:
 def test_streams_off_by_default_are_not_read(tap: TapUser) -> None:
     output = tap.sync(catalog=copy.deepcopy(tap.discover()))
     assert {item["stream"] for item in output.messages if "stream" in item} == {
-        "opportunities", "rejected_records",
-    }  # fmt: skip
+        "opportunities",
+        "rejected_records",
+    }
 
 
 def test_a_catalog_makes_describe_needless(tap: TapUser) -> None:

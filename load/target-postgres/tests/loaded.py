@@ -121,8 +121,10 @@ class Loaded:
         file.write_text(json.dumps(self.config))
         return subprocess.Popen(
             [*before, sys.executable, "-m", "target_postgres_copy", "--config", file],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def query(self, statement: str, *values: object) -> list[Any]:
         """Run a statement and return its rows."""

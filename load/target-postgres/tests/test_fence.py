@@ -45,13 +45,17 @@ def test_a_batch_has_a_number_its_rows_and_the_keys_it_read(database: str) -> No
     loaded.begin_run(1)
     loaded.load(schema(), *deals(1, 3))
     assert loaded.rows("id, _loaded_in") == [
-        {"id": 1, "_loaded_in": 1}, {"id": 2, "_loaded_in": 1}, {"id": 3, "_loaded_in": 2}
-    ]  # fmt: skip
+        {"id": 1, "_loaded_in": 1},
+        {"id": 2, "_loaded_in": 1},
+        {"id": 3, "_loaded_in": 2},
+    ]
     loaded.load(schema(), *deals(1, 1), *deals(2, 2, "b"), *deals(4, 4), *deals(4, 4))
     assert loaded.rows("id, _loaded_in") == [
-        {"id": 1, "_loaded_in": 1}, {"id": 2, "_loaded_in": 3}, {"id": 3, "_loaded_in": 2},
+        {"id": 1, "_loaded_in": 1},
+        {"id": 2, "_loaded_in": 3},
+        {"id": 3, "_loaded_in": 2},
         {"id": 4, "_loaded_in": 4},
-    ]  # fmt: skip
+    ]
     assert loaded.query(
         "select loaded_in, stream, string_agg(record_key, ',' order by record_key) as keys "
         "from {schema}.read_keys group by 1, 2 order by 1"
@@ -92,8 +96,9 @@ def test_the_stock_path_stands_behind_the_same_fence(database: str, config: dict
     loaded.begin_run(1)
     loaded.load(schema(), *deals(1, 2, "newer"))
     assert loaded.query("select record_key from {schema}.read_keys order by 1") == [
-        {"record_key": "1"}, {"record_key": "2"}
-    ]  # fmt: skip
+        {"record_key": "1"},
+        {"record_key": "2"},
+    ]
     loaded.query("update {schema}.load_fence set run_number = 2")
     with pytest.raises(LoadRefusedError, match="superseded"):
         loaded.load(schema(), *deals(1, 3, "older"))
@@ -215,9 +220,7 @@ def test_a_batch_is_of_one_version(database: str, numbered: bool) -> None:
     loaded = Loaded(database, hard_delete=False)
     if numbered:
         loaded.begin_run(1)
-    loaded.load(
-        schema(), record({"id": 1}, version=1), record({"id": 2}, version=2), activate(2)
-    )  # fmt: skip
+    loaded.load(schema(), record({"id": 1}, version=1), record({"id": 2}, version=2), activate(2))
     assert [row["id"] for row in loaded.rows() if row["_sdc_deleted_at"]] == [1]
 
 
@@ -226,9 +229,7 @@ def test_a_mark_is_of_a_batch_that_a_merge_can_find(database: str) -> None:
     loaded.begin_run(1)
     loaded.load(schema(), *deals(1, 2))
     loaded.load(schema(), record({"id": 1, "name": "a"}, version=2), activate(2))
-    assert loaded.rows("id, _loaded_in") == [
-        {"id": 1, "_loaded_in": 1}, {"id": 2, "_loaded_in": 3}
-    ]  # fmt: skip
+    assert loaded.rows("id, _loaded_in") == [{"id": 1, "_loaded_in": 1}, {"id": 2, "_loaded_in": 3}]
 
 
 @pytest.mark.parametrize("hard_delete", [True, False])

@@ -184,9 +184,7 @@ def test_loads_into_a_table_without_a_primary_key_too(database: str) -> None:
 def test_follows_a_schema_that_changes_in_mid_stream(database: str) -> None:
     loaded = Loaded(database, CopyTarget)
     more: Message = {"region": {"type": ["string", "null"]}}
-    loaded.load(
-        schema(), record({"id": 1}), schema(**more), record({"id": 2, "region": "DACH"})
-    )  # fmt: skip
+    loaded.load(schema(), record({"id": 1}), schema(**more), record({"id": 2, "region": "DACH"}))
     assert [row["region"] for row in loaded.rows()] == [None, "DACH"]
 
 
@@ -219,7 +217,7 @@ def test_gives_out_state_while_it_loads(
     states = [{"type": "STATE", "value": {"bookmark": n}} for n in (1, 2)]
     loaded.load(
         schema(), record({"id": 1}), states[0], record({"id": 2}), states[1], record({"id": 3})
-    )  # fmt: skip
+    )
     assert capsys.readouterr().out.splitlines()[:2] == ['{"bookmark": 1}', '{"bookmark": 2}']
 
 

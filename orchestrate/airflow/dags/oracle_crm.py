@@ -41,8 +41,11 @@ def declared_schedules() -> list[dict[str, Any]]:
             return schedules
     listed = subprocess.run(
         [MELTANO, "schedule", "list", "--format=json"],
-        cwd=PROJECT, check=True, stdout=subprocess.PIPE, text=True,
-    ).stdout  # fmt: skip
+        cwd=PROJECT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     schedules = json.loads(listed)["schedules"]["job"]
     written = kept.with_suffix(f".{os.getpid()}")
     written.write_text(json.dumps({"changed": changed, "schedules": schedules}))
@@ -54,11 +57,17 @@ def alert(context: Any) -> None:
     """Tell of a task that has failed for good; Airflow calls it."""
     task = context["task_instance"]
     subprocess.run(
-        [PYTHON, "-m", "orchestrate.airflow.alert", f"{task.dag_id} failed",
-         f"Task {task.task_id} of {task.run_id}, attempt {task.try_number}: "
-         f"{context.get('exception')}"],
-        cwd=PROJECT, check=True,
-    )  # fmt: skip
+        [
+            PYTHON,
+            "-m",
+            "orchestrate.airflow.alert",
+            f"{task.dag_id} failed",
+            f"Task {task.task_id} of {task.run_id}, attempt {task.try_number}: "
+            f"{context.get('exception')}",
+        ],
+        cwd=PROJECT,
+        check=True,
+    )
 
 
 def warehouse(schema: str, table: str) -> Asset:
