@@ -33,15 +33,20 @@ PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal out what runs whole pipelines test by test and first, the rest file by file."""
+    """Deal out what runs whole pipelines test by test, the rest file by file; slow ones first."""
     for item in items:
         if not _runs_pipelines(item) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
-    items.sort(key=_runs_pipelines, reverse=True)
+    items.sort(key=lambda item: (not _is_simulated(item), not _runs_pipelines(item)))
 
 
 def _runs_pipelines(item: pytest.Item) -> bool:
     return "pipeline" in getattr(item, "fixturenames", ())
+
+
+def _is_simulated(item: pytest.Item) -> bool:
+    # One worker has them all, since each would first have to record what dbt sends.
+    return "simulated" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,8 @@ def simulated(postgres: str, migrated: str, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize(
     "seeds",
     [
-        pytest.param(
-            range(first, first + BLOCK),
-            id=f"{first}-{first + BLOCK - 1}",
-            marks=pytest.mark.xdist_group(f"simulation {number % 2}"),
-        )
-        for number, first in enumerate(range(1, SEEDS + 1, BLOCK))
+        pytest.param(range(first, first + BLOCK), id=f"{first}-{first + BLOCK - 1}")
+        for first in range(1, SEEDS + 1, BLOCK)
     ],
 )
 def test_both_sides_are_equal_in_the_end(
