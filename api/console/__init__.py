@@ -7,10 +7,10 @@ elsewhere, and no script or style stands in a page.
 
 from fastapi import FastAPI
 
-from api.console.choices import Choices
 from api.console.pages import static_files
 from api.dashboard.page import router as dashboard
 from api.opportunities.board import router as board
+from api.opportunities.choices import Choices
 from api.opportunities.deal import router as deal
 from api.opportunities.page import router as opportunities
 from api.sync.page import router as sync

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from fastapi import Query, Request, Response
 
 from api.auth import CurrentUser
-from api.console.choices import owner_names, people
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
+from api.opportunities.choices import owner_names, people
 from api.opportunities.page import View
 from api.opportunities.service import STALE_DAYS, read_deals
 from api.workflow import MOVES
@@ -37,17 +37,17 @@ async def show_board(
         deals, total, more = await read_deals(connection, user, request.app.state.totals, of_state)
         rest = of_state.query(limit=None, crm_outcome=None) if more else None
         columns.append((state, deals, total, rest))
-    users = await people(connection)
+    users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
         "columns": columns,
         "stale_days": STALE_DAYS,
         "names": {row["id"]: row["label"] for row in users},
-        "owners": await owner_names(connection, view.sales_owner),
+        "owners": await owner_names(connection, user, view.sales_owner),
     }
     if wants_part(request, "board"):
         response = page(request, "_board.html", **context)
         response.headers["HX-Push-Url"] = view.address(request.url.path)
         return response
-    choices = await request.app.state.choices.get(connection)
+    choices = await request.app.state.choices.get(connection, user)
     return page(request, "board.html", choices=choices, users=users, **context)

@@ -21,10 +21,10 @@ from api.assessments.schemas import (
     Score,
 )
 from api.auth import CurrentUser, User
-from api.console.choices import people
 from api.console.pages import back_to, console_router, page
 from api.database import Connection
 from api.opportunities import service
+from api.opportunities.choices import people
 from api.opportunities.schemas import HistoryRequest
 from api.opportunities.service import STALE_DAYS
 from api.sync.schemas import RejectsQuery
@@ -78,7 +78,7 @@ async def show_deal(
 ) -> Response:
     """Show a deal."""
     deal = await service.read_deal(connection, user, opportunity_id)
-    users = await people(connection)
+    users = await people(connection, user)
     of_opportunity = AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
     assessments = await assessments_service.list_assessments(connection, user, of_opportunity)
     of_deal = RejectsQuery.model_validate(

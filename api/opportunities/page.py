@@ -10,10 +10,10 @@ from fastapi import Form, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from api.auth import CurrentUser, User
-from api.console.choices import owner_names, people
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
 from api.opportunities import service
+from api.opportunities.choices import owner_names, people
 from api.opportunities.schemas import PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
 from api.types import PathId
@@ -197,7 +197,7 @@ async def show_opportunities(
     """Show the table, or the part of it that has changed."""
     totals = request.app.state.totals
     deals, total, cursor = await service.read_deals(connection, user, totals, view)
-    users = await people(connection)
+    users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
         "deals": deals,
@@ -206,7 +206,7 @@ async def show_opportunities(
         "titles": TITLES,
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
-        "owners": await owner_names(connection, view.sales_owner),
+        "owners": await owner_names(connection, user, view.sales_owner),
     }
     if wants_part(request, "more"):
         return page(request, "_rows.html", **context)
@@ -214,7 +214,7 @@ async def show_opportunities(
         response = page(request, "_results.html", **context)
         response.headers["HX-Push-Url"] = view.address(request.url.path)
         return response
-    choices = await request.app.state.choices.get(connection)
+    choices = await request.app.state.choices.get(connection, user)
     return page(
         request,
         "opportunities.html",
@@ -256,7 +256,7 @@ async def move(
             "target": f"#{target}",
         }
     if target == f"deal-{opportunity_id}":
-        names = {row["id"]: row["label"] for row in await people(connection)}
+        names = {row["id"]: row["label"] for row in await people(connection, user)}
         response: Response = page(
             request,
             "_row.html",

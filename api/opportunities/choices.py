@@ -1,10 +1,12 @@
-"""The values that the filters of a list offer."""
+"""What pages offer to choose from: the values of each filter, the users to assign to."""
 
 import time
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+
+from api.auth import Role, User
 
 KEPT_SECONDS = 60
 MOST = 500
@@ -30,8 +32,6 @@ _QUERIES: dict[str, LiteralString] = {
 _USERS: LiteralString = """
 select id, coalesce(full_name, name) as label, active from users order by lower(name)
 """
-
-
 _OWNERS: LiteralString = """
 select remote_id, name from sales_owners where remote_id = any(%s) and name is not null
 """
@@ -45,8 +45,9 @@ class Choices:
         self._values: dict[str, list[str]] = {}
         self._owners: dict[str, str] = {}
 
-    async def get(self, connection: AsyncConnection[DictRow]) -> dict[str, Any]:
+    async def get(self, connection: AsyncConnection[DictRow], user: User) -> dict[str, Any]:
         """Return the values of each filter by its name, and the names of the owners."""
+        user.must_be(Role.VIEWER)
         if time.monotonic() - self._read_at >= KEPT_SECONDS or not any(self._values.values()):
             self._values = {
                 name: [
@@ -56,22 +57,24 @@ class Choices:
                 for name, query in _QUERIES.items()
             }
             owners = self._values["sales_owner"]
-            self._owners = await owner_names(connection, owners)
+            self._owners = await owner_names(connection, user, owners)
             owners.sort(key=lambda owner: (self._owners.get(owner) or owner).casefold())
             self._read_at = time.monotonic()
         return self._values | {"owners": self._owners}
 
 
 async def owner_names(
-    connection: AsyncConnection[DictRow], remote_ids: list[str]
+    connection: AsyncConnection[DictRow], user: User, remote_ids: list[str]
 ) -> dict[str, str]:
     """Return the names of sales owners by their ids, where the CRM gave one."""
+    user.must_be(Role.VIEWER)
     if not remote_ids:
         return {}
     rows = await (await connection.execute(_OWNERS, [remote_ids])).fetchall()
     return {row["remote_id"]: row["name"] for row in rows}
 
 
-async def people(connection: AsyncConnection[DictRow]) -> list[dict[str, Any]]:
+async def people(connection: AsyncConnection[DictRow], user: User) -> list[dict[str, Any]]:
     """Return the users with the names that pages show."""
+    user.must_be(Role.VIEWER)
     return await (await connection.execute(_USERS)).fetchall()
