@@ -7,6 +7,7 @@ elsewhere, and no script or style stands in a page.
 
 from fastapi import FastAPI
 
+from api.assessments.page import router as assessments
 from api.console.pages import static_files
 from api.dashboard.page import router as dashboard
 from api.opportunities.board import router as board
@@ -20,6 +21,6 @@ from api.users.page import router as users
 def install(app: FastAPI) -> None:
     """Serve the console at `/`."""
     app.state.choices = Choices()
-    for router in (users, opportunities, board, deal, dashboard, sync):
+    for router in (users, opportunities, board, deal, assessments, dashboard, sync):
         app.include_router(router)
     app.mount("/static", static_files)

@@ -98,6 +98,17 @@ def back_to(request: Request, path: str) -> Response:
     return RedirectResponse(path, 303)
 
 
+def changed(request: Request, path: str, words: str, *events: str) -> Response:
+    """Say that a form's change is made; `events` tell which parts of the page to read again.
+
+    Without a script the browser goes to `path`.
+    """
+    if "hx-request" not in request.headers:
+        return back_to(request, path)
+    trigger = {"message": {"text": words}} | {event: {} for event in events}
+    return Response(status_code=204, headers={"HX-Trigger": json.dumps(trigger)})
+
+
 class PageRoute(APIRoute):
     """A route whose errors are the API's, shown as a page; a script shows them as a message."""
 

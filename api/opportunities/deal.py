@@ -1,27 +1,19 @@
 """One opportunity: what the CRM says of it, what became of it, and its assessment."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Form, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from api.assessments import service as assessments_service
-from api.assessments.criteria import CRITERIA, MAX_SCORE, weighted_score
-from api.assessments.schemas import (
-    AssessmentQuery,
-    Content,
-    Decision,
-    NewAssessment,
-    NewComment,
-    Score,
-)
+from api.assessments.criteria import CRITERIA, MAX_SCORE
+from api.assessments.schemas import AssessmentQuery
 from api.auth import CurrentUser, User
-from api.console.pages import back_to, console_router, page
+from api.console.pages import changed, console_router, page
 from api.database import Connection
 from api.opportunities import service
 from api.opportunities.choices import people
@@ -29,7 +21,7 @@ from api.opportunities.schemas import HistoryRequest
 from api.opportunities.service import STALE_DAYS
 from api.sync.schemas import RejectsQuery
 from api.sync.service import list_rejects
-from api.types import LongText, PathId, Text
+from api.types import PathId, Text
 from database.environment import setting
 
 router = console_router()
@@ -164,126 +156,4 @@ async def assign(
     assigned_to = int(given.assigned_to) if given.assigned_to else None
     await service.change(connection, user, opportunity_id, {"assigned_to": assigned_to})
     words = "Assigned." if assigned_to else "Given back."
-    return _changed(request, opportunity_id, words, "deal-changed")
-
-
-@router.post("/opportunities/{id}/assessment")
-async def begin(
-    request: Request, user: CurrentUser, connection: Connection, opportunity_id: PathId
-) -> Response:
-    """Begin an assessment of a deal."""
-    new = NewAssessment(opportunity_id=opportunity_id)
-    await assessments_service.begin(connection, user, new)
-    return _changed(request, opportunity_id, "The assessment has begun.")
-
-
-@router.post("/score")
-async def score(request: Request, _: CurrentUser) -> Response:
-    """Show what scores come to, before anything is saved."""
-    return page(request, "_score.html", **_standing(await _content(request)))
-
-
-@router.post("/opportunities/{id}/assessments/{assessment_id}")
-async def save(
-    request: Request,
-    user: CurrentUser,
-    connection: Connection,
-    opportunity_id: PathId,
-    assessment_id: int,
-) -> Response:
-    """Save a draft, and submit it if that was asked for."""
-    form = await request.form()
-    await assessments_service.save(
-        connection,
-        user,
-        assessment_id,
-        str(form.get("etag", "")),
-        await _content(request),
-        submit="submit" in form,
-    )
-    words = "Submitted for review." if "submit" in form else "Saved."
-    return _changed(request, opportunity_id, words)
-
-
-class DecisionForm(BaseModel):
-    """A manager's decision, and the ETag of the assessment that it is about."""
-
-    etag: str = Field(max_length=100)
-    decision: Literal["APPROVED", "REJECTED", "RETURNED"]
-    comment: LongText = ""
-
-
-@router.post("/opportunities/{id}/assessments/{assessment_id}/decision")
-async def decide(
-    request: Request,
-    user: CurrentUser,
-    connection: Connection,
-    opportunity_id: PathId,
-    assessment_id: int,
-    given: Annotated[DecisionForm, Form()],
-) -> Response:
-    """Decide a submitted assessment."""
-    decision = Decision(decision=given.decision, comment=given.comment)
-    await assessments_service.decide(connection, user, assessment_id, given.etag, decision)
-    words = {"APPROVED": "We bid.", "REJECTED": "We don't bid.", "RETURNED": "Returned."}
-    return _changed(request, opportunity_id, words[given.decision])
-
-
-@router.post("/opportunities/{id}/assessments/{assessment_id}/comments")
-async def say(
-    request: Request,
-    user: CurrentUser,
-    connection: Connection,
-    opportunity_id: PathId,
-    assessment_id: int,
-    new: Annotated[NewComment, Form()],
-) -> Response:
-    """Comment on an assessment."""
-    await assessments_service.comment(connection, user, assessment_id, new)
-    return _changed(request, opportunity_id, "The comment is there.", "comments-changed")
-
-
-def _changed(
-    request: Request,
-    opportunity_id: int,
-    words: str,
-    *events: str,
-) -> Response:
-    """Say so, and which parts of the page to read again: without events the assessment's too."""
-    if "hx-request" not in request.headers:
-        return back_to(request, f"/opportunities/{opportunity_id}")
-    trigger: dict[str, Any] = {"message": {"text": words}}
-    for event in events or ("deal-changed", "assessment-changed"):
-        trigger[event] = {}
-    return Response(status_code=204, headers={"HX-Trigger": json.dumps(trigger)})
-
-
-async def _content(request: Request) -> Content:
-    """Return the content of an assessment's form."""
-    form = await request.form()
-    scores = {
-        item.key: {
-            "score": int(given),
-            "comment": str(form.get(f"comment.{item.key}", "")),
-        }
-        for item in CRITERIA
-        if (given := str(form.get(f"score.{item.key}", ""))).isdecimal() and len(given) == 1
-    }
-    said = {
-        "scores": scores,
-        "summary": str(form.get("summary", "")),
-        "recommendation": form.get("recommendation") or None,
-    }
-    try:
-        return Content.model_validate(said)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-
-
-def _standing(content: Content) -> dict[str, Any]:
-    scores: dict[str, Score] = {key.value: given for key, given in content.scores.items()}
-    return {
-        "score": weighted_score({key: given.score for key, given in scores.items()}),
-        "scored": len(scores),
-        "of": len(CRITERIA),
-    }
+    return changed(request, f"/opportunities/{opportunity_id}", words, "deal-changed")
