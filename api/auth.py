@@ -17,7 +17,7 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from api.database import Connection
+from api.database import Connection, fetch_one
 from api.problems import ProblemError
 
 PREFIX = "ocs_"
@@ -124,10 +124,7 @@ async def issue_token(
 ) -> tuple[str, int, datetime]:
     """Store a new token of a user and return it, its id and when it expires."""
     token, secret_hash = new_token()
-    row = await (
-        await connection.execute(ISSUE, [user_id, kind, name, secret_hash, life])
-    ).fetchone()
-    assert row is not None  # noqa: S101 - `returning` gives one
+    row = await fetch_one(connection, ISSUE, [user_id, kind, name, secret_hash, life])
     return token, row["id"], row["expires_at"]
 
 
@@ -139,8 +136,7 @@ async def find_user(connection: AsyncConnection[DictRow], token: str) -> User | 
 
 async def is_still_let_in(connection: AsyncConnection[DictRow], user: User) -> bool:
     """Tell whether the token that a request came with, some time ago, is good still."""
-    row = await (await connection.execute(IS_GOOD, [user.token_id])).fetchone()
-    return row is not None and bool(row["is_good"])
+    return bool((await fetch_one(connection, IS_GOOD, [user.token_id]))["is_good"])
 
 
 async def identify(

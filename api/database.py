@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, LiteralString
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
 from psycopg import AsyncConnection
+from psycopg.abc import Params
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from api.problems import ProblemError
 from database.settings import Settings
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -66,3 +68,29 @@ async def _connection(request: Request) -> AsyncIterator[AsyncConnection[DictRow
 
 
 Connection = Annotated[AsyncConnection[DictRow], Depends(_connection, scope="function")]
+
+
+async def fetch_one(
+    connection: AsyncConnection[DictRow], query: LiteralString, parameters: Params | None = None
+) -> DictRow:
+    """Return the first row of a query that always gives one, such as `insert ... returning`."""
+    row = await (await connection.execute(query, parameters)).fetchone()
+    assert row is not None  # noqa: S101 - the caller's promise
+    return row
+
+
+async def fetch_or_404(
+    connection: AsyncConnection[DictRow],
+    query: LiteralString,
+    parameters: Params | None,
+    missing: str,
+) -> DictRow:
+    """Return the first row of a query.
+
+    Raises:
+        ProblemError: 404, there is none, in the words of `missing`.
+    """
+    row = await (await connection.execute(query, parameters)).fetchone()
+    if row is None:
+        raise ProblemError(404, missing)
+    return row

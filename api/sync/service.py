@@ -9,6 +9,7 @@ from psycopg.rows import DictRow
 
 from api.audit import record
 from api.auth import Role, User
+from api.database import fetch_one
 from api.problems import ProblemError
 from api.sync import queries
 from api.sync.schemas import RejectedRecord, RejectedRecords, RejectsQuery, SyncOrder, SyncRun
@@ -116,11 +117,11 @@ async def list_rejects(
     user.must_be(Role.VIEWER)
     parameters = wanted.model_dump() | {"before": wanted.cursor, "limit": wanted.limit + 1}
     rows = await (await connection.execute(queries.REJECTS, parameters)).fetchall()
-    counted = await (await connection.execute(queries.COUNT_REJECTS, parameters)).fetchone()
+    counted = await fetch_one(connection, queries.COUNT_REJECTS, parameters)
     items = [RejectedRecord.model_validate(row) for row in rows[: wanted.limit]]
     return RejectedRecords(
         items=items,
-        total=counted["count"] if counted else 0,
+        total=counted["count"],
         next_cursor=str(items[-1].id) if len(rows) > wanted.limit else None,
     )
 

@@ -1,7 +1,7 @@
 """What can be done with users, their passwords and tokens, and by whom."""
 
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
@@ -9,11 +9,15 @@ from psycopg.rows import DictRow
 
 from api.audit import record
 from api.auth import Role, User, issue_token
+from api.database import fetch_one, fetch_or_404
 from api.passwords import hash_password
 from api.problems import ProblemError
 from api.users import queries
 from api.users.schemas import NewToken, NewUser, PasswordChange, UserChange
 from api.users.sign_in import find_by_password
+
+NO_USER = "There is no such user."
+NO_TOKEN = "There is no such token."  # noqa: S105 - no password
 
 
 async def list_users(connection: AsyncConnection[DictRow], user: User) -> list[DictRow]:
@@ -31,13 +35,13 @@ async def list_accounts(connection: AsyncConnection[DictRow], user: User) -> lis
 async def get_user(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
     """Return a user; raises 404 if there is none."""
     user.must_be(Role.MANAGER)
-    return await _find(connection, queries.GET, [user_id])
+    return await fetch_or_404(connection, queries.GET, [user_id], NO_USER)
 
 
 async def get_account(connection: AsyncConnection[DictRow], user: User) -> DictRow:
     """Return the user who asks."""
     user.must_be(Role.VIEWER)
-    return await _find(connection, queries.GET, [user.id])
+    return await fetch_one(connection, queries.GET, [user.id])
 
 
 async def create_user(connection: AsyncConnection[DictRow], user: User, new: NewUser) -> DictRow:
@@ -60,11 +64,9 @@ async def insert_user(
     """
     values = new.model_dump(exclude={"password"}) | {"password_hash": password_hash}
     try:
-        created = await (await connection.execute(queries.CREATE, values)).fetchone()
+        return await fetch_one(connection, queries.CREATE, values)
     except psycopg.errors.UniqueViolation as error:
         raise ProblemError(409, f"There is a user {new.name} already.") from error
-    assert created is not None  # noqa: S101 - `returning` gives one
-    return created
 
 
 async def change_user(
@@ -80,10 +82,10 @@ async def change_user(
     wanted = change.model_dump(exclude_unset=True, exclude={"password"})
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
-        before = await _find(connection, queries.GET_FOR_CHANGE, [user_id])
-        after = await _find(connection, queries.CHANGE, before | wanted)
-        admins = await (await connection.execute(queries.COUNT_ADMINS)).fetchone()
-        if before["role"] == Role.ADMIN and admins is not None and admins["count"] == 0:
+        before = await fetch_or_404(connection, queries.GET_FOR_CHANGE, [user_id], NO_USER)
+        after = await fetch_one(connection, queries.CHANGE, before | wanted)
+        admins = await fetch_one(connection, queries.COUNT_ADMINS)
+        if before["role"] == Role.ADMIN and admins["count"] == 0:
             raise ProblemError(409, f"{after['name']} is the last active admin.")
         traced = _trace(after)
         if password_hash:
@@ -171,8 +173,8 @@ async def create_token(
             connection, user.id, "personal", new.name, timedelta(days=new.days)
         )
         await record(connection, user, "create", "token", token_id, after={"name": new.name})
-        row = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
-    return {"token": token, **(row or {})}
+        row = await fetch_one(connection, queries.ONE_OF_TOKENS, [token_id])
+    return {"token": token, **row}
 
 
 async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_id: int) -> None:
@@ -183,20 +185,11 @@ async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_i
     """
     user.must_be(Role.VIEWER)
     async with connection.transaction():
-        token = await (await connection.execute(queries.ONE_OF_TOKENS, [token_id])).fetchone()
-        if token is None or (token["user_id"] != user.id and user.role is not Role.ADMIN):
-            raise ProblemError(404, "There is no such token.")
+        token = await fetch_or_404(connection, queries.ONE_OF_TOKENS, [token_id], NO_TOKEN)
+        if token["user_id"] != user.id and user.role is not Role.ADMIN:
+            raise ProblemError(404, NO_TOKEN)
         await connection.execute(queries.REVOKE, [token_id])
         await record(connection, user, "revoke", "token", token_id, {"name": token["name"]})
-
-
-async def _find(
-    connection: AsyncConnection[DictRow], query: LiteralString, parameters: list[int] | DictRow
-) -> DictRow:
-    found = await (await connection.execute(query, parameters)).fetchone()
-    if found is None:
-        raise ProblemError(404, "There is no such user.")
-    return found
 
 
 def _trace(user: DictRow) -> DictRow:

@@ -8,6 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from api.auth import User, find_user, issue_token
+from api.database import fetch_one
 from api.passwords import verify_password
 from api.problems import ProblemError
 
@@ -79,11 +80,9 @@ async def find_by_password(
     Raises:
         ProblemError: 429, too many attempts with this name or by this client have failed.
     """
-    row = await (await connection.execute(ATTEMPT, [name, client])).fetchone()
-    assert row is not None  # noqa: S101 - `returning` gives one
-    attempt = {"id": row["id"], "name": name, "client": client}
-    counts = await (await connection.execute(COUNT, attempt)).fetchone()
-    assert counts is not None  # noqa: S101 - counts give one
+    attempt = {"name": name, "client": client}
+    attempt |= await fetch_one(connection, ATTEMPT, [name, client])
+    counts = await fetch_one(connection, COUNT, attempt)
     if counts["of_name"] > ATTEMPTS_PER_NAME or counts["of_client"] > ATTEMPTS_PER_CLIENT:
         await connection.execute(UNDO, attempt)
         detail = "Too many attempts with a wrong password. Wait, or ask an admin."
