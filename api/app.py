@@ -10,16 +10,22 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
+import api.assessments.page
 import api.assessments.router
+import api.dashboard.page
+import api.opportunities.board
+import api.opportunities.deal
+import api.opportunities.page
 import api.opportunities.router
 import api.sync.events
+import api.sync.page
 import api.sync.router
 import api.sync.webhook
+import api.users.page
 import api.users.router
 import api.users.session
 from api import (
     audit,
-    console,
     docs,
     health,
     metrics,
@@ -27,8 +33,10 @@ from api import (
     workflow,
 )
 from api.background import every
+from api.console.pages import static_files
 from api.database import make_pool
 from api.notifications import notify, sender
+from api.opportunities.choices import Choices
 from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
@@ -73,6 +81,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.totals = Totals()
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
+    app.state.choices = Choices()
     app.state.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
     problems.install(app)
     generate = app.openapi
@@ -90,9 +99,16 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         audit.router,
         metrics.router,
         docs.router,
+        api.users.page.router,
+        api.opportunities.page.router,
+        api.opportunities.board.router,
+        api.opportunities.deal.router,
+        api.assessments.page.router,
+        api.dashboard.page.router,
+        api.sync.page.router,
     ):
         app.include_router(router)
-    console.install(app)
+    app.mount("/static", static_files)
     app.mount("/docs/static", docs.swagger_ui)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
     app.add_middleware(
