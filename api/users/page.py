@@ -133,23 +133,17 @@ async def issue(
         "_tokens.html",
         tokens=await service.list_tokens(connection, user),
         issued=issued,
-        owner=user.id,
     )
 
 
 @router.post("/tokens/{id}/revoke")
 async def revoke(
-    request: Request, user: CurrentUser, connection: Connection, token_id: PathId, owner: int
+    request: Request, user: CurrentUser, connection: Connection, token_id: PathId
 ) -> Response:
-    """Revoke a token."""
-    await service.revoke_token(connection, user, token_id)
-    return page(
-        request,
-        "_tokens.html",
-        tokens=await service.list_tokens(connection, user, owner),
-        issued=None,
-        owner=owner,
-    )
+    """Revoke a token, and show its owner's."""
+    owner = await service.revoke_token(connection, user, token_id)
+    tokens = await service.list_tokens(connection, user, owner)
+    return page(request, "_tokens.html", tokens=tokens, issued=None)
 
 
 @router.get("/admin/users")
@@ -228,7 +222,7 @@ async def show_tokens(
 ) -> Response:
     """Show the tokens of a user."""
     holder, tokens = await service.get_holder(connection, user, user_id)
-    return page(request, "user_tokens.html", owner=user_id, of=holder, issued=None, tokens=tokens)
+    return page(request, "user_tokens.html", of=holder, issued=None, tokens=tokens)
 
 
 @router.get("/admin/audit")

@@ -177,8 +177,8 @@ async def create_token(
     return {"token": token, **row}
 
 
-async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_id: int) -> None:
-    """Revoke an API token; an admin may revoke anybody's.
+async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_id: int) -> int:
+    """Revoke an API token and return its owner's id; an admin may revoke anybody's.
 
     Raises:
         ProblemError: 404, there is none, or it is another user's.
@@ -190,6 +190,7 @@ async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_i
             raise ProblemError(404, NO_TOKEN)
         await connection.execute(queries.REVOKE, [token_id])
         await record(connection, user, "revoke", "token", token_id, {"name": token["name"]})
+    return int(token["user_id"])
 
 
 def _trace(user: DictRow) -> DictRow:
