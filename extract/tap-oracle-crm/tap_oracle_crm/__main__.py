@@ -1,4 +1,4 @@
-"""The command line: the SDK's, with errors as one line that a person can act on."""
+"""The SDK's command line; errors are one line that says what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
         # Meltano asks often; the SDK takes a quarter of a second to import.
         print(f"{NAME} v{version(NAME)}, Meltano SDK v{version('singer-sdk')}")
         return
-    gc.disable()  # imports leave no garbage, and looking for it takes a tenth of a short run
+    gc.disable()  # imports leave no garbage; the search takes a tenth of a short run
     from tap_oracle_crm.config import check_environment
     from tap_oracle_crm.errors import OracleCrmError
     from tap_oracle_crm.tap import TapOracleCRM
@@ -25,7 +25,7 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     if not isinstance(sys.stdout.buffer, io.BufferedWriter):
-        # With PYTHONUNBUFFERED a signal would cut a write short, in the middle of a message.
+        # With PYTHONUNBUFFERED, a signal could interrupt a write in the middle of a message.
         sys.stdout = open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     try:
         check_environment()

@@ -1,4 +1,4 @@
-"""Makes sense of what comes back over HTTP, and never takes something broken for an answer."""
+"""Parses HTTP answers, and never accepts a broken one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class RetryError(Exception):
-    """This attempt failed in a way that another one may not.
+    """This attempt failed; a retry may succeed.
 
     Attributes:
         after: seconds that the server asked to wait, or None.
-        throttled: the server says that it has too much to do.
+        throttled: the server says that it is overloaded.
         slow: the answer took too long, so a smaller page may help.
-        setting: the setting to look at where no usable answer came about at all.
-        limit: how many attempts are made at most, where fewer than usual.
+        setting: the setting to check if no attempt gets a usable answer.
+        limit: the largest number of attempts, if it is smaller than usual.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Page:
 
     Attributes:
         items: the rows as received.
-        complete: nothing follows: it is empty, or shorter than the limit in force and the
-            server does not claim that there is more.
-        limit: the limit in force, where the server says so.
-        total: how many rows the server claims, where asked and told.
-        server_time: the server's clock when it answered, where it tells.
+        complete: this is the last page: it is empty, or it is shorter than the limit in force
+            and the server does not claim that there is more.
+        limit: the limit in force, or None if the server does not tell it.
+        total: the server's count of rows, or None if it was not asked for or not given.
+        server_time: the server's clock when it answered, or None if it does not tell it.
     """
 
     items: list[Any]
@@ -68,9 +68,9 @@ class Page:
 
 
 def retry_after(response: requests.Response) -> float | None:
-    """Return for how many seconds the server asks to be left alone, None where it does not.
+    """Return how many seconds the server asks to wait; None if it does not ask.
 
-    A moment on the server's clock says nothing where the answer does not tell that clock's time.
+    A date in the answer is of use only if the answer also tells the server's time.
     """
     value = response.headers.get("Retry-After", "").strip()
     if not value:
@@ -89,7 +89,7 @@ def retry_after(response: requests.Response) -> float | None:
 
 
 def server_time(response: requests.Response) -> datetime | None:
-    """Return the server's clock in UTC, None where it does not tell."""
+    """Return the server's clock in UTC; None if the answer does not tell it."""
     try:
         moment = parsedate_to_datetime(response.headers["Date"])
         return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
@@ -98,7 +98,7 @@ def server_time(response: requests.Response) -> datetime | None:
 
 
 def detail_of(response: requests.Response, body: bytes) -> str:
-    """Return the server's own words on an error, one line."""
+    """Return the server's own error message as one line."""
     if _is_html(response, body):
         return "an HTML page"
     try:
@@ -126,7 +126,7 @@ def _error_details(answer: Any) -> list[dict[str, Any]]:
 
 
 def _detail(item: dict[str, Any]) -> str:
-    """Return one error's words, and what it is about where the words do not say so."""
+    """Return the message of one error, with its path if the message does not name it."""
     text, about = str(item.get("detail") or ""), str(item.get("o:errorPath") or "").strip("/")
     return f"{text} (about {about})".strip() if about and about not in text else text
 
@@ -144,10 +144,10 @@ def codes_of(body: bytes) -> tuple[str, ...]:
 
 
 def is_database_trouble(body: bytes) -> bool:
-    """Tell whether an error comes from the database and may pass, whatever its HTTP status.
+    """Tell whether an error is a temporary one of the database, whatever its HTTP status.
 
-    JBO-27120 to 27124 wrap an SQL statement that failed, JBO-26xxx a connection. Of ORA codes,
-    009xx, 017xx and 018xx are about a statement, number or date that is wrong, and stay so.
+    JBO-27120 to 27124 wrap a failed SQL statement, JBO-26xxx a failed connection. The ORA codes
+    009xx, 017xx and 018xx mean a wrong statement, number or date: they are permanent.
     """
     codes = codes_of(body)
     if oracle := [code for code in codes if code.startswith("ORA")]:
@@ -156,7 +156,7 @@ def is_database_trouble(body: bytes) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Return a text of others as one line that does nothing to a terminal."""
+    """Return foreign text as one line without control characters."""
     return "".join(character for character in " ".join(text.split()) if character.isprintable())
 
 
@@ -168,12 +168,12 @@ def json_of(body: bytes, response: requests.Response) -> Any:
     """Decode a body; integers and decimals stay exact.
 
     Raises:
-        RetryError: it is empty, cut off, HTML or anything else but JSON.
+        RetryError: the body is empty, cut off, HTML or anything else that is not JSON.
     """
     try:
         return _decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError, ArithmeticError):
-        pass  # The standard library takes more: lone surrogates, NaN, raw control characters.
+        pass  # The standard library accepts more: lone surrogates, NaN, raw control characters.
     try:
         return json.loads(
             body.decode("utf-8", errors="replace"),
@@ -194,7 +194,7 @@ def json_of(body: bytes, response: requests.Response) -> Any:
 
 
 def _decimal(text: str) -> Decimal | str:
-    """Return a decimal, or the text where its exponent is more than Python's have room for."""
+    """Return a decimal, or the text if its exponent is too large for Python."""
     try:
         return Decimal(text)
     except ArithmeticError:
@@ -205,33 +205,33 @@ def page_of(body: bytes, response: requests.Response) -> Page:
     """Read the envelope of a collection.
 
     Raises:
-        RetryError: it is none; what is broken must never pass for an empty page.
+        RetryError: this is not a collection; a broken one must never count as an empty page.
     """
     answer = json_of(body, response)
     if not isinstance(answer, dict):
         raise RetryError("JSON that is no collection")
     items = answer.get("items")
-    count = _whole(answer.get("count"))
+    count = _whole_number(answer.get("count"))
     if items is None and count == 0:
         items = []
     if not isinstance(items, list) or (not items and count):
         raise RetryError("a collection without its items")
-    limit = _whole(answer.get("limit"))
+    limit = _whole_number(answer.get("limit"))
     more = answer.get("hasMore")
     if isinstance(more, str):
         more = {"true": True, "false": False}.get(more.lower())
-    # Without a limit in force only the server can tell.
+    # Without a limit in force, only the server knows whether more follows.
     short = len(items) < limit if limit else more is False
     return Page(
         items=items,
         complete=not items or (short and more is not True),
         limit=limit,
-        total=_whole(answer.get("totalResults")),
+        total=_whole_number(answer.get("totalResults")),
         server_time=server_time(response),
     )
 
 
-def _whole(value: object) -> int | None:
+def _whole_number(value: object) -> int | None:
     if isinstance(value, bool):
         return None
     try:

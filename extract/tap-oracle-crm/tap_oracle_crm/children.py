@@ -1,4 +1,4 @@
-"""Streams of records that belong to opportunities, read for each opportunity that changed."""
+"""Streams of records that belong to opportunities: read for each changed opportunity."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tap_oracle_crm.reading import Collection, Reader, timestamp
 from tap_oracle_crm.records import key_of
 from tap_oracle_crm.stream import CrmStream
 
-UNANSWERED_AT_ONCE = 10
-"""Opportunities whose children cannot be had before another one's are asked for."""
+FAILURES_AT_ONCE = 10
+"""Failed opportunities before another one is tried."""
 OTHERS = 25
-"""How many opportunities are looked at for another one."""
+"""How many opportunities are fetched to find another one."""
 
 Parent = dict[str, Any]
 
@@ -32,31 +32,31 @@ Parent = dict[str, Any]
 class ChildStream(CrmStream):
     """Records that belong to opportunities: read for each opportunity that the run emits.
 
-    Its state says until which change the children of all opportunities were read. A stream that
-    cannot be read stays behind there; once it can be, opportunities are read again from there.
+    The state holds the change up to which the children of all opportunities were read. While the
+    stream cannot be read, that mark stays. Later, opportunities are read again from the mark.
 
     Attributes:
         path: the child resource's path below its opportunity.
-        parent_key: the opportunity's attribute that stands in the path.
-        is_down: the stream cannot be read in this run.
+        parent_key: the opportunity's attribute that is part of the path.
+        is_left_out: the stream cannot be read in this run.
     """
 
     parent_key: ClassVar[str] = "OptyNumber"
     state_partitioning_keys = ()
-    is_down = False
+    is_left_out = False
 
     # State
 
     def mark(self, scope: str) -> datetime | None:
-        """Return until which change the children of all opportunities of a scope were read."""
+        """Return the change up to which the children of all opportunities of a scope were read."""
         state = self.stream_state
         read = set(str(state.get("attributes", "")).split(","))
         is_same = read >= set(self.fields) and state.get("scope") == scope
         return timestamp(state.get("parents_read_until")) if is_same else None
 
     def advance(self, mark: datetime, scope: str) -> None:
-        """Note that the children of all opportunities of a scope were read until a change."""
-        if not self.is_down:
+        """Save that the children of all opportunities of a scope were read up to a change."""
+        if not self.is_left_out:
             self.stream_state.update(
                 attributes=",".join(self.fields),
                 scope=scope,
@@ -67,15 +67,15 @@ class ChildStream(CrmStream):
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Announce the stream, and count while its parent is read."""
+        """Announce the stream, and count its records while its parent is read."""
         self._deleted = self._unnamed = self._rows = 0
         self._answered: Parent | None = None
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._progress = Progress(self, 0, None)
-        self.is_down = False
+        self.is_left_out = False
         self._write_schema_message()
-        # Its threads end with the program: those of concurrent.futures would hold it up.
+        # These threads end with the program; those of concurrent.futures would delay its exit.
         with self.get_record_counter() as counter, ThreadPool(self.tap.client.gate.most) as pool:
             self._counter, self._pool = counter, pool
             yield
@@ -95,27 +95,27 @@ class ChildStream(CrmStream):
             )
 
     def is_served(self, opportunities: Reader) -> bool:
-        """Tell whether the children of some opportunity can be read; say so where they can't."""
+        """Tell whether the children of some opportunity can be read; log it if they cannot."""
         error = self._error_of_another(opportunities, [])
         if error:
-            self._go_down(error)
+            self._leave_out(error)
         return not error
 
     def emit_of(self, parents: list[Parent], opportunities: Reader) -> None:
         """Read and write the children of these opportunities, several at a time.
 
-        If the children of one opportunity fail and those of another do not, the one becomes a
-        rejected record. If all fail, the stream is left out for the rest of the run.
+        If one opportunity fails and another does not, the first becomes a rejected record. If all
+        fail, the rest of the run skips the stream.
 
         Raises:
             OracleCrmError: the CRM does not answer at all, or it refuses the credentials.
         """
-        if self.is_down:
+        if self.is_left_out:
             return
         named = [parent for parent in parents if parent[self.parent_key]]
         self._unnamed += len(parents) - len(named)
         self._opportunities, self._named = opportunities, named
-        unanswered: list[tuple[Parent, OracleCrmError]] = []
+        failed: list[tuple[Parent, OracleCrmError]] = []
         results = self._pool.imap(self._children_of, named)
         for parent in named:
             rows = None
@@ -124,30 +124,30 @@ class ChildStream(CrmStream):
                     rows = results.next(1)
                 self._progress.tell(self._rows)
             if isinstance(rows, OracleCrmError):
-                unanswered.append((parent, rows))
-                # Where nothing was answered yet, most likely nothing will be.
-                if len(unanswered) >= (UNANSWERED_AT_ONCE if self._answered else 1):
-                    self._judge(unanswered)
-                    unanswered = []
-                if self.is_down:
+                failed.append((parent, rows))
+                # If nothing was answered yet, most likely nothing will be.
+                if len(failed) >= (FAILURES_AT_ONCE if self._answered else 1):
+                    self._reject_or_leave_out(failed)
+                    failed = []
+                if self.is_left_out:
                     return
                 continue
             self._answered = parent
             self._rows += len(rows)
             self._counter.increment(len(self.emit(rows)))
-        self._judge(unanswered)
+        self._reject_or_leave_out(failed)
 
-    def _judge(self, unanswered: list[tuple[Parent, OracleCrmError]]) -> None:
-        """Reject opportunities whose children cannot be had, or find that nobody's can."""
-        if not unanswered:
+    def _reject_or_leave_out(self, failed: list[tuple[Parent, OracleCrmError]]) -> None:
+        """Reject the failed opportunities, or skip the stream if another one fails too."""
+        if not failed:
             return
         asked = self.fields
-        error = self._error_of_another(self._opportunities, [parent for parent, _ in unanswered])
+        error = self._error_of_another(self._opportunities, [parent for parent, _ in failed])
         if error:
-            self._go_down(error)
+            self._leave_out(error)
             return
-        for parent, refusal in unanswered:
-            # The refused attribute may be one that is no longer asked for.
+        for parent, refusal in failed:
+            # The read no longer asks for the refused attribute, perhaps.
             rows = refusal if self.fields == asked else self._children_of(parent)
             if not isinstance(rows, OracleCrmError):
                 self._counter.increment(len(self.emit(rows)))
@@ -158,11 +158,13 @@ class ChildStream(CrmStream):
     def _error_of_another(
         self, opportunities: Reader, parents: list[Parent]
     ) -> OracleCrmError | None:
-        """Return why the children of an opportunity that is none of these cannot be read.
+        """Return why the children of an opportunity outside these cannot be read.
 
-        None where they can be, and where there is no other.
+        None if they can be read, or if there is no other opportunity.
         """
-        others = self._others(opportunities, {parent[self.parent_key] for parent in parents})
+        others = self._other_opportunities(
+            opportunities, {parent[self.parent_key] for parent in parents}
+        )
         for other in others:
             try:
                 self._read(other, [*parents, *others])
@@ -176,7 +178,7 @@ class ChildStream(CrmStream):
                 return None
         return None
 
-    def _others(self, opportunities: Reader, known: set[str]) -> list[Parent]:
+    def _other_opportunities(self, opportunities: Reader, known: set[str]) -> list[Parent]:
         if self._answered:
             return [self._answered]
         key, number = opportunities.key, self.parent_key
@@ -194,21 +196,21 @@ class ChildStream(CrmStream):
             if row.get(number) and row[number] not in known
         ]
 
-    def _go_down(self, error: OracleCrmError) -> None:
-        self.is_down = True
+    def _leave_out(self, error: OracleCrmError) -> None:
+        self.is_left_out = True
         self.log(
-            "%s of opportunities cannot be read (%s): the run goes on without; once they can be, "
-            "those of all opportunities that changed meanwhile are read",
+            "%s of opportunities cannot be read (%s): this run skips them; a later run reads "
+            "those of all opportunities that changed meanwhile",
             self.path,
             error.cause,
             level=logging.WARNING,
         )
 
     def _children_of(self, parent: Parent) -> list[Any] | OracleCrmError:
-        # The results come in order: what failed for one must not be tried for all behind it.
+        # Results come in order: a failure must not be repeated for all opportunities behind it.
         if self._failure:
             raise self._failure
-        if self.is_down:
+        if self.is_left_out:
             return []
         try:
             return self._read(parent, self._named)
@@ -216,7 +218,7 @@ class ChildStream(CrmStream):
             try:
                 if is_fatal(error):
                     raise
-                # The answer tells, too, that the CRM is up.
+                # This answer also proves that the CRM is up.
                 if self._opportunities.has(parent[self._opportunities.key]):
                     return error
             except BaseException as failure:

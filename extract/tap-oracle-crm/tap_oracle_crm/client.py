@@ -1,7 +1,7 @@
-"""Asks the CRM for pages: retries, throttling, and parts of a request that may be refused.
+"""Requests pages from the CRM: retries, throttling, and parts of a request that may be refused.
 
-One client serves all streams and worker threads of a run: one pool of connections, one access
-token, one idea of how much the server bears.
+One client serves all streams and worker threads of a run. They share one pool of connections, one
+access token and one limit of concurrent requests.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ log = logging.getLogger("tap-oracle-crm")
 
 ACCEPT = "application/json, application/vnd.oracle.adf.error+json"
 LONGEST_RETRY_AFTER = 3_600
-"""Seconds that are waited at most, whatever a server asks for."""
+"""The longest wait in seconds, even if a server asks for more."""
 FIRST_PAUSE_SECONDS = 1.0
-"""Longest pause before a request is repeated for the first time; it doubles each time."""
+"""Longest pause before the first retry; it doubles each time."""
 HICCUP_SECONDS = 1.0
-"""Pause, more or less, before a request that was refused without a word is tried once more."""
+"""Average pause before a retry, if a request was refused without a message."""
 SMALLEST_PAGE = 25
 GOOD_PAGES = 10
-"""After so many in a row a page that was made smaller is doubled; after twice as many next time."""
+"""After so many good pages in a row, a reduced page size doubles; next time after twice as many."""
 LONGEST_FIELDS = 6_000
-"""Characters of `fields` beyond which URLs risk being refused: all attributes are asked for."""
-ABOUT_WHO_ASKS = {401, 403, 404, 405, 407}
-"""Statuses of refusals that no other form of the request changes."""
+"""Longest `fields` in characters. Servers may refuse longer URLs: then all attributes are read."""
+ABOUT_ACCOUNT = {401, 403, 404, 405, 407}
+"""Statuses of refusals that depend on the account, not on the request's parameters."""
 TOO_LONG = {413, 414, 431}
 """Statuses that are about the length of a request, not about an attribute in it."""
 FEW_RETRIES = 2
-"""How often something that can be done without is tried again."""
+"""Number of retries for an optional request."""
 
 _T = TypeVar("_T")
 
@@ -64,7 +64,7 @@ class CrmClient:
 
     Args:
         settings: as `config.resolve` returns them.
-        adapter: what carries requests, in place of sockets.
+        adapter: sends the requests instead of sockets.
     """
 
     def __init__(self, settings: Mapping[str, Any], adapter: BaseAdapter | None = None) -> None:
@@ -95,7 +95,7 @@ class CrmClient:
 
     @property
     def requests(self) -> int:
-        """How many requests were sent so far, repeated ones included."""
+        """Number of requests sent so far, with retries."""
         return self._connection.requests
 
     def page(
@@ -114,16 +114,26 @@ class CrmClient:
         settle: bool = True,
         retries: int | None = None,
     ) -> Page:
-        """Read one page of a collection; `check` may raise RetryError to have it read again.
+        """Read one page of a collection.
 
-        Where it is refused, and `settle` is left as it is, the parts of it that are refused are
-        found out and left out; `key` is an attribute that the resource has for certain. `retries`
-        says how often it is tried again, where that is less than the setting of this name.
+        Args:
+            resource: the path below the version.
+            fields: the attributes to ask for; all if none are given.
+            q: the condition.
+            order_by: the order, such as `OptyId:asc`.
+            finder: the `finder` parameter.
+            limit: the number of rows, at most `page_size`.
+            offset: the number of rows to skip.
+            total: ask for the number of rows.
+            check: raises RetryError if the page must be read again.
+            key: an attribute that the resource certainly has.
+            settle: after a refusal, find the refused parts and retry without them.
+            retries: the number of retries, if smaller than the setting of this name.
 
         Raises:
             RefusedError: the server refuses for good.
-            GaveUpError: it could not be read, however often tried.
-            OracleCrmError: it cannot be asked at all.
+            GaveUpError: all retries failed.
+            OracleCrmError: the server cannot be reached, or it refuses the credentials.
             StoppedError: reading was told to stop.
         """
         parts = {
@@ -149,7 +159,7 @@ class CrmClient:
                 response, body = self.get(resource, parts)
                 page = page_of(body, response)
             except RetryError as error:
-                # A gateway that fails at once would do so with smaller pages, too.
+                # A gateway that fails at once would also fail with smaller pages.
                 took_long = time.monotonic() - begun > self._settings["request_timeout"] / 2
                 if error.slow and took_long and not self._is_over():
                     self._shrink_pages(int(parts.get("limit", self.page_size)))
@@ -160,29 +170,29 @@ class CrmClient:
             return page
 
         if settle:
-            return self._settle(resource, sized, attempt, key, retries)
+            return self._omit_refused_parts(resource, sized, attempt, key, retries)
         served = self.optional.served
-        return self._persist(lambda: attempt(served(_kind(resource), sized())), resource, retries)
+        return self._retry(lambda: attempt(served(_kind(resource), sized())), resource, retries)
 
     def describe(self, resource: str) -> Any:
         """Return the server's description of a resource, as received.
 
         Raises:
-            RefusedError: the server does not tell.
-            OracleCrmError: it could not be read in a few attempts.
+            RefusedError: the server refuses to describe it.
+            OracleCrmError: all attempts failed.
         """
 
         def attempt(parts: Parts) -> Any:
             response, body = self.get(f"{resource}/describe", parts)
             return json_of(body, response)
 
-        return self._settle(
+        return self._omit_refused_parts(
             f"{resource}/describe", lambda: self._headers, attempt, retries=FEW_RETRIES
         )
 
     # Parts that may be refused
 
-    def _settle(
+    def _omit_refused_parts(
         self,
         path: str,
         parts: Callable[[], Parts],
@@ -190,7 +200,7 @@ class CrmClient:
         key: str | None = None,
         retries: int | None = None,
     ) -> _T:
-        """Ask with all parts that the server takes; find out which it does not."""
+        """Request with all parts that the server accepts; find out which it refuses."""
         kind = _kind(path)
         wanted, sent = parts(), dict[str, str]()
 
@@ -206,9 +216,9 @@ class CrmClient:
 
         def serves(some: Parts) -> bool:
             try:
-                self._persist(lambda: read(some), path, 1)
+                self._retry(lambda: read(some), path, 1)
             except RefusedError as error:
-                if _is_about_who_asks(error):
+                if _is_about_account(error):
                     raise
                 return False
             except GaveUpError as error:
@@ -219,9 +229,9 @@ class CrmClient:
 
         while True:
             try:
-                return self._persist(ask, path, retries)
+                return self._retry(ask, path, retries)
             except RefusedError as error:
-                if error.part or _is_about_who_asks(error):
+                if error.part or _is_about_account(error):
                     raise
 
                 def needed(part: str, error: RefusedError = error) -> RefusedError:
@@ -237,7 +247,7 @@ class CrmClient:
 
     # Attempts and the pauses between them
 
-    def _persist(self, attempt: Callable[[], _T], what: str, retries: int | None = None) -> _T:
+    def _retry(self, attempt: Callable[[], _T], what: str, retries: int | None = None) -> _T:
         failures = 0
         has_renewed = has_asked_again = False
         while True:
@@ -247,7 +257,7 @@ class CrmClient:
                 self.gate.answered()
                 return result
             except RefusedError as error:
-                # An access token may end early; a 400 without a word may be a hiccup.
+                # An access token may expire early; a 400 without a message may be temporary.
                 if error.status == 401 and "token_url" in self._settings and not has_renewed:
                     has_renewed = True
                 elif error.status == 400 and not error.detail and not has_asked_again:
@@ -275,7 +285,7 @@ class CrmClient:
             advice = (
                 f"Check {error.setting}, the network and any proxy."
                 if error.setting
-                else "What was loaded so far stays; the next run goes on from there."
+                else "All loaded records stay; the next run continues from there."
             )
             raise GaveUpError(
                 f"Gave up on {what} of {self.host} {tries}: {error}.",
@@ -284,11 +294,11 @@ class CrmClient:
                 is_this_request=is_this_request,
             ) from None
         longest: float = self._settings["max_backoff_seconds"]
-        # Full jitter: workers that failed together do not come back together.
+        # Full jitter: workers that failed together do not retry together.
         growing = FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 20)
         pause = random.uniform(0.1, 1) * min(longest, growing)  # noqa: S311
         if error.after is not None:
-            # Never less than without its advice: some servers always say "1".
+            # Never shorter than our own pause: some servers always say "1".
             asked = min(error.after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
             pause = max(pause, asked)
         if error.throttled:
@@ -307,7 +317,7 @@ class CrmClient:
 
     def _shrink_pages(self, asked: int) -> None:
         with self._lock:
-            # Only once for all requests that were under way with the same size.
+            # Only once for all concurrent requests of the same size.
             if asked >= self.page_size > SMALLEST_PAGE:
                 self.page_size = max(SMALLEST_PAGE, self.page_size // 2)
                 self._good_pages = 0
@@ -326,12 +336,12 @@ class CrmClient:
     # One request
 
     def get(self, path: str, parts: Parts) -> tuple[Response, bytes]:
-        """Ask for a resource with these parameters and headers, once.
+        """Request a resource once, with these parameters and headers.
 
         Raises:
             RetryError: no usable answer came.
             RefusedError: the server refuses.
-            OracleCrmError: it cannot be asked at all.
+            OracleCrmError: the server cannot be reached, or it refuses the credentials.
         """
         params = {name: value for name, value in parts.items() if name not in HEADERS}
         headers = {name: value for name, value in parts.items() if name in HEADERS}
@@ -364,11 +374,11 @@ class CrmClient:
 
 
 def _kind(path: str) -> str:
-    """Return the kind of a resource, the same for the children of all opportunities."""
+    """Return the kind of a resource; the children of all opportunities have the same."""
     first, *rest = path.split("/")
     return f"{first}/{rest[-1]}" if rest else first
 
 
-def _is_about_who_asks(error: RefusedError) -> bool:
-    """Tell whether no other form of the request would be served."""
-    return error.status in ABOUT_WHO_ASKS or error.status < 400
+def _is_about_account(error: RefusedError) -> bool:
+    """Tell whether the refusal depends on the account, not on the request's parameters."""
+    return error.status in ABOUT_ACCOUNT or error.status < 400

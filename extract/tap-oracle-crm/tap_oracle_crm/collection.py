@@ -1,4 +1,4 @@
-"""Streams that read a whole collection, or what changed in it since the last run."""
+"""Streams that read a whole collection, or its changes since the last run."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class CollectionStream(CrmStream):
 
     Attributes:
         uses_finder: the settings `finder` and `filter` apply.
-        is_further: the run goes on where this stream cannot be read.
-        changed: the attribute that says when a record changed.
+        is_further: the run goes on if this stream cannot be read.
+        changed: the attribute with the time of a record's last change.
     """
 
     uses_finder: ClassVar[bool] = False
@@ -58,7 +58,7 @@ class CollectionStream(CrmStream):
 
     @property
     def is_incremental(self) -> bool:
-        """Whether state decides what is read."""
+        """Whether the state decides which records are read."""
         return self.replication_method == "INCREMENTAL"
 
     def _sync_records(
@@ -80,18 +80,18 @@ class CollectionStream(CrmStream):
                 self.tap.client.stopping.set()
                 raise
             self.log(
-                "Could not be read (%s): the run goes on without, the next one tries again",
+                "Could not be read (%s): this run skips it, the next one tries again",
                 error.cause,
                 level=logging.WARNING,
             )
         except BaseException:
-            self.tap.client.stopping.set()  # workers must not go on asking for a run that failed
+            self.tap.client.stopping.set()  # workers must send no more requests for a failed run
             raise
         finally:
             self._write_state()
 
     def _read(self, counter: metrics.Counter) -> None:
-        """Read, and say at the end what was covered."""
+        """Read, and report the coverage at the end."""
         coverage = Coverage.PARTIAL
         try:
             if self.ABORT_AT_RECORD_COUNT is not None:
@@ -112,8 +112,8 @@ class CollectionStream(CrmStream):
     def _tell_of_limit(self) -> None:
         seconds = self.config["max_runtime_seconds"]
         self.log(
-            "Stopped at the run-time limit of %s s: what was read stays, the next run goes on "
-            "from there",
+            "Stopped at the run-time limit of %s s: all records read so far stay, the next run "
+            "continues from there",
             seconds,
             level=logging.WARNING,
         )
@@ -136,9 +136,9 @@ class CollectionStream(CrmStream):
         """Return the query of these settings.
 
         Args:
-            settings: the tap's.
+            settings: the tap's settings.
             fields: the attributes to ask for.
-            finder: in place of the one in the settings.
+            finder: replaces the finder of the settings.
         """
         finder = (finder or settings["finder"]) if cls.uses_finder else None
         condition = settings.get("filter") if cls.uses_finder else None
@@ -158,12 +158,12 @@ class CollectionStream(CrmStream):
         return coverage
 
     def _read_once(self, reader: Reader, counter: metrics.Counter) -> Coverage:
-        """Go on with the scan of an earlier run, if any, and read what changed since."""
+        """Finish the scan of an earlier run, if any, then read the changes since."""
         self.emitted = self.rows_read = 0
         scan = self.read_state.unfinished_scan()
         if scan:
             self._children_read = [child for child in self.children if child.name in scan.children]
-            self._claim(scan.claimed, scan.full, scan.since, resumed=scan.rows)
+            self._log_claimed_total(scan.claimed, scan.full, scan.since, resumed=scan.rows)
             plan = RangePlan(scan.bounds, page_size=self.tap.client.page_size)
             if any(high is None for _, high in scan.bounds):
                 reader.learn_largest(plan)
@@ -175,7 +175,7 @@ class CollectionStream(CrmStream):
         return Coverage.COMPLETE if is_complete else Coverage.CHANGES
 
     def _begin_version(self) -> None:
-        """Number this read, higher than the one before whatever the clock says."""
+        """Number this read, always higher than the one before, even if the clock went back."""
         known = self.stream_state.get("version", 0)
         self._stream_version = max(int(time.time() * 1000), known + 1)
         self.stream_state["version"] = self._stream_version
@@ -183,13 +183,13 @@ class CollectionStream(CrmStream):
     def _activate_version(self) -> None:
         """Let a target drop or mark the records that this read did not find.
 
-        A user who suddenly sees nothing is no proof that everything was deleted.
+        If a user suddenly sees no records, that does not prove that all were deleted.
         """
         if self.selected and self.emitted and self._stream_version:
             self._write_activate_version_message(self._stream_version)
 
     def _read_changes(self, reader: Reader, counter: metrics.Counter) -> bool:
-        """Read what changed since the bookmark; return whether there was none and all was read."""
+        """Read the changes since the bookmark; return whether all records were read."""
         state = self.read_state
         bookmark = state.bookmark(self._children_read)
         since = state.since(bookmark)
@@ -200,8 +200,10 @@ class CollectionStream(CrmStream):
                 "start date changed since the last run: all rows are read again"
             )
         elif bookmark != state.read_until:
-            self.log("What changed since %s is read again for child streams", bookmark)
-        self._claim(start.page.total, bookmark is None, since.isoformat() if since else None)
+            self.log("Changes since %s are read again for child streams", bookmark)
+        self._log_claimed_total(
+            start.page.total, bookmark is None, since.isoformat() if since else None
+        )
         if bookmark is None:
             self._check_record_set(start.page)
         mark = state.mark_after(start)
@@ -222,7 +224,7 @@ class CollectionStream(CrmStream):
         return bookmark is None
 
     def _read_some(self, limit: int, counter: metrics.Counter) -> None:
-        """Read a few records, as `--test` asks for; state stays as it is."""
+        """Read a few records for `--test`; the state does not change."""
         rows = self.without_gone(self.reader, lambda reader: reader.some(limit))
         self._children_read = self.children
         self._emit_batch(rows, counter)
@@ -232,7 +234,7 @@ class CollectionStream(CrmStream):
         progress = Progress(self, scan.rows, scan.claimed)
         batches = reader.scan(plan, since)
         try:
-            self.read_state.keep(scan, plan, self._children_read)
+            self.read_state.save_scan(scan, plan, self._children_read)
             for batch in batches:
                 if batch is not None:
                     self._emit_batch(batch.rows, counter)
@@ -241,7 +243,7 @@ class CollectionStream(CrmStream):
                         newest = reader.newest(batch.rows, timestamp(scan.newest))
                         scan.newest = newest.isoformat() if newest else ""
                     plan.wrote(batch.item, batch.upto, last_page=batch.last)
-                    self.read_state.keep(scan, plan, self._children_read)
+                    self.read_state.save_scan(scan, plan, self._children_read)
                     self._write_state_if_due(len(batch.rows))
                 progress.tell(scan.rows)
                 if self.tap.client.stopping.is_set():
@@ -255,8 +257,8 @@ class CollectionStream(CrmStream):
         progress.tell(scan.rows, end=True)
         if scan.claimed and scan.full and scan.rows < 0.99 * scan.claimed:
             self.log(
-                "The CRM claimed %d rows and gave %d: such totals are known to be wrong at times, "
-                "else rows vanished while they were read",
+                "The CRM claimed %d rows and gave %d: its totals are sometimes wrong, or rows "
+                "were deleted during the read",
                 scan.claimed,
                 scan.rows,
                 level=logging.WARNING,
@@ -284,21 +286,21 @@ class CollectionStream(CrmStream):
     def _readable_children(self) -> list[ChildStream]:
         """Return the child streams to read, without those that still cannot be read.
 
-        One that is behind the opportunities makes all of them be read again that changed since.
+        If a stream is behind, all opportunities that changed since then are read again.
         """
         own = self.read_state.usable_mark
         readable = []
         for child in self.children:
             mark = child.mark(self.read_state.scope)
             is_behind = own is not None and (mark is None or mark < own)
-            if not child.is_down and (not is_behind or child.is_served(self.reader())):
+            if not child.is_left_out and (not is_behind or child.is_served(self.reader())):
                 readable.append(child)
         return readable
 
-    def _claim(
+    def _log_claimed_total(
         self, total: int | None, full: bool, since: str | None, resumed: int | None = None
     ) -> None:
-        # Changes since then are read after a resumed first read, as a part of it.
+        # A resumed first read is followed by the changes since; both count as one full read.
         self._full = self._full or full
         kind = "FULL" if self._full else "INCREMENTAL"
         claimed = "does not say how many records" if total is None else f"claims {total:,} records"
@@ -306,18 +308,17 @@ class CollectionStream(CrmStream):
         if since:
             text += f" changed since {since}"
         if resumed is not None:
-            text += f"; {resumed:,} of them were read before the last run broke off"
+            text += f"; the interrupted run before read {resumed:,} of them"
         self.log("%s", text)
         self._gauge(ReadMetric.RECORDS_CLAIMED, total, sync_type=kind)
 
     def _check_record_set(self, page: Page) -> None:
-        """Check that a first read sees all that the user may see.
+        """Check that a first read sees all records that the user may see.
 
-        Few or no rows are the sign of a wrong record set, which the CRM answers as if all were
-        well.
+        Few or no rows are the sign of a wrong record set; the CRM reports no error for it.
 
         Raises:
-            OracleCrmError: nothing explains how few there are but the finder or missing rights.
+            OracleCrmError: only a wrong finder or missing rights can explain so few rows.
         """
         if not self.uses_finder or self.config["allow_partial"]:
             return

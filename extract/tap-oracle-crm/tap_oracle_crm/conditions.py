@@ -1,7 +1,7 @@
-"""Refuses conditions on what can change.
+"""Refuses conditions on attributes that can change.
 
-A row that changes so that it no longer matches would keep its last values for ever, since no run
-sees it again, and a complete read would take it for deleted.
+A row may change so that it no longer matches. Then no run sees it again: it keeps its old values
+for ever, and a complete read takes it for deleted.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _OPERATORS = {"in", "like", "between", "is", "not"}
 
 
 def check_filter(condition: str, framework_version: int, fixed_attributes: Iterable[str]) -> None:
-    """Make sure that a row never leaves a filter.
+    """Check that no row can leave the result of a filter.
 
     Raises:
-        ConfigError: the filter is about attributes that can change, or it cannot be read.
+        ConfigError: the filter uses attributes that can change, or it cannot be parsed.
     """
     _check("filter", _attributes(condition, framework_version), (*FIXED, *fixed_attributes))
 
@@ -55,7 +55,7 @@ def check_finder(finder: str, fixed_attributes: Iterable[str]) -> None:
     """Check that no row can leave the result of a finder.
 
     Raises:
-        ConfigError: the finder has variables about what can change, or it cannot be read.
+        ConfigError: the finder has variables that can change, or it cannot be parsed.
     """
     _, _, variables = finder.partition(";")
     tokens = _tokens("finder", variables)
@@ -98,10 +98,10 @@ def _pairs(tokens: list[tuple[str, str]]) -> list[tuple[tuple[str, str], tuple[s
 
 
 def _attributes(condition: str, framework_version: int) -> list[str]:
-    """Return the attributes that a condition is about.
+    """Return the attributes that a condition uses.
 
-    By framework version 1 values may stand without quotes: there an attribute is what a condition
-    begins with, or what an operator follows. Later versions quote texts: all other names count.
+    Framework version 1 allows values without quotes: there, an attribute is at the start of a
+    condition or before an operator. Later versions quote texts: all other names are attributes.
     """
     names = []
     begins = True

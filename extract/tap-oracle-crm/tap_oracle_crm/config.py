@@ -1,4 +1,4 @@
-"""Turns what Meltano, a config file or the environment passes into settings one can rely on."""
+"""Reads and checks the settings that Meltano, a config file or the environment passes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings: empty strings dropped, the environment and defaults filled in.
 
     Raises:
-        ConfigError: one is missing or senseless; the text names it, and never shows its value.
+        ConfigError: a setting is missing or invalid; the text names it but never shows its value.
     """
     settings = {name: value for name, value in config.items() if value not in (None, "")}
     for name, variable in ENVIRONMENT.items():
@@ -47,10 +47,10 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_environment() -> None:
-    """Look at the numbers in the environment, over which the SDK would stumble; empty is unset.
+    """Check the numbers in the environment, which the SDK does not check; empty means unset.
 
     Raises:
-        ConfigError: one is none, or too small or too large.
+        ConfigError: a value is not a number, or it is too small or too large.
     """
     for name, schema in SCHEMAS.items():
         variable = f"TAP_ORACLE_CRM_{name.upper()}"
@@ -62,7 +62,7 @@ def check_environment() -> None:
 
 
 def _converted(name: str, value: Any, schema: Mapping[str, Any]) -> Any:
-    """Return the value of a setting as the kind that its schema says."""
+    """Return the value of a setting in the type of its schema."""
     if "array" in schema["type"]:
         return _names(name, value or [])
     if "integer" in schema["type"]:
@@ -110,17 +110,17 @@ def _base_url(settings: Mapping[str, Any]) -> str:
             "for example https://crm.example.com."
         )
         raise ConfigError(msg)
-    # People paste the address of the whole API: what follows the host is ours to add.
+    # People paste the address of the whole API: the tap adds the path itself.
     url = str(settings["base_url"]).strip().split("/crmRestApi")[0].rstrip("/")
     check_address("base_url (ORACLE_BASE_URL)", url, allow_http=settings["allow_http"])
     return url
 
 
 def check_address(what: str, url: str, *, allow_http: bool) -> None:
-    """Refuse an address that would send credentials in the clear or that holds them itself.
+    """Refuse an address that contains credentials or would send them unencrypted.
 
     Raises:
-        ConfigError: it is not https, or holds a user name.
+        ConfigError: the address is not https, or contains a user name.
     """
     try:
         parts = urlsplit(url)

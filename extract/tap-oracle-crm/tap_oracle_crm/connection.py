@@ -23,11 +23,11 @@ from tap_oracle_crm.errors import OracleCrmError
 
 CONNECT_TIMEOUT = 15
 FIRST_CONTACT_RETRIES = 2
-"""How often a host that never answered is tried again when it cannot be reached at all."""
+"""Number of retries for a host that cannot be reached and has never answered."""
 
 
 class _Session(requests.Session):
-    """Follows no redirect, and does not look where one leads, which may be no address at all."""
+    """Follows no redirect, and does not parse its target, which may not be a valid address."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Return nothing."""
@@ -38,11 +38,11 @@ class Connection:
 
     Args:
         settings: as `config.resolve` returns them.
-        end: when no answer is waited for any longer, on the monotonic clock.
-        adapter: what carries requests, in place of sockets.
+        end: when waiting for answers ends, on the monotonic clock.
+        adapter: sends the requests instead of sockets.
 
     Attributes:
-        requests: how many requests were sent so far, repeated ones included.
+        requests: number of requests sent so far, with retries.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Connection:
                 "User-Agent": settings["user_agent"],
             }
         )
-        # This machine is reached without a proxy, whatever else needs one.
+        # This machine is always reached without a proxy.
         no_proxy = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").strip()
         direct = no_proxy if no_proxy == "*" else ",".join([no_proxy, *LOOPBACK])
         # The environment is read here, once: requests would change the
@@ -77,7 +77,7 @@ class Connection:
         self._session.trust_env = False
         if adapter is None:
             adapter = DeadlineAdapter(pool_connections=2, pool_maxsize=settings["concurrency"])
-        # Another adapter keeps its own time.
+        # Another adapter has time-outs of its own.
         self._within = answer_within if isinstance(adapter, DeadlineAdapter) else nullcontext
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -89,11 +89,11 @@ class Connection:
     def send(
         self, method: str, url: str, setting: str, **options: Any
     ) -> tuple[requests.Response, bytes]:
-        """Send a request to the host whose address is in `setting`; return the whole answer.
+        """Send a request to the host named in the setting `setting`; return the whole answer.
 
         Raises:
             RetryError: no whole answer came.
-            OracleCrmError: the host cannot be asked at all.
+            OracleCrmError: the host cannot be reached, or its certificate is not trusted.
         """
         host = urlsplit(url).netloc
         with self._lock:
@@ -104,7 +104,7 @@ class Connection:
             limit = None if host in self._reached else FIRST_CONTACT_RETRIES
             return RetryError(text, setting=setting, limit=limit)
 
-        # A smaller page makes no token come sooner.
+        # A smaller page does not make the token endpoint faster.
         late = RetryError(f"no full answer within {patience:.3g} s", slow=method == "GET")
         try:
             with (
@@ -152,7 +152,7 @@ class Connection:
 
 
 def _cause(error: BaseException) -> str:
-    """Return the cause of an error in words, without addresses and parameters."""
+    """Return the cause of an error as text, without addresses and parameters."""
     while True:
         reason = getattr(error, "reason", None)
         inner = [item for item in (*error.args, reason) if isinstance(item, BaseException)]
@@ -160,7 +160,7 @@ def _cause(error: BaseException) -> str:
             break
         error = inner[0]
     text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    # urllib3 puts the connection's name in front, OpenSSL its own error codes around.
+    # urllib3 adds the connection's name, OpenSSL its own error codes.
     text = re.sub(r"\[[^\]]*\] ?|\(_ssl[^)]*\)|^\w+Connection\([^)]*\)", "", str(text))
     if isinstance(error, ssl.SSLCertVerificationError):
         text = f"certificate: {text}"

@@ -1,4 +1,4 @@
-"""Says who asks: by user and password, or by an access token that is got and renewed."""
+"""Credentials: user and password, or an access token that is fetched and renewed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Credentials:
         self._token: tuple[str, float] | None = None
 
     def header(self) -> str:
-        """Return the Authorization header, with a new access token where one is due.
+        """Return the Authorization header, with a new access token if the old one expires.
 
         Raises:
             CredentialsError: the identity domain refuses the client.
@@ -85,5 +85,5 @@ class Credentials:
 
 
 def _basic(user: str, password: str) -> str:
-    # requests would encode as Latin-1, which refuses most of the world's passwords.
+    # requests would encode as Latin-1, which cannot hold most characters.
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()

@@ -26,19 +26,19 @@ from tap_oracle_crm.streams import Opportunities
 __all__ = ["BUILT_IN", "CHANGED", "ENVIRONMENT", "KEY", "Crm", "Overview"]
 
 KEY, CHANGED = Opportunities.key, Opportunities.changed
-"""The attributes that identify an opportunity, and that say when it changed."""
+"""The attributes with an opportunity's key and with the time of its last change."""
 BUILT_IN: Mapping[str, str] = Opportunities.attributes
 """Name and type of the attributes of opportunities that the tap knows without asking."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What the CRM says of all opportunities that the settings show, in one answer.
+    """The number of opportunities that the settings show, and the CRM's time.
 
     Attributes:
-        total: how many there are; None where the CRM does not tell.
-        is_empty: there is none.
-        server_time: the CRM's clock, in UTC; None where it does not tell.
+        total: the number of opportunities; None if the CRM does not tell.
+        is_empty: there is no opportunity.
+        server_time: the CRM's clock, in UTC; None if the CRM does not tell.
     """
 
     total: int | None
@@ -49,19 +49,19 @@ class Overview:
 class Crm:
     """The opportunities of one CRM, as the tap would read them with these settings.
 
-    All methods raise `OracleCrmError` where the CRM gives no answer: `RefusedError` where it
-    refuses, `GaveUpError` where none came, however often it was tried.
+    All methods raise `OracleCrmError`: `RefusedError` if the CRM refuses, `GaveUpError` if no
+    answer came after all retries.
 
     Args:
-        settings: the tap's settings by name. Defaults fill in what is missing, and the
-            environment (`ENVIRONMENT`) the address and the credentials.
+        settings: the tap's settings by name. A missing setting gets its default; the address and
+            the credentials come from the environment (`ENVIRONMENT`).
 
     Attributes:
         settings: all settings, checked.
-        host: the CRM's host, with its port where the address has one.
+        host: the CRM's host, with its port if the address has one.
 
     Raises:
-        ConfigError: a setting is missing or makes no sense.
+        ConfigError: a setting is missing or invalid.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -85,14 +85,14 @@ class Crm:
         return Overview(page.total, not page.items, page.server_time)
 
     def count(self, *, upto: int | None = None) -> int | None:
-        """Return how many opportunities there are, those with a key up to `upto` where given.
+        """Return the number of opportunities, or of those with a key up to `upto`.
 
-        It is the CRM's own claim, which may be a little wrong; None where it does not tell.
+        The CRM's own count may be a little wrong; None if the CRM does not tell.
         """
         return self._row(upto=upto, total=True).total
 
     def keys(self) -> tuple[int, int] | None:
-        """Return the smallest and the largest key; None where there is none."""
+        """Return the smallest and the largest key; None if there is no opportunity."""
         ends = [
             key_of(row, KEY)
             for order in ("asc", "desc")
@@ -102,30 +102,30 @@ class Crm:
         return (min(found), max(found)) if found else None
 
     def newest_change(self) -> datetime | None:
-        """Return when an opportunity last changed, in UTC; None where none is known.
+        """Return the time of the newest change, in UTC; None if none is known.
 
-        It is never later than the CRM's own clock, whatever a record claims.
+        It is never later than the CRM's own clock, even if a record has a later time.
         """
         return self._reader([KEY, CHANGED]).start(None).mark
 
     def attributes(self) -> dict[str, str]:
-        """Return name and type of all attributes; empty where the CRM's answer has none.
+        """Return name and type of all attributes; empty if the CRM's answer has none.
 
-        Types are `integer`, `number`, `boolean`, `date`, `date-time`, `attachment` and, for all
-        else, `string`.
+        Types are `integer`, `number`, `boolean`, `date`, `date-time` and `attachment`; all other
+        attributes are `string`.
         """
         return attributes_of(self._client.describe(Opportunities.path), Opportunities.path)
 
     def pages(
         self, fields: Sequence[str], *, since: datetime | None = None
     ) -> Iterator[list[dict[str, Any]]]:
-        """Read all opportunities, a list of rows as received for each page, ordered by key.
+        """Read all opportunities ordered by key: each page is a list of rows as received.
 
-        A row that changes meanwhile is shown once, as it was or as it is.
+        A row that changes during the read appears once, with its old or its new values.
 
         Args:
-            fields: the attributes that each row is to have; the key comes with them.
-            since: only what changed at or after this moment, in UTC.
+            fields: the attributes of each row; the key is always included.
+            since: only rows that changed at or after this time, in UTC.
         """
         names = dict.fromkeys([KEY, *fields])
         return self._reader([*names]).pages(since)
@@ -141,7 +141,7 @@ class Crm:
         total: bool = False,
         order_by: str | None = None,
     ) -> Page:
-        """Read a page of one row that has nothing but its key."""
+        """Read a page of one row with its key only."""
         asked = Opportunities.collection(self.settings, [KEY])
         return self._client.page(
             asked.resource,

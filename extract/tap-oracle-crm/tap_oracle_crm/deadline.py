@@ -1,6 +1,6 @@
-"""HTTP connections on which an answer ends in time, headers and all, however slowly it drips.
+"""HTTP connections with one time limit for the whole answer, headers included.
 
-The time-outs of sockets, and so those of requests, start anew with every byte that arrives.
+The time-outs of sockets, and so those of requests, start again with every byte that arrives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _answer = threading.local()
 
 @contextmanager
 def answer_within(seconds: float) -> Iterator[None]:
-    """Let whatever this thread reads through a `DeadlineAdapter` time out after so many seconds."""
+    """Let all reads of this thread through a `DeadlineAdapter` time out after so many seconds."""
     _answer.end = time.monotonic() + seconds
     try:
         yield
@@ -30,7 +30,7 @@ def answer_within(seconds: float) -> Iterator[None]:
 
 
 class _Stream(io.RawIOBase):
-    """What arrives on a socket until the deadline."""
+    """Reads from a socket until the deadline."""
 
     def __init__(self, sock: Any, stream: io.RawIOBase) -> None:
         self._sock, self._stream = sock, stream
@@ -58,7 +58,7 @@ class _Response(HTTPResponse):
 
 @cache
 def _bounded(pool: Any) -> Any:
-    """Return a class of pools like this one, of connections that read until the deadline."""
+    """Return this class of pools, with connections that read until the deadline."""
     if issubclass(pool.ConnectionCls.response_class, _Response):
         return pool
     name = pool.ConnectionCls.__name__

@@ -1,4 +1,4 @@
-"""Turns what `describe` says of a resource into JSON schemas."""
+"""Turns the CRM's description of a resource into JSON schemas."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "string": {"type": ["string", "null"]},
 }
 ATTACHMENT = "attachment"
-"""The type of attachments, which need a request of their own: listed only if configured."""
+"""The type of attachments. Each needs a request of its own, so only configured ones are listed."""
 SCHEMAS[ATTACHMENT] = SCHEMAS["string"]
 ABSENT = "absent"
-"""The type of an attribute that is configured and that the CRM does not have: always null."""
+"""The type of a configured attribute that the CRM does not have: always null."""
 SCHEMAS[ABSENT] = {"type": ["string", "null"], "enum": [None]}
 _TYPES = {
     **dict.fromkeys(("integer", "int", "long", "short", "biginteger", "bigint"), "integer"),
@@ -31,14 +31,14 @@ _TYPES = {
 
 
 def is_name(value: object) -> bool:
-    """Tell whether an attribute can be asked for by this name."""
+    """Tell whether this is a valid name of an attribute."""
     return isinstance(value, str) and value.replace("$", "_").isidentifier()
 
 
 def attributes_of(answer: Any, resource: str) -> dict[str, str]:
-    """Return name and type of each attribute; empty where the answer has none.
+    """Return name and type of each attribute; empty if the answer has none.
 
-    Lists, objects and whatever is not known count as text, which holds them as JSON.
+    Lists, objects and unknown types count as text that holds JSON.
     """
     try:
         attributes = answer["Resources"][resource]["attributes"]
@@ -66,11 +66,11 @@ def absent(schema: Mapping[str, Any]) -> bool:
 
 
 def match(wanted: str, names: Iterable[str]) -> tuple[str | None, list[str]]:
-    """Find an attribute by its exact name, else whatever its case.
+    """Find an attribute by its exact name, else by its name in another case.
 
     Returns:
-        The name that the CRM has, or None; and the other names that differ in case only or, where
-        there is none, that are alike.
+        The name that the CRM has, or None; and other names: those that differ in case only or, if
+        the name was not found, similar ones.
     """
     folded: dict[str, list[str]] = {}
     for name in sorted(names):

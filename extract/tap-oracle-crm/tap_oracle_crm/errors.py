@@ -1,4 +1,4 @@
-"""Errors, each in one line that a person can act on."""
+"""Errors; each message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ class OracleCrmError(Exception):
 
     Attributes:
         problem: what is wrong, in a sentence.
-        advice: what to do, in a sentence; empty where `problem` says it.
-        cause: what happened, in a few words; the whole message where there are no fewer.
+        advice: what to do, in a sentence; empty if `problem` says it.
+        cause: what happened, in a few words; by default the whole message.
     """
 
     def __init__(self, problem: str, *, advice: str = "", cause: str | None = None) -> None:
@@ -19,7 +19,7 @@ class OracleCrmError(Exception):
 
 
 class ConfigError(OracleCrmError):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or invalid."""
 
 
 class CredentialsError(OracleCrmError):
@@ -27,18 +27,18 @@ class CredentialsError(OracleCrmError):
 
 
 class TargetError(OracleCrmError):
-    """Nobody reads the tap's output any more."""
+    """The target no longer reads the tap's output."""
 
 
 class RefusedError(OracleCrmError):
-    """Oracle answered, and asking again would not help (4xx, a redirect).
+    """Oracle answered with an error, and a retry would not help (4xx, a redirect).
 
     Attributes:
         status: the HTTP status.
-        detail: what the server said, one line; empty where it said nothing.
-        codes: the error codes that it gave, such as ORA-01555.
-        part: the part of the request that was found to be refused, such as `finder`.
-        is_this_request: another request may well be served.
+        detail: the server's error message, one line; may be empty.
+        codes: the server's error codes, such as ORA-01555.
+        part: the refused part of the request, such as `finder`, if it is known.
+        is_this_request: another request may succeed.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class RefusedError(OracleCrmError):
 
 
 class GaveUpError(OracleCrmError):
-    """No usable answer came, however often it was tried.
+    """No usable answer came after all retries.
 
     Attributes:
-        is_this_request: another request may well be answered: the server could be reached and
-            does not ask to be left alone.
+        is_this_request: another request may succeed: the server can be reached and does not ask
+            to wait.
     """
 
     def __init__(self, problem: str, *, advice: str, cause: str, is_this_request: bool) -> None:
@@ -80,4 +80,4 @@ def is_fatal(error: OracleCrmError) -> bool:
 
 
 class StoppedError(Exception):
-    """Reading was told to stop (run-time limit, SIGTERM, another worker failed): no fault."""
+    """Reading was told to stop (run-time limit, SIGTERM, another worker failed): not an error."""

@@ -1,4 +1,4 @@
-"""Decides how many requests are under way at once."""
+"""Limits the number of concurrent requests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tap_oracle_crm.errors import StoppedError
 
 
 class Gate:
-    """Lets so many requests through at once as the server bears.
+    """Allows as many concurrent requests as the server can serve.
 
-    Halves on throttling, grows by one request for each round of answers, pauses all while the
-    server asks for that.
+    Throttling halves the limit; each round of answers raises it by one. If the server asks to
+    wait, all requests wait.
     """
 
     def __init__(self, most: int, stopping: threading.Event) -> None:
@@ -49,13 +49,13 @@ class Gate:
                 self._changed.notify()
 
     def answered(self) -> None:
-        """Note a good answer."""
+        """Count a good answer."""
         with self._changed:
             self.allowed = min(float(self.most), self.allowed + 1 / self.allowed)
             self._changed.notify()
 
     def throttled(self, pause: float) -> None:
-        """Note that the server has too much to do, for `pause` seconds."""
+        """Halve the limit: the server is overloaded and asks to wait `pause` seconds."""
         with self._changed:
             self.allowed = max(1.0, self.allowed / 2)
             self._not_before = max(self._not_before, time.monotonic() + pause)

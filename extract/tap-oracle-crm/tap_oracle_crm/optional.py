@@ -1,10 +1,10 @@
-"""Finds out which parts of a request this CRM, or a proxy before it, refuses, and leaves them out.
+"""Finds out which parts of a request this CRM, or a proxy before it, refuses, and omits them.
 
-Almost everything in a request is optional, and any of it may be refused by some pod. What an error
-says is no proof; what is served is. So after a refusal the resource is asked for with nothing at
-all, and then part after part is added, the most needed first: a part that turns a served request
-into a refused one is what is refused, alone or beside those before it. It is told once, and no
-later request of the run has it.
+Almost all parts of a request are optional, and some pods refuse some of them. An error message
+proves nothing; only a served request does. So after a refusal, the resource is first requested
+without any parts. Then one part after the other is added, the most important first. If the request
+then fails, the added part is refused, alone or together with those before it. The log names it
+once, and all later requests of the run omit it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Parts = Mapping[str, str]
 """Query parameters and headers by name."""
 HEADERS = frozenset({"REST-Framework-Version", "Accept", "Accept-Language"})
 MOST_SEARCHES = 2
-"""How often the refused parts of one kind of request are looked for in vain."""
+"""Searches without a result for one kind of request, after which no more are made."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Part:
     """A part of a request.
 
     Attributes:
-        loss: what it means for people that it is left out; None: it is needed.
-        weaker: values to try instead, before it is left out.
+        loss: the effect for users if the part is left out; None: the part is needed.
+        weaker: other values to try before the part is left out.
     """
 
     loss: str | None
@@ -51,15 +51,15 @@ PARTS = {
     "fields": Part("whole records are read, which takes longer"),
     "onlyData": Part("records come with their links, which takes longer"),
     "limit": Part("pages are smaller, which takes longer", ("200", "100", "50", "25")),
-    "totalResults": Part("how many records there are is not known before they are read"),
+    "totalResults": Part("the number of records is not known before the read"),
 }
 
 NEEDED_ALIKE = ("finder", "orderBy")
-"""Parts that are needed and are the same in many requests: one refusal is enough."""
+"""Needed parts that are the same in many requests: one refusal is enough."""
 
 
 class OptionalParts:
-    """Which parts are left out of requests; one for all threads of a run."""
+    """The parts that requests leave out; one object for all threads of a run."""
 
     def __init__(self) -> None:
         self._instead: dict[str, dict[str, str | None]] = {}
@@ -69,10 +69,10 @@ class OptionalParts:
         self._searching = threading.Lock()
 
     def served(self, kind: str, parts: Parts) -> dict[str, str]:
-        """Return the parts of a request without those that are known to be refused.
+        """Return the parts of a request without the refused ones.
 
         Raises:
-            RefusedError: one of them is needed.
+            RefusedError: a refused part is needed.
         """
         for name in NEEDED_ALIKE:
             if known := self._needed.get((kind, name, parts.get(name, ""))):
@@ -96,27 +96,27 @@ class OptionalParts:
         serves: Callable[[Parts], bool],
         refusal: Callable[[str], RefusedError],
     ) -> bool:
-        """Find out which parts of a refused request are refused; tell whether to ask again.
+        """Find the refused parts of a request; return whether to retry the request.
 
         Args:
-            kind: requests that what is found holds for.
-            parts: what the request was to hold.
-            sent: what it held.
-            key: an attribute that the resource has for certain, where one may be refused.
-            serves: asks for the resource with these parts.
-            refusal: makes the error that says that a part is refused.
+            kind: the kind of requests that the result is valid for.
+            parts: the wanted parts of the request.
+            sent: the parts that were sent.
+            key: an attribute that the resource certainly has, if an attribute may be refused.
+            serves: requests the resource with these parts; returns whether it was served.
+            refusal: makes the error for a refused part.
 
         Raises:
-            RefusedError: one of them is needed.
+            RefusedError: a refused part is needed.
         """
         with self._searching:
             if self.served(kind, parts) != sent:
-                return True  # another thread has found out meanwhile
+                return True  # another thread has found the refused parts meanwhile
             if key and sent.get("fields", key) != key and serves({**sent, "fields": key}):
-                # Either an attribute is refused, or so many of them are.
+                # Either one attribute is refused, or the list is too long.
                 if not all(serves({**sent, "fields": half}) for half in _halves(sent["fields"])):
                     return False
-                if not serves(sent):  # trouble that comes and goes proves nothing
+                if not serves(sent):  # a temporary error proves nothing
                     self._leave_out(kind, {"fields": None})
                 return True
             if self._in_vain[kind] >= MOST_SEARCHES:
@@ -155,7 +155,7 @@ def _halves(names: str) -> list[str]:
 
 
 class _Search:
-    """One search: what is served so far, and what is refused beside it."""
+    """One search: adds one part after the other to those that were served."""
 
     def __init__(
         self, base: Parts, sent: Parts, key: str | None, serves: Callable[[Parts], bool]
@@ -165,29 +165,31 @@ class _Search:
         self._good: dict[str, str] = {}
 
     def run(self) -> dict[str, str | None] | None:
-        """Return what each refused part is to be instead; None where nothing can be told."""
+        """Return the replacement of each refused part; None if the search proves nothing."""
         refused: dict[str, str | None] = {}
         for name, part in PARTS.items():
             if name not in self._sent:
                 continue
             value = self._sent[name]
-            if self._adds(name, value):
+            if self._is_served_with(name, value):
                 continue
-            # Trouble that comes and goes proves nothing.
+            # A temporary error proves nothing.
             if not self._serves(self._base | self._good):
                 return None
-            if self._adds(name, value):
+            if self._is_served_with(name, value):
                 continue
-            if name == "fields" and self._key and self._adds(name, self._key):
-                continue  # not the parameter is refused but an attribute
+            if name == "fields" and self._key and self._is_served_with(name, self._key):
+                continue  # an attribute is refused, not the parameter
             weaker = [item for item in part.weaker if name != "limit" or int(item) < int(value)]
-            refused[name] = next((item for item in weaker if self._adds(name, item)), None)
+            refused[name] = next(
+                (item for item in weaker if self._is_served_with(name, item)), None
+            )
         return refused
 
-    def _adds(self, name: str, value: str) -> bool:
+    def _is_served_with(self, name: str, value: str) -> bool:
         if not self._serves(self._base | self._good | {name: value}):
             return False
         if name == "limit":
-            return True  # what follows is asked for in small pages all the same
+            return True  # the rest of the search still uses small pages
         self._good[name] = value
         return True

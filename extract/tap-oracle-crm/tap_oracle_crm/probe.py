@@ -1,9 +1,9 @@
 """Tries each optional part of a request against a CRM, and says which settings work there.
 
-`tap-oracle-crm-probe [FILE]` takes the tap's settings from the environment and sends 30 requests at
-most, each once. FILE gets what was learned as JSON to pass on: whether each part was served, with
-status, error codes and milliseconds, and the names and types of Oracle's own attributes. It holds
-no host, no words of an error, no name or value of the customer's.
+`tap-oracle-crm-probe [FILE]` takes the tap's settings from the environment and sends at most 30
+requests, without retries. FILE gets the results as JSON that can be shared: whether each part was
+served, with status, error codes and milliseconds, and the names and types of Oracle's own
+attributes. It holds no host, no error message, and no name or value of the customer.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _STANDARD = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of one request.
+    """The result of one request.
 
     Attributes:
-        part: what was tried, as the CRM sandbox's setting `refused` writes it, or a resource.
+        part: the tried part, as in the CRM sandbox's setting `refused`, or a resource.
         outcome: `served`, `refused`, `slow` or `failed`.
-        ms: how long it took.
-        status: the HTTP status, where an answer came.
+        ms: the duration.
+        status: the HTTP status; None without an answer.
         codes: error codes.
-        names: the part of a request that the error's words name.
+        names: the part of a request that the error message names.
     """
 
     part: str
@@ -76,7 +76,7 @@ class Tried:
 
 @dataclass
 class Probe:
-    """Asks one question after the other, each with the parts that were served so far."""
+    """Sends one request after the other, each with the parts that were served so far."""
 
     settings: Mapping[str, Any]
     tried: list[Tried] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Probe:
         self._number = ""
 
     def run(self) -> Iterator[Tried]:
-        """Try everything, and tell of each as soon as it is known.
+        """Try everything, and yield each result at once.
 
         Raises:
             OracleCrmError: the CRM serves no opportunities at all.
@@ -103,7 +103,7 @@ class Probe:
 
     def _run(self) -> Iterator[Tried]:
         path = Opportunities.path
-        self._client.get(path, self._parts)  # its error says all that is to be said
+        self._client.get(path, self._parts)  # its error needs no explanation
         yield from self._headers(path)
         yield from self._conditions(path)
         for part, value in (
@@ -112,7 +112,7 @@ class Probe:
             ("fields", KEY),
             ("onlyData", "true"),
         ):
-            yield from self._add(path, part, value)
+            yield from self._try_part(path, part, value)
         yield from self._ask(path, "totalResults", self._without("finder", totalResults="true"))
         if "finder" in self._parts:
             yield from self._ask(path, "totalResults+finder", self._with(totalResults="true"))
@@ -130,23 +130,23 @@ class Probe:
 
     def _headers(self, path: str) -> Iterator[Tried]:
         wanted = str(self.settings["framework_version"])
-        yield from self._add(path, f"REST-Framework-Version={wanted}", wanted)
+        yield from self._try_part(path, f"REST-Framework-Version={wanted}", wanted)
         if "REST-Framework-Version" not in self._parts:
             other = "4" if wanted == "1" else "1"
-            yield from self._add(path, f"REST-Framework-Version={other}", other)
+            yield from self._try_part(path, f"REST-Framework-Version={other}", other)
             self.advice["framework_version"] = other
-        yield from self._add(path, "Accept=vnd", ACCEPT)
+        yield from self._try_part(path, "Accept=vnd", ACCEPT)
         if "Accept" not in self._parts:
-            yield from self._add(path, "Accept", "application/json")
+            yield from self._try_part(path, "Accept", "application/json")
         if language := self.settings.get("accept_language"):
-            yield from self._add(path, "Accept-Language", language)
+            yield from self._try_part(path, "Accept-Language", language)
 
     def _conditions(self, path: str) -> Iterator[Tried]:
         query = self._query()
-        yield from self._add(path, "q", query.q())
+        yield from self._try_part(path, "q", query.q())
         finder = self.settings["finder"]
         if finder.lower() != "none":
-            yield from self._add(path, "finder", finder)
+            yield from self._try_part(path, "finder", finder)
             if "finder" not in self._parts:
                 self.advice["finder"] = "none"
         if self.settings.get("filter"):
@@ -162,7 +162,7 @@ class Probe:
                 break
 
     def _limits(self, path: str) -> Iterator[Tried]:
-        """Try a page as a scan reads it, smaller where that is refused."""
+        """Try a page as a scan reads it; after a refusal, try a smaller one."""
         wanted = self.settings["page_size"]
         left_out = {"TargetPartyId", *Opportunities.asked_if_described}
         names = [name for name in Opportunities.attributes if name not in left_out]
@@ -177,7 +177,7 @@ class Probe:
                 return
 
     def _shapes(self, path: str) -> Iterator[Tried]:
-        """See which attributes there are, as describe tells and as rows show."""
+        """Find the attributes, in the answer of describe and in rows."""
         headers = {name: value for name, value in self._parts.items() if name in HEADERS}
         yield from self._ask(f"{path}/describe", "describe", headers)
         self.attributes |= attributes_of(self._answer, path)
@@ -189,7 +189,7 @@ class Probe:
                 self._number = str(row.get("OptyNumber") or "")
 
     def _resources(self) -> Iterator[Tried]:
-        """Try what further streams read."""
+        """Try the resources of further streams."""
         headers = {name: value for name, value in self._parts.items() if name in HEADERS}
         paths = ["accounts", "resources", "optyStatusesLOV"]
         if self._number:
@@ -213,8 +213,8 @@ class Probe:
     def _without(self, *names: str, **more: str) -> Parts:
         return {name: value for name, value in self._with(**more).items() if name not in names}
 
-    def _add(self, path: str, part: str, value: str) -> Iterator[Tried]:
-        """Ask with one part more, and keep it where it is served."""
+    def _try_part(self, path: str, part: str, value: str) -> Iterator[Tried]:
+        """Request with one more part, and keep it if it is served."""
         name = part.partition("=")[0]
         yield from self._ask(path, part, {**self._parts, name: value})
         if self.tried[-1].outcome == "served":
@@ -254,10 +254,10 @@ class Probe:
             limit = page_of(body, response).limit
             self.page["limit"] = max(self.page.get("limit", 0), limit or 0)
 
-    # What comes of it
+    # Results
 
     def capture(self) -> dict[str, Any]:
-        """Return what was learned, without anything of the customer's."""
+        """Return the results, without any data of the customer."""
         own = {name: kind for name, kind in self.attributes.items() if _STANDARD.fullmatch(name)}
         custom = [name for name in self.attributes if name.endswith("_c")]
         finder = self.settings["finder"]
@@ -283,9 +283,9 @@ class Probe:
 
 
 def main() -> None:
-    """Probe the CRM that the environment names; exit code 1 where it cannot be read at all."""
+    """Probe the CRM that the environment names; exit code 1 if it cannot be read at all."""
     parser = argparse.ArgumentParser(prog="tap-oracle-crm-probe", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, help="where to save what was learned")
+    parser.add_argument("file", nargs="?", type=Path, help="where to save the results")
     file: Path | None = parser.parse_args().file
     try:
         check_environment()
@@ -302,10 +302,10 @@ def main() -> None:
     for name, value in probe.advice.items():
         print(f"set TAP_ORACLE_CRM_{name.upper()}={value}")
     if not probe.advice:
-        print("The settings work here as they are; what is refused, a sync leaves out by itself.")
+        print("The settings work here as they are; a sync omits the refused parts by itself.")
     if file:
         file.write_text(json.dumps(probe.capture(), indent=1) + "\n", encoding="utf-8")
-        print(f"Saved in {file}: read it before you pass it on.")
+        print(f"Saved in {file}: read it before you share it.")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ PROGRESS_SECONDS = 5
 class ReadMetric(enum.StrEnum):
     """Metrics beside those of the SDK, all gauges.
 
-    Rows that the server claims at the start of a read, the run-time limit in seconds where it
-    ended a read, and the rows of a read that is over.
+    The server's count of rows at the start of a read, the run-time limit in seconds if it ended
+    the read, and the number of rows read at the end.
     """
 
     RECORDS_CLAIMED = "records_claimed"
@@ -28,15 +28,15 @@ class Coverage(enum.StrEnum):
     """The coverage of a read: only a complete one proves that a record is gone."""
 
     COMPLETE = "complete"
-    """All rows that the scope shows, read in this run."""
+    """All rows of the scope, read in this run."""
     CHANGES = "changes"
     """All rows that changed since the bookmark."""
     PARTIAL = "partial"
-    """Some rows: the read was stopped, or goes on with that of an earlier run."""
+    """Some rows: the read was stopped, or it continued the read of an earlier run."""
 
 
 class Progress:
-    """Tells people every few seconds how far a read is."""
+    """Logs the progress of a read every few seconds."""
 
     def __init__(self, stream: CrmStream, rows: int, claimed: int | None) -> None:
         self._stream = stream
@@ -45,7 +45,7 @@ class Progress:
         self.claimed = claimed
 
     def tell(self, rows: int, *, end: bool = False) -> None:
-        """Log a line if it is time for one; `rows` were read so far."""
+        """Log a line if the last one is old enough; `rows` is the number read so far."""
         now = time.monotonic()
         if not end and now - self._told < PROGRESS_SECONDS:
             return

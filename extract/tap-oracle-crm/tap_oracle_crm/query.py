@@ -15,14 +15,14 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Query:
-    """What every request of a read has in common.
+    """The common parts of all requests of a read.
 
     Attributes:
         framework_version: the REST framework version that is sent, 1 to 9.
         timestamp_format: strftime format of a timestamp literal, in UTC.
-        condition: a further condition of the user's, in the language of that version.
+        condition: a further condition of the user, in the language of that version.
         key: the attribute that identifies a row.
-        changed: the attribute that says when a row changed.
+        changed: the attribute with the time of a row's last change.
     """
 
     framework_version: int
@@ -49,8 +49,8 @@ class Query:
     ) -> str:
         """Select rows changed at or after `since` with `above` < key <= `upto`.
 
-        Rows without a change time are always in: nothing tells whether they changed. Never
-        empty: without `q`, some CRMs show a small part of what they show with any (observed).
+        Rows without a change time are always included, since they may have changed. The result is
+        never empty: without `q`, some CRMs show only a small part of the rows (observed).
         """
         if found := self._all_of(since, above, upto):
             return found

@@ -1,9 +1,9 @@
-"""Divides a table by key among the workers that read it, and knows what is still to be read.
+"""Divides a table by key among the workers that read it, and remembers the ranges left to read.
 
-Keys are immutable and unique, so a range of keys read in ascending order neither repeats nor
-skips a row, whatever else changes. Whoever has nothing left to read takes over the second half
-of the largest range under way. How keys lie is learnt from a sample of real keys and from what
-has been read: they cluster, and half the numbers between two keys may hold none of the rows.
+Keys are immutable and unique. So a range of keys, read in ascending order, neither repeats nor
+skips a row, even if rows change meanwhile. A worker that has finished takes over the second half
+of the largest range that another one reads. The distribution of keys is estimated from a sample
+and from the rows read so far: keys cluster, and half of a range may hold no rows at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WORTH_SPLITTING = 3
-"""Pages that a range must still hold for half of it to be worth a request of its own."""
+"""A range is split only if it still holds so many pages."""
 
 
 @dataclass(eq=False)
@@ -28,7 +28,7 @@ class KeyRange:
         begin: the first key that was received.
         rows: how many rows were received.
         exhausted: all rows of the range have been received.
-        taken: somebody reads it.
+        taken: a worker reads it.
     """
 
     written: int | None
@@ -52,8 +52,8 @@ class RangePlan:
 
     Args:
         bounds: (exclusive low, inclusive high) of each range at the start.
-        sample: keys of some rows of the table; without them ranges are halved by number.
-        page_size: rows that a page is expected to hold.
+        sample: keys of some rows of the table; without a sample, ranges are halved by number.
+        page_size: the expected number of rows of a page.
     """
 
     bounds: Sequence[Bounds]
@@ -72,23 +72,23 @@ class RangePlan:
 
     @staticmethod
     def partition(sample: Sequence[int], parts: int) -> list[Bounds]:
-        """Cut all keys into ranges that hold about as many of the sample each."""
+        """Cut all keys into ranges with about the same number of keys from the sample."""
         keys = sorted(set(sample))
         parts = max(1, min(parts, len(keys)))
         cuts = sorted({keys[len(keys) * part // parts] for part in range(1, parts)})
         return list(zip([None, *cuts], [*cuts, None], strict=True))
 
     def largest_known(self, key: int) -> None:
-        """Tell of a key that the table holds; it bounds the guesses on open ranges."""
+        """Set a key that the table holds; it limits the estimates for open ranges."""
         with self._changed:
             self._largest = max(self._largest, key)
 
     # Workers
 
     def take(self, *, wait: bool = True) -> KeyRange | None:
-        """Return a range to read, or None when nothing is left to begin with.
+        """Return a range to read, or None if all have been read.
 
-        Waits, unless told not to, while all are being read and none is worth splitting yet.
+        Waits, unless `wait` is false, while all ranges are being read and none is worth a split.
         """
         with self._changed:
             while not self._stopped:
@@ -105,17 +105,17 @@ class RangePlan:
             return None
 
     def bounds_of(self, item: KeyRange) -> Bounds:
-        """Return the bounds of what is still to be fetched of a range."""
+        """Return the bounds of the part of a range that has not been fetched yet."""
         with self._changed:
             return item.fetched, item.high
 
     def receive(self, item: KeyRange, keys: Sequence[int | None], *, complete: bool) -> Bounds:
-        """Note a page and return the bounds that its rows must lie within to count.
+        """Record a received page; return the bounds within which its rows count.
 
         Args:
-            item: the range that it belongs to.
-            keys: the key of each of its rows, in ascending order; None where a row has none.
-            complete: the server has nothing more.
+            item: the range of the page.
+            keys: the key of each row, in ascending order; None for a row without one.
+            complete: the server has no more rows.
         """
         known = [key for key in keys if key is not None]
         with self._changed:
@@ -134,7 +134,7 @@ class RangePlan:
             return low, high
 
     def stop(self) -> None:
-        """Let nobody wait for a range any longer."""
+        """End all waiting for ranges."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -142,7 +142,7 @@ class RangePlan:
     # The thread that emits
 
     def wrote(self, item: KeyRange, upto: int | None, *, last_page: bool) -> None:
-        """Note that a page's rows, up to a key, have been emitted."""
+        """Record that a page's rows, up to a key, have been emitted."""
         with self._changed:
             if upto is not None:
                 item.written = upto
@@ -150,14 +150,14 @@ class RangePlan:
                 self._ranges.remove(item)
 
     def remaining(self) -> list[Bounds]:
-        """Return the bounds of all that has not been emitted yet."""
+        """Return the bounds of all ranges that have not been emitted yet."""
         with self._changed:
             return [(item.written, item.high) for item in self._ranges]
 
     # Splitting
 
     def _split(self) -> KeyRange | None:
-        # Each range costs one page that is not full, so their number is kept to a twentieth.
+        # Each split costs one page that is not full, so at most one page in twenty may be one.
         if self._splits >= 4 + self._pages // 20:
             return None
         best, best_rows, best_cut = None, 0.0, 0
@@ -175,7 +175,7 @@ class RangePlan:
         return other
 
     def _second_half(self, item: KeyRange) -> tuple[float, int]:
-        """Guess how many rows a range still holds, and the key in their middle."""
+        """Estimate how many rows a range still holds, and the key in their middle."""
         low, begin, high = item.fetched, item.begin, item.high
         if low is None or begin is None:
             return 0.0, 0  # nothing is known before its first page

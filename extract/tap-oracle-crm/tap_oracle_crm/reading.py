@@ -1,13 +1,13 @@
-"""Reads a collection so that nothing is lost while it changes.
+"""Reads a collection so that no row is lost while the collection changes.
 
-A read begins with one page, newest change first. Where that page is all there is, the read is
-over after one request. Otherwise the newest change on it is kept as the mark from which the next
-run starts (the mark must be known *before* anything else is read: whatever changes later is
-stamped later and is read again), and the table is scanned in ranges of keys, several at once.
+A read begins with one page, newest change first. If that page holds all rows, the read ends after
+one request. Otherwise, the newest change on the page is the mark from which the next run starts.
+The mark must be known *before* the other rows are read: later changes have a later time, so the
+next run reads them again. Then the table is scanned in ranges of keys, several at once.
 
-That first page is the dearest request there is. Where it cannot be had, the server's clock gives
-the mark, and the scan begins at once. Where the server does not sort by key, ranges are halved
-until each fits a page.
+That first page is the most expensive request. If it fails, the server's clock gives the mark, and
+the scan begins at once. If the server does not sort by key, ranges are halved until each fits a
+page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tap_oracle_crm.records import RejectedError, clean_datetime, key_of
 log = logging.getLogger("tap-oracle-crm")
 
 READ_AHEAD = 4
-"""Pages that wait at most to be written; memory stays flat whatever the target's pace."""
+"""Largest number of pages that wait to be written: a slow target does not fill the memory."""
 ORDER_RETRIES = 2
 STEPS_OVER_KEYLESS = 20
 """Pages in a row without a single usable key before a range is given up."""
@@ -48,7 +48,7 @@ class Collection:
         fields: the attributes to ask for.
         query: writes `q`.
         finder: the `finder` parameter, or None.
-        needs_q: all of it is shown to none but who sends a `q`.
+        needs_q: the server shows all rows only to requests with a `q`.
     """
 
     resource: str
@@ -60,14 +60,14 @@ class Collection:
 
 @dataclass(frozen=True)
 class Start:
-    """The page that a read begins with.
+    """The first page of a read.
 
     Attributes:
-        page: its rows are all there is where `page.complete` is set.
-        mark: newest change known, never ahead of the server's clock; None where none is known.
-        clock: the server's clock, where no change on the page is stamped later.
-        keys: where the page shows no newest changes, the smallest and the largest key, each
-            where it is known.
+        page: holds all rows if `page.complete` is set.
+        mark: newest known change, never later than the server's clock; None if none is known.
+        clock: the server's clock; None if a change on the page has a later time.
+        keys: the known ones of the smallest and the largest key, if the page does not show the
+            newest changes; otherwise None.
     """
 
     page: Page
@@ -78,13 +78,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows to emit; the plan is told with `RangePlan.wrote` once they are.
+    """Rows to emit; call `RangePlan.wrote` once they have been emitted.
 
     Attributes:
-        item: the range they belong to.
+        item: the range of the rows.
         rows: the rows as received.
-        upto: the range is emitted up to this key with them.
-        last: nothing of the range follows.
+        upto: with these rows, the range is emitted up to this key.
+        last: this is the last batch of the range.
     """
 
     item: KeyRange
@@ -94,7 +94,7 @@ class Batch:
 
 
 def timestamp(value: Any) -> datetime | None:
-    """Return a change time as received, in UTC; None where it is none."""
+    """Return a received change time in UTC; None if it is not a time."""
     try:
         text = clean_datetime(value)
     except RejectedError:
@@ -113,7 +113,7 @@ class Reader:
         self._sorts = True
 
     def start(self, since: datetime | None, limit: int | None = None) -> Start:
-        """Read the page with the newest changes; see the module's text."""
+        """Read the page with the newest changes; see the module's docstring."""
         try:
             page = self._newest_page(since, limit)
             mark = self._newest(page)
@@ -127,17 +127,19 @@ class Reader:
             if not may_go_on:
                 raise
             log.warning(
-                "%s: the newest changes cannot be had first (%s): the whole is read by %s instead",
+                "%s: the newest changes cannot be read first (%s): all rows are read by %s instead",
                 self.collection.resource,
                 error.cause,
                 self.key,
             )
             return self._start_by_key(since)
-        beyond = page.server_time and any(stamp > page.server_time for stamp in self._stamps(page))
+        beyond = page.server_time and any(
+            stamp > page.server_time for stamp in self._change_times(page)
+        )
         return Start(page, mark, None if beyond else page.server_time)
 
     def _newest_page(self, since: datetime | None, limit: int | None) -> Page:
-        """Read the newest changes, without a count where it takes too long; not often tried."""
+        """Read the newest changes, without a count if that takes too long; with few retries."""
         q, order_by = self.collection.query.q(since=since), f"{self.changed}:desc"
         try:
             return self._page(since, q=q, order_by=order_by, limit=limit, total=True, retries=1)
@@ -147,19 +149,19 @@ class Reader:
         return self._page(since, q=q, order_by=order_by, limit=limit, retries=0)
 
     def _start_by_key(self, since: datetime | None) -> Start:
-        """Find where keys begin and end; the mark is the time before that."""
+        """Find the smallest and the largest key; the mark is a time before these requests."""
         q = self.collection.query.q(since=since)
         fields = [name for name in self.collection.fields if name in {self.key, self.changed}]
-        first = self._end(since, q=q, fields=fields, order_by=f"{self.key}:asc")
+        first = self._row_at_end(since, q=q, fields=fields, order_by=f"{self.key}:asc")
         last, keys = None, []
         if first is None:
             first = self._page(since, q=q, fields=fields, limit=1)
         else:
             with contextlib.suppress(GaveUpError):
-                last = self._end(since, q=q, fields=fields, order_by=f"{self.key}:desc")
+                last = self._row_at_end(since, q=q, fields=fields, order_by=f"{self.key}:desc")
             rows = [*first.items, *(last.items if last else [])]
             keys = [key for row in rows if (key := key_of(row, self.key)) is not None]
-        # Its rows lack most attributes: they are read again.
+        # These rows lack most attributes: they are read again.
         page = replace(first, complete=not first.items)
         return Start(page, self._newest(first, last), first.server_time, tuple(keys))
 
@@ -167,8 +169,8 @@ class Reader:
         """Fetch a few rows."""
         return self._page(None, q=self.collection.query.q(), limit=limit).items[:limit]
 
-    def _end(self, since: datetime | None, **asked: Any) -> Page | None:
-        """Read the one row at an end of the table; None where the server does not sort."""
+    def _row_at_end(self, since: datetime | None, **asked: Any) -> Page | None:
+        """Read the first row in an order; None if the server does not sort."""
         try:
             return self._page(since, limit=1, **asked)
         except RefusedError as error:
@@ -177,7 +179,7 @@ class Reader:
             return None
 
     def _page(self, since: datetime | None, **asked: Any) -> Page:
-        """Read a page of the collection; of a condition that is refused, name the setting."""
+        """Read a page of the collection; if its condition is refused, name the setting."""
         collection = self.collection
         given = {"fields": collection.fields, "finder": collection.finder, "key": self.key, **asked}
         try:
@@ -185,14 +187,14 @@ class Reader:
         except RefusedError as error:
             if error.part != "q":
                 raise
-            raise self._about_condition(error, since) from None
+            raise self._blame_setting(error, since) from None
 
-    def _about_condition(self, error: RefusedError, since: datetime | None) -> RefusedError:
-        """Find out which setting wrote the part of `q` that is refused."""
+    def _blame_setting(self, error: RefusedError, since: datetime | None) -> RefusedError:
+        """Return the error with the setting that the refused part of `q` comes from."""
         query = self.collection.query
-        if query.condition and self._takes(replace(query, condition=None).q(since=since)):
+        if query.condition and self._is_accepted(replace(query, condition=None).q(since=since)):
             about = f"the setting filter ({query.condition})"
-        elif since and self._takes(query.q()):
+        elif since and self._is_accepted(query.q()):
             about = f"the setting timestamp_format ({query.timestamp_format})"
         else:
             version = 4 if query.framework_version == 1 else 1
@@ -210,7 +212,7 @@ class Reader:
             part=error.part,
         )
 
-    def _takes(self, q: str) -> bool:
+    def _is_accepted(self, q: str) -> bool:
         try:
             self.client.page(
                 self.collection.resource,
@@ -224,7 +226,7 @@ class Reader:
             return False
         return True
 
-    def _stamps(self, page: Page) -> list[datetime]:
+    def _change_times(self, page: Page) -> list[datetime]:
         return [
             stamp
             for row in page.items
@@ -232,26 +234,26 @@ class Reader:
         ]
 
     def _newest(self, *pages: Page | None) -> datetime | None:
-        """Return the newest change on some pages that may be one of the past."""
+        """Return the newest change on some pages that is not in the future."""
         found = [page for page in pages if page]
-        stamps = sorted(stamp for page in found for stamp in self._stamps(page))
+        stamps = sorted(stamp for page in found for stamp in self._change_times(page))
         if not stamps:
             return None
         now = max((page.server_time for page in found if page.server_time), default=None)
-        # A row stamped in the future must not hide what changes until then.
+        # A row with a future time must not hide changes before that time.
         if now:
             return max((stamp for stamp in stamps if stamp <= now), default=now)
-        # Without a clock, what lies far beyond the others may be such a row.
+        # Without a clock, a time far after all others may be such a row.
         gaps = (one for one, two in itertools.pairwise(stamps) if two - one > FAR_BEYOND_THE_OTHERS)
         return next(gaps, stamps[-1])
 
     def newest(self, rows: list[Any], before: datetime | None) -> datetime | None:
-        """Return the newest change of some rows, or an even newer one from before."""
+        """Return the newest change of some rows, or `before` if that is newer."""
         stamps = (timestamp(row.get(self.changed)) for row in rows if isinstance(row, dict))
         return max((stamp for stamp in (before, *stamps) if stamp), default=None)
 
     def _probe_newest(self, since: datetime | None) -> datetime | None:
-        """Find the newest change where rows without one, which sort first, fill the page."""
+        """Find the newest change if rows without one fill the page, as they sort first."""
         if self.collection.query.framework_version == 1:
             return None
         return self._newest(
@@ -265,7 +267,7 @@ class Reader:
         )
 
     def plan(self, start: Start) -> RangePlan:
-        """Divide the whole table, by the keys on the first page."""
+        """Divide the whole table by the keys on the first page."""
         page, parts = start.page, self.client.gate.most
         if start.keys is not None:
             low, high = min(start.keys, default=0), max(start.keys, default=0)
@@ -281,11 +283,11 @@ class Reader:
         return RangePlan(bounds, sample, size)
 
     def scan(self, plan: RangePlan, since: datetime | None) -> Generator[Batch | None]:
-        """Fetch all that a plan still holds; None comes about once a second without a batch.
+        """Fetch all remaining ranges of a plan; yields None about once a second without a batch.
 
         Args:
-            plan: it is told what has been received; the caller tells it what has been written.
-            since: only rows changed at or after this moment.
+            plan: this method records received rows in it; the caller must record emitted ones.
+            since: only rows that changed at or after this time.
         """
         batches: queue.Queue[Batch | BaseException | None] = queue.Queue(READ_AHEAD)
         stop = threading.Event()
@@ -338,7 +340,7 @@ class Reader:
             plan.stop()
 
     def _read(self, plan: RangePlan, item: KeyRange, since: datetime | None) -> Iterator[Batch]:
-        """Fetch one range page by page, each from the last key of the one before."""
+        """Fetch one range page by page; each page starts after the last key of the one before."""
         keyless = 0
         while not item.exhausted:
             low, high = plan.bounds_of(item)
@@ -367,16 +369,16 @@ class Reader:
             yield Batch(item, rows, item.fetched, item.exhausted)
             keyless = 0 if last is not None or page.complete else keyless + len(keys)
             if keyless > STEPS_OVER_KEYLESS * (page.limit or self.client.page_size):
-                raise self._no_way_past(keyless)
+                raise self._keyless_error(keyless)
 
     def _read_unsorted(
         self, plan: RangePlan, item: KeyRange, since: datetime | None
     ) -> Iterator[Batch]:
-        """Fetch one range in parts that each fit a page, whose order says nothing then."""
+        """Fetch one range in parts that each fit into one page, so that order does not matter."""
         if self._sorts:
             self._sorts = False
             log.warning(
-                "%s: this CRM does not sort by %s: ranges are halved until one fits a page, which "
+                "%s: this CRM does not sort by %s: ranges are halved until each fits a page, which "
                 "takes twice as many requests",
                 self.collection.resource,
                 self.key,
@@ -396,12 +398,12 @@ class Reader:
             if not page.complete:
                 middle = keys[(len(keys) - 1) // 2 :][:1]
                 if not middle or middle == [upto]:
-                    raise self._no_way_past(len(rows))
+                    raise self._keyless_error(len(rows))
                 cuts += middle
                 continue
             is_last = upto == high
             if upto is not None:
-                keys = [*keys, upto]  # all of the range up to there was received
+                keys = [*keys, upto]  # all rows up to this key were received
             _, high = plan.receive(item, keys, complete=is_last)
             kept = [row for row in rows if high is None or (key_of(row, self.key) or 0) <= high]
             yield Batch(item, kept, item.fetched, item.exhausted)
@@ -411,7 +413,7 @@ class Reader:
             return None
         return self.collection.query.q(since=since, above=low, upto=high)
 
-    def _no_way_past(self, keyless: int) -> OracleCrmError:
+    def _keyless_error(self, keyless: int) -> OracleCrmError:
         return OracleCrmError(
             f"{self.collection.resource}: {keyless} records in a row have no usable {self.key}; "
             "the read cannot go on past them.",
@@ -419,7 +421,7 @@ class Reader:
         )
 
     def _check_order(self, page: Page, low: int | None) -> None:
-        """Make sure that going on from the last key of a page skips no row.
+        """Check that continuing after the last key of a page skips no row.
 
         Raises:
             RetryError: the server ignored `orderBy` or `q`.
@@ -433,10 +435,10 @@ class Reader:
             raise RetryError(msg, limit=ORDER_RETRIES)
 
     def _check_bounds(self, page: Page, low: int | None, high: int | None) -> None:
-        """Make sure that the server did not ignore `q`.
+        """Check that the server did not ignore `q`.
 
         Raises:
-            RetryError: it did.
+            RetryError: the server ignored it.
         """
         keys = [key for row in page.items if (key := key_of(row, self.key)) is not None]
         if any((low is not None and key <= low) or (high or key) < key for key in keys):
@@ -444,14 +446,14 @@ class Reader:
             raise RetryError(msg, limit=ORDER_RETRIES)
 
     def pages(self, since: datetime | None = None) -> Iterator[list[Any]]:
-        """Fetch the whole, or what changed since, in order of the key and one page at a time."""
+        """Fetch all rows, or those changed since, ordered by key and one page at a time."""
         plan = RangePlan([(None, None)])
         if item := plan.take():
             for batch in self._read(plan, item, since):
                 yield batch.rows
 
     def serves(self, names: list[str]) -> bool:
-        """Tell whether the CRM serves the key together with these attributes."""
+        """Tell whether the CRM accepts a request for the key and these attributes."""
         try:
             self._page(
                 None, fields=[self.key, *names], q=self._q(None, None, None), limit=1, settle=False
@@ -490,11 +492,11 @@ class Reader:
         return bool(self._page(None, fields=[self.key], q=q, limit=1).items)
 
     def learn_largest(self, plan: RangePlan) -> None:
-        """Tell a plan that has no sample where its last range may end."""
+        """Give a plan without a sample the table's largest key."""
         q = self.collection.query.q(above=0)
         page = None
         with contextlib.suppress(GaveUpError):
-            page = self._end(None, fields=[self.key], q=q, order_by=f"{self.key}:desc")
+            page = self._row_at_end(None, fields=[self.key], q=q, order_by=f"{self.key}:desc")
         for row in page.items if page else []:
             if (key := key_of(row, self.key)) is not None:
                 plan.largest_known(key)

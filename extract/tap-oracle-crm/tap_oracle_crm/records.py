@@ -1,24 +1,23 @@
 """The one place where records are repaired or rejected.
 
-Real CRM data holds values that a database refuses. What can be repaired without guessing is
-repaired here; a record with anything else wrong is rejected whole, with the reason in words.
+Real CRM data holds values that a database refuses. Values are repaired here if no guess is needed;
+otherwise the whole record is rejected, with the reason as text.
 
 Repaired:
-- text: NUL characters are taken out, in other attributes too; lone surrogates become U+FFFD, as do
-  bytes that are no UTF-8 when the answer is decoded; numbers and booleans in a text attribute
-  become text;
+- text: NUL characters are removed, in other attributes too; lone surrogates and bytes that are not
+  UTF-8 become U+FFFD; numbers and booleans in a text attribute become text;
 - numbers given as text become numbers; an integral decimal in an integer attribute an integer;
 - blank text in any other attribute becomes null, as does a date of `0000-00-00`;
-- timestamps of any ISO 8601 form become UTC, those without an offset are taken as UTC; a
-  timestamp in a date attribute loses its time;
+- timestamps of any ISO 8601 form become UTC, also those without an offset; a timestamp in a date
+  attribute loses its time;
 - Y/N, yes/no, true/false, t/f and 1/0 in a boolean attribute become booleans;
-- an attribute that was asked for and is absent becomes null;
-- lists and objects in an attribute that is not built in stay JSON: as such in the extra property,
-  without one as JSON text; a number in them that `jsonb` has no room for becomes text.
+- a missing attribute becomes null;
+- lists and objects in an attribute that is not built in stay JSON: in the extra property as they
+  are, otherwise as JSON text; a number in them that is too large for `jsonb` becomes text.
 
-Rejected: no key or a key that is no 64-bit integer, a number that is none or not finite or has
-more digits than PostgreSQL takes, a date or time that does not exist, an object or a list where a
-single value belongs, what is nested more than 100 deep, a record of more than 2.5 MiB.
+Rejected: no key or a key that is not a 64-bit integer, a number that is invalid or not finite or
+has more digits than PostgreSQL takes, a date or time that does not exist, an object or a list in
+place of a single value, nesting more than 100 deep, a record of more than 2.5 MiB.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from typing import Any, cast
 import msgspec
 
 MAX_RECORD_BYTES = 5 * 1024 * 1024 // 2
-"""Meltano hands on no line above half its `elt.buffer_size`, which this project sets to 6 MiB."""
+"""Meltano accepts lines up to half its `elt.buffer_size`, which this project sets to 6 MiB."""
 
 MAX_DEPTH = 100
-"""How deep lists and objects may lie in each other; what reads them has limits of its own."""
+"""The deepest nesting of lists and objects; JSON readers have limits of their own."""
 MAX_DECIMALS = 16_383
-"""Digits after the decimal point that PostgreSQL's `numeric` has room for."""
+"""The most digits after the decimal point in PostgreSQL's `numeric`."""
 _BIGINT = range(-(2**63), 2**63)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -51,20 +50,20 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class RejectedError(ValueError):
-    """A record cannot be loaded; the text says why, in words for people."""
+    """A record cannot be loaded; the text says why."""
 
 
 Clean = Callable[[Any], Any]
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = str(value)
     text = text if len(text) <= 60 else f"{text[:57]}..."
     return repr(text) if isinstance(value, str) else text
 
 
 def clean_text(value: Any) -> str | None:
-    """Return text that PostgreSQL takes."""
+    """Return text that PostgreSQL accepts."""
     if type(value) is str:
         text = value
     elif type(value) is bool:
@@ -72,11 +71,11 @@ def clean_text(value: Any) -> str | None:
     elif type(value) in {int, Decimal}:
         text = str(value)
     else:
-        msg = f"{_kind(value)} where text belongs"
+        msg = f"{_type_name(value)} where text belongs"
         raise RejectedError(msg)
     if "\x00" in text:
         text = text.replace("\x00", "")
-    # isascii is a flag look-up: the search runs over the few texts that need it.
+    # isascii only reads a flag, so that the search runs over few texts.
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
@@ -90,28 +89,28 @@ def clean_number(value: Any) -> int | Decimal | None:
         if not text:
             return None
         if not _NUMBER.fullmatch(text):
-            raise RejectedError(f"{_shown(value)} is not a number")
+            raise RejectedError(f"{_quoted(value)} is not a number")
         try:
             value = Decimal(text)
         except ArithmeticError:
-            raise RejectedError(f"{_shown(value)} is too large or too small a number") from None
+            raise RejectedError(f"{_quoted(value)} is too large or too small a number") from None
     elif kind is int:
         value = Decimal(value)
     elif kind is not Decimal:
-        raise RejectedError(f"{_kind(value)} where a number belongs")
+        raise RejectedError(f"{_type_name(value)} where a number belongs")
     if not value.is_finite():
-        raise RejectedError(f"{_shown(value)} is not a finite number")
+        raise RejectedError(f"{_quoted(value)} is not a finite number")
     if value and not -300 <= value.adjusted() <= 307:
-        raise RejectedError(f"{_shown(value)} is too large or too small a number")
+        raise RejectedError(f"{_quoted(value)} is too large or too small a number")
     if _too_fine(value):
         if value:
-            raise RejectedError(f"{_shown(value)} has more than {MAX_DECIMALS:,} decimals")
+            raise RejectedError(f"{_quoted(value)} has more than {MAX_DECIMALS:,} decimals")
         return 0
     return value  # type: ignore[no-any-return]
 
 
 def _too_fine(number: Decimal) -> bool:
-    # Asking for the exponent copies all digits: that is for the few numbers that need it.
+    # Reading the exponent copies all digits, so it is read for few numbers only.
     suspect = number.adjusted() < -MAX_DECIMALS or len(str(number)) > 10_000
     return suspect and cast("int", number.as_tuple().exponent) < -MAX_DECIMALS
 
@@ -123,10 +122,10 @@ def clean_integer(value: Any) -> int | None:
         if number is None:
             return None
         if number != number.to_integral_value() if isinstance(number, Decimal) else False:
-            raise RejectedError(f"{_shown(value)} is not a whole number")
+            raise RejectedError(f"{_quoted(value)} is not a whole number")
         value = int(number)
     if value not in _BIGINT:
-        raise RejectedError(f"{_shown(value)} does not fit 64 bits")
+        raise RejectedError(f"{_quoted(value)} does not fit 64 bits")
     return value  # type: ignore[no-any-return]
 
 
@@ -138,12 +137,12 @@ def clean_boolean(value: Any) -> bool | None:
     if text == "":
         return None
     if text not in _BOOLEANS:
-        raise RejectedError(f"{_shown(value)} is neither true nor false")
+        raise RejectedError(f"{_quoted(value)} is neither true nor false")
     return _BOOLEANS[text]
 
 
 def clean_datetime(value: Any) -> str | None:
-    """Return a timestamp as `YYYY-MM-DDTHH:MM:SS[.ffffff]+00:00`: its order is its text's order."""
+    """Return a timestamp as `YYYY-MM-DDTHH:MM:SS[.ffffff]+00:00`; such texts sort by time."""
     try:
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is not UTC:
@@ -155,7 +154,7 @@ def clean_datetime(value: Any) -> str | None:
             return clean_datetime(value.replace("\x00", ""))
         if _is_no_date(value):
             return None
-        raise RejectedError(f"{_shown(value)} is no date and time that exists") from None
+        raise RejectedError(f"{_quoted(value)} is no date and time that exists") from None
     if (
         moment.tzinfo is UTC
         and len(value) == 25
@@ -163,7 +162,7 @@ def clean_datetime(value: Any) -> str | None:
         and value[10] == "T"
         and value[19] == "+"
     ):
-        return value  # type: ignore[no-any-return]  # as it was received, like most
+        return value  # type: ignore[no-any-return]  # most are received like this
     return moment.isoformat()
 
 
@@ -178,7 +177,7 @@ def clean_date(value: Any) -> str | None:
             return clean_date(value.replace("\x00", ""))
         if _is_no_date(value):
             return None
-        raise RejectedError(f"{_shown(value)} is no date that exists") from None
+        raise RejectedError(f"{_quoted(value)} is no date that exists") from None
 
 
 def _has_nul(value: object) -> bool:
@@ -189,7 +188,7 @@ def _is_no_date(value: object) -> bool:
     return isinstance(value, str) and (not value.strip() or value.strip().startswith("0000-00-00"))
 
 
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     names: dict[type, str] = {dict: "an object", list: "a list", bool: "a boolean", str: "text"}
     return names.get(type(value), "a number")
 
@@ -211,7 +210,7 @@ def _cleaner(schema: Mapping[str, Any]) -> Clean:
 
 
 def clean_json(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """Return any value as `jsonb` takes it."""
+    """Return any value as `jsonb` accepts it."""
     if type(value) is str:
         return clean_text(value)
     if isinstance(value, (dict, list)):
@@ -226,7 +225,7 @@ def clean_json(value: Any, depth: int = MAX_DEPTH) -> Any:
 
 
 def clean_json_text(value: Any) -> str | None:
-    """Return any value as text, a list or an object as JSON."""
+    """Return any value as text; a list or an object becomes JSON."""
     if isinstance(value, (dict, list)):
         return _encoder.encode(clean_json(value)).decode()
     return clean_text(value)
@@ -247,9 +246,9 @@ class RecordCleaner:
 
     Attributes:
         key: the attribute that identifies a record.
-        columns: attribute and how to clean it, for each that is a property of the record.
-        extra_property: the property of the record that holds all others in an object, or None.
-        extras: the attributes in there.
+        columns: attribute and its cleaning function, for each property of the record.
+        extra_property: the property that holds all other attributes in an object, or None.
+        extras: the attributes in that object.
     """
 
     key: str
@@ -280,7 +279,7 @@ class RecordCleaner:
         """Return the record to emit.
 
         Raises:
-            RejectedError: it cannot be loaded.
+            RejectedError: the record cannot be loaded.
         """
         record: dict[str, Any] = {}
         name = ""
@@ -297,14 +296,14 @@ class RecordCleaner:
         except AttributeError:
             if isinstance(row, dict):
                 raise
-            raise RejectedError(f"{_kind(row)} where a record belongs") from None
+            raise RejectedError(f"{_type_name(row)} where a record belongs") from None
         if record[self.key] is None:
             raise RejectedError(f"{self.key}: missing, and without it the record has no identity")
         return record
 
 
 def key_of(row: Any, key: str) -> int | None:
-    """Return a row's key, or None where it has none that is a 64-bit integer."""
+    """Return a row's key, or None if it is missing or not a 64-bit integer."""
     try:
         value = row[key]
         return value if type(value) is int and value in _BIGINT else clean_integer(value)
@@ -313,10 +312,10 @@ def key_of(row: Any, key: str) -> int | None:
 
 
 def reject(stream: str, row: Any, key: str, reason: str) -> dict[str, Any]:
-    r"""Return the record of stream `rejected_records` that tells of a rejected row.
+    r"""Return the record of stream `rejected_records` for a rejected row.
 
-    `id` is the same each time the same remote record is rejected. `payload` is JSON text of the
-    row as received, except that what `jsonb` refuses is written out (NUL as `\u0000`).
+    `id` is the same each time the same remote record is rejected. `payload` is the received row as
+    JSON text; characters that `jsonb` refuses are escaped (NUL as `\u0000`).
     """
     value = row.get(key) if isinstance(row, dict) else None
     remote_id = None if value is None or isinstance(value, (dict, list)) else clean_text(value)

@@ -1,4 +1,4 @@
-"""Says what a refusal means, and what to do about it."""
+"""Explains refusals and says what to do about them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from tap_oracle_crm.answers import (
 from tap_oracle_crm.errors import RefusedError
 
 ALLOW_LIST = (
-    "The same answer comes where this machine's address is not on the list of those that the CRM "
-    "lets in."
+    "The same answer comes if this machine's address is not on the CRM's list of allowed addresses."
 )
 SETTING_OF = {
     "finder": "finder",
@@ -28,19 +27,19 @@ SETTING_OF = {
     "REST-Framework-Version": "framework_version",
     "Accept-Language": "accept_language",
 }
-"""The setting that a parameter or header comes from."""
+"""The setting behind each parameter or header."""
 
 
 def refusal(
     response: requests.Response, body: bytes, path: str, settings: Mapping[str, Any]
 ) -> RefusedError | RetryError:
-    """Return the error that an answer with another status than 200 stands for.
+    """Return the error for an answer whose status is not 200.
 
     Args:
         response: the answer.
-        body: the whole of it.
-        path: the resource that was asked for.
-        settings: the tap's, with which it was asked.
+        body: its whole body.
+        path: the requested resource.
+        settings: the tap's settings.
     """
     host = urlsplit(settings["base_url"]).netloc
     status = response.status_code
@@ -67,8 +66,8 @@ def refusal(
     elif status == 401:
         problem = "Oracle refused the user name or password (401)."
         advice = (
-            "Check ORACLE_USER and ORACLE_PASS; it was not tried again, since wrong passwords "
-            f"lock accounts. {ALLOW_LIST}"
+            "Check ORACLE_USER and ORACLE_PASS; there was no retry, since wrong passwords lock "
+            f"accounts. {ALLOW_LIST}"
         )
     elif status == 403:
         problem = f"Oracle knows the user but does not let it read {path} (403{said})."
@@ -91,7 +90,7 @@ def refusal(
 
 
 def _remedy_for(detail: str) -> str:
-    """Name the setting that a refusal is about, by the parameter or header that it names."""
+    """Name the setting to correct, found by the parameter or header in the error message."""
     words = set(re.findall(r"[\w-]+", detail.lower()))
     named = [setting for word, setting in SETTING_OF.items() if word.lower() in words]
     if named:
@@ -100,12 +99,12 @@ def _remedy_for(detail: str) -> str:
 
 
 def refusal_of_part(part: str, value: str, path: str, error: RefusedError) -> RefusedError:
-    """Say what to do about a part that is refused and cannot be left out."""
+    """Return the error for a refused part that cannot be left out."""
     begin = f"Oracle serves {path} without {part}, and refuses it with {part}={value}"
     advice = {
-        "finder": "The finder decides which records are seen, so it is not left out by itself. "
-        "Set finder to one that this CRM has, or to none for what the account sees by default.",
-        "orderBy": "Nothing can be set instead: ask who runs the CRM or the proxy before it.",
+        "finder": "The finder decides which records are seen, so the tap does not leave it out. "
+        "Set finder to one that this CRM has, or to none for the account's default records.",
+        "orderBy": "No setting helps: ask the administrator of the CRM or of the proxy before it.",
     }.get(part, _remedy_for(error.detail))
     return RefusedError(
         f"{begin} ({error.cause}).",

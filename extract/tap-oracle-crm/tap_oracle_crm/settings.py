@@ -1,6 +1,6 @@
-"""The tap's settings: the one place that says which there are, of which kind and in which bounds.
+"""The tap's settings, with their types and bounds.
 
-`config.resolve` converts, completes and checks what is passed by what is declared here, the SDK
+`config.resolve` converts, completes and checks the passed settings by this declaration. The SDK
 shows it with `--about`, and tests compare `meltano.yml`, the README and the hub's definition.
 """
 
@@ -19,7 +19,7 @@ ENVIRONMENT = {
     "client_secret": "ORACLE_CLIENT_SECRET",
     "scope": "ORACLE_SCOPE",
 }
-"""The environment variable that stands in for a setting that is not passed."""
+"""The environment variable that is read if a setting is not passed."""
 DEFAULT_FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
 """All deals that the account may see."""
 MONTH = 30 * 86_400

@@ -1,8 +1,7 @@
-"""The state that a run leaves for the next one, beside the SDK's bookmark.
+"""The state that a run saves for the next one, beside the SDK's bookmark.
 
-Meltano merges the states of broken-off runs into older ones: objects key by key, lists by
-union. So each thing kept here is one text, and an ended scan is an empty text, not an absent
-key.
+Meltano merges the state of an interrupted run into the older one: objects key by key, lists by
+union. So each value here is one text, and a finished scan is an empty text, not a missing key.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ class Scan:
     """A scan that has begun and not ended.
 
     Attributes:
-        mark: where the next read starts once the scan has ended; None where nothing says.
+        mark: where the next read starts once the scan has ended; None if it is not known.
         since: only rows changed since then are read; None: all.
         full: the read began without a bookmark.
         bounds: ranges of keys, exclusive low and inclusive high, that are still to be read.
         rows: how many rows have been emitted.
-        claimed: how many the server claimed, where it did.
+        claimed: the server's count of rows, or None.
         children: the child streams that were read for all rows emitted.
-        newest: the newest change emitted, where the mark is the server's clock and not that of a
-            record; it is kept at no later time, whatever that clock shows.
+        newest: the newest change emitted, or empty; set if the mark is the server's clock and not
+            a record's time. The next read starts no later than this.
     """
 
     mark: str | None
@@ -49,15 +48,15 @@ class Scan:
     newest: str | None = None
 
     def dump(self) -> str:
-        """Return the scan as the text that goes into the state."""
+        """Return the scan as text for the state."""
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def load(cls, text: Any) -> Scan | None:
-        """Read what `dump` wrote; None where no scan is under way.
+        """Read the text that `dump` wrote; None if no scan is unfinished.
 
         Raises:
-            OracleCrmError: the state was changed by other hands.
+            OracleCrmError: the text is invalid.
         """
         if not text:
             return None
@@ -74,25 +73,25 @@ class Scan:
 
 
 class ReadState:
-    """The state of a stream: until when it was read, and with which settings."""
+    """The state of a stream: up to which change it was read, and with which settings."""
 
     def __init__(self, stream: CollectionStream) -> None:
         self._stream = stream
 
     @property
     def scope(self) -> str:
-        """A name of what decides which rows are seen: a bookmark holds for that alone."""
+        """A hash of the settings that decide which rows are seen: a bookmark holds for it alone."""
         config = self._stream.config
         names = ["base_url", "start_date"]
         if self._stream.uses_finder:
             names += ["finder", "filter"]
         if config.get("accept_language"):
-            names.append("accept_language")  # another language, other names in every record
+            names.append("accept_language")  # it changes the names in every record
         text = "\n".join(str(config.get(name, "")) for name in names)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _read_for(self) -> dict[str, str]:
-        """Say what is read and how: of other rows or attributes the state has no knowledge."""
+        """Return the attributes, shape and scope of this read: the state holds for these alone."""
         return {
             "attributes": ",".join(self._stream.fields),
             "shape": self._stream.extra_property or "",
@@ -100,34 +99,34 @@ class ReadState:
         }
 
     def _is_usable(self) -> bool:
-        """Tell whether what earlier runs read has all rows and attributes that this one would."""
+        """Tell whether earlier runs read the same rows and attributes as this one."""
         state = self._stream.stream_state
         if not self._stream.is_incremental or "attributes" not in state:
             return self._stream.is_incremental
-        # An attribute that is gone becomes null in all rows.
+        # A removed attribute becomes null in all rows.
         same = set(self._stream.fields) == set(str(state["attributes"]).split(","))
         read_for = self._read_for()
         return same and all(state.get(name, "") == read_for[name] for name in ("shape", "scope"))
 
     @property
     def read_until(self) -> datetime | None:
-        """Until which change earlier runs read, whatever they read; None where they did not."""
+        """The change up to which earlier runs read, with any settings; None if they did not."""
         value = self._stream.stream_state.get("replication_key_value")
         return timestamp(value) if self._stream.is_incremental else None
 
     @property
     def usable_mark(self) -> datetime | None:
-        """Until which change earlier runs read what this one would; None: nothing of it."""
+        """The change up to which earlier runs read with the same settings; None if they did not."""
         return self.read_until if self._is_usable() else None
 
     def bookmark(self, children: Sequence[ChildStream]) -> datetime | None:
-        """Return since when changes are to be read, also for child streams; None: everything."""
+        """Return the time to read changes from, also for child streams; None: read all rows."""
         marks = [self.usable_mark, *(child.mark(self.scope) for child in children)]
         known = [mark for mark in marks if mark]
         return min(known) if len(known) == len(marks) else None
 
     def since(self, bookmark: datetime | None) -> datetime | None:
-        """Return the earliest change to ask for: a little before the bookmark; None: all."""
+        """Return the earliest change to read: a little before the bookmark; None: all rows."""
         config = self._stream.config
         begin = timestamp(config.get("start_date"))
         if bookmark is None:
@@ -136,29 +135,29 @@ class ReadState:
         return max(since, begin) if begin else since
 
     def unfinished_scan(self) -> Scan | None:
-        """Return the scan that an earlier run did not end."""
+        """Return the scan that an earlier run did not finish."""
         return Scan.load(self._stream.stream_state.get("scan")) if self._is_usable() else None
 
-    def keep(self, scan: Scan, plan: RangePlan, children: Sequence[ChildStream]) -> None:
-        """Note how far a scan is, so that the next run goes on from there."""
+    def save_scan(self, scan: Scan, plan: RangePlan, children: Sequence[ChildStream]) -> None:
+        """Save the progress of a scan, so that the next run can continue it."""
         if self._stream.is_incremental:
             scan.bounds = plan.remaining()
-            scan.children = [child.name for child in children if not child.is_down]
+            scan.children = [child.name for child in children if not child.is_left_out]
             self._stream.stream_state.update(scan=scan.dump(), **self._read_for())
 
     def mark_after(self, start: Start) -> datetime | None:
-        """Say where the next run may start once all of this read has been emitted.
+        """Return where the next run may start once all rows of this read have been emitted.
 
-        That is the newest change from before the read. Once the server's clock is so far past it
-        that no late commit can share its time any more, it is left behind, lookback and all: a
-        pile of records with one time is not to be read again by each run. It is left behind by no
-        more than that, since the clock may be a proxy's and wrong by a day.
+        This is the newest change before the read. Once the server's clock is so much later that no
+        late commit can have the same time, the next run starts after that change, even with the
+        lookback: otherwise each run would read again all records with that one time. It starts
+        just after it and not later, since the clock may be a proxy's and wrong by a day.
         """
         if start.clock is None:
             return start.mark
         config = self._stream.config
         trusted = start.clock - timedelta(seconds=config["clock_margin_seconds"])
-        if start.keys is not None:  # of the newest change nothing is known yet, see `Scan.newest`
+        if start.keys is not None:  # the newest change is not known yet, see `Scan.newest`
             return max(trusted, start.mark or trusted)
         if start.mark is None:
             return None
@@ -166,7 +165,7 @@ class ReadState:
         return behind if behind <= trusted else start.mark
 
     def advance(self, mark: datetime | None, children: Sequence[ChildStream]) -> None:
-        """Let the next run start from a mark, never from before the last one."""
+        """Let the next run start from a mark, but never before the last one."""
         if not self._stream.is_incremental:
             return
         state = self._stream.stream_state

@@ -1,7 +1,7 @@
-"""The CRM's own list of status codes, with the category of each where the CRM tells it.
+"""The CRM's own list of status codes, with the category of each if the CRM tells it.
 
-Codes belong to the customer, and only the category says which of them mean won or lost. The list
-is a help: where it cannot be had, the run goes on without.
+Each customer has codes of its own; only the category says which of them mean won or lost. The list
+is optional: if it cannot be read, the run goes on without it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CATEGORIES = {
 }
 """How the CRM may spell a category, and how it is written here."""
 MOST_VALUES = 200
-"""How many values of one attribute are asked for, one request each."""
+"""The most values of one attribute to read, with one request each."""
 
 
 class OpportunityStatuses(CrmStream):
@@ -64,14 +64,14 @@ class OpportunityStatuses(CrmStream):
                 reason = "the list is empty"
             if not rows:
                 self.log(
-                    "The CRM does not tell its status codes (%s): those of the last list stay",
+                    "The CRM does not list its status codes (%s): those of the last list stay",
                     reason,
                     level=logging.WARNING,
                 )
             counter.increment(len(self.emit(rows[: self.ABORT_AT_RECORD_COUNT])))
 
     def _all_statuses(self) -> list[dict[str, Any]]:
-        """Return a row for each code, with its category where that can be found out."""
+        """Return a row for each code, with its category if it can be found."""
         try:
             rows = self._list()
         except OracleCrmError as error:
@@ -86,11 +86,11 @@ class OpportunityStatuses(CrmStream):
         return rows
 
     def _list(self, finder: str | None = None, *, settle: bool = False) -> list[dict[str, Any]]:
-        """Return the rows of the list; a server that repeats itself is asked no further.
+        """Return the rows of the list; stop if the server repeats a page.
 
         Args:
             finder: the `finder` parameter.
-            settle: find out which part of the request is refused, and leave it out.
+            settle: after a refusal, find the refused parts and retry without them.
         """
         rows: dict[str, dict[str, Any]] = {}
         received = 0
@@ -109,7 +109,7 @@ class OpportunityStatuses(CrmStream):
                 return list(rows.values())
 
     def _list_by_business_unit(self) -> list[dict[str, Any]]:
-        """Return the rows of all business units that opportunities are in."""
+        """Return the rows of all business units that have opportunities."""
         rows: dict[str, dict[str, Any]] = {}
         try:
             seen = Opportunities.collection(self.config, []).finder
@@ -125,9 +125,9 @@ class OpportunityStatuses(CrmStream):
         return list(rows.values())
 
     def _categories_in_use(self) -> dict[str, str]:
-        """Return code and category of those that opportunities have, as the finder sorts them.
+        """Return code and category of the statuses that opportunities have.
 
-        Empty where the finder does not know categories, or does not heed them.
+        Empty if the finder does not know categories, or ignores them.
         """
         found: dict[str, str] = {}
         try:

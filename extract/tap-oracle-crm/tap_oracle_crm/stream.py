@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 METRIC_SECONDS = 2
-"""Between two records of how many rows were read, for those who follow a run."""
+"""Seconds between two log records of the number of rows read."""
 
 
 class CrmStream(Stream):
@@ -35,9 +35,9 @@ class CrmStream(Stream):
 
     Attributes:
         path: the resource's path below the API's version.
-        key: the integer attribute that identifies a record, never changed.
-        attributes: attribute and type (a key of `discovery.SCHEMAS`) of those that are known
-            without asking the CRM; they are selected unless the catalog says otherwise.
+        key: the integer attribute that identifies a record; it never changes.
+        attributes: name and type (a key of `discovery.SCHEMAS`) of the built-in attributes; they
+            are selected unless the catalog says otherwise.
     """
 
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
@@ -55,12 +55,12 @@ class CrmStream(Stream):
         self._cleaner: RecordCleaner | None = None
 
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
-        """Log a line, but not the SDK's on an "unhandled" error whose own line says it all."""
+        """Log a line, but not the SDK's line on an "unhandled" error, which is logged already."""
         if not isinstance(sys.exc_info()[1], OracleCrmError) or level < logging.ERROR:
             super().log(message, *args, level=level, **kwargs)
 
     def get_replication_key_signpost(self, context: Any = None) -> None:
-        """Bookmarks are capped by the server's clock, not by this machine's."""
+        """Return None: the server's clock limits bookmarks, not this machine's."""
 
     # Attributes
 
@@ -71,7 +71,7 @@ class CrmStream(Stream):
 
     @property
     def fields(self) -> list[str]:
-        """The attributes to ask for: those selected that the CRM still has."""
+        """The attributes to ask for: the selected ones that the CRM still has."""
         properties = self.effective_schema["properties"]
         return [
             name
@@ -85,7 +85,7 @@ class CrmStream(Stream):
         return self._selected_by(self.mask)
 
     def _selected_by(self, mask: SelectionMask) -> list[str]:
-        # Without these no record can be told from another, or no change seen.
+        # These identify a record and its changes.
         needed = {self.key, self.replication_key, *self.automatic}
         return [
             name
@@ -95,7 +95,7 @@ class CrmStream(Stream):
 
     @property
     def record_schema(self) -> dict[str, Any]:
-        """The schema of the records, of those too that a test asks for of an unselected stream."""
+        """The schema of the records; `--test` also reads a stream that is not selected."""
         selected = replace(self.metadata.root, selected=True)
         mask = MetadataMapping({**self.metadata, (): selected}).resolve_selection()
         properties = {
@@ -113,15 +113,16 @@ class CrmStream(Stream):
         read: Callable[[Reader], T],
         witness: Callable[[Reader], Reader | None] = lambda reader: reader,
     ) -> T:
-        """Read, and where it is refused, once more without the attributes that are gone.
+        """Read; after a refusal, retry without the attributes that the CRM no longer has.
 
         Args:
-            make_reader: returns what asks for `fields` as they are then.
-            read: reads.
-            witness: returns what is to refuse an attribute too, if it is gone; None: nothing can.
+            make_reader: makes a reader of the current `fields`.
+            read: reads with this reader.
+            witness: makes a second reader, which must refuse a removed attribute too; None: there
+                is none.
 
         Raises:
-            RefusedError: it was refused for something else.
+            RefusedError: the read was refused for another reason.
         """
         while True:
             reader = make_reader()
@@ -132,17 +133,17 @@ class CrmStream(Stream):
                     raise
 
     def _drop_gone(self, reader: Reader, error: RefusedError, witness: Reader | None) -> bool:
-        """Find out which attributes the CRM no longer has; tell whether asking again may help.
+        """Find the attributes that the CRM no longer has; return whether a retry may help.
 
-        What an error says is no proof: only what is refused next to the key alone is gone, and
-        only if it is by `witness` as well and all the others are served.
+        An error message proves nothing. An attribute counts as removed if a request for it and
+        the key alone is refused, also by `witness`, and if all other attributes are served.
         """
         if error.status != 400 or witness is None:
             return False
         with self._gone_lock:
             asked = reader.collection.fields
             if self.fields != asked:
-                return True  # another thread has found out meanwhile
+                return True  # another thread has found them meanwhile
             names = [name for name in asked if name not in {self.key, self.replication_key}]
             gone = _refused(reader, names) if reader.serves([]) else []
             if not gone or not reader.serves([name for name in names if name not in gone]):
@@ -167,7 +168,7 @@ class CrmStream(Stream):
     # Records
 
     def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
-        """Write rows as received, repaired, and reject those that cannot be; return the records."""
+        """Repair and write received rows, reject the others; return the written records."""
         if self._cleaner is None:
             self._cleaner = RecordCleaner.of(
                 self.effective_schema,
@@ -192,13 +193,13 @@ class CrmStream(Stream):
     def _write(
         self, records: list[dict[str, Any]], received: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """Write records and return them, but for those that are too large."""
+        """Write records, except those that are too large; return the written ones."""
         writer, maps = self.tap.writer, self.stream_maps
         same = len(maps) == 1 and type(maps[0]) is SameRecordTransform
         if same and not maps[0].flattening_enabled:
             alias, version = maps[0].stream_alias, self._stream_version
             lines = writer.encode(alias, records, version)
-            if len(lines) > MAX_RECORD_BYTES:  # one of them may be
+            if len(lines) > MAX_RECORD_BYTES:  # one of them may be too large
                 records = self._those_that_fit(records, received)
                 lines = writer.encode(alias, records, version)
             writer.write_lines(lines)
@@ -224,7 +225,7 @@ class CrmStream(Stream):
 
     @contextmanager
     def counted(self) -> Iterator[metrics.Counter]:
-        """Log the SDK's counters when the stream ends, however it ends."""
+        """Log the SDK's counters when the stream ends, even with an error."""
         requests = metrics.http_request_counter(self.name, self.path)
         before = self.tap.client.requests
         with self.get_sync_timer(), requests, self.get_record_counter() as records:
@@ -237,7 +238,7 @@ class CrmStream(Stream):
 
 
 def _refused(reader: Reader, names: list[str]) -> list[str]:
-    """Return those attributes that the CRM refuses, found by halves."""
+    """Return the attributes that the CRM refuses, found by halving the list."""
     if not names or reader.serves(names):
         return []
     if len(names) == 1:

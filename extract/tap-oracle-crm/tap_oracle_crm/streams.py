@@ -1,4 +1,4 @@
-"""The streams, and their attributes that are known without asking the CRM."""
+"""The streams and their built-in attributes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tap_oracle_crm.tap import TapOracleCRM
 
 REJECTS_TOLD = 10
-"""Rejected records that the log shows one by one; the stream has them all."""
+"""The most rejected records that the log shows one by one; the stream has all of them."""
 
 STAMPS = {
     "CreationDate": "date-time",
@@ -29,7 +29,7 @@ STAMPS = {
 
 
 class Opportunities(CollectionStream):
-    """All opportunities that the record set shows."""
+    """All opportunities of the record set."""
 
     name = "opportunities"
     path = "opportunities"
@@ -86,7 +86,7 @@ class Accounts(CollectionStream):
 
 
 class Resources(CollectionStream):
-    """Resources: the people who own opportunities, under their PartyId."""
+    """Resources: the owners of opportunities, with PartyId as their key."""
 
     name = "resources"
     path = "resources"
@@ -103,7 +103,7 @@ class Resources(CollectionStream):
 
 
 class RevenueLines(ChildStream):
-    """The revenue lines of opportunities that changed."""
+    """The revenue lines of changed opportunities."""
 
     name = "revenue_lines"
     path = "ChildRevenue"
@@ -126,7 +126,7 @@ class RevenueLines(ChildStream):
 
 
 class OpportunityTeam(ChildStream):
-    """The sales team members of opportunities that changed."""
+    """The sales team members of changed opportunities."""
 
     name = "opportunity_team"
     path = "OpportunityResource"
@@ -146,7 +146,7 @@ class OpportunityTeam(ChildStream):
 
 
 class RejectedRecords(Stream):
-    """Records that cannot be loaded, each whole and with the reason; see `records`."""
+    """Records that cannot be loaded, with all their data and the reason; see `records`."""
 
     name = "rejected_records"
     primary_keys = ("id",)
@@ -167,7 +167,7 @@ class RejectedRecords(Stream):
         self._counter = self.get_record_counter()
 
     def add(self, stream: CrmStream, row: Any, reason: str, key: str | None = None) -> None:
-        """Write the rejection of a row of another stream, whose key is in `key`."""
+        """Write the rejection of another stream's row; `key` names the attribute with its key."""
         record = reject(stream.name, row, key or stream.key, reason)
         if self._told < REJECTS_TOLD:
             self._told += 1
@@ -182,7 +182,7 @@ class RejectedRecords(Stream):
             self._write_record_message(record)
 
     def log_count(self) -> None:
-        """Log how many were rejected since it was last logged."""
+        """Log the number of records rejected since it was last logged."""
         if self._counter.value:
             self._counter.exit()
 
@@ -193,7 +193,7 @@ class RejectedRecords(Stream):
     def _sync_records(
         self, context: Any = None, *, write_messages: bool = True
     ) -> Generator[dict[str, Any], Any, Any]:
-        yield from ()  # they come about with the records of other streams
+        yield from ()  # they are written along with the records of other streams
         self._counter.exit()
 
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:

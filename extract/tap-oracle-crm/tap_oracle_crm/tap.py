@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
 
 ROWS_TO_LEARN_FROM = 25
-"""How many rows are looked at for names where the CRM does not describe its attributes."""
+"""How many rows are searched for attributes if the CRM does not describe them."""
 
 
 class TapOracleCRM(Tap):
@@ -51,7 +51,7 @@ class TapOracleCRM(Tap):
     dynamic_catalog = True
     message_writer_class = PageWriter
     adapter: BaseAdapter | None = None
-    """The class that sends requests; a test replaces it by one without sockets."""
+    """Sends the requests; a test replaces it by one without sockets."""
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,
@@ -84,7 +84,7 @@ class TapOracleCRM(Tap):
 
     @cached_property
     def rejects(self) -> streams.RejectedRecords:
-        """The stream that tells of records that could not be loaded."""
+        """The stream of records that could not be loaded."""
         return cast("streams.RejectedRecords", self.streams["rejected_records"])
 
     def setup_mapper(self) -> None:
@@ -97,7 +97,7 @@ class TapOracleCRM(Tap):
                 )
 
     def discover_streams(self) -> list[Stream]:
-        """Return all streams; asks the CRM for its attributes unless a catalog tells them."""
+        """Return all streams; ask the CRM for its attributes unless there is a catalog."""
         return [
             self._opportunities(),
             OpportunityStatuses(self),
@@ -126,14 +126,14 @@ class TapOracleCRM(Tap):
         return stream
 
     def _opportunity_attributes(self) -> tuple[dict[str, str], list[str]]:
-        """Return the type of each attribute of opportunities, and the custom ones to select."""
+        """Return the type of each attribute of opportunities, and the custom fields to select."""
         stream = streams.Opportunities
         try:
             described = self._described()
             names = described or dict.fromkeys(self._names_in_rows(), "string")
         except StoppedError:
             msg = (
-                "The CRM did not tell its attributes within the run-time limit of "
+                "The CRM did not list its attributes within the run-time limit of "
                 f"{self.config['max_runtime_seconds']} s (setting max_runtime_seconds): nothing "
                 "was read."
             )
@@ -152,7 +152,7 @@ class TapOracleCRM(Tap):
     def _custom_fields(
         self, names: Mapping[str, str], *, others_are_absent: bool
     ) -> dict[str, str]:
-        """Return name and type of the configured custom fields, found among those of the CRM."""
+        """Return name and type of the configured custom fields, as the CRM spells them."""
         custom: dict[str, str] = {}
         for wanted in [*self.config["mapped_fields"], *self.config["custom_fields"]]:
             found, alike = match(wanted, names)
@@ -182,14 +182,14 @@ class TapOracleCRM(Tap):
             described, reason = {}, error.cause
         if not described:
             self.logger.warning(
-                "The CRM does not tell which attributes opportunities have (%s): the built-in ones "
-                "and those that some rows show, as text, have to do",
+                "The CRM does not list the attributes of opportunities (%s): only the built-in "
+                "ones and those in some rows are read, the latter as text",
                 reason,
             )
         return described
 
     def _names_in_rows(self) -> set[str]:
-        """Return the attributes that a few opportunities show; empty where none can be had."""
+        """Return the attributes of a few opportunities; empty if none can be read."""
         reader = streams.Opportunities(self).reader()
         try:
             rows = reader.client.page(
@@ -207,6 +207,6 @@ class TapOracleCRM(Tap):
         return shown - {"links"}
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
-        """Stop at once, but never in the middle of a message; state is written on the way out."""
+        """Stop at once, but never in the middle of a message; the state is still written."""
         self.logger.warning("Stopped by %s", signal.Signals(signum).name)
-        self.writer.leave(128 + signum)
+        self.writer.exit(128 + signum)

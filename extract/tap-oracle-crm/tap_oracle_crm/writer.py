@@ -24,39 +24,39 @@ def encoded_size(record: dict[str, Any]) -> int:
 
 
 class PageWriter(MsgSpecWriter):
-    """The SDK's fastest writer, and one write for a page of records instead of one for each."""
+    """The SDK's fastest writer, with one write for each page of records."""
 
     def __init__(self) -> None:
         super().__init__()
         self._writing = False
-        self._leave_with: int | None = None
+        self._exit_code: int | None = None
 
-    def leave(self, code: int) -> None:
+    def exit(self, code: int) -> None:
         """End the process with an exit code, after the message that is being written."""
-        if self._writing and self._leave_with is None:
-            self._leave_with = code
+        if self._writing and self._exit_code is None:
+            self._exit_code = code
             return
-        self._leave_with = None
+        self._exit_code = None
         raise SystemExit(code)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _uninterrupted(self) -> Iterator[None]:
         self._writing = True
         try:
             yield
         except BrokenPipeError:
-            # The rest of the buffer has no reader; flushing it must not raise a second error.
+            # The buffer has no reader any more; flushing it must not raise a second error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            msg = "The target stopped reading what the tap writes: see the target's own messages."
+            msg = "The target stopped reading the tap's output: see the target's own messages."
             raise TargetError(msg) from None
         finally:
             self._writing = False
-        if self._leave_with is not None:
-            self.leave(self._leave_with)
+        if self._exit_code is not None:
+            self.exit(self._exit_code)
 
     def write_message(self, message: Message) -> None:
         """Write one message."""
-        with self._whole():
+        with self._uninterrupted():
             super().write_message(message)
 
     def encode(
@@ -73,7 +73,7 @@ class PageWriter(MsgSpecWriter):
         return _encoder.encode_lines([{**message, "record": record} for record in records])
 
     def write_lines(self, lines: bytes) -> None:
-        """Write lines as `encode` returns them."""
-        with self._whole():
+        """Write lines that `encode` returned."""
+        with self._uninterrupted():
             sys.stdout.buffer.write(lines)
             sys.stdout.flush()

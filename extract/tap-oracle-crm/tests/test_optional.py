@@ -147,7 +147,7 @@ def test_a_400_without_a_setting_of_its_own_says_what_the_server_named(tap: TapU
 def test_an_allow_list_is_mentioned(tap: TapUser, status: int) -> None:
     catalog = tap.discover()
     tap.crm.fault("error", status=status)
-    assert "list of those that the CRM lets in" in str(tap.sync(catalog=catalog).error)
+    assert "list of allowed addresses" in str(tap.sync(catalog=catalog).error)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_400_of_the_database_is_tried_again(
     tap.crm.fault("error", status=400, body=body, detail=words, next=2, query="orderBy=OptyId:asc")
     output = tap.sync(catalog=catalog, page_size=100, concurrency=1)
     assert ("attempt 3" in output.log) is passes
-    rows(tap, output)  # what is no trouble of the database was gone when its cause was looked for
+    rows(tap, output)  # an error outside the database was gone when the tap searched for its cause
     assert "this CRM refuses" not in output.log
 
 
@@ -228,7 +228,7 @@ def test_without_the_newest_changes_all_is_read_by_key(tap: TapUser, fault: dict
     catalog = tap.discover()
     tap.crm.fault(**fault, query="orderBy=LastUpdateDate:desc")
     first = tap.sync(catalog=catalog, request_timeout=1, page_size=100)
-    assert "is read by OptyId instead" in first.log
+    assert "are read by OptyId instead" in first.log
     rows(tap, first)
     changed = tap.crm.mutate(update=20, create=5)
     second = tap.sync(first.state, catalog, request_timeout=1, page_size=100)
@@ -243,7 +243,7 @@ def test_only_the_count_that_takes_too_long_is_left_out(tap: TapUser) -> None:
     tap.crm.fault("stall", seconds=30, query="totalResults")
     output = tap.sync(catalog=catalog, request_timeout=1)
     rows(tap, output)
-    assert "is read by OptyId" not in output.log
+    assert "are read by OptyId" not in output.log
 
 
 def test_without_an_end_of_the_table_one_open_range_is_read(tap: TapUser) -> None:
@@ -386,7 +386,7 @@ def test_the_language_of_names_can_be_asked_for(
 # Everything at once
 
 REMEDIES: dict[str, dict[str, Any]] = {
-    # words of the message: what a person sets then
+    # words of the message: what a person then sets
     "framework_version": {"framework_version": 1},
     "Set finder to": {"finder": "none"},
 }

@@ -108,7 +108,7 @@ def test_without_the_list_the_run_goes_on(tap: TapUser, status: int | str) -> No
     assert output.error is None
     assert len(output.by_key()) == 1000
     assert statuses(output) == {}
-    assert output.log.count("does not tell its status codes") == 1
+    assert output.log.count("does not list its status codes") == 1
 
 
 def test_refused_credentials_end_the_run(tap: TapUser) -> None:
