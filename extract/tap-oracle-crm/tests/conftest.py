@@ -43,7 +43,7 @@ def tap(
     for name in os.environ:
         if name.startswith("ORACLE_"):
             monkeypatch.delenv(name)
-    # Tests of what fails would wait for minutes; tests of the pauses set their own.
+    # Without this, tests of failures would wait for minutes; tests of the pauses set their own.
     monkeypatch.setattr("tap_oracle_crm.client.FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr("tap_oracle_crm.client.HICCUP_SECONDS", 0.02)
     caplog.set_level("INFO")

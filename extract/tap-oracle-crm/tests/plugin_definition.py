@@ -1,6 +1,6 @@
 """Writes `meltanohub.yml`, what MeltanoHub is told of the tap: `python tests/plugin_definition.py`.
 
-It is made from the settings that the tap declares, so nothing is written twice.
+It is generated from the tap's settings, so that nothing is written twice.
 """
 
 from __future__ import annotations

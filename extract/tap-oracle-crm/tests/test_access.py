@@ -293,7 +293,7 @@ def test_an_authority_of_ones_own_can_be_trusted(
     assert len(tap.sync(base_url=secure, ca_bundle=authority).records()) == 1
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", authority)
     assert len(tap.sync(base_url=secure).records()) == 1
-    # The setting outdoes the environment.
+    # The setting has priority over the environment.
     output = tap.sync(base_url=secure, ca_bundle=certifi.where())
     assert "not trusted" in str(output.error)
     assert "ca_bundle" in str(tap.sync(base_url=secure, ca_bundle="/no/such/file").error)

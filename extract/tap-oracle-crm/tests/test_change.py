@@ -115,8 +115,8 @@ def test_a_run_that_broke_off_goes_on_from_what_the_target_was_given(
     outputs = []
     for share in breaks:
         whole = tap.sync(state, catalog, **options)
-        # The pipe ends somewhere: what the target got is a head of the messages, and the state
-        # that it hands on is the last one in there.
+        # The pipe ends somewhere: the target got only the first messages, and the state
+        # that it saves is the last one among them.
         kept = Output(whole.messages[: int(share * len(whole.messages))])
         outputs.append(kept)
         state = kept.state or state
@@ -180,7 +180,7 @@ def test_a_signal_cuts_no_message_short(tap: TapUser, unbuffered: str) -> None:
     ) as process:
         assert process.stdout
         head = b"".join(process.stdout.readline() for _ in range(100))
-        time.sleep(0.5)  # the pipe is full by then, and the page that is written is not over
+        time.sleep(0.5)  # by then the pipe is full, and the current page is not completely written
         process.send_signal(signal.SIGTERM)
         *lines, end = (head + process.stdout.read()).split(b"\n")
     assert [json.loads(line)["type"] for line in lines][-1] == "STATE"
@@ -240,7 +240,7 @@ def test_the_run_time_limit_is_named_where_even_discovery_took_longer(tap: TapUs
 
 
 def test_a_child_that_is_waited_for_does_not_hold_up_the_end(tap: TapUser) -> None:
-    tap.crm.reset(records=60)  # what is written of them fits the pipe
+    tap.crm.reset(records=60)  # the written part of them fits into the pipe
     (tap.folder / "catalog.json").write_text(
         json.dumps(select(tap.discover(), "opportunities", "revenue_lines"))
     )
@@ -280,7 +280,7 @@ def test_a_target_that_stops_reading_ends_the_tap_in_one_line(tap: TapUser) -> N
 @given(
     keys=st.one_of(
         st.sets(st.integers(1, 10**18), max_size=400),
-        # Clusters far apart, as pods that were merged have them.
+        # Clusters far apart, as in merged pods.
         st.builds(
             lambda begins, size: {begin + at for begin in begins for at in range(size)},
             st.sets(st.integers(10**14, 10**18), min_size=1, max_size=4),

@@ -72,8 +72,8 @@ def test_children_that_cannot_be_had_leave_the_opportunities_alone(
     assert first.records("rejected_records") == []
     assert first.log.count("ChildRevenue of opportunities cannot be read (HTTP") == 1
     assert "replication_key_value" in first.bookmark
-    # The next run asks once whether they can be had by now, and costs no more than that; of a 400
-    # it finds out whether it is about a part of the request that can be left out.
+    # The next run only checks once whether they can be read now; after a 400, it also checks
+    # whether a part of the request can be left out.
     second = first
     for _ in range(2):
         tap.crm.clear_requests()
@@ -82,7 +82,7 @@ def test_children_that_cannot_be_had_leave_the_opportunities_alone(
         assert second.log.count("cannot be read") == 1
         assert len(second.records()) < 30
     assert tap.crm.requests()["total"] <= (16 if status == 400 else 8)
-    # Children of deals that did not change since are read, too.
+    # The children of unchanged deals are read, too.
     tap.crm.clear_faults()
     third = tap.sync(second.state, catalog)
     expected = {row["RevnId"] for row in tap.crm.rows("ChildRevenue")}
@@ -176,7 +176,7 @@ def test_a_deal_whose_children_cannot_be_had_is_told_of_and_the_rest_goes_on(
     streams = ("opportunities", "revenue_lines", "rejected_records")
     first = tap.sync(streams=streams)
     rows = tap.expected(["OptyId", "LastUpdateDate"])
-    key = max(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))  # none but it is read then
+    key = max(rows, key=lambda key: str(rows[key]["LastUpdateDate"]))  # then only this one is read
     tap.crm.clock(3600)
     tap.crm.update(key)
     if not alone:

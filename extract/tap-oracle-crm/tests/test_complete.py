@@ -92,7 +92,7 @@ def test_a_read_that_is_not_complete_activates_nothing(tap: TapUser, cause: str)
         output = tap.sync(catalog=catalog, page_size=25, concurrency=2, max_runtime_seconds=1)
         assert output.error is None
         assert coverage(output)[0][1] == "partial"
-    else:  # that a user sees nothing at all is no proof that all was deleted
+    else:  # a user who sees no rows does not prove that all were deleted
         output = tap.sync(catalog=catalog, filter="OptyId < 0")
         assert output.error is None
     assert activated(output) == []

@@ -174,8 +174,8 @@ def test_refusals_are_final(tap: TapUser, status: int, words: str) -> None:
     assert output.error is not None
     assert words in output.error
     assert str(status) in output.error
-    # Where a part of the request may be refused, so is the request without any; and where an
-    # attribute may have gone, that for the key alone.
+    # If a part of the request may be refused, the request without parts is refused too; if an
+    # attribute may be gone, so is the request for the key alone.
     assert tap.crm.requests()["total"] == {400: 5, 406: 4}.get(status, 1)
 
 
@@ -184,7 +184,7 @@ def test_a_wordless_400_is_tried_once_more(tap: TapUser) -> None:
     tap.crm.clear_requests()
     tap.crm.fault("error", status=400, body="empty", path="/opportunities$")
     assert "without a word" in str(tap.sync(catalog=catalog).error)
-    # And so is each of the four questions what it is that is refused.
+    # So are the four requests that search for the refused part.
     assert tap.crm.requests()["by_kind"]["opportunities"] == 10
 
 

@@ -93,7 +93,7 @@ def test_pages_follow_the_limit_in_force(tap: TapUser, cap: int) -> None:
 
 @pytest.mark.parametrize("version", [1, 4])
 def test_every_request_has_a_q(tap: TapUser, version: int) -> None:
-    # Without one, some CRMs show a part of what they show with any.
+    # Without `q`, some CRMs show only a part of the rows.
     for page_size in (100, 500):
         tap.crm.reset(records=400)
         assert len(tap.sync(framework_version=version, page_size=page_size).by_key()) == 400

@@ -152,7 +152,7 @@ values = st.recursive(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of the data
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine does not mean bad data
 @given(row=st.dictionaries(st.sampled_from(sorted(TYPES)), values))
 def test_every_record_is_either_clean_or_told_of_in_plain_json(row: dict[str, Any]) -> None:
     reason = None

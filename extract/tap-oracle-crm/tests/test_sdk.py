@@ -9,10 +9,10 @@ from singer_sdk import Stream
 from singer_sdk.testing import SuiteConfig, get_tap_test_class
 from tap_oracle_crm.tap import TapOracleCRM
 
-# The SDK makes a tap while pytest collects, before any fixture: the sandbox has to run by then.
+# The SDK makes a tap while pytest collects, before any fixture: the sandbox must already run.
 _crm = Sandbox(records=SuiteConfig().max_records_limit or 0).__enter__()
 atexit.register(_crm.stop)
-# The tests look at as many records as there are: one of them is rejected.
+# The tests read all records, and one of them is rejected.
 _crm.poison(_crm.rows(fields=["OptyId"])[0]["OptyId"], "overflow_1e400")
 
 _config = {"base_url": _crm.url, "username": USER, "password": PASSWORD}

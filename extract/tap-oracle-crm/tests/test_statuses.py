@@ -82,7 +82,7 @@ def test_a_finder_without_categories_teaches_nothing(tap: TapUser, status: int) 
     tap.crm.settings(statuses=OWN, status_categories=False)
     if status == 400:
         tap.crm.fault("error", status=400, body="structured", query="LookupCategory")
-    else:  # the variable is not heeded: all deals, whatever their category
+    else:  # the CRM ignores the variable: all deals of any category
         same = [{**row, "LookupCategory": "OPEN"} for row in OWN]
         every = [{**row, "LookupCategory": "WON"} for row in OWN]
         tap.crm.settings(statuses=[*same, *every])

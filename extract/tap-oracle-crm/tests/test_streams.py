@@ -90,7 +90,7 @@ def test_without_describe_the_standard_attributes_do(tap: TapUser, status: int) 
 @pytest.mark.parametrize("words", ["Attribute Name Practice_c is not valid.", ""])
 @pytest.mark.parametrize("with_describe", [True, False])
 def test_only_what_is_refused_counts_as_gone(tap: TapUser, words: str, with_describe: bool) -> None:
-    # Whatever describe lists and whatever the words of an error name.
+    # Independent of what describe lists and what an error message names.
     if not with_describe:
         tap.crm.fault("error", status=404, path="/describe$")
     tap.crm.fault("error", status=400, body="structured", detail=words, query="fields=.*Practice_c")
