@@ -1,4 +1,4 @@
-"""The command line: the stock target's."""
+"""The stock target's command line."""
 
 import gc
 import sys
@@ -8,10 +8,10 @@ from typing import Any
 
 
 class ImportedWhenUsed(ModuleType):
-    """Stands in for a module until something of it is needed."""
+    """Replaces a module until it is used."""
 
     def __getattr__(self, name: str) -> Any:
-        """Import the module, and return what it holds under a name."""
+        """Import the module, and return its attribute of this name."""
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(import_module(self.__name__), name)
@@ -21,7 +21,7 @@ def main() -> None:
     """Run the target."""
     # Slow to import, and needed for SSH tunnels only.
     sys.modules.setdefault("paramiko", ImportedWhenUsed("paramiko"))
-    gc.disable()  # imports leave no garbage, and looking for it takes a seventh of a short run
+    gc.disable()  # imports leave no garbage; the search takes a seventh of a short run
     from target_postgres_copy.target import CopyTarget
 
     gc.freeze()

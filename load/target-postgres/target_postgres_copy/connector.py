@@ -1,4 +1,4 @@
-"""Connections that rely on no session state, and errors that show no values."""
+"""Connections without session state, and errors without values."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ _COPIED_COLUMN = re.compile(r"^COPY .+, line \d+, column ([^:]+)", re.MULTILINE)
 
 
 class LoadRefusedError(Exception):
-    """PostgreSQL did not take a batch; the text quotes no value of it."""
+    """PostgreSQL refused a batch; the text contains no value of it."""
 
 
 class CopyConnector(PostgresConnector):  # type: ignore[misc]
-    """The stock connector, fit for a pooler that gives each transaction another session."""
+    """The stock connector, changed to work with a pooler in transaction mode."""
 
     def create_engine(self) -> sqlalchemy.Engine:
-        """Return an engine whose transactions set what they need themselves."""
+        """Return an engine whose transactions make all their settings themselves."""
         engine = sqlalchemy.create_engine(
             self.sqlalchemy_url,
             pool_pre_ping=True,
             hide_parameters=True,
             json_serializer=self.serialize_json,
             json_deserializer=self.deserialize_json,
-            connect_args={"prepare_threshold": None},  # a prepared statement is of its session
+            connect_args={"prepare_threshold": None},  # a prepared statement belongs to a session
         )
         sqlalchemy.event.listen(engine, "begin", _in_utc)
         return engine
 
 
 def _in_utc(connection: sqlalchemy.Connection) -> None:
-    """Let a time without an offset be UTC, whatever the server's time zone is."""
+    """Read times without an offset as UTC, in any time zone of the server."""
     connection.exec_driver_sql("set local time zone 'UTC'")
 
 
 @contextmanager
 def refusals_without_values(stream: str) -> Iterator[None]:
-    """Turn what PostgreSQL raises into a text that is safe to log.
+    """Turn database errors into a text that is safe to log.
 
     Raises:
-        LoadRefusedError: in place of any error of the database's.
+        LoadRefusedError: instead of any error of the database.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def refusals_without_values(stream: str) -> Iterator[None]:
 
 
 def _without_values(error: psycopg.Error) -> str:
-    """Say what is wrong: a data exception (class 22) quotes the value, so does each DETAIL."""
+    """Describe an error without its values, which data exceptions (class 22) and DETAILs quote."""
     diagnosis, state = error.diag, error.sqlstate or ""
     if state.startswith("22"):
         reason = f"PostgreSQL can't read a value: {errors.lookup(state).__name__} ({state})"

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from target_postgres_copy.target import CopyTarget
 
 PLAIN = (types.String, types.Numeric, types.Integer, types.Boolean, types.Date, types.DateTime)
-"""Types whose values COPY takes as JSON shows them."""
+"""Types whose values COPY accepts in their JSON form."""
 BATCH_COLUMN = "_loaded_in"
 
 _STAGE = "create temporary table {staged} (like {table}) on commit drop"
 _COPY = "copy {staged} ({columns}) from stdin"
 _BEGIN_BATCH = "select {schema}.begin_batch({run})"
-# A batch is small beside its table, which the planner can't know of a table that was just filled:
-# it would read all of the table, batch after batch.
+# A batch is small compared to its table. The planner does not know this of a table that was just
+# filled: it would read the whole table for each batch.
 _BY_KEY = "set local enable_hashjoin = off; set local enable_mergejoin = off"
-# `on conflict` alone would write a lock to each row that is there, also to one that stays as it is.
+# `on conflict` alone would write a lock to each existing row, even to an unchanged one.
 _UPSERT = """
     insert into {table} as held ({into})
     select {values} from {staged} as staged
@@ -64,17 +64,17 @@ _MARK = """
 
 
 class CopySink(PostgresSink):  # type: ignore[misc]
-    """Writes a batch with COPY and one upsert, which leaves a row that stays the same alone."""
+    """Writes a batch with COPY and one upsert, which does not write unchanged rows."""
 
     connector_class = CopyConnector
 
     def __init__(self, target: CopyTarget, *args: Any, **kwargs: Any) -> None:
-        """Set up the sink; takes what the stock one takes."""
+        """Set up the sink; accepts the arguments of the stock one."""
         super().__init__(target, *args, **kwargs)
         self.takes_records = False
-        """Whether its records come by `take`."""
+        """Whether the target passes records to `take`."""
         self.version: int | None = None
-        """The version of the records that wait to be written."""
+        """The version of the records in the current batch."""
         self._run: int | None = self.config.get("run_number")
         self._batches = target.batches
         self._types = {
@@ -99,7 +99,7 @@ class CopySink(PostgresSink):  # type: ignore[misc]
                 )
 
     def is_plain(self) -> bool:
-        """Return whether the fast path does what the stock target would do."""
+        """Return whether the fast path gives the same result as the stock target."""
         return (
             bool(self.key_properties)
             and self.config["use_copy"]
@@ -112,16 +112,16 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         )
 
     def _has_key(self) -> bool:
-        """Whether the table, which may be older than this target, has the stream's primary key."""
+        """Whether the table has the stream's primary key; an older table may lack it."""
         with self.connector._connect() as connection:
             key = inspect(connection).get_pk_constraint(self.table_name, self.schema_name)
         return set(key["constrained_columns"]) == set(self.key_properties)
 
     def take(self, message: dict[str, Any]) -> None:
-        """Keep a RECORD message for the batch; of several with one key the last.
+        """Add a RECORD message to the batch; it replaces an earlier one with the same key.
 
         Raises:
-            MissingKeyPropertiesError: it has no key.
+            MissingKeyPropertiesError: the record has no key.
         """
         context = self._get_context({})
         if "rows" not in context:
@@ -176,14 +176,14 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         join_keys: Sequence[str],
         connection: Any,
     ) -> int | None:
-        """Do the stock target's upsert behind the same fence, in the transaction of the batch."""
+        """Do the stock target's upsert with the same fence, in the batch's transaction."""
         with connection.connection.cursor() as cursor:
             self._record_keys(cursor, self._begin_batch(cursor))
         written: int | None = super().upsert(from_table, to_table, schema, join_keys, connection)
         return written
 
     def activate_version(self, new_version: int) -> None:
-        """Delete or mark, by the database's clock, the rows that this version did not have."""
+        """Delete or mark the rows that are not in this version; the time is the database's."""
         if self.config["activate_version"] is False:
             super().activate_version(new_version)
             return
@@ -198,10 +198,10 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             cursor.execute(self._sql(statement, gone=gone, marked_in=marked_in))
 
     def _key_not_read(self, cursor: Cursor[Any], version: int) -> sql.Composed:
-        """Return the condition for rows that were not read: an unchanged one keeps its version.
+        """Return the condition for rows that were not read; unchanged rows keep an old version.
 
         Raises:
-            LoadRefusedError: the record of what was read is not complete, so it proves nothing.
+            LoadRefusedError: the recorded keys are not complete, so they prove nothing.
         """
         keys = self._batches[self.stream_name, version]
         named = {"batches": sql.SQL("{}::bigint[]").format(sql.Literal(list(keys)))}
@@ -226,7 +226,7 @@ class CopySink(PostgresSink):  # type: ignore[misc]
     def _begin_batch(self, cursor: Cursor[Any]) -> int | None:
         """Return the number of the batch, or None if the run has no number.
 
-        It comes after the COPY: from here on to the transaction's end no other batch is written.
+        Call it after the COPY: it blocks all other batches until the transaction ends.
         """
         if self._run is None:
             return None
@@ -235,14 +235,14 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         return batch
 
     def _record_keys(self, cursor: Cursor[Any], batch: int | None) -> None:
-        """Record which keys were read, also those of rows that stay as they are."""
+        """Record the keys that were read, also those of unchanged rows."""
         if batch is not None and self.key_properties:
             cursor.execute(self._sql(_RECORD_KEYS, batch=sql.Literal(batch)))
             self._batches[self.stream_name, self.version][batch] = cursor.rowcount
 
     def _upsert(self, batch: int | None) -> sql.Composed:
         columns = [sql.Identifier(name) for name in self._types]
-        # An unchanged row costs no write. Without a run's number its version must be written.
+        # Unchanged rows are not written. But without a run's number, their version must be.
         compared = [
             sql.Identifier(name)
             for name in self._types
@@ -257,11 +257,11 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             values.append(sql.Literal(batch))
         return self._sql(
             _UPSERT,
-            into=_listed(into),
-            values=_listed(values),
-            excluded=_listed(_of("excluded", into)),
-            held_compared=_listed(_of("held", compared)),
-            staged_compared=_listed(_of("staged", compared)),
+            into=_comma_separated(into),
+            values=_comma_separated(values),
+            excluded=_comma_separated(_qualified("excluded", into)),
+            held_compared=_comma_separated(_qualified("held", compared)),
+            staged_compared=_comma_separated(_qualified("staged", compared)),
         )
 
     def _sql(self, statement: str, **more: sql.Composable) -> sql.Composed:
@@ -271,24 +271,24 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             schema=sql.Identifier(self.schema_name),
             table=sql.Identifier(self.schema_name, self.table_name),
             stream=sql.Literal(self.stream_name),
-            columns=_listed(map(sql.Identifier, self._types)),
-            key=_listed(key),
-            held_key=_listed(_of("held", key)),
-            staged_key=_listed(_of("staged", key)),
-            held_key_text=_as_text(_of("held", key)),
-            staged_key_text=_as_text(_of("staged", key)),
+            columns=_comma_separated(map(sql.Identifier, self._types)),
+            key=_comma_separated(key),
+            held_key=_comma_separated(_qualified("held", key)),
+            staged_key=_comma_separated(_qualified("staged", key)),
+            held_key_text=_as_text(_qualified("held", key)),
+            staged_key_text=_as_text(_qualified("staged", key)),
             **more,
         )
 
 
-def _listed(parts: Iterable[sql.Composable]) -> sql.Composed:
+def _comma_separated(parts: Iterable[sql.Composable]) -> sql.Composed:
     return sql.SQL(", ").join(parts)
 
 
-def _of(table: str, columns: Iterable[sql.Composable]) -> list[sql.Composable]:
+def _qualified(table: str, columns: Iterable[sql.Composable]) -> list[sql.Composable]:
     return [sql.SQL(table + ".") + column for column in columns]
 
 
 def _as_text(key: list[sql.Composable]) -> sql.Composed:
-    whole = sql.SQL("{}" if len(key) == 1 else "row({})").format(_listed(key))
+    whole = sql.SQL("{}" if len(key) == 1 else "row({})").format(_comma_separated(key))
     return whole + sql.SQL("::text")

@@ -1,4 +1,4 @@
-"""The target: reads messages, and gives each record to the path that takes it."""
+"""The target: reads messages, and passes each record to the fast or the stock path."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from target_postgres_copy.connector import LoadRefusedError
 from target_postgres_copy.sink import CopySink
 
 STATE_SECONDS = 10
-"""How long a record may wait to be written, and state to be given out."""
+"""How long a record may wait to be written, and state to be passed on."""
 
 
 class BytesReader(GenericSingerReader[bytes]):
-    """Reads messages as bytes: what need not become text does not."""
+    """Reads messages as bytes, without decoding them to text first."""
 
     @property
     def default_input(self) -> IO[bytes]:
@@ -36,24 +36,26 @@ class BytesReader(GenericSingerReader[bytes]):
         """Return a message.
 
         Raises:
-            InvalidInputLine: it is no JSON; the text does not quote it.
+            InvalidInputLine: the line is not JSON; the text does not quote it.
         """
         try:
             message: dict[str, Any] = decoder.decode(line)
         except msgspec.DecodeError:
             try:
-                return deserialize_json(line)  # takes NaN, which Python writes and JSON has not
+                return deserialize_json(
+                    line
+                )  # accepts NaN, which Python writes but JSON does not allow
             except ValueError as error:
-                text = f"A line of {len(line)} bytes is no JSON: {error}"
+                text = f"A line of {len(line)} bytes is not JSON: {error}"
             raise InvalidInputLine(text) from None
         return message
 
     @staticmethod
     def assert_line_requires(line_dict: dict[str, Any], requires: set[str]) -> None:
-        """Check that a message has what its kind requires.
+        """Check that a message has the required keys.
 
         Raises:
-            InvalidInputLine: it has not; the text does not quote it.
+            InvalidInputLine: a key is missing; the text does not quote the message.
         """
         missing = requires - line_dict.keys()
         if missing:
@@ -71,23 +73,23 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
             "run_number",
             th.IntegerType,
             description=(
-                "The number of the run, from a sequence of the database's. Each batch asks the "
-                "function `begin_batch(run_number)` of the target's schema whether a later run "
-                "has begun, and fails if so; the keys it read go to the table `read_keys` there."
+                "The number of the run, from a sequence of the database. Each batch calls the "
+                "function `begin_batch(run_number)` of the target's schema, and fails if a later "
+                "run has begun; the keys it read go to the table `read_keys` of that schema."
             ),
         ).to_dict()
     }
 
     def __init__(self, **kwargs: Any) -> None:
-        """Set up the target; takes what the stock one takes."""
+        """Set up the target; accepts the arguments of the stock one."""
         super().__init__(**kwargs)
         self.batches: defaultdict[tuple[str, int | None], dict[int, int]] = defaultdict(dict)
-        """By stream and version: the numbers of the batches, and how many keys each recorded."""
+        """By stream and version: the batch numbers, with the number of keys each recorded."""
         self._plain: dict[str, CopySink] = {}
 
     @classmethod
     def invoke(cls, **kwargs: Any) -> None:
-        """Run the target: one line, without a traceback, tells that the database refused."""
+        """Run the target; log a refusal by the database as one line, without a traceback."""
         try:
             super().invoke(**kwargs)
         except LoadRefusedError as error:
@@ -111,7 +113,7 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
             super()._process_record_message(message_dict)
             return
         if message_dict.get("version") != sink.version:
-            self.drain_one(sink)  # a batch is of one version
+            self.drain_one(sink)  # a batch has one version
             sink.version = message_dict.get("version")
         sink.take(message_dict)
         if sink.is_full:
@@ -119,7 +121,7 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
         self._handle_max_record_age()
 
     def _process_activate_version_message(self, message_dict: dict[str, Any]) -> None:
-        self.drain_all()  # what a sink holds whose schema was replaced is of the version too
+        self.drain_all()  # records of a sink whose schema was replaced belong to the version too
         super()._process_activate_version_message(message_dict)
 
     def _handle_max_record_age(self) -> None:
@@ -127,7 +129,7 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
             self.drain_all()
 
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
-        # No drain, as the stock target does: it may wait for the batch that the signal interrupted.
-        # State is given out for what was written only.
+        # No drain, unlike the stock target: it may wait for the batch that the signal interrupted.
+        # State is passed on for written records only.
         self.logger.info("Received termination signal %d: stopping.", signum)
         sys.exit(128 + signum)

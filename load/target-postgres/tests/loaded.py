@@ -1,4 +1,4 @@
-"""A schema of the database that a target loads into, in this process or by the command line."""
+"""A schema for a target to load, in this process or by the command line."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ PROPERTIES = {
     "changed": {"type": ["string", "null"], "format": "date-time"},
     "custom": {"type": ["object", "null"]},
 }
-# As the application makes it, but all in the schema of one test.
+# Like in the application, but all in the schema of one test.
 FENCE = """
     create schema if not exists {schema};
     create table if not exists {schema}.load_fence (
@@ -77,7 +77,7 @@ def lines_of(*messages: Message) -> bytes:
 
 
 class Loaded:
-    """A schema of the database that a target writes to."""
+    """A schema that a target writes to."""
 
     def __init__(
         self, database: str, kind: type[TargetPostgres] = CopyTarget, **config: object
@@ -96,7 +96,7 @@ class Loaded:
         }
 
     def begin_run(self, number: int) -> None:
-        """Let the run of this number load from now on, and no other."""
+        """From now on, let only the run with this number load."""
         self.query(FENCE)
         self.query("update {schema}.load_fence set run_number = %s", number)
         self.config["run_number"] = number
@@ -105,7 +105,7 @@ class Loaded:
         self.listen(lines_of(*messages).splitlines(keepends=True))
 
     def listen(self, lines: Iterable[bytes]) -> None:
-        """Load lines, which may be made while they are read."""
+        """Load lines, which may be a generator."""
         target = self._target(config=dict(self.config))
         given: Iterable[Any] = lines
         if self._target is not CopyTarget:
@@ -113,10 +113,10 @@ class Loaded:
         try:
             target.listen(given)
         finally:
-            target.target_connector._engine.dispose()  # the process goes on, unlike the target's
+            target.target_connector._engine.dispose()  # this process continues, unlike the target's
 
     def start(self, folder: Path, *before: str) -> subprocess.Popen[bytes]:
-        """Start the command, behind other words if given; it reads its messages from a pipe."""
+        """Start the command, after a prefix if given; it reads its messages from a pipe."""
         file = folder / f"{uuid.uuid4()}.json"
         file.write_text(json.dumps(self.config))
         return subprocess.Popen(
@@ -148,7 +148,7 @@ class Loaded:
 
 
 def same(loaded: Loaded, *left_out: str) -> list[Message]:
-    """The rows, without what depends on when they were loaded; of a deletion only that it was."""
+    """The rows without load times; a deletion time only counts as set or not."""
     times = ("_sdc_extracted_at", "_sdc_received_at", "_sdc_batched_at", "_sdc_sequence")
     others = (*times, "_sdc_sync_started_at", "_loaded_in", *left_out)
     return [

@@ -1,4 +1,4 @@
-"""Of several loads of one table the latest run wins, and nothing of an older one comes after."""
+"""If several runs load one table, the latest wins; an older run writes nothing after it."""
 
 import os
 import signal
@@ -119,7 +119,7 @@ def test_a_load_that_is_ended_leaves_whole_batches_and_no_lock(
     give(process, schema(), *deals(1, 10), states[0])
     wait_until(lambda: loaded.query("select 1 as one from {schema}.read_keys"))
     with psycopg.connect(database) as other:
-        # The second batch is copied, and waits for its number.
+        # The second batch has been copied, and waits for its number.
         other.execute(b"lock table %s.load_fence" % loaded.name.encode())
         give(process, *deals(11, 25), states[1])
         wait_until(lambda: loaded.query("select 1 as one from pg_locks where not granted"))
@@ -201,12 +201,12 @@ def test_what_a_version_did_not_have_is_marked_until_it_comes_back(
 
     run(1, *of(1, 1, 2, 3, 4, 5), activate(1))
     assert gone() == []
-    run(2, *of(2, 1, 2, 4))  # no end: it proves nothing
+    run(2, *of(2, 1, 2, 4))  # no end, so it proves nothing
     assert gone() == []
     more = schema(region={"type": ["string", "null"]})
     run(3, *of(3, 1), more, *of(3, 2, 4), activate(3))
     assert gone() == [3, 5]
-    if numbered:  # what stays the same was not written, not even for a moment
+    if numbered:  # unchanged rows were not written, not even for a moment
         assert [row["_loaded_in"] for row in loaded.rows() if row["id"] in (1, 2, 4)] == [1, 1, 2]
     marked = loaded.rows("id, _sdc_deleted_at")
     run(4, *of(4, 1, 2, 4), activate(4))

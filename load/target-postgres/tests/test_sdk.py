@@ -18,7 +18,7 @@ _config: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _configured(database: str, request: pytest.FixtureRequest) -> None:
     _config["sqlalchemy_url"] = database.replace("postgresql://", "postgresql+psycopg://")
-    # This one sends NUL, which no text of PostgreSQL's has; the stock target needs the setting too.
+    # This test sends NUL, which PostgreSQL cannot store; the stock target needs the setting too.
     sends_nul = request.node.name == "test_target_encoded_string_data"
     _config["sanitize_null_text_characters"] = sends_nul
 

@@ -1,4 +1,4 @@
-"""Whatever is loaded, the result is the stock target's."""
+"""All loads give the same result as the stock target."""
 
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -46,7 +46,7 @@ WHENS = st.sampled_from([None, "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00
 
 @st.composite
 def loads(draw: st.DrawFn) -> list[list[Message]]:
-    """Draw the messages of a few loads, with and without versions, times and a new attribute."""
+    """Draw messages of a few loads, with and without versions, times and a new attribute."""
     messages: list[list[Message]] = []
     for number in range(draw(st.integers(1, 4))):
         versioned = draw(st.booleans())
@@ -89,7 +89,7 @@ def test_any_sequence_of_messages_ends_as_with_the_stock_target(
             ours.begin_run(number)
         ours.load(*messages)
         stock.load(*messages)
-    # A row that stays the same is not written, so with a run's number its version isn't either.
+    # An unchanged row is not written; so with a run's number, neither is its version.
     left_out = ["_sdc_table_version"] if numbered else []
     assert same(ours, *left_out) == same(stock, *left_out)
 
