@@ -1,7 +1,7 @@
-"""Starting and cancelling runs of the pipeline, for the API and the scheduler alike.
+"""Start and cancel runs of the pipeline, for the API and the scheduler.
 
-A run is a `meltano run` in a session of its own: it outlives who started it. It is in the
-register from the moment it is started, whatever becomes of its process.
+A run is a `meltano run` in a session of its own: it continues if its starter ends. It is
+registered before its process starts, so that each run has a row even if its process fails.
 """
 
 import logging
@@ -35,7 +35,7 @@ __all__ = ["CannotCancelError", "RunningError", "cancel", "start"]
 
 
 class CannotCancelError(Exception):
-    """A run can't be stopped from here; the message says why."""
+    """A run can't be cancelled from here; the message says why."""
 
 
 def command(full: bool) -> list[str]:
@@ -56,13 +56,13 @@ def start(
     Args:
         url: the database.
         full: read everything.
-        trigger: what starts it.
-        requested_by: who asked for it.
-        argv: the command, where it is not that of a sync.
-        job: what that command does.
+        trigger: what starts the run.
+        requested_by: the user who asked for it.
+        argv: the command, if it is not a sync.
+        job: the job of that command.
 
     Raises:
-        RunningError: a run that loads is under way.
+        RunningError: another load is running.
     """
     run_id = str(uuid.uuid4())
     registry.register(
@@ -79,14 +79,14 @@ def start(
     except OSError as error:
         registry.end(url, run_id, f"It could not be started: {error}")
         raise
-    # Read before anybody waits for the process: then it is gone, with its start time.
+    # Read now: once a thread waits for the process, it may be gone, with its start time.
     known = processes.columns(psutil.Process(process.pid)) | {"run_id": run_id}
-    # Without someone to wait for it, an ended child would look alive.
+    # If nobody waits for an ended child process, it still looks alive.
     threading.Thread(
         target=_wait_for, args=(url, run_id, process), name=f"sync {run_id}", daemon=True
     ).start()
     with closing(registry.connect(url)) as connection:
-        # The run writes this down itself, too, but only after a second or more.
+        # The run writes this itself, too, but only after a second or more.
         connection.execute(
             "update public.sync_runs set pid = %(pid)s, process_started_at = %(process_started_at)s"
             " where run_id = %(run_id)s",
@@ -105,18 +105,18 @@ def _wait_for(url: str, run_id: str, process: subprocess.Popen[bytes]) -> None:
     try:
         registry.end(url, run_id, words, died=code < 0)
     except psycopg.OperationalError as error:
-        # The next look at the runs finds that the process is gone.
-        log.warning("the end of run %s could not be written down: %s", run_id, error)
+        # The next check of the runs finds that the process is gone.
+        log.warning("the end of run %s could not be recorded: %s", run_id, error)
 
 
 def cancel(url: str, run_id: str, cancelled_by: str) -> None:
-    """End every process of a run; what is loaded stays.
+    """End every process of a run; loaded records stay.
 
-    Who started it is of no matter: each run registers its process, with when it began, so that
-    the number of one that is gone is never taken for it.
+    This works for all runs, however started: each registers its process with its start time, so
+    that a new process with the same number is never mistaken for it.
 
     Raises:
-        CannotCancelError: it is not under way, or no process of this machine.
+        CannotCancelError: the run has ended, or its process is on another machine.
     """
     with closing(registry.connect(url)) as connection, connection.transaction():
         run = connection.execute(
@@ -125,7 +125,7 @@ def cancel(url: str, run_id: str, cancelled_by: str) -> None:
         if run is None or run["ended_at"] is not None:
             raise CannotCancelError("It has ended.")
         if run["pid"] is None:
-            raise CannotCancelError("It is just being started: try again in a moment.")
+            raise CannotCancelError("It is starting: try again in a moment.")
         if not processes.is_here(run):
             raise CannotCancelError(f"It runs on {run['host']}: stop it there.")
         process = processes.process_of(run)
@@ -136,7 +136,7 @@ def cancel(url: str, run_id: str, cancelled_by: str) -> None:
             [cancelled_by, run_id],
         )
         try:
-            # dbt goes on merging when Meltano ends: each process is told, the plugins first.
+            # dbt continues when Meltano ends: so terminate each process, the plugins first.
             for one in [*process.children(recursive=True), process]:
                 with suppress(psutil.NoSuchProcess):  # it ended by itself meanwhile
                     one.terminate()

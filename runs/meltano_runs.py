@@ -1,9 +1,9 @@
-"""Meltano's own table of runs: the one place that touches it.
+"""The only module that touches Meltano's own table of runs.
 
-Meltano refuses a new run of a pipeline for five minutes after the last heartbeat of one that was
-killed, by the clocks of the machines. Our register knows at once that it is dead. The table is
-Meltano's, which may change it with any release: then a killed run costs those minutes again, old
-rows stay, and nothing else comes of it.
+After a run was killed, Meltano refuses a new run of the pipeline until five minutes after the last
+heartbeat, by the clocks of the machines. Our register knows at once that the run is dead. Any
+release of Meltano may change this table. Then a killed run costs those five minutes again, and old
+rows stay; nothing else breaks.
 """
 
 import logging
@@ -13,7 +13,7 @@ import psycopg
 
 log = logging.getLogger(__name__)
 
-# A session of Meltano's that hangs may hold such a row: it is not waited for.
+# A hanging session of Meltano may lock such a row: do not wait for it.
 _CLOSE: LiteralString = """
     update meltano.runs
     set
@@ -27,7 +27,7 @@ _CLOSE: LiteralString = """
         select runs.id
         from meltano.runs
         inner join public.sync_runs on sync_runs.run_id = runs.run_id
-        -- Its end may not have got into that table: the database was away.
+        -- Its end may be missing there, if the database could not be reached.
         where runs.state = 'RUNNING' and sync_runs.ended_at is not null
         for update of runs skip locked
     )
@@ -49,17 +49,17 @@ _REMOVE: LiteralString = """
 
 
 def close_ended_ones(connection: psycopg.Connection[Any]) -> None:
-    """Mark runs as failed that our register knows to have ended, so that the next can begin."""
+    """Mark the runs as failed that have ended by our register, so that the next can begin."""
     _execute(
         connection,
         _CLOSE,
         {},
-        "after a run that was killed, it may refuse the next one for five minutes",
+        "after a killed run, it may refuse the next one for five minutes",
     )
 
 
 def remove_old_ones(connection: psycopg.Connection[Any], days: int, batch: int) -> int:
-    """Remove rows that are older, but for the last success of each pipeline; return how many."""
+    """Remove old rows, except the last success of each pipeline; return their number."""
     return _execute(
         connection, _REMOVE, {"days": days, "batch": batch}, "its old rows are not removed"
     )
@@ -71,11 +71,11 @@ def _execute(
     values: dict[str, object],
     otherwise: str,
 ) -> int:
-    """Do it if the table is as it was; return the number of rows."""
+    """Execute a statement if the table still has its columns; return the number of rows."""
     try:
         with connection.transaction():
             return connection.execute(statement, values).rowcount
     except (psycopg.ProgrammingError, psycopg.DataError, psycopg.IntegrityError) as error:
-        said = str(error).partition("\n")[0]
-        log.warning("Meltano's table of runs is not as it was (%s): %s", said, otherwise)
+        reason = str(error).partition("\n")[0]
+        log.warning("Meltano has changed its table of runs (%s): %s", reason, otherwise)
         return 0

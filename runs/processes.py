@@ -1,4 +1,4 @@
-"""Find the process of a run, and what it printed."""
+"""Find the process of a run, and its output."""
 
 import re
 import socket
@@ -16,19 +16,19 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @cache
 def namespace() -> str:
-    """Return what no other place has that numbers its processes apart, a container as well.
+    """Return a name for this machine's or container's own numbering of processes.
 
     A host's name is not enough: containers in their host's network share it.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:  # not on Linux, where containers are virtual machines of their own
+    except OSError:  # not on Linux: there, containers are virtual machines of their own
         return socket.gethostname()
 
 
 def columns(process: psutil.Process) -> dict[str, Any]:
-    """Return the columns of `sync_runs` that name a process of this machine."""
+    """Return the columns of `sync_runs` for a process of this machine."""
     return {
         "host": socket.gethostname(),
         "pid_namespace": namespace(),
@@ -38,15 +38,15 @@ def columns(process: psutil.Process) -> dict[str, Any]:
 
 
 def is_here(run: dict[str, Any]) -> bool:
-    """Tell whether the process of a run can be seen from here, if it has one already."""
+    """Tell whether a run has a process, and this machine or container can see it."""
     return run["pid"] is not None and run["pid_namespace"] == namespace()
 
 
 def process_of(run: dict[str, Any]) -> psutil.Process | None:
-    """Return the process of a run that can be seen from here, or None if it is gone."""
+    """Return the process of a run on this machine, or None if it is gone."""
     try:
         process = psutil.Process(run["pid"])
-        # The number may be another process's by now.
+        # Another process may have the number by now.
         is_same = abs(_started_at(process) - run["process_started_at"]) < 1
         return process if is_same and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
@@ -54,17 +54,17 @@ def process_of(run: dict[str, Any]) -> psutil.Process | None:
 
 
 def _started_at(process: psutil.Process) -> float:
-    """Return when it began, in seconds since the machine did: its clock may be set meanwhile."""
+    """Return the start time in seconds since boot, since the clock may be set meanwhile."""
     return process.create_time() - psutil.boot_time()
 
 
 def log_file(run_id: object) -> Path:
-    """Return where the output of a run goes that `control` has started."""
+    """Return the file with the output of a run that `control` has started."""
     return LOGS / f"sync-{run_id}.log"
 
 
 def last_words(run_id: object) -> str | None:
-    """Return the last line that a run printed, if its log is on this machine."""
+    """Return the last line of a run's output, if its log is on this machine."""
     try:
         printed = log_file(run_id).read_text(errors="replace")
     except FileNotFoundError:

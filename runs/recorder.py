@@ -1,11 +1,10 @@
 """Record the progress of a run in its row of `public.sync_runs`.
 
-How many records the tap read, what it covered, whether the load succeeded, and the cause of a
-failure in words pass by in Meltano's log and nowhere else; `logging.yaml` makes this handler see
-it. It runs in the Meltano process, whoever started that, and writes a heartbeat, by the
-database's clock, as long as the process lives.
+The number of records read, the coverage, the success of the load, and the cause of a failure are
+only in Meltano's log; `logging.yaml` makes this handler see it. The handler runs in each Meltano
+process and writes a heartbeat, by the database's clock, as long as the process lives.
 
-A recorder that can't reach the database never stops a run.
+If the recorder can't reach the database, the run still continues.
 """
 
 import logging
@@ -49,20 +48,20 @@ _SAVE = """
 
 
 class FirstLine(logging.Filter):
-    """Keep a message to its first line: Meltano repeats all of a failed plugin's output."""
+    """Cut messages after their first line: Meltano repeats a failed plugin's whole output."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Shorten the record, and let it pass."""
+        """Shorten the record, and accept it."""
         if isinstance(record.msg, Mapping) and "\n" in (text := str(record.msg.get("event", ""))):
             record.msg = {**record.msg, "event": text.split("\n", 1)[0] + " ..."}
         return True
 
 
 class RunRecorder(logging.Handler):
-    """Gather what the plugins say of the run, and save it every two seconds and at the end."""
+    """Collect the plugins' log events of a run, and save them every two seconds and at the end."""
 
     is_off = False
-    """Whether this process only says what it would do: there is nothing to record."""
+    """Whether this is a dry run, which has nothing to record."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -71,7 +70,7 @@ class RunRecorder(logging.Handler):
         self._closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take in a log record of Meltano's or a plugin's, if it belongs to a run."""
+        """Process a log record of Meltano or a plugin, if it belongs to a run."""
         event = record.msg
         if self.is_off or self._closed or not isinstance(event, Mapping) or "run_id" not in event:
             return
@@ -83,7 +82,7 @@ class RunRecorder(logging.Handler):
         self._observed.put(event)
 
     def close(self) -> None:
-        """Save the last of it. Called by `logging` when the process ends."""
+        """Save the last events. Called by `logging` when the process ends."""
         if self._writer is not None and not self._closed:
             self._observed.put(None)
             self._writer.join(timeout=10)
@@ -109,7 +108,7 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
                 changed = run.observe(event) or changed
                 if run.is_urgent:
                     break
-        run.is_urgent = False  # where the database is away, it waits like the rest
+        run.is_urgent = False  # if the database cannot be reached, it waits like the rest
         try:
             if connection is None or connection.broken:
                 connection = _connect()
@@ -117,7 +116,7 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
             changed = False
             written = ended
         except psycopg.Error as error:
-            # Not through the log, which would come back here.
+            # Not through the log: this handler would receive it again.
             print(f"The run recorder can't reach the database: {error}".strip(), file=sys.stderr)
 
 
@@ -132,7 +131,7 @@ def _connect() -> psycopg.Connection:
 
 
 class _Run:
-    """What is known of a run: columns of `sync_runs`, and what to note where nothing failed."""
+    """The known facts of a run: columns of `sync_runs`, and a note if nothing failed."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -148,10 +147,10 @@ class _Run:
         self.error_message: str | None = None
         self.note: str | None = None
         self.is_urgent = False
-        """It must be written before what comes next in the run, which relies on it."""
+        """Write at once, since the next step of the run relies on it."""
 
     def observe(self, event: Mapping[str, Any]) -> bool:
-        """Take in a log event; true if it said something of interest."""
+        """Process a log event; return whether a column changed."""
         if "metric_info" in event:
             return str(event.get("name")).startswith(TAP) and self._measure(event["metric_info"])
         if "success" in event and event.get("block_type") == "ExtractLoadBlocks":
@@ -163,7 +162,7 @@ class _Run:
             return True
         cause = _cause(event, str(event.get("event", "")))
         if cause is None or self.error_message is not None:
-            return False  # the first error is the cause, those that follow come of it
+            return False  # the first error is the cause, the others follow from it
         self.error_message = cause
         return True
 
@@ -181,7 +180,7 @@ class _Run:
                 self.extraction_completed = True
                 self.note = (
                     f"Stopped at the run-time limit of {metric['value']} s before all was read. "
-                    "The next sync goes on from there."
+                    "The next sync continues from there."
                 )
             case "sync_duration", "opportunities":
                 self.extraction_completed = tags["status"] == "succeeded"
@@ -196,14 +195,14 @@ class _Run:
 
 
 def _cause(event: Mapping[str, Any], text: str) -> str | None:
-    """Return the error of a plugin in one line; None if the event is no error."""
+    """Return the error of a plugin in one line; None if the event is not an error."""
     name = event.get("name")
     if name is None:
         return None
     if (exception := event.get("plugin_exception")) is not None:
         # The first line of a database error names it; the next ones quote data.
-        said, _, _ = exception.message.partition("\n")
-        return f"{name}: {exception.type}: {said}"
+        message, _, _ = exception.message.partition("\n")
+        return f"{name}: {exception.type}: {message}"
     if event.get("level") in {"error", "critical"}:
         return f"{name}: {text}"
     plain = _ANSI.sub("", text).strip()

@@ -1,10 +1,10 @@
-"""The register of runs: one loads at a time, and each that loads has a number.
+"""The register of runs: only one run loads at a time, and each load has a number.
 
-The number is a fencing token. It comes from a sequence of the database, a later run has a higher
-one, and every batch of the loader and every merge checks in its own transaction that the number
-is still the one in `public.load_fence`. So what is left of a run that was thought dead can do no
-harm, and no clock but the database's decides which run lives. Nothing here lasts longer than a
-transaction, so that all of it works through a connection pooler.
+The number is a fencing token. It comes from a sequence of the database, so a later run has a higher
+one. Every batch of the loader and every merge checks in its own transaction that its number is
+still the one in `public.load_fence`. So a run that seemed dead but continues can do no harm. Only
+the database's clock decides which run is alive. No lock lasts longer than a transaction, so that
+all of this works through a connection pooler.
 """
 
 import os
@@ -20,7 +20,7 @@ from psycopg.rows import DictRow, dict_row
 from runs import meltano_runs, processes
 
 NUMBER = "ORACLE_CRM_RUN_NUMBER"
-"""The environment variable that hands a run's number to its loader and to dbt."""
+"""The environment variable that passes a run's number to its loader and to dbt."""
 LOADER = "target-postgres"
 READERS = {
     "tap-oracle-crm": "sync",
@@ -35,7 +35,7 @@ select run_id, kind, run_number, host, pid_namespace, pid, process_started_at, s
 from public.sync_runs
 where ended_at is null and heartbeat_at is not null
 """
-# The last printed line is the reason only if the run had not begun; later it is mere progress.
+# The last printed line is the reason only if the run had not begun; later it only shows progress.
 DIED = """
 update public.sync_runs
 set
@@ -56,12 +56,12 @@ _KINDS = {"sync": "A sync", "reconcile": "A reconcile", "partition": "A first lo
 
 
 class RunningError(Exception):
-    """Another run is under way that loads.
+    """Another load is running.
 
     Attributes:
-        run_id: that run.
+        run_id: the other run.
         kind: its kind.
-        what: its kind in words.
+        what: its kind as text.
     """
 
     def __init__(self, other: DictRow) -> None:
@@ -74,17 +74,17 @@ class RunningError(Exception):
 
 
 class SupersededError(Exception):
-    """A run may not load, or not again, since another one has taken its place or it has ended."""
+    """A run may not load: another one has taken its place, or the run has ended."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run does.
+    """The work of a run.
 
     Attributes:
-        kind: `sync`, `reconcile`, `partition`, or `other` where nothing is loaded.
-        blocks: the plugins that it runs, as on Meltano's command line.
-        state_id_suffix: the suffix of its Meltano state, where it has one of its own.
+        kind: `sync`, `reconcile`, `partition`, or `other` if it loads nothing.
+        blocks: its plugins, as on Meltano's command line.
+        state_id_suffix: the suffix of its Meltano state, if it has a state of its own.
     """
 
     kind: str
@@ -104,7 +104,7 @@ class Job:
 
 
 def connect(url: str) -> psycopg.Connection[DictRow]:
-    """Connect for a short transaction or two, through a pooler as well."""
+    """Connect for one or two short transactions; this also works through a pooler."""
     return psycopg.connect(
         url,
         autocommit=True,
@@ -127,24 +127,24 @@ def register(
     number: int | None = None,
     force: bool = False,
 ) -> int | None:
-    """Write down that a run begins; return the number that lets it load, None if it does not.
+    """Register the start of a run; return the number of its load, None if it does not load.
 
-    A run that is registered already (by who started it) keeps its number.
+    If its starter has registered the run already, it keeps its number.
 
     Args:
         url: the database.
-        run_id: the run as Meltano names it.
-        job: what it does.
-        process: the process that does it; None if it is yet to be started.
-        full: it was asked to read everything.
-        trigger: what started it.
-        requested_by: who asked for it.
+        run_id: Meltano's id of the run.
+        job: its work.
+        process: its process; None if it has not started yet.
+        full: whether all records are to be read.
+        trigger: what started the run.
+        requested_by: the user who asked for it.
         number: the number of a load that several runs share.
-        force: take the place of a run that is under way.
+        force: replace a load that is running.
 
     Raises:
-        RunningError: another run that loads is under way.
-        SupersededError: a later run has taken its place, or a run of this id has ended.
+        RunningError: another load is running.
+        SupersededError: a later run has taken its place, or a run with this id has ended.
     """
     with closing(connect(url)) as connection, connection.transaction():
         current = _lock_fence(connection)
@@ -159,7 +159,7 @@ def register(
             current = number
         if job.loads and number != current:
             raise SupersededError(
-                f"The load of number {number} was superseded by a later run: begin it anew."
+                f"The load with number {number} was superseded by a later run: start it again."
             )
         connection.execute(
             """
@@ -199,7 +199,7 @@ def begin_shared_load(url: str) -> int:
     """Return the number of a new load that several runs will share.
 
     Raises:
-        RunningError: another run that loads is under way.
+        RunningError: another load is running.
     """
     with closing(connect(url)) as connection, connection.transaction():
         _lock_fence(connection)
@@ -207,12 +207,12 @@ def begin_shared_load(url: str) -> int:
 
 
 def end(url: str, run_id: str, words: str | None = None, *, died: bool | None = None) -> None:
-    """Write down that a run has ended, and its last words where nothing else says why.
+    """Record the end of a run, and its last output if no other reason is known.
 
     Args:
         url: the database.
         run_id: the run.
-        words: what it printed last, if it failed.
+        words: the last line that it printed, if it failed.
         died: whether its process was killed, if that is known.
     """
     with closing(connect(url)) as connection:
@@ -220,7 +220,7 @@ def end(url: str, run_id: str, words: str | None = None, *, died: bool | None = 
 
 
 def ended(url: str, run_ids: Sequence[str]) -> list[str]:
-    """Return those of some runs that have ended."""
+    """Return which of these runs have ended."""
     with closing(connect(url)) as connection:
         rows = connection.execute(
             "select run_id::text from public.sync_runs"
@@ -231,12 +231,12 @@ def ended(url: str, run_ids: Sequence[str]) -> list[str]:
 
 
 def settle(connection: psycopg.Connection[DictRow], *, silent_too: bool = False) -> None:
-    """Write down the end of the runs that are dead.
+    """Record the end of all dead runs.
 
     Args:
         connection: to the database.
-        silent_too: count those as dead, too, that are out of sight and have been silent for long.
-            If it goes on after all, the number of the run that took its place stops it.
+        silent_too: also count a run on another machine as dead if it has had no heartbeat for
+            long. If it is still alive, the number of the next run stops it.
     """
     for run in connection.execute(UNDER_WAY).fetchall():
         if has_died(run) or (silent_too and not processes.is_here(run) and not run["is_alive"]):
@@ -244,7 +244,7 @@ def settle(connection: psycopg.Connection[DictRow], *, silent_too: bool = False)
 
 
 def has_died(run: dict[str, Any]) -> bool:
-    """Tell whether a run of UNDER_WAY is dead for certain: its process would be here."""
+    """Tell whether a run of UNDER_WAY is certainly dead: it ran here, and its process is gone."""
     return processes.is_here(run) and processes.process_of(run) is None
 
 
@@ -254,13 +254,13 @@ def died(run_id: object) -> dict[str, Any]:
 
 
 def number_from_environment() -> int | None:
-    """Return the number that whoever started this process has given it."""
+    """Return the number of the load that the starter of this process has passed to it."""
     text = os.environ.get(NUMBER, "")
     return int(text) if text.isdecimal() else None
 
 
 def _lock_fence(connection: psycopg.Connection[DictRow]) -> int:
-    """Let nobody else register until the transaction ends; return the number that may load."""
+    """Block other registrations until the transaction ends; return the current load's number."""
     number: int = _row(connection, "select run_number from public.load_fence for update")[
         "run_number"
     ]
@@ -270,7 +270,7 @@ def _lock_fence(connection: psycopg.Connection[DictRow]) -> int:
 
 
 def _next_number(connection: psycopg.Connection[DictRow], *, force: bool) -> int:
-    """Take the next number, which ends the right to load of whoever had it."""
+    """Take the next number; the load before may then no longer write."""
     for other in connection.execute(UNDER_WAY).fetchall():
         if other["run_number"] is not None and not other["is_through"] and not force:
             raise RunningError(other)
@@ -282,7 +282,7 @@ def _next_number(connection: psycopg.Connection[DictRow], *, force: bool) -> int
 
 
 def _check_own(own: DictRow, process: psutil.Process | None) -> None:
-    """Refuse a run whose id another one has, or had."""
+    """Refuse a run whose id another run has, or had."""
     if own["ended_at"] is not None:
         raise SupersededError(f"Run {own['run_id']} has ended: give each run an id of its own.")
     family = [] if process is None else [process.pid, *(one.pid for one in process.parents())]

@@ -71,7 +71,7 @@ def test_the_parts_of_a_load_share_their_number(database: str) -> None:
     later = register(database, SYNC, force=True)
     assert later is not None
     assert later > number
-    with pytest.raises(SupersededError, match="begin it anew"):
+    with pytest.raises(SupersededError, match="start it again"):
         register(database, PARTITION, number=number)
 
 
@@ -130,7 +130,7 @@ def test_a_meltano_that_keeps_its_runs_otherwise_costs_a_warning(
         pass
     with caplog.at_level(logging.WARNING):
         assert register(database, SYNC) is not None
-    assert "Meltano's table of runs is not as it was" in caplog.text
+    assert "Meltano has changed its table of runs" in caplog.text
     log = query(database, "select run_id::text, status from sync_logs order by id")
     assert [status for _, status in log] == ["FAILED", "RUNNING"]
     assert log[0][0] == dead

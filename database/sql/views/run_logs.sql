@@ -69,7 +69,7 @@ select
         when cancelled_by is not null then 'Cancelled by ' || cancelled_by || '.'
         when status != 'FAILED' or error_message is not null then error_message
         when load_succeeded and not extraction_completed
-            then 'The loader stopped before all was read. The next sync goes on from there.'
+            then 'The loader stopped before all was read. The next sync continues from there.'
         when kind = 'other' then 'The run ' || how || '.'
         when load_succeeded and transform_started_at is null
             then 'Loaded, but not merged: dbt did not start. The next sync merges it.'
