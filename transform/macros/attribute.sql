@@ -1,9 +1,9 @@
 {#-
-    A customer's own attribute, out of the object that the raw table keeps them in, as `type`.
+    A customer's own attribute from the raw table's column `custom`, as `type`.
 
-    Spelling is matched without regard to case, since custom fields are called GEO_c here and
-    Geo_c there; the exact name comes first (public.custom_attribute). A value that is no `type`
-    is null here, and `attribute_error` says so: it must not stop the other deals.
+    Case is ignored, since one customer has GEO_c and another Geo_c; the exact name has priority
+    (public.custom_attribute). If a value is not of `type`, the result is null, so that the other
+    deals are still merged; `attribute_error` gives the reason.
 -#}
 {% macro attribute(name, type) -%}
     {%- set value = custom_value(name) -%}
@@ -12,7 +12,7 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- Why a value can't be had as `type`; null where it can. -#}
+{#- The reason why a value is not of `type`; null if it is. -#}
 {% macro attribute_error(name, type) -%}
     {%- set value = custom_value(name) -%}
     case when not public.is_valid({{ value }}, '{{ type }}')

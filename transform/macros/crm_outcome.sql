@@ -1,13 +1,13 @@
 {#-
-    What the CRM says of a deal: OPEN, WON, LOST or CLOSED, or null where nobody knows.
+    The outcome of a deal in the CRM: OPEN, WON, LOST or CLOSED; null if it is unknown.
 
-    Status codes are the customer's: what one means is declared in crm.yml, else listed by the
-    CRM with its category, else it is one of the predefined ones. Codes are compared as they are
-    spelled: two customers' codes may differ in a hyphen only. Without a code, a stage that is
-    declared decides. Words in the names of stages decide nothing: "Won't bid" is not won.
+    Customers define their own status codes. The meaning of a code comes from crm.yml, else from
+    the category in the CRM's list, else from the predefined codes. The spelling must be the same:
+    two codes may differ only in a hyphen. If a deal has no code, its stage decides if crm.yml
+    declares it. Words in stage names decide nothing: "Won't bid" is not won.
 -#}
 
-{#- The code of a deal: the deal's own, else that of its stage; null where both are blank. -#}
+{#- The code of a deal: its own, else that of its stage; null if both are blank. -#}
 {% macro code_of_deal(status_code, stage_status_code) -%}
     case
         when {{ status_code }} ~ '\S' then {{ status_code }}
@@ -16,8 +16,8 @@
 {%- endmacro %}
 
 {#-
-    What a predefined code comes to, in any spelling of it; null for the customer's own codes.
-    The CRM's status categories are called like the predefined codes.
+    The outcome of a predefined code, in any spelling; null for the customer's own codes.
+    The CRM's status categories have the same names as the predefined codes.
 -#}
 {% macro predefined_outcome(code) -%}
     case
@@ -29,8 +29,8 @@
 {%- endmacro %}
 
 {#-
-    The rules that deals are judged by, as one text: when it changes, every deal has to be judged
-    anew. Raise the number when the rules of this file change.
+    A hash of all rules for outcomes. If it changes, every deal is merged again. Increase the
+    number when you change the rules of this file.
 -#}
 {% macro rules_fingerprint() -%}
     (
@@ -51,8 +51,8 @@
     )
 {%- endmacro %}
 
-{#- Say in the run's log which codes and stages nothing explains, and what to do. -#}
-{% macro tell_of_unknown_statuses() -%}
+{#- Warn in the run's log about unknown codes and stages, and say what to do. -#}
+{% macro warn_about_unknown_statuses() -%}
     {%- if execute and flags.WHICH in ('run', 'build') -%}
         {%- for unknown in run_query(
             'select section, to_json(name)::text as name, deals from public.unknown_statuses

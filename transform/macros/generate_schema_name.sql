@@ -1,4 +1,4 @@
-{#- A model's schema is just the one it is given, without the target's name before it. -#}
+{#- Use a model's schema as declared, without the target's schema as a prefix. -#}
 {% macro generate_schema_name(custom_schema_name, node) -%}
     {{ custom_schema_name | trim if custom_schema_name else target.schema }}
 {%- endmacro %}

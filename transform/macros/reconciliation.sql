@@ -1,9 +1,9 @@
 {#-
-    What a reconcile found, written to `public.reconciliations` while it merges.
+    Write the result of a reconcile to `public.reconciliations`, during its merge.
 
-    A deal that was changed since the last sync would have come with the next one. All others that
-    differ were corrected: those whose change time has not moved (an account or a stage was
-    renamed, a formula changed), and those that a sync should have brought.
+    The next sync would have read a deal that was changed since the last sync. All other
+    differences are corrections: deals whose change time is the same (an account or a stage was
+    renamed, a formula changed), and deals that a sync missed.
 -#}
 {% macro log_corrections() -%}
     insert into public.reconciliations (
@@ -11,7 +11,7 @@
         proves_absence
     )
     with usual as (
-        -- Syncs look back for five minutes, and so does who judges them.
+        -- Syncs look back five minutes, so this comparison does it, too.
         select max(bookmark) - interval '5 minutes' as bookmark
         from public.sync_runs
         where kind = 'sync' and transform_succeeded and state_id_suffix is null
@@ -68,7 +68,7 @@
     on conflict (run_id) do nothing
 {%- endmacro %}
 
-{#- For the merge of the deletions: how many there were. -#}
+{#- For the merge of the deletions: add their number. -#}
 {% macro log_deletions() -%}
     update public.reconciliations
     set gone = gone + (
@@ -80,8 +80,8 @@
     returning gone
 {%- endmacro %}
 
-{#- Say in one line what the reconcile found. -#}
-{% macro tell_of_reconciliation() -%}
+{#- Print the result of the reconcile as one line. -#}
+{% macro print_reconciliation() -%}
     {%- set found = run_query(
         "update public.reconciliations
         set

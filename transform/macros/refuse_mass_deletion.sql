@@ -1,7 +1,6 @@
 {#-
-    Stop a reconcile that would mark a large share of the deals as deleted: an account whose
-    access was narrowed looks just like that. SYNC_MAX_DELETED_SHARE is the share that is let
-    through.
+    Stop a reconcile that would mark too many deals as deleted: perhaps the CRM account just lost
+    access to them. SYNC_MAX_DELETED_SHARE is the largest share that is allowed.
 -#}
 {% macro refuse_mass_deletion(opportunities, absent) -%}
     {%- if execute and flags.WHICH in ('run', 'build') -%}
@@ -16,8 +15,8 @@
         {%- if gone > limit * known -%}
             {{ exceptions.raise_compiler_error(
                 'Refused to mark ' ~ gone ~ ' of ' ~ known ~ ' opportunities as deleted: more than the share of '
-                ~ limit ~ ' that SYNC_MAX_DELETED_SHARE allows. Check that the CRM account still sees all deals; '
-                ~ 'if they are gone indeed, raise it for one run.'
+                ~ limit ~ ' that SYNC_MAX_DELETED_SHARE allows. Check that the CRM account still sees all deals. '
+                ~ 'If they are really gone, raise the share for one run.'
             ) }}
         {%- endif -%}
     {%- endif -%}

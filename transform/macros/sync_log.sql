@@ -1,8 +1,8 @@
 {#-
-    What dbt tells `public.sync_runs`, from which the views `run_logs` and `sync_logs` are made.
+    dbt writes its results to `public.sync_runs`; the views `run_logs` and `sync_logs` read it.
 
-    Meltano gives the run its id. A dbt that is run by other hands belongs to the newest run that
-    has loaded: whatever it merges is of that one, or of one that ended before it merged.
+    Meltano sets the id of the run. A dbt that was started without Meltano counts for the newest
+    run with a successful load: it merges the records of that run or of an older one.
 -#}
 {% macro sync_run_id() -%}
     (
@@ -26,12 +26,12 @@
     '{{ env_var("MELTANO_RUN_ID", invocation_id) }}'::uuid
 {%- endmacro %}
 
-{#- Whether what this run did not see is gone. -#}
+{#- Whether deals that this run did not see are gone. -#}
 {% macro proves_absence() -%}
     public.proves_absence({{ sync_run_id() }})
 {%- endmacro %}
 
-{#- What decides how a deal is merged besides its row: when it changes, all are merged again. -#}
+{#- The settings and rules that decide how deals are merged; if they change, all are merged again. -#}
 {% macro merge_rules() -%}
     {{ dbt.string_literal(dbt.escape_single_quotes([
         env_var('ORACLE_PRACTICE_FIELD'), env_var('ORACLE_GEO_FIELD'),
@@ -40,12 +40,12 @@
     || ' ' || {{ rules_fingerprint() }}
 {%- endmacro %}
 
-{#- Whether this run reads the children of each deal that it reads: a reconcile does not. -#}
+{#- Whether this run reads the children of its deals, too: a reconcile does not. -#}
 {% macro reads_children() -%}
     exists (select 1 from public.sync_runs where run_id = {{ sync_run_id() }} and kind = 'sync')
 {%- endmacro %}
 
-{#- Tests, and runs of other models alone, are no part of a sync. -#}
+{#- Tests and runs of other models are not a part of a sync. -#}
 {% macro merges_opportunities() -%}
     {{ return(flags.WHICH in ('run', 'build') and 'model.oracle_crm.opportunities' in selected_resources) }}
 {%- endmacro %}
@@ -60,11 +60,11 @@
 {%- endmacro %}
 
 {#-
-    The records that the batches which this model has not merged yet have brought, each once:
-    `fetched` (stream, record_key, loaded_in). The rows of the raw tables are for loaders that
-    don't note the keys; they have a write for each record, read again unchanged or not.
+    The records in the batches that this model has not merged yet, each once: `fetched` (stream,
+    record_key, loaded_in). Some loaders do not write `read_keys`; they write every record that
+    they read, changed or not, so their records are counted from the raw tables.
 
-    further: the streams beside the opportunities, too.
+    further: include the other streams, too.
 -#}
 {% macro fetched_records(further) -%}
     noted as (
@@ -109,7 +109,7 @@
     )
 {%- endmacro %}
 
-{#- For the merge of the opportunities: its counts, in the statement that merges. -#}
+{#- For the merge of the opportunities: save its counts, in the same statement. -#}
 {% macro log_merge() -%}
     ,
 
@@ -144,8 +144,8 @@
 
     ),
 
-    -- Deals that are merged again because the rules have changed were not fetched, and one whose
-    -- good version was merged may have failed since: that is what counts.
+    -- If the rules changed, deals are merged that were not fetched: they do not count. A deal
+    -- whose newest version failed counts as failed, even if an older version is merged.
     counts as (
 
         select
@@ -176,7 +176,7 @@
     returning new_records, updated_records, unchanged_records
 {%- endmacro %}
 
-{#- For the merge of the rejects: how many records of deals could not be loaded. -#}
+{#- For the merge of the rejects: save the number of deals that could not be loaded. -#}
 {% macro log_rejects() -%}
     insert into public.sync_runs (run_id, failed_records)
     select {{ sync_run_id() }}, count(*) filter (where source._is_failed)
@@ -191,13 +191,13 @@
         {%- set failed = results | selectattr('status', 'in', ['error', 'fail', 'runtime error']) | list %}
         {%- set reason = 'null' %}
         {%- if failed %}
-            {#- The first line names the kind of error and the file, the second says what is wrong. -#}
+            {#- The first line names the kind of error and the file, the second gives the cause. -#}
             {%- set lines = (failed[0].message ~ '\n').splitlines() %}
-            {%- set said = (lines[1] if lines | length > 1 and lines[1] | trim else lines[0]) | trim %}
-            {%- set reason = dbt.string_literal(dbt.escape_single_quotes('dbt: ' ~ failed[0].node.name ~ ': ' ~ said)) %}
+            {%- set cause = (lines[1] if lines | length > 1 and lines[1] | trim else lines[0]) | trim %}
+            {%- set reason = dbt.string_literal(dbt.escape_single_quotes('dbt: ' ~ failed[0].node.name ~ ': ' ~ cause)) %}
         {%- endif %}
         {%- if not failed and 'model.oracle_crm.deleted_opportunities' in selected_resources -%}
-            {%- do tell_of_reconciliation() -%}
+            {%- do print_reconciliation() -%}
         {%- endif %}
     update public.sync_runs
     set

@@ -1,4 +1,4 @@
--- A raw record that breaks a rule is among the rejects, unresolved unless its deal is gone.
+-- Each raw record that breaks a rule is a reject, unresolved unless its deal is gone.
 with merged_until as (
 
     select merged_until as loaded_in

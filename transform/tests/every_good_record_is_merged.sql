@@ -1,6 +1,5 @@
--- No raw record is missing from the opportunities, or newer than what they show, but for the
--- rejects and for what was gone before it was merged. What was loaded since the last merge is left
--- to the next one.
+-- Each raw record is merged in its newest version. Exceptions: rejects, deals that were gone
+-- before their first merge, and records that were loaded after the last merge.
 with merged_until as (
 
     select merged_until as loaded_in

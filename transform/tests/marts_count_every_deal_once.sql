@@ -1,5 +1,5 @@
--- Each deal that is not deleted is counted once: open in the pipeline and the ageing, else
--- in the win rates.
+-- Each deal that is not deleted is counted once: open deals in the pipeline and the ageing, closed
+-- ones in the win rates.
 with counted as (
 
     select

@@ -1,4 +1,4 @@
--- No run of the log claims more new deals than there are.
+-- The runs in the log do not count more new deals than exist.
 select
     sum(sync_logs.new_records) as new_records,
     (select count(*) from {{ ref('opportunities') }}) as opportunities

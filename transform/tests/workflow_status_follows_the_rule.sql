@@ -1,5 +1,5 @@
--- The rule, applied once more, changes nothing: a deal that the CRM closed has the CRM's
--- outcome and remembers what the bid team had; an open one has nothing waiting.
+-- The rule, applied again, changes nothing: a closed deal has the CRM's outcome and stores the
+-- bid team's status; an open deal has nothing to restore.
 select
     workflow_rule.remote_id,
     workflow_rule.outcome,

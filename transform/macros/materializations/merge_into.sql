@@ -1,29 +1,29 @@
 {#-
     Materialization `merge_into`: merge a model's rows into a table that dbt does not own.
 
-    The application's migrations own the table; nothing here can create, alter, swap or drop
-    it, `--full-refresh` included. One statement updates the rows that differ and inserts the
-    new ones, so readers see all of a merge or nothing of it, rows that were read again
-    unchanged cost no write, and the counts are true.
+    The application's migrations own the table. This code never creates, alters, swaps or drops
+    it, not even with `--full-refresh`. One statement updates the changed rows and inserts the
+    new ones. So readers see all of a merge or nothing, unchanged rows are not written, and the
+    counts are correct.
 
     Config:
-      into        the table, where it is not called like the model
-      unique_key  the column that tells rows apart
-      on_update   {column: expression over `target` and `source`}, in place of source's value
+      into        the table, if its name is not the model's
+      unique_key  the column that identifies a row
+      on_update   {column: expression over `target` and `source`}, instead of source's value
       on_insert   {column: expression over `source`}, likewise
-      stamp       the column that takes the time of the write
-      windowed    the model merges batches that it has not merged yet, see `merge_window.sql`
-      rules       what, when it changes, makes all batches be merged again; a SQL expression
-      after       a statement that is run after the merge, as a part of its transaction; as `log`
-      analyze     relations that have grown with the merge, besides its target; text, as `log`
-      log         a statement over `source` and `counted`, run as a part of the merge; as text
-                  that is rendered then, since what is rendered sooner is parsed anew whenever
-                  the environment has changed, as the run's id does
+      stamp       the column for the time of the write
+      windowed    merge only batches that this model has not merged yet, see `merge_window.sql`
+      rules       a SQL expression; if its value changes, all batches are merged again
+      after       a statement that runs after the merge, in its transaction; text, as `log`
+      analyze     other relations than the target that grow with the merge; text, as `log`
+      log         a statement over `source` and `counted`, run as a part of the merge. It is
+                  text and rendered at that moment: if dbt rendered it before, it would parse
+                  the model again for each new environment, and the run's id changes that
 
-    A model's columns whose names begin with an underscore are there for `log` and the
-    expressions only: they are not written.
+    Columns of a model that begin with an underscore are only for `log` and the expressions:
+    they are not written.
 -#}
-{#- The temporary table with the model's rows, for `after`. -#}
+{#- The temporary table of the model's rows, for `after`. -#}
 {% macro staged_relation() -%}
     {{ return(api.Relation.create(identifier=model.name ~ '__staged')) }}
 {%- endmacro %}
@@ -122,7 +122,7 @@
         {%- call statement('close_window') -%} {{ close_merge_window(model.name) }} {%- endcall -%}
     {%- endif -%}
 
-    {#- After many rows the planner must not work from what it knew of a small table. -#}
+    {#- After many rows, the planner's statistics of a small table are wrong. -#}
     {%- if run_query('select count(*) from ' ~ source_relation).columns[0].values()[0] > 10000 -%}
         {%- call statement('analyze') -%}
             analyze {{ [target_relation, render(config.get('analyze', ''))] | select | join(', ') }}

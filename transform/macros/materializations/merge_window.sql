@@ -1,15 +1,15 @@
 {#-
-    What a model merges: the batches after the last one that it has merged, up to the newest.
+    The window of a model: the batches after the last one that it has merged, up to the newest.
 
-    Batches commit in the order of their numbers (raw.begin_batch), so what a merge has seen once
-    never has to be looked at again, and no clock is asked. Each merging model has a mark of its
-    own: it makes no difference whether one process of dbt runs them all or each has its own.
-    A full refresh, and rules that have changed, make a model look at everything again.
+    Batches commit in the order of their numbers (raw.begin_batch). So a merge reads each batch
+    only once, and needs no clock. Each merging model has its own mark, so all models may run in
+    one dbt process or each in its own. After a full refresh or a change of the rules, a model
+    merges all batches again.
 -#}
 
-{#- Open the window of a model; a part of the transaction that merges, see `merge_into`. -#}
+{#- Open the window of a model, in the transaction of the merge, see `merge_into`. -#}
 {% macro open_merge_window(model, rules) -%}
-    {#- One merge of a model at a time, to the end of its transaction: each sees what is there then. -#}
+    {#- Until the transaction ends, no other merge of this model starts: the next sees its result. -#}
     select pg_advisory_xact_lock(hashtextextended('oracle_crm_sync.merge.{{ model }}', 0));
     {%- if env_var('ORACLE_CRM_RUN_NUMBER', '') %}
     select public.check_run({{ env_var('ORACLE_CRM_RUN_NUMBER') }});
@@ -29,8 +29,8 @@
 {%- endmacro %}
 
 {#-
-    Keys that every model has counted are of no more use, unless the load they belong to goes on:
-    a complete read compares with them at its end.
+    Close the window, and delete the keys that every model has counted. Keys of a running load
+    stay: a complete read compares with them at its end.
 -#}
 {% macro close_merge_window(model) -%}
     update public.merge_marks set merged_until = merging_until where model = '{{ model }}';

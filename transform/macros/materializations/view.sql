@@ -1,9 +1,9 @@
 {#-
-    Materialization `view`, in place of dbt's: a view that has not changed is left alone.
+    Materialization `view`, instead of dbt's: it does not touch unchanged views.
 
-    dbt's own renames, recreates and drops every view at every run. That needs each view for
-    itself, so a sync would wait for whoever reads one (a long report, a backup) and all other
-    readers behind it, and it drops what people have built on top of ours.
+    dbt's own renames, recreates and drops every view in every run. That needs an exclusive lock.
+    So a sync would wait for each reader of a view (a long report, a backup), and all other
+    readers would wait for the sync. It also drops the views that others built on ours.
 -#}
 {% materialization view, adapter='postgres' -%}
     {%- set target_relation = this.incorporate(type='view') -%}

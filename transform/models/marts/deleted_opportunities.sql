@@ -10,8 +10,8 @@
     )
 }}
 
--- Deletes leave no trace in the CRM: a deal that a complete read did not bring is gone. One that
--- was gone and is shown again, but can't be loaded, is there.
+-- The CRM does not report deletes: a deal is gone if a complete read did not find it. A deal that
+-- was gone and comes back exists again, even if it can't be loaded.
 with rejected as (
 
     select

@@ -22,7 +22,7 @@
         log="{{ log_merge() }}",
         after="{{ log_corrections() }}",
         analyze="{{ source('oracle_crm', 'opportunities') }}",
-        post_hook="{{ tell_of_unknown_statuses() }}",
+        post_hook="{{ warn_about_unknown_statuses() }}",
     )
 }}
 
@@ -59,5 +59,5 @@ select
     known.remote_updated_at as _known_updated_at
 from loaded
 left join {{ this }} as known on loaded.remote_id = known.remote_id
--- What a complete read no longer had before it was ever merged is gone, or a reject by now.
+-- If a complete read did not find a deal that was never merged, the deal is gone or a reject.
 where known.remote_id is not null or not loaded.is_deleted

@@ -1,6 +1,6 @@
 {{ config(schema='staging') }}
 
--- The raw deals, each with what the CRM says of it.
+-- The raw deals, each with its outcome in the CRM.
 with deals as (
 
     select
@@ -34,7 +34,7 @@ judged as (
             when deals.code is null then declared_stages.outcome
             when status_outcomes.source in ('declared', 'crm') then status_outcomes.outcome
             else coalesce(
-                    -- The category is that of the deal's own code, and not of its stage's.
+                    -- The category belongs to the deal's own code, not to that of its stage.
                     case when deals.code = deals.status_code then {{ predefined_outcome('deals.status_category') }} end,
                     {{ predefined_outcome('deals.code') }}
                 )

@@ -1,4 +1,4 @@
--- A deal whose outcome nobody knows counts as open.
+-- A deal with an unknown outcome counts as open.
 with open_deals as (
 
     select * from {{ ref('opportunities') }}

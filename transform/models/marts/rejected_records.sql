@@ -12,7 +12,7 @@ with {{ fetched_records(further=true) }},
 
 rejected as (
 
-    -- what the tap could not make a valid record of
+    -- records that the tap rejected
     select
         record_key,
         stream,
@@ -26,7 +26,7 @@ rejected as (
 
     union all
 
-    -- what is a valid record and breaks a rule, as it arrived or read again as it was
+    -- valid records that break a rule, both new and read again without a change
     select
         'opportunities:' || broken.remote_id as record_key,
         'opportunities' as stream,
@@ -83,7 +83,7 @@ seen as (
         newest.loaded_in as rejected_in,
         case
             when arrived.loaded_in > newest.loaded_in then now()
-            -- It was known, and is only looked at again: what was known of it stays.
+            -- A known reject is only merged again: it stays as it was.
             when newest.loaded_in <= before.rejected_in then before.resolved_at
         end as resolved_at,
         newest.stream = 'opportunities'
@@ -95,7 +95,7 @@ seen as (
 
 ),
 
--- What was rejected earlier and not now: is it there, or gone?
+-- Records that were rejected before and not now: are they valid now, or gone?
 unseen as (
 
     select
@@ -109,8 +109,8 @@ unseen as (
         case
             when
                 arrived.record_key is not null
-                -- A child's reject that names its deal says that the deal's could not be read:
-                -- with the deal they are read again, or they went with it.
+                -- If a child's reject has the key of its deal, all children of that deal could
+                -- not be read. They are read again with the deal, or are gone with it.
                 or (deal_arrived.record_key is not null and {{ reads_children() }})
                 or (
                     known.stream = 'opportunities'
@@ -154,7 +154,7 @@ all_rejects as (
 
 )
 
--- The last column is for tests: what is resolved is resolved now, or was before.
+-- The last column is for tests: they do not know the time of a resolution.
 select
     *,
     resolved_at is not null as _is_resolved

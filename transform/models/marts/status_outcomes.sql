@@ -6,8 +6,8 @@
     )
 }}
 
--- Each status code that was declared, listed or seen, with its outcome and who says so. A code
--- stays when it is declared, listed or seen no more.
+-- Each status code that was ever declared, listed or seen, with its outcome and the source of it.
+-- Codes are never deleted.
 with declared as (
 
     select
@@ -44,7 +44,7 @@ seen as (
         code,
         outcome
     from loaded
-    -- Beyond that it is no code, and more than the table's key takes.
+    -- A longer text is not a code, and does not fit into the table's key.
     where length(code) <= 200
     order by code asc, outcome is null asc, opty_id desc
 

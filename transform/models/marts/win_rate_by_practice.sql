@@ -21,7 +21,7 @@ counted as (
 
 )
 
--- What was closed without a decision is neither a win nor a loss.
+-- A deal that was closed without a decision is neither a win nor a loss.
 select
     practice,
     currency,

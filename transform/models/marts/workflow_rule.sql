@@ -1,7 +1,7 @@
 {{ config(schema='staging') }}
 
--- What the workflow rule makes of each deal as it stands: the rule on view, where it can be
--- tested by example. The merge applies the same rule to the row as it is at that moment.
+-- The result of the workflow rule for each deal, so that unit tests can check the rule by example.
+-- The merge applies the same rule to the row at that moment.
 with crm as (
 
     select

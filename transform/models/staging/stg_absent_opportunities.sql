@@ -1,5 +1,5 @@
--- The loader has marked the raw rows that the last complete read did not have. A record that
--- could not be loaded was there all the same: by its key, or by its number where the key was bad.
+-- The loader has marked the raw rows that the last complete read did not find. A rejected record
+-- still exists in the CRM: find it by its key, or by its number if the key is bad.
 with opportunities as (
 
     select * from {{ ref('opportunities') }}

@@ -27,7 +27,7 @@ renamed as (
         "LookupCategory" as status_category,
         "EffectiveDate" as close_date,
 
-        -- custom fields: their names differ from one customer to the next
+        -- custom fields: each customer has other names
         {{ attribute(env_var('ORACLE_PRACTICE_FIELD'), 'text') }} as practice,
         {{ attribute(env_var('ORACLE_GEO_FIELD'), 'text') }} as geo,
         {{ attribute(env_var('ORACLE_REGION_FIELD'), 'text') }} as region,
@@ -38,7 +38,7 @@ renamed as (
         "LastUpdateDate" as remote_updated_at,
         _sdc_extracted_at as extracted_at,
 
-        -- which batch brought it, and whether a complete read no longer did
+        -- its last batch, and whether the last complete read did not find it
         _loaded_in as loaded_in,
         _sdc_deleted_at is not null as is_deleted,
 
