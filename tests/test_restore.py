@@ -76,7 +76,7 @@ def test_a_restored_database_goes_on_where_the_backup_was(
     assert everything(restored) == before
 
     environment |= restored.environment
-    printed = run(commands()["Go on"], environment)
+    printed = run(commands()["After the restore"], environment)
     assert "WARN=0 ERROR=0 SKIP=0" in printed
     sync = restored.last_sync()
     assert (sync["sync_type"], sync["status"]) == ("INCREMENTAL", "SUCCESS")
