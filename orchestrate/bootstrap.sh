@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the locked environment into .venv; anything extra goes on to `uv sync`.
-# Needs Python 3.11+ alone: uv is brought by pip, and what pip lacks by Debian's packages.
+# Install the locked environment into .venv; arguments are passed to `uv sync`.
+# Needs only Python 3.11+: pip installs uv, and apt-get installs pip if it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ else
       say "Python 3.11 or newer is needed: apt-get install python3"
       exit 1
     }
-    say "Bringing uv, which installs the rest ..."
+    say "Installing uv, which installs the rest ..."
     mkdir -p .data
     if ! python3 -c 'import ensurepip' 2>/dev/null; then
       root apt-get update -qq
@@ -38,10 +38,10 @@ else
 fi
 
 say "Installing the locked environment into .venv ..."
-# Bytecode is compiled now: it cuts the start of each process to a third.
-# The system's certificates are trusted, since a company's proxy may have its own.
+# Compiled bytecode cuts the start of each process to a third.
+# Trust the system's certificates, since a company's proxy may have its own.
 export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
-# Debian's Python comes first: it is built for speed, where pyenv's makes a run a sixth longer.
-# UV_PYTHON or .python-version name another.
+# Debian's Python has priority: with pyenv's slower build, a run takes a sixth longer.
+# UV_PYTHON or .python-version may name another.
 PATH=/usr/bin:$PATH "$uv" sync --locked --inexact "$@" 2> >(grep -v '^ [-+~] ' >&2)
 .venv/bin/python -m compileall -q api database orchestrate runs extract load || true

@@ -1,4 +1,4 @@
-"""The settings with which a sync reads the CRM, for other programs that ask it something.
+"""Give other programs the settings with which a sync reads the CRM.
 
 `make probe`, which is `python -m orchestrate.crm [FILE]`, runs the tap's probe with them.
 """
@@ -16,12 +16,12 @@ from runs.control import MELTANO
 
 
 def tap_settings(*, meltano: bool = True, **overrides: object) -> dict[str, Any]:
-    """Return the tap's settings, as `tap_oracle_crm.crm.Crm` takes them.
+    """Return the tap's settings for `tap_oracle_crm.crm.Crm`.
 
     Args:
-        meltano: ask Meltano, which knows what `meltano.yml` says; it needs the database. Where
-            it can't tell, the environment's settings have to do.
-        overrides: settings that come before all others.
+        meltano: ask Meltano, which also knows the settings in `meltano.yml`; it needs the
+            database. If it fails, use the settings from the environment.
+        overrides: settings that have priority over all others.
     """
     export_settings()
     names = TapOracleCRM.config_jsonschema["properties"]

@@ -1,4 +1,4 @@
-"""When a schedule is due next, as cron would have it on the clock of a time zone."""
+"""Calculate when a schedule is due next, by cron's rules and the clock of a time zone."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -9,18 +9,18 @@ from cronsim import CronSim, CronSimError
 from database.settings import read_settings
 
 LARGEST_CHANGE = timedelta(hours=3)
-"""By how much clocks are put back at most."""
+"""The largest step by which a clock is put back."""
 
 
 class ScheduleError(ValueError):
-    """A schedule or its time zone can't be understood."""
+    """A schedule or its time zone is invalid."""
 
 
 def time_zone() -> ZoneInfo:
-    """Return the time zone of all schedules, which SCHEDULE_TIMEZONE names: UTC if unset.
+    """Return the time zone of all schedules from SCHEDULE_TIMEZONE; UTC if unset.
 
     Raises:
-        ScheduleError: there is none of that name.
+        ScheduleError: no time zone has this name.
     """
     name = read_settings().schedule_timezone
     try:
@@ -34,42 +34,42 @@ def time_zone() -> ZoneInfo:
 def next_run(expression: str, zone: ZoneInfo, after: datetime) -> datetime | None:
     """Return when it is due next, in UTC; None if there is no such day in fifty years.
 
-    As in Debian's cron, what names its hours and minutes runs once for each: in the first of two
-    hours that are called alike, and right after the change where the clock skips it. What runs
-    every so many hours or minutes (`*`) follows the clock on the wall.
+    As in Debian's cron, an expression with fixed hours and minutes runs once for each time. If the
+    clock shows the time twice, it runs the first time; if the clock skips the time, it runs right
+    after the change. An expression with `*` for hours or minutes follows the local clock.
 
     Args:
-        expression: five fields, as cron writes them.
+        expression: five fields, as in cron.
         zone: the time zone.
         after: the moment, with its zone.
 
     Raises:
-        ScheduleError: it is no such expression.
+        ScheduleError: the expression is invalid.
     """
     if len(expression.split()) != 5:
-        raise ScheduleError(f"{expression!r} is no cron expression: it needs five fields")
+        raise ScheduleError(f"{expression!r} is not a cron expression: it needs five fields")
     try:
-        if _names_its_times(expression):
+        if _has_fixed_times(expression):
             for found in CronSim(expression, after.astimezone(zone)):
                 if found.astimezone(UTC) > after:
                     return found.astimezone(UTC)
             return None
-        return _recurring(expression, zone, after)
+        return _next_by_local_clock(expression, zone, after)
     except CronSimError as error:
-        raise ScheduleError(f"{expression!r} is no cron expression: {error}") from error
+        raise ScheduleError(f"{expression!r} is not a cron expression: {error}") from error
 
 
-def _names_its_times(expression: str) -> bool:
+def _has_fixed_times(expression: str) -> bool:
     return not any(field.startswith("*") for field in expression.split()[:2])
 
 
-def _recurring(expression: str, zone: ZoneInfo, after: datetime) -> datetime | None:
-    """Go by the clock on the wall: cronsim skips some runs where it changes by half an hour."""
+def _next_by_local_clock(expression: str, zone: ZoneInfo, after: datetime) -> datetime | None:
+    """Use local times, since cronsim skips some runs if the clock changes by half an hour."""
     due: datetime | None = None
     local = after.astimezone(zone).replace(tzinfo=None)
     for wall in CronSim(expression, local - LARGEST_CHANGE):
         first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-        if first > second:  # no clock shows it
+        if first > second:  # the local clock skips this time
             continue
         if due is not None and first >= due:
             break
@@ -78,14 +78,14 @@ def _recurring(expression: str, zone: ZoneInfo, after: datetime) -> datetime | N
 
 
 class CronTrigger(BaseTrigger):  # type: ignore[misc] # APScheduler has no types
-    """The same, for APScheduler."""
+    """`next_run` as a trigger of APScheduler."""
 
     def __init__(self, expression: str, zone: ZoneInfo) -> None:
-        """Take an expression, as `next_run` does."""
+        """Take the same arguments as `next_run`."""
         self._expression, self._zone = expression, zone
 
     def get_next_fire_time(
         self, previous_fire_time: datetime | None, now: datetime
     ) -> datetime | None:
-        """Return when it is due after it was last, or from now on."""
+        """Return the next time after the previous one, or after now if there is none."""
         return next_run(self._expression, self._zone, previous_fire_time or now)

@@ -1,6 +1,6 @@
 """dbt's command line, as Meltano calls it.
 
-What is imported stays, and looking through it for garbage takes a fifth of a short run.
+Imports leave no garbage; the search for it would take a fifth of a short run.
 """
 
 import gc

@@ -1,7 +1,7 @@
 """Read the customer's declarations in `crm.yml` and store them in the database.
 
-A run puts the file into `public.declared_outcomes` when it starts; dbt, the API and the doctor
-look there, so all see the same, whichever machine has the file. CRM_FILE names another one.
+A run copies the file into `public.declared_outcomes` when it starts. dbt, the API and the doctor
+read that table, so all see the same on all machines. CRM_FILE is the path of another file.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ OUTCOMES = {
     "WON": "WON",
     "LOST": "LOST",
     "CLOSED": "CLOSED",
-    # As the CRM calls the category.
+    # The CRM's name of the category.
     "NO_SALE": "CLOSED",
     "NOSALE": "CLOSED",
 }
@@ -30,7 +30,7 @@ LONGEST_NAME = 200
 
 
 class DeclarationError(Exception):
-    """The file is wrong: the message says where, and what to do."""
+    """The file has an error: the message says where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Declared:
     """The content of the file.
 
     Attributes:
-        statuses: what status codes of the CRM mean: OPEN, WON, LOST or CLOSED.
-        stages: the same for stages, for deals without a code.
+        statuses: the meaning of the CRM's status codes: OPEN, WON, LOST or CLOSED.
+        stages: the meaning of stages, for deals without a code.
     """
 
     statuses: Mapping[str, str]
@@ -55,15 +55,15 @@ class Declared:
 
 
 def crm_file() -> Path:
-    """Return where the file lies."""
+    """Return the path of the file."""
     return ROOT / (setting("CRM_FILE") or DEFAULT_CRM_FILE)
 
 
 def read_declared() -> Declared:
-    """Read the file; one that is not there declares nothing, unless a setting names it.
+    """Read the file; if it is missing and no setting names it, nothing is declared.
 
     Raises:
-        DeclarationError: it is wrong.
+        DeclarationError: the file has an error, or a setting names it and it is missing.
     """
     path = crm_file()
     try:
@@ -78,9 +78,7 @@ def read_declared() -> Declared:
         return Declared(**_sections(text))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise DeclarationError(
-            f"{path.name}, line {line}: a control character stands there; remove it"
-        ) from None
+        raise DeclarationError(f"{path.name}, line {line}: remove the control character") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -93,7 +91,7 @@ def read_declared() -> Declared:
 
 
 def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
-    """Return whether the file says something else than the database."""
+    """Return whether the file differs from the database."""
     rows = connection.cursor(row_factory=tuple_row).execute(
         "select section, name, outcome from public.declared_outcomes"
     )
@@ -101,11 +99,11 @@ def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
 
 
 def declare(connection: psycopg.Connection[Any], declared: Declared) -> None:
-    """Store the file's content in the database; nothing is written if it is there already."""
+    """Store the file's content in the database, if it differs."""
     if not differs(connection, declared):
         return
     with connection.transaction(), connection.cursor() as cursor:
-        # Two runs may start at once; readers are not kept waiting.
+        # Two runs may start at once; this lock does not block readers.
         cursor.execute("lock table public.declared_outcomes in share row exclusive mode")
         cursor.execute("delete from public.declared_outcomes")
         cursor.executemany(
@@ -122,7 +120,7 @@ class _WrongLineError(Exception):
 def _sections(text: str) -> dict[str, dict[str, str]]:
     """Return the sections of a file.
 
-    It is read as nodes, which know their lines, and in which `NO` and `007` are still text.
+    YAML nodes know their lines, and keep `NO` and `007` as text.
     """
     sections: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for key, section in _pairs(yaml.compose(text, yaml.SafeLoader), "the file"):

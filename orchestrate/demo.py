@@ -1,7 +1,7 @@
-"""`make demo`: a CRM sandbox, a real sync of it, the result to look at, and the API to use.
+"""`make demo`: start a CRM sandbox, sync it for real, show the result, and serve the API.
 
-The demo never touches what `.env` names: it reads the sandbox and, unless the environment
-says otherwise, writes the embedded PostgreSQL. Of `.env` it takes API_PORT alone.
+The demo never touches the CRM and the database in `.env`, of which it reads only API_PORT. It reads
+the sandbox and, unless the environment sets DATABASE_URL, writes to the embedded PostgreSQL.
 
 Settings: API_PORT (8000), SANDBOX_PORT (8899); DEMO_SERVE=0 ends it after the summary.
 """
@@ -37,13 +37,13 @@ console = Console(highlight=False)
 
 
 def main() -> int:
-    """Run the demo; returns the exit code of what failed first, the sync or the API."""
+    """Run the demo; return the exit code of the sync if it failed, else that of the API."""
     is_served = os.environ.get("DEMO_SERVE", "1") != "0"
     if is_served:
         _check_free("API_PORT", API_PORT)
-    # Told to stop, it stops what it started.
+    # On SIGTERM, stop the started processes, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # Each setting that is unset or empty in the environment would come from these.
+    # Without this, settings that are unset in the environment would come from these files.
     os.environ |= {
         "ORACLE_CRM_SYNC_ENV_FILE": os.devnull,
         "SECRETS_DIR": "",
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _check_free(setting_name: str, port: str) -> None:
-    """End the demo if something else listens on a port that it needs."""
+    """End the demo if another program uses the port."""
     try:
         socket.create_server((LOCAL, int(port))).close()
     except (OSError, ValueError, OverflowError) as error:
@@ -72,7 +72,7 @@ def _check_free(setting_name: str, port: str) -> None:
 
 @contextmanager
 def _sandbox() -> Iterator[None]:
-    """Point the settings at the sandbox; start one unless `make sandbox` runs already."""
+    """Use the sandbox as the CRM; start one unless `make sandbox` is running."""
     os.environ |= {
         "ORACLE_BASE_URL": SANDBOX_URL,
         "ORACLE_USER": os.environ.get("SANDBOX_USER", "sandbox"),
@@ -81,7 +81,7 @@ def _sandbox() -> Iterator[None]:
     for name in ("ORACLE_TOKEN_URL", "ORACLE_CLIENT_ID", "ORACLE_CLIENT_SECRET", "ORACLE_SCOPE"):
         os.environ[name] = ""
     if _answers(SANDBOX_URL):
-        console.print(f"The CRM sandbox at {SANDBOX_URL} runs already: syncing that.")
+        console.print(f"A CRM sandbox is already running at {SANDBOX_URL}: syncing it.")
         yield
         return
     _check_free("SANDBOX_PORT", SANDBOX_PORT)
@@ -128,7 +128,7 @@ def _synced_before() -> bool:
 
 
 def _change_some_deals() -> None:
-    """Let the sales teams work between two demos: 20 deals change, 5 are new."""
+    """Change 20 deals and create 5, as sales teams do between two syncs."""
     urllib.request.urlopen(  # noqa: S310
         urllib.request.Request(  # noqa: S310
             f"{SANDBOX_URL}/_sandbox/mutate", data=b'{"update": 20, "create": 5}', method="POST"
@@ -139,7 +139,7 @@ def _change_some_deals() -> None:
 
 
 def _summarise() -> None:
-    """Print what the sync did, and a few of the deals."""
+    """Print the result of the sync, and a few deals."""
     with psycopg.connect(database_url(), row_factory=dict_row) as connection:
         run = connection.execute("select * from sync_logs order by id desc limit 1").fetchone()
         deals = connection.execute(
@@ -151,9 +151,9 @@ def _summarise() -> None:
             """
         ).fetchall()
         total = connection.execute("select count(*) as n from opportunities").fetchone()
-    console.rule("[bold]What happened")
+    console.rule("[bold]Result")
     if run is None:
-        console.print("[red]The sync did not begin: see above.")
+        console.print("[red]The sync did not start: see above.")
         return
     console.print(_run_table(run, total["n"] if total else 0))
     if deals:
@@ -170,17 +170,17 @@ def _run_table(run: DictRow, total: int) -> Table:
         "Updated": f"{run['updated_records']:,}",
         "Unchanged": f"{run['unchanged_records']:,}",
         "Failed": f"{run['failed_records']:,}",
-        "In all": f"{total:,} opportunities in public.opportunities",
+        "Total": f"{total:,} opportunities in public.opportunities",
     }
     if run["error_message"]:
-        rows["Why"] = run["error_message"]
+        rows["Error"] = run["error_message"]
     for label, text in rows.items():
         table.add_row(f"[bold]{label}", text)
     return table
 
 
 def _deal_table(deals: list[DictRow]) -> Table:
-    table = Table(title="The last ones to arrive", title_justify="left", expand=True)
+    table = Table(title="Newest opportunities", title_justify="left", expand=True)
     table.add_column("Opportunity", no_wrap=True, ratio=3)
     table.add_column("Value", justify="right", no_wrap=True, min_width=14)
     table.add_column("Stage", no_wrap=True, ratio=2)
@@ -197,7 +197,7 @@ def _deal_table(deals: list[DictRow]) -> Table:
 
 
 def _show_addresses() -> None:
-    """Print where the demo is to be looked at, and a token."""
+    """Print the addresses of the demo, and a token."""
     token = subprocess.run(
         [sys.executable, "-m", "api.token", "admin"],
         cwd=ROOT,
@@ -206,7 +206,7 @@ def _show_addresses() -> None:
         text=True,
     ).stdout.strip()
     authorization = f"-H 'Authorization: Bearer {token}'"
-    console.rule("[bold]To look at")
+    console.rule("[bold]Addresses")
     for label, text in {
         "Console": f"{API_URL}/ (sign in with the token)",
         "API docs": f"{API_URL}/docs",
@@ -222,8 +222,8 @@ def _show_addresses() -> None:
 
 
 def _serve() -> int:
-    """Serve API and console, and keep to the schedule, until Ctrl-C."""
-    console.print(f"Serving on {API_URL} until Ctrl-C; the database stays, `make stop` stops it.")
+    """Serve API and console, and run the scheduler, until Ctrl-C."""
+    console.print(f"Serving on {API_URL} until Ctrl-C. To stop the database: `make stop`.")
     scheduler = subprocess.Popen([sys.executable, "-m", "orchestrate.scheduler"], cwd=ROOT)
     try:
         return subprocess.run([sys.executable, "-m", "api"], cwd=ROOT, check=False).returncode

@@ -1,8 +1,8 @@
-"""Remove what nobody needs any more: `python -m orchestrate.housekeeping`, weekly by schedule.
+"""Delete old rows: `python -m orchestrate.housekeeping`, weekly by schedule.
 
-How long each kind of row is kept is a setting, in days. Whatever the settings say, the
-pipeline's memory stays: the newest successful run of each kind and every run that is not over.
-Opportunities are never removed.
+A setting for each kind of row says how many days it is kept. The pipeline needs the newest
+successful run of each kind and all running runs, so these always stay. Opportunities are never
+deleted.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ from database.settings import read_settings
 from runs.meltano_runs import remove_old_ones
 
 BATCH_ROWS = 5_000
-"""Rows that one transaction removes, so that neither locks nor the log of the database grow."""
+"""Rows that one transaction deletes, to limit its locks and the database's write-ahead log."""
 
 
 @dataclass(frozen=True)
 class Retention:
-    """What is removed once it is older than a setting says.
+    """A kind of row that is deleted when it is older than a setting allows.
 
     Attributes:
-        setting: the environment variable that holds the number of days.
-        rows: what is removed, in words.
-        tables: the tables that must be there for the statement to mean anything.
-        delete: a statement over %(days)s and %(batch)s that removes at most one batch, or what
-            does the same.
+        setting: the environment variable with the number of days.
+        rows: the name of this kind of row, for people.
+        tables: the tables that the statement needs; without them it is skipped.
+        delete: a statement over %(days)s and %(batch)s that deletes at most one batch, or a
+            function that does the same.
     """
 
     setting: str
@@ -37,13 +37,13 @@ class Retention:
     delete: str | Callable[[psycopg.Connection[Any], int, int], int]
 
     def remove(self, connection: psycopg.Connection[Any], days: int, batch: int) -> int:
-        """Remove one batch at most; return how many rows went."""
+        """Delete at most one batch; return the number of deleted rows."""
         if callable(self.delete):
             return self.delete(connection, days, batch)
         return connection.execute(self.delete, {"days": days, "batch": batch}).rowcount
 
 
-# The last successful run of each kind says what the usual scope is, and how fresh the data is.
+# The last successful run of each kind has the usual scope and the age of the data.
 _SYNC_RUNS = """
     delete from public.sync_runs where run_id in (
         select sync_runs.run_id
@@ -67,7 +67,7 @@ _REJECTS = """
         limit %(batch)s
     )
 """
-# Where they came from; else a full refresh would bring them back.
+# The source of those rejects; without this, a full refresh would bring them back.
 _RAW_REJECTS = """
     delete from raw.rejected_records where id in (
         select raw.id
@@ -91,7 +91,7 @@ _RAW_OPPORTUNITIES = """
         limit %(batch)s
     )
 """
-# The last move of a deal's workflow status says how long it has had it.
+# The last change of a deal's workflow status stays, since it tells the age of the status.
 _CHANGES = """
     delete from public.opportunity_changes where id in (
         select old.id
@@ -111,7 +111,7 @@ _CHANGES = """
         limit %(batch)s
     )
 """
-# They live until the one or the other, so the sooner of both counts.
+# A token ends when it expires or is revoked, so the earlier time counts.
 _TOKENS = """
     delete from public.tokens where id in (
         select id
@@ -136,7 +136,7 @@ _AUDIT = """
         limit %(batch)s
     )
 """
-# Kept while the message that it is over has not been sent.
+# An incident stays until the message about its end was sent.
 _INCIDENTS = """
     delete from public.incidents where id in (
         select id
@@ -175,17 +175,17 @@ RETENTIONS = [
 def clean(
     connection: psycopg.Connection[Any], batch: int = BATCH_ROWS
 ) -> Iterator[tuple[str, int]]:
-    """Remove what is past its time, and tell of each kind how many rows went.
+    """Delete the rows that are too old, and report the number for each kind.
 
     Args:
-        connection: in autocommit mode, since every batch is a transaction of its own.
-        batch: rows that one transaction removes.
+        connection: in autocommit mode, since every batch is its own transaction.
+        batch: rows that one transaction deletes.
 
     Yields:
-        What was removed and how long it is kept, in words, and the number of rows.
+        The kind of row and how long it is kept, for people, and the number of deleted rows.
 
     Raises:
-        SystemExit: a setting is wrong.
+        SystemExit: a setting is invalid.
     """
     settings = read_settings()
     for retention in RETENTIONS:
@@ -202,7 +202,7 @@ def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
 
 
 def main() -> None:
-    """Clean the database of `DATABASE_URL` and print what was removed."""
+    """Clean the database of `DATABASE_URL` and print the numbers of deleted rows."""
     with psycopg.connect(database_url(), autocommit=True) as connection:
         for rows, removed in clean(connection):
             print(f"Removed {removed:,} {rows}", flush=True)

@@ -1,12 +1,11 @@
-"""`make schedule`: run what Meltano's schedules say is due.
+"""`make schedule`: run Meltano's schedules when they are due.
 
-Meltano declares schedules and has nothing that runs them. `cron` says when they are due, and
-APScheduler waits for it; what is due goes through Meltano, one after the other.
-`public.schedules` remembers when each is due next: one that was missed, since the machine slept
-or the scheduler was down, runs once on return. A job that fails is tried again after growing
-pauses, also by a scheduler that was restarted meanwhile; until the last attempt has failed,
-`last_succeeded` is null, and nobody is told. One scheduler works at a time; another waits until
-it has ended.
+Meltano declares schedules but does not run them. `cron` calculates the due times, APScheduler
+waits for them, and Meltano runs the jobs, one after the other. `public.schedules` stores the next
+due time of each schedule: if it was missed, because the machine slept or the scheduler was down,
+it runs once afterwards. If a job fails, it is retried after growing pauses, even if the scheduler
+restarts meanwhile. Until the last retry has failed, `last_succeeded` is null, and no alert is
+sent. Only one scheduler works at a time; another waits until it has ended.
 
 Settings: SCHEDULE_TIMEZONE (UTC), SCHEDULE_RETRY_MINUTES (1,5,15).
 """
@@ -52,11 +51,11 @@ update schedules set last_run_at = now(), last_succeeded = null, attempt = %s wh
 
 
 class CancelledError(Exception):
-    """Somebody stopped a run, who does not want it again in a minute."""
+    """A user cancelled the run, so it must not be retried in a minute."""
 
 
 class Scheduler:
-    """The schedules of `meltano.yml`, on the clock of one time zone."""
+    """Runs the schedules of `meltano.yml` by the clock of one time zone."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -69,13 +68,13 @@ class Scheduler:
             timezone=self._timezone,
             # One thread: jobs that are due together run one after the other.
             executors={"default": ThreadPoolExecutor(1), "heartbeat": ThreadPoolExecutor(1)},
-            # However often it was missed, and however late it is: once.
+            # A missed job runs once, however often it was missed and however late it is.
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
         )
 
     def run(self) -> None:
-        """Run until SIGTERM or Ctrl-C; a job that runs then is waited for."""
-        while not self._take_turn():
+        """Run until SIGTERM or Ctrl-C; then wait for the running job."""
+        while not self._acquire_lock():
             log.info("another scheduler works on this database: waiting")
             time.sleep(HEARTBEAT_SECONDS)
         schedules = declared_schedules()
@@ -83,11 +82,11 @@ class Scheduler:
             schedule["job"]["name"]: Job.of(" ".join(schedule["job"]["tasks"]).split())
             for schedule in schedules
         }
-        known = self._remember(schedules)
+        known = self._store_schedules(schedules)
         for schedule in schedules:
             self._plan(schedule, known[schedule["name"]])
         self._scheduler.add_job(
-            self._beat,
+            self._write_heartbeat,
             "interval",
             seconds=HEARTBEAT_SECONDS,
             executor="heartbeat",
@@ -102,8 +101,8 @@ class Scheduler:
         self._is_stopping = True
         self._scheduler.shutdown(wait=False)
 
-    def _take_turn(self) -> bool:
-        """Connect, and take the lock that only one scheduler of a database has; tell if it has."""
+    def _acquire_lock(self) -> bool:
+        """Connect, and try to lock the database against other schedulers; return the success."""
         self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
         # If this machine dies, PostgreSQL frees the lock after a minute.
         for name, value in KEEPALIVES.items():
@@ -114,7 +113,7 @@ class Scheduler:
         return bool(row and row[0])
 
     def _plan(self, schedule: dict[str, Any], known: dict[str, Any]) -> None:
-        """Plan a schedule's next run, and what an earlier scheduler left undone."""
+        """Plan a schedule's next run, and a retry or missed run of an earlier scheduler."""
         name, job = schedule["name"], schedule["job"]["name"]
         trigger = CronTrigger(schedule["cron_interval"], self._timezone)
         now = datetime.now(UTC)
@@ -131,12 +130,12 @@ class Scheduler:
         if is_missed:
             log.info("%s was missed: it runs now", name)
         elif is_undecided:
-            # It waited for its next attempt, or ended in the middle of one.
+            # The earlier scheduler ended while it waited for the retry, or during an attempt.
             at = max(due, now) if due is not None and planned and due < planned else now
             self._retry(name, job, known["attempt"], at)
 
-    def _remember(self, schedules: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Write the schedules to the database, and return what it knows of each, by name."""
+    def _store_schedules(self, schedules: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Write the schedules to the database, and return its row for each name."""
         with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
             names = [schedule["name"] for schedule in schedules]
             connection.execute("delete from schedules where name != all(%s)", [names])
@@ -160,14 +159,14 @@ class Scheduler:
             found = connection.execute("select * from schedules").fetchall()
         return {row["name"]: row for row in found}
 
-    def _beat(self) -> None:
-        """Write the heartbeat, and the next time of each schedule."""
+    def _write_heartbeat(self) -> None:
+        """Write the heartbeat, and the next due time of each schedule."""
         due: dict[str, datetime] = {}
         for job in self._scheduler.get_jobs():
             name = job.id.removesuffix(RETRY)
             due[name] = min(job.next_run_time, due.get(name, job.next_run_time))
-        if self._connection.closed and not self._take_turn():
-            log.error("another scheduler has taken over while the database was away: stopping")
+        if self._connection.closed and not self._acquire_lock():
+            log.error("another scheduler took over while the database was unreachable: stopping")
             self._scheduler.shutdown(wait=False)
             return
         for name, at in due.items():
@@ -179,35 +178,41 @@ class Scheduler:
     def _run_job(self, name: str, job: str, attempt: int = 1) -> None:
         log.info("%s: meltano run %s (attempt %d)", name, job, attempt)
         if attempt == 1 and self._scheduler.get_job(name + RETRY):
-            self._scheduler.remove_job(name + RETRY)  # this one takes its place
-        self._note(BEGUN, [attempt, name])
+            self._scheduler.remove_job(name + RETRY)  # this run replaces the retry
+        self._update_schedule(BEGUN, [attempt, name])
         try:
             succeeded = (self._run_load if self._jobs[job].loads else self._run_meltano)(job)
         except CancelledError as error:
-            log.info("%s: %s It is not tried again before it is due", name, error)
-            self._note("update schedules set last_succeeded = false where name = %s", [name])
+            log.info("%s: %s There is no retry before it is due again", name, error)
+            self._update_schedule(
+                "update schedules set last_succeeded = false where name = %s", [name]
+            )
             return
         except psycopg.OperationalError as error:
-            log.error("%s: the database is away: %s", name, error)
+            log.error("%s: the database cannot be reached: %s", name, error)
             succeeded = False
         except OSError as error:
             log.error("%s: it can't be started: %s", name, error)
             succeeded = False
         if succeeded:
             log.info("%s: done", name)
-            self._note("update schedules set last_succeeded = true where name = %s", [name])
+            self._update_schedule(
+                "update schedules set last_succeeded = true where name = %s", [name]
+            )
         else:
             pauses = [*self._pauses, timedelta()]
             at = datetime.now(UTC) + pauses[min(attempt, len(pauses)) - 1]
             self._retry(name, job, attempt, at)
 
     def _retry(self, name: str, job: str, attempt: int, at: datetime) -> None:
-        """Plan the attempt after one that failed, or give up."""
+        """Plan a retry after a failed attempt, or give up after the last."""
         if attempt > len(self._pauses):
-            log.error("%s: failed %d times; it is not tried again before it is due", name, attempt)
-            self._note("update schedules set last_succeeded = false where name = %s", [name])
+            log.error("%s: failed %d times; no retry before it is due again", name, attempt)
+            self._update_schedule(
+                "update schedules set last_succeeded = false where name = %s", [name]
+            )
             return
-        log.warning("%s: failed, next attempt at %s", name, at.isoformat(timespec="seconds"))
+        log.warning("%s: failed, retry at %s", name, at.isoformat(timespec="seconds"))
         self._scheduler.add_job(
             self._run_job,
             "date",
@@ -216,12 +221,12 @@ class Scheduler:
             id=name + RETRY,
             replace_existing=True,
         )
-        self._note(
+        self._update_schedule(
             "update schedules set next_run_at = least(next_run_at, %s) where name = %s", [at, name]
         )
 
-    def _note(self, statement: LiteralString, values: list[object]) -> None:
-        """Write down what is known of a schedule, as soon as the database is there."""
+    def _update_schedule(self, statement: LiteralString, values: list[object]) -> None:
+        """Update a schedule's row; wait for the database if it cannot be reached."""
         while True:
             try:
                 with psycopg.connect(self._url, autocommit=True) as connection:
@@ -230,7 +235,7 @@ class Scheduler:
             except psycopg.OperationalError:
                 if self._is_stopping:
                     raise
-                log.warning("the database is away: waiting")
+                log.warning("the database cannot be reached: waiting")
                 time.sleep(1)
 
     def _run_meltano(self, job: str) -> bool:
@@ -239,9 +244,9 @@ class Scheduler:
         return done.returncode == 0
 
     def _run_load(self, job: str) -> bool:
-        """Run what loads, as soon as nothing else does.
+        """Run a job that loads, after any other load has ended.
 
-        A run of the same kind that is under way does what is due: it counts for this one.
+        If a run of the same kind is running already, its result counts for this job.
         """
         while True:
             try:
@@ -275,7 +280,7 @@ class Scheduler:
 
 
 def declared_schedules() -> list[dict[str, Any]]:
-    """Return the schedules of `meltano.yml`; not those that somebody calls by hand (`@manual`)."""
+    """Return the schedules of `meltano.yml`, except those that are started by hand (`@manual`)."""
     listed = subprocess.run(
         [MELTANO, "schedule", "list", "--format=json"],
         cwd=ROOT,

@@ -121,7 +121,7 @@ def test_whatever_the_moment_what_has_run_today_is_not_due_again() -> None:
     ["", "tomorrow", "0 0 * *", "0 0 0 * * *", "0 25 * * *", "61 * * * *", "0 0 31 2 *"],
 )
 def test_what_cron_does_not_know_is_an_error(expression: str) -> None:
-    with pytest.raises(ScheduleError, match="is no cron expression"):
+    with pytest.raises(ScheduleError, match="is not a cron expression"):
         next_run(expression, ZoneInfo("UTC"), BEGIN)
 
 

@@ -341,7 +341,7 @@ def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
         ("ON_HOLD", "line 1: the file must consist of lines"),
         ("statuses:\n  A: [OPEN\n", "line 3: this is not YAML"),
         ("statuses:\n\tA: OPEN", "line 2: this is not YAML"),
-        ("statuses:\n  A\x07: OPEN", "line 2: a control character stands there; remove it"),
+        ("statuses:\n  A\x07: OPEN", "line 2: remove the control character"),
         (f"stages:\n  ? {'x' * 201}\n  : OPEN", "line 2: a name can't have"),
     ],
 )

@@ -1,15 +1,16 @@
-"""A first load of millions of rows in partitions, which several workers load at once.
+"""A first load of millions of rows in partitions, by several workers at once.
 
-`python -m orchestrate.airflow.first_load` and
+Commands of `python -m orchestrate.airflow.first_load`:
 
-- `plan N` begins a load that the partitions share, divides the CRM's keys into N ranges of about
-  as many rows, and prints, as one line of JSON, the environment of each partition's run: its
-  condition on the key, the number of the load, and the suffix of its own Meltano state.
-- `hand-over` lets the ordinary pipeline go on from the newest change that was known before the
-  partitions began: what changed while they were loaded is read by the next sync.
-- `tidy` removes the partitions' states.
+- `plan N` begins a load that the partitions share, and divides the CRM's keys into N ranges with
+  about the same number of rows. It prints, as one line of JSON, the environment of each
+  partition's run: its condition on the key, the number of the load, and the suffix of its own
+  Meltano state.
+- `hand-over` sets the ordinary pipeline to continue from the newest change before the partitions
+  began, so the next sync reads the changes since then.
+- `tidy` deletes the partitions' states.
 
-Rows without a key belong to the last partition. From REST framework version 2.
+Rows without a key belong to the last partition. It needs REST framework version 2.
 """
 
 import json
@@ -30,9 +31,9 @@ from runs.registry import begin_shared_load
 
 MOST_PARTITIONS = 500
 TOLERANCE = 0.1
-"""How far from its share a partition may be, so as not to count for ever."""
+"""The allowed deviation of a partition from its share, to limit the number of counts."""
 MOST_COUNTS = 40
-"""Requests that a bound may cost: each halves the numbers between two bounds."""
+"""The largest number of requests for one bound; each request halves the range."""
 PARTITION, PIPELINE = (
     "tap-oracle-crm-partition-to-target-postgres",
     "tap-oracle-crm-to-target-postgres",
@@ -49,16 +50,16 @@ def plan(parts: int) -> list[Environment]:
         if crm.settings["framework_version"] < 2:
             sys.exit("Partitions need framework_version 2 or higher.")
         load = begin_shared_load(database_url())
-        # Before anything else is read: whatever changes later is stamped later.
+        # Read this first: all later changes then have a later change time.
         mark = crm.newest_change()
         if mark is None:
-            sys.exit("The CRM shows no opportunity: run python -m orchestrate.doctor.")
+            sys.exit("The CRM shows no opportunities: run python -m orchestrate.doctor.")
         lowest, highest = crm.keys() or (0, 0)
 
         def count(key: int) -> int:
             total = crm.count(upto=key)
             if total is None:
-                sys.exit("The CRM does not say how many rows it has: it can't be divided.")
+                sys.exit("The CRM does not count its rows, so they can't be divided.")
             return total
 
         conditions = _conditions(cuts(count, lowest, highest, count(highest), parts))
@@ -78,14 +79,14 @@ def plan(parts: int) -> list[Environment]:
 def cuts(
     count: Callable[[int], int], lowest: int, highest: int, total: int, parts: int
 ) -> list[int]:
-    """Return keys that divide a table into so many parts, of about as many rows.
+    """Return keys that divide a table into parts with about the same number of rows.
 
     Args:
-        count: says how many rows there are up to a key.
+        count: returns the number of rows up to a key.
         lowest: the lowest key.
-        highest: the highest.
-        total: how many rows there are.
-        parts: how many parts are wanted; there are fewer where rows are too few.
+        highest: the highest key.
+        total: the number of rows.
+        parts: the number of parts; fewer are returned if there are too few rows.
     """
     found: list[int] = []
     slack = TOLERANCE * total / parts
@@ -104,7 +105,7 @@ def cuts(
 
 
 def _conditions(keys: list[int]) -> list[str]:
-    """Return conditions, one of which holds for each row, also for one without a key."""
+    """Return conditions; exactly one is true for each row, even without a key."""
     if not keys:
         return [f"({KEY} >= 0 or {KEY} is null)"]
     return [
@@ -115,20 +116,20 @@ def _conditions(keys: list[int]) -> list[str]:
 
 
 def hand_over(mark: str) -> None:
-    """Set the bookmark of the ordinary pipeline; its other streams' stay."""
+    """Set the pipeline's bookmark of opportunities; the bookmarks of other streams stay."""
     state_id = _partition_states()[0].split(":")[0] + f":{PIPELINE}"
     state = json.loads(_meltano("state", "get", state_id) or "{}")
     bookmarks = state.setdefault("singer_state", {}).setdefault("bookmarks", {})
     bookmarks["opportunities"] = {"replication_key": CHANGED, "replication_key_value": mark}
     _meltano("state", "set", "--force", state_id, json.dumps(state))
-    print(f"{state_id} goes on from {mark}")
+    print(f"{state_id} continues from {mark}")
 
 
 def tidy() -> None:
-    """Remove the partitions' states: another first load reads everything again."""
+    """Delete the partitions' states, so that another first load reads everything again."""
     for state_id in _partition_states():
         _meltano("state", "clear", "--force", state_id)
-        print(f"{state_id} removed")
+        print(f"{state_id} deleted")
 
 
 def _partition_states() -> list[str]:
@@ -137,7 +138,7 @@ def _partition_states() -> list[str]:
     if environment := os.environ.get("MELTANO_ENVIRONMENT"):
         found = [state_id for state_id in found if state_id.startswith(f"{environment}:")]
     if not found:
-        sys.exit("There is no partition's state: nothing was loaded.")
+        sys.exit("No partition has a state: nothing was loaded.")
     if len({state_id.split(":")[0] for state_id in found}) > 1:
         sys.exit("Several environments have partitions' states: set MELTANO_ENVIRONMENT to one.")
     return found
@@ -151,7 +152,7 @@ def _meltano(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command."""
     match sys.argv[1:]:
         case ["plan", parts]:
             print(json.dumps(plan(int(parts))))

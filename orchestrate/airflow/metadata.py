@@ -1,7 +1,7 @@
-"""Airflow's own database: on the server of `DATABASE_URL`, called like its database and `_airflow`.
+"""Airflow's own database: on the server of `DATABASE_URL`, with the same name plus `_airflow`.
 
-`python -m orchestrate.airflow.metadata url` prints its address as Airflow wants it, for
-AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD; `create` creates it where it is not there.
+`python -m orchestrate.airflow.metadata url` prints its address in Airflow's format, for
+AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD; `create` creates it unless it exists.
 """
 
 import sys
@@ -19,16 +19,16 @@ def name() -> str:
 
 
 def url() -> str:
-    """Return its address, with the driver that Airflow uses."""
+    """Return the address of Airflow's database, with the driver that Airflow uses."""
     parts = urlsplit(database_url())
     return parts._replace(scheme="postgresql+psycopg2", path=f"/{quote(name())}").geturl()
 
 
 def create() -> None:
-    """Create it, unless it exists.
+    """Create Airflow's database, unless it exists.
 
     Raises:
-        SystemExit: the role may not.
+        SystemExit: the role has no permission to create it.
     """
     with psycopg.connect(database_url(), autocommit=True) as connection:
         found = connection.execute("select from pg_database where datname = %s", [name()])
@@ -41,10 +41,10 @@ def create() -> None:
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Run the command."""
     match sys.argv[1:]:
         case ["url"]:
-            print(url(), end="")  # Airflow would take a line's end for a part of it
+            print(url(), end="")  # Airflow would read a newline as a part of the address
         case ["create"]:
             create()
         case _:

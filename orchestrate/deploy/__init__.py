@@ -1,1 +1,1 @@
-"""How the system is run elsewhere than in a shell: containers, systemd, Kubernetes."""
+"""Deploy the system in containers, systemd or Kubernetes."""

@@ -1,9 +1,9 @@
-"""`python -m orchestrate.deploy.healthy SERVICE`: exit code 0 if that service is well.
+"""`python -m orchestrate.deploy.healthy SERVICE`: exit code 0 if that service is healthy.
 
-`api` is asked over HTTP, on this machine. `scheduler` has no port: it is well if its heartbeat
-in the database is young; one that is still starting has none. `airflow metadatabase`, `airflow
-scheduler` and `airflow dag_processor` are known to Airflow's API server, which lies where
-AIRFLOW__CORE__EXECUTION_API_SERVER_URL says.
+`api` is checked over HTTP, on this machine. `scheduler` has no port: it is healthy if its heartbeat
+in the database is recent; while it starts, it has none. For `airflow metadatabase`, `airflow
+scheduler` and `airflow dag_processor`, ask Airflow's API server at
+AIRFLOW__CORE__EXECUTION_API_SERVER_URL.
 """
 
 import json
@@ -39,7 +39,7 @@ def airflow(component: str) -> str | None:
     except (urllib.error.URLError, OSError) as error:
         return str(error)
     status = health[component]["status"]
-    return None if status == "healthy" else f"Airflow calls its {component} {status}"
+    return None if status == "healthy" else f"Airflow reports for its {component}: {status}"
 
 
 def _get(url: str) -> bytes:
@@ -61,11 +61,11 @@ def scheduler() -> str | None:
             ).fetchone()
     except psycopg.Error as error:
         return str(error)
-    return None if row and row[0] else "no heartbeat of late"
+    return None if row and row[0] else "no recent heartbeat"
 
 
 def main() -> None:
-    """Exit with what is wrong, if anything is."""
+    """Exit with the problem, if there is one."""
     match sys.argv[1:]:
         case ["api"]:
             sys.exit(api())

@@ -1,15 +1,16 @@
 """The DAGs: one for each schedule of `meltano.yml`, and one for a first load in partitions.
 
-What runs, and when, is said in `meltano.yml` alone. Each task is a process of the project's own
-environment, which need not be Airflow's; a worker needs the project's folder, its `.venv`, and
+Only `meltano.yml` declares jobs and schedules. Each task is a process in the project's own
+environment, which may differ from Airflow's. A worker needs the project's folder, its `.venv`, and
 its settings in the environment or `.env`.
 
-Settings: SCHEDULE_TIMEZONE (UTC) and SCHEDULE_RETRY_MINUTES (1,5,15), from the environment of
-Airflow itself, which does not read `.env`: as many retries as there are pauses, the first of them
-doubled each time up to the last. NOTIFY_URLS says who is told when a task has failed for good.
+Settings: SCHEDULE_TIMEZONE (UTC) and SCHEDULE_RETRY_MINUTES (1,5,15), from Airflow's own
+environment, since Airflow does not read `.env`. There is one retry for each pause; the first pause
+is doubled each time, up to the last. When a task has failed in all attempts, an alert goes to
+NOTIFY_URLS.
 """
 
-# Airflow has an environment of its own.
+# Airflow has its own environment.
 # mypy: disable-error-code="import-not-found"
 
 import json
@@ -31,7 +32,7 @@ PAUSES = [float(pause) for pause in MINUTES.split(",")]
 
 
 def declared_schedules() -> list[dict[str, Any]]:
-    """Return Meltano's schedules; asked of Meltano when `meltano.yml` has changed."""
+    """Return Meltano's schedules; ask Meltano only after `meltano.yml` has changed."""
     kept = Path(os.environ.get("AIRFLOW_HOME", Path.home() / "airflow")) / "meltano-schedules.json"
     changed = (PROJECT / "meltano.yml").stat().st_mtime_ns
     if kept.exists():
@@ -54,7 +55,7 @@ def declared_schedules() -> list[dict[str, Any]]:
 
 
 def alert(context: Any) -> None:
-    """Tell of a task that has failed for good; Airflow calls it."""
+    """Send an alert about a task that failed in all attempts; Airflow calls it."""
     task = context["task_instance"]
     subprocess.run(
         [
@@ -71,7 +72,7 @@ def alert(context: Any) -> None:
 
 
 def warehouse(schema: str, table: str) -> Asset:
-    """Return a table as Airflow's lineage names it; no user or password in it."""
+    """Return a table for Airflow's lineage, without user and password."""
     url = urlsplit(os.environ.get("DATABASE_URL", ""))
     address = f"{url.hostname or 'localhost'}:{url.port or 5432}"
     return Asset(f"postgres://{address}/{url.path.strip('/') or 'oracle_crm'}/{schema}/{table}")
@@ -81,7 +82,7 @@ CRM = Asset(
     f"oraclecrm://{urlsplit(os.environ.get('ORACLE_BASE_URL', '')).netloc or 'crm'}/opportunities"
 )
 RAW, OPPORTUNITIES = warehouse("raw", "opportunities"), warehouse("public", "opportunities")
-# What each job reads and writes, for the lineage.
+# The tables that each job reads and writes, for the lineage.
 FLOWS: dict[str, tuple[list[Asset], list[Asset]]] = {
     "sync": ([CRM], [RAW, OPPORTUNITIES]),
     "reconcile": ([CRM], [RAW, OPPORTUNITIES]),
@@ -100,8 +101,8 @@ TASKS: dict[str, Any] = {
     "skip_on_exit_code": None,
 }
 DAGS: dict[str, Any] = {
-    # Without a start_date the first run waits until it is due; a later one that was missed, however
-    # often, runs once on return.
+    # Without a start_date, the first run waits until it is due. If later runs are missed, one of
+    # them runs afterwards.
     "catchup": False,
     "max_active_runs": 1,
     "tags": ["oracle-crm"],
@@ -144,8 +145,8 @@ with DAG(
         output_processor=json.loads,
         inlets=[CRM],
     )
-    # A partition goes on where it was when it is tried again, or cleared, since it has a state
-    # of its own. Airflow runs it once at a time, so what it finds running is dead: --force.
+    # A retried or cleared partition continues, since it has its own state. Airflow runs it once at
+    # a time, so a run that Meltano still shows as running is dead: --force.
     loaded = BashOperator.partial(
         task_id="load",
         bash_command=f"exec {MELTANO} run --force tap-oracle-crm-partition target-postgres",
