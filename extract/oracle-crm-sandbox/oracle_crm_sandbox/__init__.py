@@ -1,6 +1,6 @@
-"""A stand-in for Oracle Fusion CRM's REST API; the README lists what it serves and obeys.
+"""A sandbox of Oracle Fusion CRM's REST API; the README lists its resources and commands.
 
-The command ``oracle-crm-sandbox`` serves one; tests start and command theirs with :class:`Sandbox`.
+The command ``oracle-crm-sandbox`` starts one; tests start and control theirs with :class:`Sandbox`.
 """
 
 from .client import CLIENT_ID, CLIENT_SECRET, PASSWORD, SCOPE, USER, Sandbox, SandboxError

@@ -17,20 +17,20 @@ from .server import make_server
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(
-        prog="oracle-crm-sandbox", description="A stand-in for Oracle Fusion CRM's REST API"
+        prog="oracle-crm-sandbox", description="A sandbox of Oracle Fusion CRM's REST API"
     )
     env = os.environ
     parser.add_argument("--port", type=int, default=int(env.get("SANDBOX_PORT", "8899")))
     parser.add_argument("--records", type=int, default=int(env.get("SANDBOX_RECORDS", "1000")))
     parser.add_argument("--seed", type=int, default=int(env.get("SANDBOX_SEED", "1")))
     parser.add_argument(
-        "--until-stdin-closes", action="store_true", help="stop when the parent process is gone"
+        "--until-stdin-closes", action="store_true", help="stop when the parent process ends"
     )
     parser.add_argument(
-        "--journal", type=Path, help="file that keeps changes, so that a restart is the same CRM"
+        "--journal", type=Path, help="save changes, so that a restart gives the same CRM"
     )
     parser.add_argument(
-        "--replay", type=Path, help="refuse what a CRM refused: a file of tap-oracle-crm-probe"
+        "--replay", type=Path, help="refuse the same requests as in a file of tap-oracle-crm-probe"
     )
     options = parser.parse_args()
     credentials = Credentials(

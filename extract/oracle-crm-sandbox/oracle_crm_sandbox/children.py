@@ -1,4 +1,4 @@
-"""Invented child rows of an opportunity: the same whenever they are asked for first."""
+"""Invented child rows of an opportunity: the same, however late they are first read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the sandbox for tests: starts one, commands it, looks at what it saw."""
+"""A client of the sandbox for tests: starts one, controls it, and reads its counters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SandboxError(RuntimeError):
 
 
 class Sandbox:
-    """A CRM sandbox: as a context manager one of its own, with ``url=`` one that runs already.
+    """A CRM sandbox. As a context manager it starts one; with ``url=`` it uses a running one.
 
     >>> with Sandbox(records=100) as crm:  # doctest: +SKIP
     ...     crm.mutate(create=5, update=20)
@@ -92,7 +92,7 @@ class Sandbox:
         self._process.communicate(timeout=30)
         self._process = None
 
-    # --- how to reach it ----------------------------------------------------------------
+    # --- addresses ----------------------------------------------------------------------
 
     @property
     def env(self) -> dict[str, str]:
@@ -115,28 +115,28 @@ class Sandbox:
     def rows(
         self, resource: str = "opportunities", fields: Sequence[str] | None = None
     ) -> list[Record]:
-        """All rows as the CRM knows them, by key, whatever the wire shows of them."""
+        """All rows by key, without poison."""
         query = f"?fields={','.join(fields)}" if fields else ""
-        # Not splitlines(): the texts hold U+2028, which it takes for a line's end.
+        # Not splitlines(): it would also split at U+2028 in the texts.
         lines = self._raw("GET", f"{resource}{query}").removesuffix("\n").split("\n")
         return [json.loads(line) for line in lines if line]
 
     def row(self, key: int, resource: str = "opportunities") -> Record:
-        """One row as the CRM knows it."""
+        """One row, without poison."""
         return cast("Record", self.command("GET", f"{resource}/{key}"))
 
     def create(self, at: str | None = None, **attributes: object) -> Record:
-        """Create an opportunity, invented but for ``attributes``; the row."""
+        """Create an opportunity with ``attributes``; invent the others; return the row."""
         return cast("Record", self.command("POST", "opportunities", _at(at) | attributes))
 
     def update(
         self, key: int, resource: str = "opportunities", at: str | None = None, **attributes: object
     ) -> Record:
-        """Change a row and stamp it ``at`` or now; the row."""
+        """Change a row, with ``at`` or now as its change time; return the row."""
         return cast("Record", self.command("PATCH", f"{resource}/{key}", _at(at) | attributes))
 
     def delete(self, key: int, resource: str = "opportunities") -> None:
-        """Remove a row without a trace."""
+        """Delete a row without a trace."""
         self.command("DELETE", f"{resource}/{key}")
 
     def close(self, key: int, status: str = "WON", at: str | None = None) -> Record:
@@ -145,28 +145,28 @@ class Sandbox:
         return cast("Record", self.command("POST", f"opportunities/{key}/close", body))
 
     def reopen(self, key: int, at: str | None = None) -> Record:
-        """Open a deal again."""
+        """Reopen a deal."""
         return cast("Record", self.command("POST", f"opportunities/{key}/reopen", _at(at)))
 
     def mutate(self, **numbers: object) -> dict[str, list[int]]:
         """Change random rows: ``create=``, ``update=``, ``delete=``, ``close=``, ``reopen=``.
 
-        ``seed=`` makes the choice repeatable, ``at=`` stamps the rows. The OptyIds by
+        ``seed=`` makes the choice repeatable, ``at=`` is the change time. Return the OptyIds by
         kind: ``created``, ``updated``, ``deleted``, ``closed``, ``reopened``.
         """
         return cast("dict[str, list[int]]", self.command("POST", "mutate", numbers))
 
     def mass_update(self, count: int, at: str | None = None) -> list[int]:
-        """Stamp so many random rows with one LastUpdateDate; their OptyIds."""
+        """Give ``count`` random rows the same LastUpdateDate; return their OptyIds."""
         body = {"count": count} | _at(at)
         return cast("list[int]", self.command("POST", "mass-update", body)["updated"])
 
     def poison(self, key: int, kind: str, *, touch: bool = True) -> None:
-        """Let the wire show a deal as ``poison.KINDS[kind]``, stamped now if ``touch``."""
+        """Make answers show a deal as ``poison.KINDS[kind]``; ``touch`` sets its change time."""
         self.command("POST", "poison", {"OptyId": key, "kind": kind, "touch": touch})
 
     def heal(self, key: int, *, touch: bool = True) -> None:
-        """Let the wire show a poisoned deal as it is again."""
+        """Make answers show a poisoned deal as valid again."""
         self.command("DELETE", f"poison/{key}", {"touch": touch})
 
     # --- the schema ---------------------------------------------------------------------
@@ -178,12 +178,12 @@ class Sandbox:
         values: Sequence[object] = (),
         resource: str = "opportunities",
     ) -> None:
-        """Add a custom attribute; ``values`` are dealt out over the rows in turn."""
+        """Add a custom attribute; the rows get ``values`` in turn."""
         body = {"name": name, "type": type, "values": list(values), "resource": resource}
         self.command("POST", "attributes", body)
 
     def remove_attribute(self, name: str, resource: str = "opportunities") -> None:
-        """Take a custom attribute away."""
+        """Delete a custom attribute."""
         self.command("DELETE", f"attributes/{name}", {"resource": resource})
 
     def retype_attribute(
@@ -192,25 +192,25 @@ class Sandbox:
         type: str,  # noqa: A002  # Oracle's word
         resource: str = "opportunities",
     ) -> None:
-        """Give a custom attribute another type; values that do not fit become null."""
+        """Change a custom attribute's type; values that do not fit become null."""
         self.command("PATCH", f"attributes/{name}", {"type": type, "resource": resource})
 
     def rename_attribute(self, name: str, new_name: str, resource: str = "opportunities") -> None:
-        """Give a custom attribute another name (``GEO_c`` to ``Geo_c``)."""
+        """Rename a custom attribute (``GEO_c`` to ``Geo_c``)."""
         self.command("PATCH", f"attributes/{name}", {"name": new_name, "resource": resource})
 
     # --- faults -------------------------------------------------------------------------
 
     def fault(self, kind: str, **parameters: object) -> None:
-        """Add a rule, say ``fault("throttle", next=3, retry_after=1)``: see ``faults``."""
+        """Add a rule, such as ``fault("throttle", next=3, retry_after=1)``: see ``faults``."""
         self.command("POST", "faults", {"kind": kind} | parameters)
 
     def faults(self) -> list[Record]:
-        """List the rules in force, each with how often it matched (``seen``) and ``fired``."""
+        """Return the active rules, each with its number of matches (``seen``) and of ``fired``."""
         return cast("list[Record]", self.command("GET", "faults"))
 
     def clear_faults(self) -> None:
-        """Remove all rules."""
+        """Delete all rules."""
         self.command("DELETE", "faults")
 
     def after_request(
@@ -221,9 +221,9 @@ class Sandbox:
         method: str = "POST",
         **when: object,
     ) -> None:
-        """Give a command right after the ``number``-th page of opportunities from now on.
+        """Execute a command right after the ``number``-th page of opportunities from now on.
 
-        The page itself still shows the CRM as it was. ``when`` takes a rule's
+        The page itself still shows the CRM before the command. ``when`` takes a rule's
         ``path``, ``query``, ``every`` and ``next`` (1).
         """
         command = {"method": method, "path": path, "body": body or {}}
@@ -231,7 +231,7 @@ class Sandbox:
         self.command("POST", "hooks", trigger | {"commands": [command]})
 
     def clear_hooks(self) -> None:
-        """Forget the commands that have not been given."""
+        """Delete the commands that were not executed yet."""
         self.command("DELETE", "hooks")
 
     # --- the server ---------------------------------------------------------------------
@@ -239,34 +239,34 @@ class Sandbox:
     def reset(
         self, records: int | None = None, seed: int | None = None, now: datetime | None = None
     ) -> None:
-        """Start over with generated data and neither faults nor settings."""
+        """Generate the data again, without faults, with default settings."""
         body = {"records": records, "seed": seed, "now": now and now.isoformat()}
         self.command("POST", "reset", {name: value for name, value in body.items() if value})
 
     def settings(self, **changes: object) -> Record:
-        """Change how the CRM is set up; all settings as they are then."""
+        """Change the CRM's settings; return all of them."""
         return cast("Record", self.command("PATCH", "settings", changes))
 
     def clock(self, offset_seconds: float) -> None:
-        """Set the CRM's clock so many seconds ahead of the machine's."""
+        """Set the CRM's clock ahead of the machine's, in seconds."""
         self.command("POST", "clock", {"offset_seconds": offset_seconds})
 
     def requests(self) -> Record:
-        """Report what was asked: total, by_kind, by_status, bytes, rows, max_concurrent, last..."""
+        """Return the counters: total, by_kind, by_status, bytes, rows, max_concurrent, last..."""
         return cast("Record", self.command("GET", "requests"))
 
     def clear_requests(self) -> None:
-        """Put the counters back to zero."""
+        """Reset the counters to zero."""
         self.command("DELETE", "requests")
 
     def expire_tokens(self) -> int:
-        """Make all bearer tokens invalid; how many there were."""
+        """Make all bearer tokens invalid; return their number."""
         return cast("int", self.command("POST", "tokens/expire")["expired"])
 
     # --- transport ----------------------------------------------------------------------
 
     def command(self, method: str, path: str, body: object = None) -> Any:
-        """Send any command of the control interface; its JSON answer."""
+        """Send any command of the control interface; return its JSON answer."""
         return json.loads(self._raw(method, path, body))
 
     def _raw(self, method: str, path: str, body: object = None) -> str:
@@ -283,7 +283,7 @@ class Sandbox:
             raise SandboxError(f"{method} {path}: {error.read().decode()}") from error
 
 
-# Loopback needs no proxy, whatever the environment says.
+# Loopback needs no proxy, even if the environment sets one.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -78,16 +78,16 @@ class Call:
         return reply(self.request, body, "resourcecollection", rows=len(page))
 
     def item(self, resource: Resource, number: str) -> Answer:
-        """Answer with one row, named by its item key."""
+        """Answer with the row of an item key."""
         key = self._visible_item(resource, number)
         given = self._parameters(resource)
         rows = self._rows(resource, given, _equals(resource.key, key), 1, 0)
-        self._dress(resource, given, rows, f"{self.base}/{resource.name}")
+        self._add_links(resource, given, rows, f"{self.base}/{resource.name}")
         return reply(self.request, rows[0][1], "resourceitem", rows=1)
 
     def describe(self, resource: Resource) -> Answer:
         """Answer with the attributes of the resource."""
-        if "metadataMode" in query_pairs(self.request):  # it is for the catalog alone
+        if "metadataMode" in query_pairs(self.request):  # only the catalog accepts it
             detail = "URL request parameter metadataMode cannot be used in this context."
             raise RequestError(400, detail, "/metadataMode", "27500")
         href = f"{self.base}/{resource.name}"
@@ -129,7 +129,7 @@ class Call:
             has_more = True
         if shape.drop:
             rows = rows[shape.drop :]
-        self._dress(resource, given, rows, href)
+        self._add_links(resource, given, rows, href)
         body: dict[str, object] = {"items": [record for _, record in rows]}
         if not rows and self.settings.omit_empty_items:
             del body["items"]
@@ -154,7 +154,7 @@ class Call:
     ) -> list[tuple[int, Record]]:
         rows = self.crm.page(resource, given.fields, where, given.order, limit, offset)
         if self.settings.timestamp_format != "seconds":
-            self._restamp(resource, given, rows)
+            self._format_timestamps(resource, given, rows)
         if self.version < 8:
             _lists_as_strings(resource, given.fields, rows)
         if self.version >= 9:
@@ -171,7 +171,7 @@ class Call:
         fields: tuple[str, ...],
         only_data: bool,
     ) -> None:
-        """Put the first 25 child rows into each row: a list, from version 3 on a collection."""
+        """Add the first 25 child rows to each row: as a list, or as a collection from version 3."""
         keys = [key for key, _ in rows]
         self.crm.make_children(keys)
         marks = ", ".join("?" * len(keys))
@@ -194,7 +194,7 @@ class Call:
         for key, record in rows:
             href = f"{self.base}/{resource.name}/{key}/child/{child.name}"
             shown = children[key][:25]
-            self._dress(child, wanted, shown, href)
+            self._add_links(child, wanted, shown, href)
             items = [item for _, item in shown]
             record[child.name] = items
             if self.version >= 3:
@@ -214,7 +214,7 @@ class Call:
         rows = self.crm.page(child, (parent_key,), where, ((child.key, True),))
         return {key: int(str(record[parent_key])) for key, record in rows}
 
-    def _restamp(
+    def _format_timestamps(
         self, resource: Resource, given: Parameters, rows: list[tuple[int, Record]]
     ) -> None:
         zulu = self.settings.timestamp_format == "zulu"
@@ -230,10 +230,10 @@ class Call:
                 elif "." not in moment:
                     record[name] = f"{moment}.000+00:00"
 
-    def _dress(
+    def _add_links(
         self, resource: Resource, given: Parameters, rows: list[tuple[int, Record]], href: str
     ) -> None:
-        """Give the rows the links that ``onlyData`` spares."""
+        """Add the links to the rows, which ``onlyData`` leaves out."""
         if given.only_data:
             return
         for key, record in rows:
@@ -264,7 +264,7 @@ class Call:
         return key
 
     def _access(self, resource: Resource) -> list[Node]:
-        """Limit the rows to those that the account may see at all."""
+        """Limit the rows to those that the account may see."""
         visible = self.settings.visible
         if not visible or resource.name != "opportunities":
             return []
@@ -310,7 +310,7 @@ class Call:
                 nodes.append(_equals("OwnerResourcePartyId", OWN_PARTY_ID))
                 if "OptyStatusCode" not in variables:
                     nodes.append(_equals("StatusCode", "OPEN"))
-            case _:  # a wrong record set is no error: it is just empty
+            case _:  # a wrong record set is not an error: it is empty
                 nodes.append(_equals("OptyId", -1))
         return nodes
 

@@ -1,4 +1,4 @@
-"""The control interface under ``/_sandbox/``: see the package's docstring for the table."""
+"""The control interface under ``/_sandbox/``: the README lists its commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .traffic import Traffic
 PREFIX = "/_sandbox"
 Body = dict[str, Any]
 _ENCODER = msgspec.json.Encoder()
-# Commands that do not change the CRM, only how it answers or what was counted.
+# Commands that only change answers or counters, not the CRM's data.
 _PASSING = ("requests", "settings", "faults", "hooks", "clock", "tokens")
 _NONSENSE = (
     ValueError,
@@ -35,7 +35,7 @@ _NUMBERS = re.compile(r"\d{1,18}")
 
 
 class Control:
-    """Commands to the sandbox; each takes the path's parts and the JSON body."""
+    """The commands of the sandbox; each takes the parts of the path and the JSON body."""
 
     def __init__(
         self, crm: Crm, rest: Rest, traffic: Traffic, journal: Journal | None = None
@@ -46,7 +46,7 @@ class Control:
         self.hooks: Armed[Hook] = Armed()
 
     def handle(self, method: str, path: str, query: str, body: bytes) -> tuple[int, bytes]:
-        """Status and JSON body; 404 for no such row, 400 for what makes no sense."""
+        """Return status and JSON body; 404 if the row is missing, 400 if the body is invalid."""
         try:
             given = msgspec.json.decode(body or b"{}")
             result = self.command(method, path, query, given)
@@ -59,10 +59,10 @@ class Control:
         return 200, _ENCODER.encode(result)
 
     def command(self, method: str, path: str, query: str, body: Any) -> object:
-        """Do what ``method`` and ``path`` (without the prefix) say, and remember what lasts."""
+        """Execute a command; write it to the journal if it changes data. ``path`` has no prefix."""
         steps = [unquote(step) for step in path.strip("/").split("/")]
         at, given = self.crm.now(), msgspec.json.encode(body)
-        # One moment for all that it does, or a replay would differ by a second at times.
+        # One time for the whole command; otherwise a replay could differ by a second.
         with self.crm.frozen(at):
             result = self._command(method, path, steps, query, body)
         if self._journal and steps == ["reset"]:
@@ -72,7 +72,7 @@ class Control:
         return result
 
     def replay(self, changes: Sequence[Change]) -> None:
-        """Give remembered commands again, each at its time."""
+        """Execute the journal's commands again, each at its time."""
         for change in changes:
             steps = [unquote(step) for step in change.path.strip("/").split("/")]
             with self.crm.frozen(change.at):
@@ -81,7 +81,7 @@ class Control:
     def _command(self, method: str, path: str, steps: list[str], query: str, body: Any) -> object:
         match method, steps:
             case "POST", ["faults"]:
-                self.faults.add(_several(body, AnyRule))
+                self.faults.add(_read_list(body, AnyRule))
                 return self.faults.report()
             case "GET", ["faults"]:
                 return self.faults.report()
@@ -89,7 +89,7 @@ class Control:
                 self.faults.clear()
                 return []
             case "POST", ["hooks"]:
-                self.hooks.add(_several(body, Hook))
+                self.hooks.add(_read_list(body, Hook))
                 return self.hooks.report()
             case "GET", ["hooks"]:
                 return self.hooks.report()
@@ -204,7 +204,7 @@ class Control:
         return _ENCODER.encode_lines(self.crm.dump(resource, names))
 
 
-def _several(body: object, kind: Any) -> list[Any]:
+def _read_list(body: object, kind: Any) -> list[Any]:
     """Read one rule or a list of them."""
     listed = body if isinstance(body, list) else [body]
     return msgspec.convert(listed, list[kind])

@@ -47,12 +47,12 @@ class NotFoundError(LookupError):
 
 @dataclass(frozen=True)
 class _Generated:
-    """A database as it was generated: tests start over from it hundreds of times.
+    """A generated database, kept because tests reset to it hundreds of times.
 
     Attributes:
         made_of: number of records, seed and moment.
         database: SQLite's file.
-        oddities: those that the generator dealt out.
+        oddities: the oddities that the generator gave to rows.
     """
 
     made_of: tuple[int, int, datetime]
@@ -70,7 +70,7 @@ class Crm:
         self.reset(records, seed, now)
 
     def reset(self, records: int, seed: int, now: datetime | None = None) -> None:
-        """Start over with generated data; ``now`` (default: the hour begun) bounds its dates."""
+        """Generate the data again; ``now`` (default: the begun hour) is the limit of its dates."""
         now = now or self.now().replace(minute=0, second=0, microsecond=0)
         self.records, self.seed, self.generated_at = records, seed, now
         self.resources: dict[str, Resource] = {
@@ -129,12 +129,12 @@ class Crm:
     # --- time ---------------------------------------------------------------------------
 
     def now(self) -> datetime:
-        """Tell the CRM's time: the machine's plus an offset, or where it was frozen."""
+        """Return the CRM's time: the machine's plus an offset, or the frozen time."""
         return self._frozen_at or datetime.now(UTC) + self.clock_offset
 
     @contextmanager
     def frozen(self, at: datetime) -> Iterator[None]:
-        """Let the time stand still; :meth:`set_clock` ends it, too."""
+        """Freeze the CRM's time; :meth:`set_clock` ends this, too."""
         self._frozen_at = at
         try:
             yield
@@ -142,7 +142,7 @@ class Crm:
             self._frozen_at = None
 
     def set_clock(self, offset: timedelta) -> None:
-        """Let the CRM's clock differ from the machine's."""
+        """Set the CRM's clock relative to the machine's."""
         self.clock_offset, self._frozen_at = offset, None
 
     def _stamp(self, at: str | None) -> str:
@@ -151,7 +151,7 @@ class Crm:
     # --- reading ------------------------------------------------------------------------
 
     def resource(self, name: str) -> Resource:
-        """Look a resource up; raises :class:`NotFoundError`."""
+        """Return a resource; raises :class:`NotFoundError`."""
         if name not in self.resources:
             raise NotFoundError(f"no resource {name}")
         return self.resources[name]
@@ -165,10 +165,10 @@ class Crm:
         limit: int = -1,
         offset: int = 0,
     ) -> list[tuple[int, Record]]:
-        """Key and attributes of the rows from ``offset`` on, as the wire shows them.
+        """Return key and attributes of the rows from ``offset`` on, with poison.
 
-        Without a unique attribute in ``order`` rows of equal rank come in another
-        order each time, as a database's do.
+        Without a unique attribute in ``order``, rows of equal rank come in a different
+        order each time, as in a database.
         """
         condition, values = to_sql(where) if where else ("1", [])
         columns = ", ".join(column(name) for name in (*fields, resource.key))
@@ -193,7 +193,7 @@ class Crm:
         return rows
 
     def count(self, resource: Resource, where: Node | None = None) -> int:
-        """How many rows match."""
+        """Return the number of rows that match."""
         condition, values = to_sql(where) if where else ("1", [])
         path = self._access_path(resource, where, ())
         row = self._db.execute(
@@ -202,7 +202,7 @@ class Crm:
         return int(row[0])
 
     def find(self, resource: Resource, attribute: str, value: Value) -> int:
-        """Find the key of the row with this value; raises :class:`NotFoundError`."""
+        """Return the key of the row with this value; raises :class:`NotFoundError`."""
         row = self._db.execute(
             f'select "{resource.key}" from "{resource.name}" where "{attribute}" = ?', (value,)
         ).fetchone()
@@ -211,7 +211,7 @@ class Crm:
         return int(row[0])
 
     def get(self, resource: Resource, key: int, fields: Sequence[str] | None = None) -> Record:
-        """One row as the CRM knows it (not as the wire shows it); raises :class:`NotFoundError`."""
+        """Return one row, without poison; raises :class:`NotFoundError`."""
         for record in self.dump(
             resource, fields, Predicate(resource.key, "=", f'"{resource.key}" = ?', (key,))
         ):
@@ -221,7 +221,7 @@ class Crm:
     def dump(
         self, resource: Resource, fields: Sequence[str] | None = None, where: Node | None = None
     ) -> Iterable[Record]:
-        """Rows by key as the CRM knows them, all attributes present."""
+        """Return rows by key with all attributes, without poison."""
         names = list(fields or resource.attributes)
         condition, values = to_sql(where) if where else ("1", [])
         columns = ", ".join(column(name) for name in names)
@@ -237,7 +237,7 @@ class Crm:
             yield record
 
     def _access_path(self, resource: Resource, where: Node | None, order: Order) -> str:
-        """Which index to use: SQLite knows nothing of how selective a time range is."""
+        """Choose the index, since SQLite does not know the selectivity of a time range."""
         if resource.name not in ("opportunities", "accounts", "resources"):
             return ""
         index = f"indexed by {resource.name}_updated"
@@ -278,7 +278,7 @@ class Crm:
     # --- changing rows ------------------------------------------------------------------
 
     def create(self, attributes: Mapping[str, object] | None = None, at: str | None = None) -> int:
-        """Create an opportunity, invented but for ``attributes``; return its OptyId."""
+        """Create an opportunity with ``attributes``; invent the others; return its OptyId."""
         opportunities = self.resources["opportunities"]
         newest = self._db.execute('select max("OptyId") from opportunities').fetchone()[0]
         made = Generator(1, self._random.randrange(1 << 30), self.now())
@@ -322,7 +322,7 @@ class Crm:
     def update(
         self, name: str, key: int, attributes: Mapping[str, object], at: str | None = None
     ) -> None:
-        """Change a row; LastUpdateDate becomes ``at``, what ``attributes`` say, or now."""
+        """Change a row; LastUpdateDate becomes ``at``, the one in ``attributes``, or now."""
         resource = self.resource(name)
         self.get(resource, key, [resource.key])
         stored = self._storable(resource, {"LastUpdateDate": self._stamp(at)} | dict(attributes))
@@ -335,7 +335,7 @@ class Crm:
         )
 
     def touch(self, name: str, keys: Sequence[int], at: str | None = None) -> None:
-        """Stamp rows with one LastUpdateDate."""
+        """Give rows the same LastUpdateDate."""
         resource = self.resource(name)
         stamp = self._stamp(at)
         self._db.executemany(
@@ -344,7 +344,7 @@ class Crm:
         )
 
     def delete(self, name: str, key: int) -> None:
-        """Remove a row without a trace; raises :class:`NotFoundError`."""
+        """Delete a row without a trace; raises :class:`NotFoundError`."""
         resource = self.resource(name)
         cursor = self._db.execute(
             f'delete from "{resource.name}" where "{resource.key}" = ?', (key,)
@@ -373,7 +373,7 @@ class Crm:
         self.update("opportunities", key, changes, at)
 
     def reopen(self, key: int, at: str | None = None) -> None:
-        """Open an opportunity again."""
+        """Reopen an opportunity."""
         stage = dict(zip(generator.STAGE_COLUMNS, generator.OPEN_STAGES[2], strict=True))
         changes = stage | {
             "StatusCode": "OPEN",
@@ -383,12 +383,12 @@ class Crm:
         self.update("opportunities", key, changes, at)
 
     def poison(self, key: int, kind: str) -> None:
-        """Let the wire show an opportunity as one of :data:`poison.KINDS`."""
+        """Make answers show an opportunity as one of :data:`poison.KINDS`."""
         self.get(self.resources["opportunities"], key, ["OptyId"])
         self._poison.setdefault(key, {}).update(wire_values(kind))
 
     def heal(self, key: int) -> None:
-        """Let the wire show an opportunity as it is again."""
+        """Make answers show an opportunity as valid again."""
         if key not in self._poison:
             raise NotFoundError(f"opportunity {key} is not poisoned")
         del self._poison[key]
@@ -403,7 +403,7 @@ class Crm:
         seed: int | None = None,
         at: str | None = None,
     ) -> dict[str, list[int]]:
-        """Change so many random rows, each in one way; the OptyIds by kind of change."""
+        """Change random rows, each in one way; return the OptyIds by kind of change."""
         rng = Random(seed) if seed is not None else self._random
         opened, closed = self._by_openness()
         rng.shuffle(opened)
@@ -435,7 +435,7 @@ class Crm:
         }
 
     def mass_update(self, count: int, at: str | None = None) -> list[int]:
-        """Stamp so many random rows with one LastUpdateDate and another practice."""
+        """Give ``count`` random rows one LastUpdateDate and another practice."""
         opened, closed = self._by_openness()
         keys = sorted(self._random.sample(sorted(opened + closed), count))
         stamp = self._stamp(at)
@@ -457,7 +457,7 @@ class Crm:
         return opened, closed
 
     def _storable(self, resource: Resource, row: Mapping[str, object]) -> dict[str, Value]:
-        """Check a row against the schema; raises ValueError with the attribute's name."""
+        """Check a row against the schema; raises ValueError that names the attribute."""
         stored: dict[str, Value] = {}
         for name, value in row.items():
             attribute = resource.attributes.get(name)
@@ -498,7 +498,7 @@ class Crm:
     def add_attribute(
         self, name: str, kind: str, values: Sequence[object] = (), resource: str = "opportunities"
     ) -> None:
-        """Add a custom attribute; ``values`` are dealt out over the rows in turn."""
+        """Add a custom attribute; the rows get ``values`` in turn."""
         target = self.resource(resource)
         if name in target.attributes:
             raise ValueError(f"{resource} has an attribute {name} already")
@@ -510,7 +510,7 @@ class Crm:
             self._rewrite(target, name, lambda number, _: stored[number % len(stored)])
 
     def remove_attribute(self, name: str, resource: str = "opportunities") -> None:
-        """Take an attribute away; raises :class:`NotFoundError`."""
+        """Delete an attribute; raises :class:`NotFoundError`."""
         target = self._with_attribute(name, resource)
         self._check_custom(name)
         self._db.execute(f'alter table "{resource}" drop column {column(name)}')
@@ -523,7 +523,7 @@ class Crm:
         new_name: str | None = None,
         resource: str = "opportunities",
     ) -> None:
-        """Give an attribute another type (values follow where they can) or another name."""
+        """Change an attribute's type (values are converted if they can be) or its name."""
         target = self._with_attribute(name, resource)
         attribute = target.attributes[name]
         if kind:
@@ -569,7 +569,7 @@ class Crm:
 def _decoders(
     resource: Resource, names: Iterable[str]
 ) -> list[tuple[str, Callable[[Any], object]]]:
-    """List the attributes that a column holds in another form, and how to read them."""
+    """Return decoders for the attributes that a column stores in another form."""
     types = ((name, resource.attributes[name].type) for name in names)
     return [
         (name, bool if kind == "boolean" else json.loads)
@@ -583,7 +583,7 @@ def _upper(value: Value) -> Value:
 
 
 def _show(record: Record, oddity: str | None, poison: Mapping[str, object]) -> None:
-    """Put what the wire shows in place of what the CRM knows."""
+    """Apply oddity and poison to a record, for the answer."""
     if oddity == "omit_nulls":
         for name in [name for name, value in record.items() if value is None]:
             del record[name]
@@ -610,9 +610,9 @@ def _attribute_type(kind: str) -> AttributeType:
 
 
 def _stored(attribute: Attribute, value: object) -> Value:
-    """Turn a value into what a column holds; raise ValueError when the type does not fit."""
+    """Convert a value for its column; raises ValueError if the type does not fit."""
     if value is None or value == "":
-        return None  # Oracle keeps empty strings as null
+        return None  # Oracle stores empty strings as null
     match attribute.type, value:
         case "boolean", bool():
             return int(value)
@@ -634,7 +634,7 @@ def _stored(attribute: Attribute, value: object) -> Value:
 
 
 def _fitting(attribute: Attribute, value: object) -> Value:
-    """Hold an invented value, or null where a test gave the attribute another type."""
+    """Convert an invented value; null if a test changed the attribute's type."""
     try:
         return _stored(attribute, value)
     except ValueError:
@@ -642,7 +642,7 @@ def _fitting(attribute: Attribute, value: object) -> Value:
 
 
 def _converted(attribute: Attribute, value: object) -> Value:
-    """Carry a stored value over to the attribute's new type, null where it has no such form."""
+    """Convert a stored value to the attribute's new type; null if it does not fit."""
     if value is None:
         return None
     if attribute.type == "string":

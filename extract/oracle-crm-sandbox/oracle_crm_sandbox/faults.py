@@ -1,10 +1,10 @@
-"""Faults: rules that say which requests go wrong, and how.
+"""Faults: rules that make requests fail.
 
-``POST /_sandbox/faults`` takes one rule or a list of them; a rule is a JSON object
-whose ``kind`` names one of the classes below in snake_case. Every rule may carry
-``path`` and ``query`` (regular expressions searched in the request), ``after``
-(spare the first so many that match), ``every`` (act on every nth of the rest) and
-``next`` (act so many times, then no more).
+``POST /_sandbox/faults`` takes one rule or a list of rules. A rule is a JSON object
+whose ``kind`` names one of the classes below in snake_case. Every rule may have
+``path`` and ``query`` (regular expressions, searched in the request), ``after``
+(skip the first n matches), ``every`` (act on every nth of the rest) and ``next``
+(act n times, then stop).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _snake(name: str) -> str:
 
 
 class Trigger(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """When a rule acts."""
+    """The conditions for a rule or hook to act."""
 
     path: str = "/crmRestApi/"
     query: str = ""
@@ -82,11 +82,11 @@ class Redirect(Rule):
 
 
 class EmptyBody(Rule):
-    """200 and nothing."""
+    """Status 200 with an empty body."""
 
 
 class Stall(Rule):
-    """No answer, or no more in the ``middle`` of it; the connection is cut after ``seconds``."""
+    """The answer stops at its ``start`` or ``middle``; after ``seconds`` the connection is cut."""
 
     seconds: float = 600.0
     at: Literal["start", "middle"] = "start"
@@ -96,7 +96,7 @@ class Stall(Rule):
 
 
 class Latency(Rule):
-    """The answer comes ``ms`` later, and ``ms_per_1000_offset`` more for each 1,000 of offset."""
+    """The answer is ``ms`` late, plus ``ms_per_1000_offset`` for each 1,000 of offset."""
 
     ms: float = 0.0
     ms_per_1000_offset: float = 0.0
@@ -109,53 +109,53 @@ class Reset(Rule):
 
 
 class Drip(Rule):
-    """The body comes byte by byte, ``ms`` apart."""
+    """The body is sent byte by byte, with a pause of ``ms``."""
 
     ms: float = 100.0
 
 
 class Truncate(Rule):
-    """The body ends early and the connection closes, short of its length or last chunk."""
+    """The connection closes before the body has its full length or its last chunk."""
 
     share: float = 0.5
     framing: Literal["length", "chunked"] = "length"
 
 
 class InvalidJson(Rule):
-    """The body is cut short but announced and sent as if whole."""
+    """The body is cut, but its announced length fits, so only the JSON is incomplete."""
 
     share: float = 0.5
 
 
-# --- a page that lies -------------------------------------------------------------------
+# --- a wrong page -----------------------------------------------------------------------
 
 
 class ShortPage(Rule):
-    """The page is ``by`` rows short of ``limit`` (one row at least); ``hasMore`` is true."""
+    """The page has ``by`` rows less than ``limit`` (but at least one); ``hasMore`` is true."""
 
     by: int = 10
 
 
 class DropItems(Rule):
-    """The first ``count`` rows of the page are missing; the rest says nothing of it."""
+    """The first ``count`` rows of the page are missing; nothing else in the page shows it."""
 
     count: int = 1
 
 
 class RepeatRows(Rule):
-    """The page begins with the last ``count`` rows of the one before, its own last are missing."""
+    """The page repeats the last ``count`` rows of the page before, and lacks its own last ones."""
 
     count: int = 3
 
 
 class HasMore(Rule):
-    """``hasMore`` is ``value``, whatever there is."""
+    """``hasMore`` is ``value``, right or wrong."""
 
     value: bool
 
 
 class TotalResults(Rule):
-    """``totalResults`` is ``value``, or no more than the page's limit (``page_cap``)."""
+    """``totalResults`` is ``value``, or at most the page's limit (``page_cap``)."""
 
     value: int | Literal["page_cap"] = "page_cap"
 
@@ -182,7 +182,7 @@ AnyRule = Union[  # noqa: UP007  # msgspec reads it as a type of its own
 
 
 class Command(msgspec.Struct, forbid_unknown_fields=True):
-    """A command of the control interface, its path without ``/_sandbox/``."""
+    """A command of the control interface; its path has no ``/_sandbox/``."""
 
     path: str
     body: dict[str, object] = {}
@@ -190,7 +190,7 @@ class Command(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Hook(Trigger, kw_only=True):
-    """Commands given once a request has been answered: the CRM changes in mid-read."""
+    """Commands that are executed after a request, so that the CRM changes during a read."""
 
     commands: list[Command]
     path: str = r"/opportunities$"
@@ -200,24 +200,24 @@ TriggerT = TypeVar("TriggerT", bound=Trigger)
 
 
 class Armed(Generic[TriggerT]):
-    """Rules or hooks in force, with how often each matched and acted."""
+    """The active rules or hooks, with the number of times each matched and acted."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry[TriggerT]] = []
 
     def add(self, triggers: Sequence[TriggerT]) -> None:
-        """Put more in force."""
+        """Activate more rules or hooks."""
         for trigger in triggers:
             re.compile(trigger.path)
             re.compile(trigger.query)
         self._entries += [_Entry(trigger) for trigger in triggers]
 
     def clear(self) -> None:
-        """Put none in force."""
+        """Delete all rules or hooks."""
         self._entries.clear()
 
     def fire(self, request: Request) -> list[TriggerT]:
-        """Count the request and return what acts on it."""
+        """Count the request and return the rules or hooks that act on it."""
         query = unquote_plus(request.query_string)
         return [entry.trigger for entry in self._entries if entry.fires(request.path, query)]
 
@@ -250,7 +250,7 @@ class _Entry(Generic[TriggerT]):
 
 
 def delay(rules: Sequence[Rule], offset: int) -> float:
-    """Add up the seconds by which an answer is late."""
+    """Return the sum of all delays for an answer, in seconds."""
     return sum(
         (rule.ms + rule.ms_per_1000_offset * offset / 1000) / 1000
         for rule in rules
@@ -259,7 +259,7 @@ def delay(rules: Sequence[Rule], offset: int) -> float:
 
 
 def shape_of(rules: Sequence[Rule]) -> PageShape:
-    """Gather how the page lies."""
+    """Combine all changes of the page."""
     shape = PageShape()
     for rule in rules:
         match rule:
@@ -277,7 +277,7 @@ def shape_of(rules: Sequence[Rule]) -> PageShape:
 
 
 def answer_instead(rules: Sequence[Rule], now: datetime) -> Answer | None:
-    """Return the answer of the first rule that takes the CRM's place, if any does."""
+    """Return the answer of the first rule that replaces the CRM's answer, if any."""
     for rule in rules:
         match rule:
             case Throttle(status=status, retry_after=seconds, as_date=as_date):

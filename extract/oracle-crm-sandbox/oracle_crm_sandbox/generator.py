@@ -1,8 +1,8 @@
 """Invented CRM data: the same rows for the same seed, number and moment.
 
-People, companies and deals are fictitious. Rows are as hostile as real ones and
-still valid: emoji, right-to-left text, HTML, quotes, control characters, nulls,
-absent attributes, numbers sent as strings, thousands of equal timestamps.
+People, companies and deals are fictitious. Rows are as difficult as real ones, but
+valid: emoji, right-to-left text, HTML, quotes, control characters, nulls, absent
+attributes, numbers sent as strings, thousands of equal timestamps.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Row = tuple[object, ...]
 
 
 class Absent:
-    """The wire form of an attribute that a row does not carry at all."""
+    """The value of an attribute that is missing in a row of the answer."""
 
 
 ABSENT = Absent()
 
-# How the wire shows one row in a hundred.
+# Answers show one row in a hundred with one of these.
 ODDITIES = ("omit_nulls", "numbers_as_text")
 
-# The party of the account that reads: without a record set it sees only its own open deals.
+# The party of the reading account: without a record set, it sees only its own open deals.
 OWN_PARTY_ID = 300000000010001
 OWN_DEALS = 7
 BUSINESS_UNIT = 300000000000101
@@ -198,7 +198,7 @@ def stamp(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """An account or a resource that opportunities name."""
+    """An account or a resource in opportunities."""
 
     id: int
     number: str
@@ -207,7 +207,7 @@ class Party:
 
 
 class Generator:
-    """Rows of one seed. ``now`` bounds all timestamps; the newest lie hours before it."""
+    """Rows of one seed. All timestamps are before ``now``; the newest some hours before it."""
 
     def __init__(self, records: int, seed: int, now: datetime) -> None:
         self._records = records
@@ -310,7 +310,7 @@ class Generator:
             if rand() < 0.2:
                 updated = max(choice(masses), created)
             elif rand() < 0.3:
-                updated -= updated % 3600  # nightly jobs stamp whole hours
+                updated -= updated % 3600  # nightly jobs write whole hours
                 updated = max(updated, created)
             account = choice(self.accounts)
             owner = self.resources[0] if index in own else choice(owners)
@@ -381,7 +381,7 @@ class Generator:
         )
 
     def _sundry(self) -> Row:
-        """Invent the attributes that nobody looks at twice."""
+        """Invent the less important attributes."""
         choice = self._random.choice
         budget = date(2025, 1, 1) + timedelta(days=self._random.randrange(700))
         return (
@@ -396,7 +396,7 @@ class Generator:
             choice(("ZPM_DIRECT_CHANNEL_TYPES", "ZPM_PARTNER_CHANNEL_TYPES")),
             choice(("SERVICES", "LICENCES", None)),
             True,
-            choice((True, False)),  # may this user delete the row: no tombstone
+            choice((True, False)),  # whether this user may delete the row; it is no tombstone
             "-1",
             choice(("Inbound", "Tender portal", "Partner", "", None)) or None,
             choice((True, False, None)),
@@ -407,7 +407,7 @@ class Generator:
         if roll < 0.6:
             return self._random.choice(OPEN_STAGES), "OPEN"
         if roll < 0.61:
-            return self._random.choice(OPEN_STAGES), "ON_HOLD"  # a code of the customer's own
+            return self._random.choice(OPEN_STAGES), "ON_HOLD"  # the customer's own code
         if roll < 0.615:
             return self._random.choice((CLOSED_WON, CLOSED_LOST)), None
         if roll < 0.62:

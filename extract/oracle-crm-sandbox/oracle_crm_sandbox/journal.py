@@ -1,4 +1,4 @@
-"""A journal of what changed the CRM, so that it is the same after a restart."""
+"""A journal of the changes of the CRM, so that it is the same after a restart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .crm import Crm
 
 
 class Origin(msgspec.Struct):
-    """The journal's first line: what the CRM was generated from."""
+    """The journal's first line: the parameters from which the CRM was generated."""
 
     records: int
     seed: int
@@ -19,7 +19,7 @@ class Origin(msgspec.Struct):
 
 
 class Change(msgspec.Struct):
-    """A further line: a command of the control interface, and when it was given."""
+    """Any other line: a command of the control interface, and its time."""
 
     at: datetime
     method: str
@@ -28,15 +28,15 @@ class Change(msgspec.Struct):
 
 
 class Journal:
-    """Lines of JSON: an :class:`Origin`, then a :class:`Change` each."""
+    """Lines of JSON: one :class:`Origin`, then one :class:`Change` each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def load(self, records: int, seed: int) -> tuple[Crm, list[Change]]:
-        """Make the CRM and return what to give it again.
+        """Return the generated CRM, and the changes to repeat.
 
-        A journal of another number of records or another seed is begun anew.
+        A journal with another number of records or another seed is overwritten.
         """
         if self._path.exists():
             first, *lines = self._path.read_bytes().splitlines()
@@ -49,13 +49,13 @@ class Journal:
         return crm, []
 
     def begin(self, crm: Crm) -> None:
-        """Start over from generated data."""
+        """Start a new journal of generated data."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         origin = Origin(crm.records, crm.seed, crm.generated_at)
         self._path.write_bytes(msgspec.json.encode(origin) + b"\n")
 
     def record(self, at: datetime, method: str, path: str, body: object) -> None:
-        """Remember a command."""
+        """Write a command to the journal."""
         line = msgspec.json.encode(Change(at, method, path, body))
         with self._path.open("ab") as file:
             file.write(line + b"\n")

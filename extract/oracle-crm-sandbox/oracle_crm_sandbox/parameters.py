@@ -1,4 +1,4 @@
-"""The query parameters of a collection or an item, checked as the CRM checks them."""
+"""The query parameters of a collection or an item, with the CRM's checks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .schema import Resource
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a request asks for; ``children`` are the attributes wanted of each child."""
+    """The parameters of a request; ``children`` are the requested attributes of each child."""
 
     fields: tuple[str, ...]
     children: Mapping[str, tuple[str, ...]]
@@ -29,9 +29,9 @@ class Parameters:
 def read_parameters(
     request: Request, resource: Resource, children: Mapping[str, Resource], page_cap: int
 ) -> Parameters:
-    """Read them; raises :class:`RequestError` with 400. Unknown ones are ignored."""
+    """Read the parameters; raises :class:`RequestError` with 400. Unknown ones are ignored."""
     pairs = query_pairs(request)
-    if fields := pairs.get("fields"):  # wins over expand
+    if fields := pairs.get("fields"):  # has priority over expand
         own, *others = fields.split(";")
         selected = _selected(resource, own)
         expanded = {}
@@ -57,7 +57,7 @@ def read_parameters(
 
 
 def finder_variables(text: str) -> dict[str, str]:
-    """Read what follows the finder's name: ``A='x',B=y`` (``;`` between them passes too)."""
+    """Read the text after the finder's name: ``A='x',B=y`` (``;`` is allowed, too)."""
     variables = {}
     for part in filter(None, (part.strip() for part in re.split("[,;]", text))):
         name, equals, value = part.partition("=")
@@ -96,7 +96,7 @@ def _selected(resource: Resource, text: str) -> tuple[str, ...]:
 
 
 def _order(resource: Resource, text: str) -> tuple[tuple[str, bool], ...]:
-    """Read ``A:asc,B:desc`` as names with whether they ascend."""
+    """Read ``A:asc,B:desc`` as pairs: the name, and whether it is ascending."""
     order = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, direction = part.partition(":")

@@ -1,6 +1,6 @@
-"""Poison: what the wire can show of a row that no reader should have to load.
+"""Poison: broken values in answers, which no reader should load as they are.
 
-Some of it can be repaired (a NUL in a text, a number sent as a string), most cannot.
+A reader can repair some of them (a NUL in a text, a number sent as a string), but not most.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .generator import ABSENT
 
 _HUGE = 5_000_000
 
-# Attribute values on the wire by kind; a Raw goes out byte for byte.
+# The attribute values in answers, by kind; a Raw is sent byte by byte.
 KINDS: Mapping[str, Mapping[str, object]] = {
     # repairable
     "nul": {"Name": "Deal\x00with a NUL", "Description": "\x00\x00"},
@@ -56,7 +56,7 @@ KINDS: Mapping[str, Mapping[str, object]] = {
 
 
 def wire_values(kind: str) -> dict[str, object]:
-    """Return what the wire shows; raises ValueError for an unknown kind."""
+    """Return the values for answers; raises ValueError for an unknown kind."""
     if kind not in KINDS:
         raise ValueError(f"no poison {kind}: one of {', '.join(KINDS)}")
     return dict(KINDS[kind])

@@ -1,4 +1,4 @@
-"""Requests, answers and the forms in which the CRM refuses."""
+"""Requests, answers, and the CRM's forms of errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """An HTTP answer and how many rows it carries."""
+    """An HTTP answer and its number of rows."""
 
     status: int
     body: bytes
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass(slots=True)
 class PageShape:
-    """How a page lies, where a fault says so."""
+    """The changes of a page by faults."""
 
     short_by: int = 0
     drop: int = 0
@@ -48,7 +48,7 @@ class PageShape:
 
 
 class RequestError(Exception):
-    """An error answer; the body's form follows framework version and Accept."""
+    """An error answer; framework version and Accept decide the form of its body."""
 
     def __init__(self, status: int, detail: str, path: str = "", code: str = "27008") -> None:
         super().__init__(detail)
@@ -56,7 +56,7 @@ class RequestError(Exception):
 
 
 class Status(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A status code of this customer's, in all business units or in one."""
+    """A status code of the customer, in all business units or in one."""
 
     LookupCode: str
     Meaning: str = ""
@@ -65,22 +65,22 @@ class Status(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How this CRM is set up; ``PATCH /_sandbox/settings`` changes it."""
+    """The settings of this CRM; ``PATCH /_sandbox/settings`` changes them."""
 
     page_cap: int = 499
-    """``limit`` is silently cut to this."""
+    """A larger ``limit`` is silently reduced to this."""
     default_record_set: str = "MYOPTIES"
-    """What is seen without a finder; ``ALLOPTIES`` shows everything."""
+    """The record set without a finder; ``ALLOPTIES`` shows everything."""
     visible: str = ""
-    """A row-match condition: the only opportunities the account may see."""
+    """A row-match condition: the account sees only opportunities that match."""
     forbidden: tuple[str, ...] = ()
     """Answered with 403: ``opportunities``, ``opportunities/describe``, ``accounts``..."""
     token_seconds: int = 3600
-    """How long a bearer token lives."""
+    """The lifetime of a bearer token."""
     naive_offset_minutes: int = 0
-    """What an offset-less timestamp literal means, east of UTC."""
+    """The offset of a timestamp literal that has none, east of UTC."""
     timestamp_format: Literal["seconds", "millis", "zulu"] = "seconds"
-    """``+00:00``, ``.000+00:00`` or ``Z`` behind every timestamp."""
+    """``+00:00``, ``.000+00:00`` or ``Z`` at the end of every timestamp."""
     omit_empty_items: bool = False
     """An empty collection has no ``items`` at all."""
     statuses: tuple[Status, ...] = (
@@ -91,28 +91,28 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         Status("ON_HOLD", "On hold", "OPEN"),
         Status("CLOSED", "Closed", "NO_SALE"),
     )
-    """What ``optyStatusesLOV`` lists, and what the finder's ``LookupCategory`` goes by."""
+    """The rows of ``optyStatusesLOV``; the finder's ``LookupCategory`` uses them, too."""
     status_categories: bool = True
-    """Whether ``optyStatusesLOV`` tells the categories."""
+    """Whether ``optyStatusesLOV`` has the categories."""
     statuses_by_business_unit: bool = False
-    """Whether ``optyStatusesLOV`` is refused without the finder that names a business unit."""
+    """Whether ``optyStatusesLOV`` is refused without the finder for a business unit."""
     refused: dict[str, int] = {}
-    """Parts of a request that are refused, with the status: see :mod:`.refusals`."""
+    """Refused parts of a request, with the status: see :mod:`.refusals`."""
     refusals_are_named: bool = True
-    """The words of such a refusal name the part."""
+    """Whether the message of such an error names the part."""
     largest_limit: int = 0
-    """A larger ``limit`` is refused; 0: cut silently."""
+    """A larger ``limit`` is refused; 0: reduced silently."""
     describe_is_silent: bool = False
-    """``describe`` answers without attributes."""
+    """Whether ``describe`` answers without attributes."""
     date_offset_seconds: int | None = 0
-    """How far the header ``Date`` is ahead of the CRM's clock, as a proxy's is; null: none sent."""
+    """The header ``Date`` minus the CRM's clock, such as a proxy's error; null: no header."""
 
 
 _ENCODER = msgspec.json.Encoder()
 
 
 def json_answer(status: int, body: object) -> Answer:
-    """Answer with plain JSON, not to be cached."""
+    """Answer with plain JSON, which must not be cached."""
     return Answer(status, _ENCODER.encode(body), "application/json", {"Cache-Control": "no-store"})
 
 
@@ -130,7 +130,7 @@ def reply(request: Request, body: object, kind: str, rows: int = 0) -> Answer:
 
 
 def error_answer(refusal: RequestError, request: Request, version: int) -> Answer:
-    """Answer with a structured error from version 4 on where Accept allows, else with text."""
+    """Answer with a structured error from version 4 on if Accept allows it, else with text."""
     title = HTTPStatus(refusal.status).phrase
     headers = {}
     if refusal.status == 401:
@@ -155,12 +155,12 @@ def error_answer(refusal: RequestError, request: Request, version: int) -> Answe
 
 
 def query_pairs(request: Request) -> dict[str, str]:
-    """Return the decoded query parameters, the last of each name."""
+    """Return the decoded query parameters; for repeated names, the last."""
     return dict(parse_qsl(request.query_string, keep_blank_values=True))
 
 
 def framework_version(request: Request) -> int:
-    """Read ``REST-Framework-Version``: 1 to 9, 1 where none is sent."""
+    """Read ``REST-Framework-Version``: 1 to 9; 1 if the header is missing."""
     text = request.headers.get("rest-framework-version", "1")
     if not text.isdigit() or int(text) not in FRAMEWORK_VERSIONS:
         raise RequestError(400, f"REST-Framework-Version {text} is not supported.")

@@ -1,8 +1,8 @@
-"""The ``q`` parameter: both of Oracle's grammars, read strictly, turned into SQL.
+"""The ``q`` parameter: parse both of Oracle's grammars strictly, and convert them to SQL.
 
-Framework version 1 knows query by example (``A=1;B>'x' and <='y'``), later ones
-row-match expressions (``A = 1 and (B > 'x' or C is null)``). Either gives a tree
-of :class:`Predicate`, :class:`Junction` and :class:`Negation`.
+Framework version 1 has query by example (``A=1;B>'x' and <='y'``), later versions
+row-match expressions (``A = 1 and (B > 'x' or C is null)``). Both give a tree of
+:class:`Predicate`, :class:`Junction` and :class:`Negation`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Value = str | int | float | None
 
 
 class QueryError(ValueError):
-    """A ``q`` that the CRM answers with 400; ``attribute`` where one is to blame."""
+    """A ``q`` that the CRM answers with 400; ``attribute`` names the wrong attribute, if any."""
 
     def __init__(self, detail: str, attribute: str = "") -> None:
         super().__init__(detail)
@@ -47,7 +47,7 @@ class Junction:
 
 @dataclass(frozen=True, slots=True)
 class Negation:
-    """A condition turned round (unknown stays unknown)."""
+    """A negated condition (unknown stays unknown)."""
 
     part: Node
 
@@ -56,7 +56,7 @@ Node = Predicate | Junction | Negation
 
 
 def to_sql(node: Node) -> tuple[str, list[Value]]:
-    """Turn the tree into an SQL condition and its parameters."""
+    """Convert the tree to an SQL condition and its parameters."""
     match node:
         case Predicate():
             return node.sql, list(node.values)
@@ -70,7 +70,7 @@ def to_sql(node: Node) -> tuple[str, list[Value]]:
 
 
 def _balanced(word: str, pieces: list[str]) -> str:
-    """Join evenly: SQLite gives up where a chain is nested 1,000 deep."""
+    """Join as a balanced tree: SQLite fails if a chain is nested 1,000 deep."""
     if len(pieces) == 1:
         return pieces[0]
     half = len(pieces) // 2
@@ -78,7 +78,7 @@ def _balanced(word: str, pieces: list[str]) -> str:
 
 
 def conjuncts(node: Node | None) -> list[Node]:
-    """List the conditions that must all hold."""
+    """Return the conditions that must all be true."""
     match node:
         case None:
             return []
@@ -96,9 +96,9 @@ _STAMP = re.compile(
 
 
 def normal_stamp(text: str, naive_offset: int = 0) -> str:
-    """Turn a date or timestamp into UTC text that sorts by time, as rows hold it.
+    """Convert a date or timestamp to UTC text that sorts by time, as in rows.
 
-    ``naive_offset`` is what an offset-less literal means, in minutes east of UTC.
+    ``naive_offset`` is the offset of a literal that has none, in minutes east of UTC.
     Raises ValueError.
     """
     if not _STAMP.match(text):
@@ -126,7 +126,7 @@ class _Literal:
 def _typed(literal: _Literal, attribute: Attribute, naive_offset: int) -> Value:
     text = literal.text
     if text == "":
-        return None  # to Oracle an empty string is null
+        return None  # in Oracle, an empty string is null
     try:
         match attribute.type:
             case "string":
@@ -169,7 +169,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
-# SQLite gives up on expressions 1,000 deep; nobody writes more than this.
+# SQLite fails on expressions 1,000 deep; nobody writes more than this.
 _DEEPEST = 100
 
 
@@ -197,7 +197,7 @@ def _tokens(q: str) -> list[_Token]:
 
 
 class _Reader:
-    """What the two grammars share: a cursor over tokens, attributes and typed values."""
+    """The common part of both grammars: a cursor over tokens, attributes and typed values."""
 
     def __init__(self, q: str, attributes: Mapping[str, Attribute], naive_offset: int) -> None:
         self._q = q
@@ -216,8 +216,8 @@ class _Reader:
         self._at += 1
         return token
 
-    def _take(self, *texts: str) -> str | None:
-        """Consume the next token when it is one of these words or marks."""
+    def _consume(self, *texts: str) -> str | None:
+        """Consume the next token if it is one of these words or characters."""
         token = self._peek()
         if token and token.kind in ("word", "mark") and token.text.lower() in texts:
             self._at += 1
@@ -225,7 +225,7 @@ class _Reader:
         return None
 
     def _expect(self, text: str) -> None:
-        if not self._take(text):
+        if not self._consume(text):
             token = self._peek()
             found = f"{token.text!r}" if token else "the end"
             raise QueryError(f"Expected {text!r} in the query, found {found}.")
@@ -256,31 +256,31 @@ class _RowMatch(_Reader):
     """Framework version 2 and later."""
 
     def read(self) -> Node:
-        node = self._either(0)
+        node = self._disjunction(0)
         if token := self._peek():
             hint = " (';' joins conditions under version 1 only)" if token.text == ";" else ""
             raise QueryError(f"Unexpected {token.text!r} in the query{hint}.")
         return node
 
-    def _either(self, depth: int) -> Node:
-        parts = [self._all(depth)]
-        while self._take("or"):
-            parts.append(self._all(depth))
+    def _disjunction(self, depth: int) -> Node:
+        parts = [self._conjunction(depth)]
+        while self._consume("or"):
+            parts.append(self._conjunction(depth))
         return parts[0] if len(parts) == 1 else Junction("or", tuple(parts))
 
-    def _all(self, depth: int) -> Node:
-        parts = [self._one(depth)]
-        while self._take("and"):
-            parts.append(self._one(depth))
+    def _conjunction(self, depth: int) -> Node:
+        parts = [self._term(depth)]
+        while self._consume("and"):
+            parts.append(self._term(depth))
         return parts[0] if len(parts) == 1 else Junction("and", tuple(parts))
 
-    def _one(self, depth: int) -> Node:
+    def _term(self, depth: int) -> Node:
         if depth > _DEEPEST:
             raise QueryError("The query is nested too deeply.")
-        if self._take("not"):
-            return Negation(self._one(depth + 1))
-        if self._take("("):
-            node = self._either(depth + 1)
+        if self._consume("not"):
+            return Negation(self._term(depth + 1))
+        if self._consume("("):
+            node = self._disjunction(depth + 1)
             self._expect(")")
             return node
         return self._predicate()
@@ -298,12 +298,12 @@ class _RowMatch(_Reader):
         if operator := self._operator():
             value = self._literal(attribute)
             return Predicate(attribute.name, operator, f"{column} {operator} ?", (value,))
-        if self._take("is"):
-            negated = "not " if self._take("not") else ""
+        if self._consume("is"):
+            negated = "not " if self._consume("not") else ""
             self._expect("null")
             return Predicate(attribute.name, f"is {negated}null", f"{column} is {negated}null", ())
-        negated = "not " if self._take("not") else ""
-        match self._take("in", "between", "like"):
+        negated = "not " if self._consume("not") else ""
+        match self._consume("in", "between", "like"):
             case "in":
                 values = self._list(attribute)
                 marks = ", ".join("?" * len(values))
@@ -333,7 +333,7 @@ class _RowMatch(_Reader):
     def _list(self, attribute: Attribute) -> tuple[Value, ...]:
         self._expect("(")
         values = [self._literal(attribute)]
-        while self._take(","):
+        while self._consume(","):
             values.append(self._literal(attribute))
         self._expect(")")
         return tuple(values)
@@ -356,7 +356,7 @@ class _QueryByExample(_Reader):
 
     def read(self) -> Node:
         parts = [self._condition()]
-        while self._take(";"):
+        while self._consume(";"):
             if self._peek() is None:
                 break
             parts.append(self._condition())
@@ -370,7 +370,7 @@ class _QueryByExample(_Reader):
         if operator is None:
             raise QueryError(f"Expected an operator after {attribute.name}.", attribute.name)
         alternatives: list[list[Node]] = [[self._comparison(attribute, operator)]]
-        while word := self._take("and", "or"):
+        while word := self._consume("and", "or"):
             operator = self._operator() or operator
             comparison = self._comparison(attribute, operator)
             if word == "or":
@@ -398,7 +398,7 @@ class _QueryByExample(_Reader):
         token = self._next("a value")
         if token.kind == "string":
             return _Literal(token.text, quoted=True)
-        # An unquoted value runs to the next 'and', 'or' or ';' and may hold blanks.
+        # An unquoted value ends before the next 'and', 'or' or ';', and may contain spaces.
         first = token
         while token.kind in ("word", "number", "bare"):
             following = self._peek()
@@ -417,6 +417,6 @@ class _QueryByExample(_Reader):
 
 
 def parse(q: str, attributes: Mapping[str, Attribute], version: int, naive_offset: int = 0) -> Node:
-    """Read ``q`` by the grammar of REST framework ``version``; raises :class:`QueryError`."""
+    """Parse ``q`` by the grammar of REST framework ``version``; raises :class:`QueryError`."""
     grammar = _QueryByExample if version == 1 else _RowMatch
     return grammar(q, attributes, naive_offset).read()

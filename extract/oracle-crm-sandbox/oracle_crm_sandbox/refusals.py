@@ -1,8 +1,8 @@
 """Optional parts of a request that this CRM, or a proxy in front of it, refuses.
 
-A part is a query parameter or a header by its name: ``totalResults``, ``Accept``. ``orderBy=Last``
-is one whose value holds that text, and ``totalResults+finder`` both at once. ``Accept: */*`` counts
-as none.
+A part is the name of a query parameter or a header: ``totalResults``, ``Accept``. ``orderBy=Last``
+is a parameter whose value contains that text. ``totalResults+finder`` means both together. The
+header ``Accept: */*`` counts as missing.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ _HEADERS = ("Accept", "Accept-Language", "REST-Framework-Version")
 
 
 def check_parts(request: Request, settings: Settings) -> None:
-    """Raise :class:`RequestError` if the request has a part that is refused."""
+    """Raise :class:`RequestError` if the request has a refused part."""
     parts = query_pairs(request)
     for name in _HEADERS:
         value = request.headers.get(name.lower(), "*/*")
         if value != "*/*":
             parts[name] = value
     for refused, status in settings.refused.items():
-        if all(_has(parts, part) for part in refused.split("+")):
+        if all(_contains(parts, part) for part in refused.split("+")):
             raise _refusal(refused.split("+")[0].partition("=")[0], status, settings)
     limit = parts.get("limit", "")
     if settings.largest_limit and limit.isdigit() and int(limit) > settings.largest_limit:
         raise _refusal("limit", 400, settings)
 
 
-def _has(parts: Mapping[str, str], part: str) -> bool:
+def _contains(parts: Mapping[str, str], part: str) -> bool:
     name, _, text = part.partition("=")
     return name in parts and text in parts[name]
 

@@ -1,4 +1,4 @@
-"""Makes the sandbox refuse what a real CRM refused, as `tap-oracle-crm-probe FILE` saved it."""
+"""Makes the sandbox refuse the same requests as a real CRM, from `tap-oracle-crm-probe FILE`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 _COLLECTION = r"/opportunities$"
-# What the probe asks for beside a page of opportunities, and where that is.
+# Other requests of the probe than for a page of opportunities, and their paths.
 _NOT_OURS = {"q=filter", "all attributes"}
 _PATHS = {
     "describe": r"/opportunities/describe$",
@@ -20,7 +20,7 @@ _PATHS = {
 
 
 def commands(file: Path) -> list[tuple[str, str, Any]]:
-    """Return the commands (method, path, body) that set the sandbox up like the CRM in a file."""
+    """Return the commands (method, path, body) that make the sandbox like the CRM in a file."""
     capture = json.loads(file.read_text())
     page = capture["page"]
     tried = [item for item in capture["tried"] if item["part"] not in _NOT_OURS]
@@ -50,7 +50,7 @@ def commands(file: Path) -> list[tuple[str, str, Any]]:
 
 
 def _fault(part: str, status: int | None) -> dict[str, Any]:
-    """Return a rule by which a part or a resource fails; without a status no answer comes."""
+    """Return a rule that makes a part or a resource fail; without a status, no answer comes."""
     where = {"path": _PATHS.get(part, _COLLECTION)}
     if part not in _PATHS:
         # Each of the parts, in any order.

@@ -1,4 +1,4 @@
-"""Oracle's REST protocol over the :class:`~.crm.Crm`: one request in, one answer out."""
+"""Oracle's REST protocol for :class:`~.crm.Crm`: one request in, one answer out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VERSIONS = ("11.13.18.05", "11.12.1.0")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the account signs in with; a bearer token is got with the client's."""
+    """The account's user and password, and the client's id and secret for bearer tokens."""
 
     user: str
     password: str
@@ -42,7 +42,7 @@ class Credentials:
 
 
 class Rest:
-    """The protocol. Holds the tokens given out; everything else is the CRM's."""
+    """The protocol. It stores the issued tokens; all other data is in the CRM."""
 
     def __init__(self, crm: Crm, credentials: Credentials) -> None:
         self.crm = crm
@@ -51,13 +51,13 @@ class Rest:
         self._tokens: dict[str, float] = {}
 
     def expire_tokens(self) -> int:
-        """Forget all bearer tokens; return how many there were."""
+        """Make all bearer tokens invalid; return their number."""
         expired = len(self._tokens)
         self._tokens.clear()
         return expired
 
     def answer(self, request: Request, shape: PageShape | None = None) -> Answer:
-        """Answer as the CRM does."""
+        """Answer like the CRM."""
         if request.path == TOKEN_PATH:
             return self._token(request)
         version = 1
@@ -74,10 +74,10 @@ class Rest:
         answer.headers["REST-Framework-Version"] = str(version)
         return answer
 
-    # --- who asks -----------------------------------------------------------------------
+    # --- authentication -----------------------------------------------------------------
 
     def _token(self, request: Request) -> Answer:
-        """Client credentials: id and secret by HTTP Basic, a token back."""
+        """Return a token for client credentials: id and secret by HTTP Basic."""
         if request.method != "POST":
             return _oauth_error(405, "invalid_request", "POST only")
         expected = (self.credentials.client_id, self.credentials.client_secret)

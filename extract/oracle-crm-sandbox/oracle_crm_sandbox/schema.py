@@ -1,4 +1,4 @@
-"""The attributes of the CRM's resources, as ``describe`` tells of them."""
+"""The attributes of the CRM's resources, as in ``describe``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STRUCTURED = ("array", "object")
 
 
 def column(name: str) -> str:
-    """Name an attribute's column: SQLite takes ``GEO_c`` and ``Geo_c``, both possible, for one."""
+    """Return an attribute's column: SQLite ignores case, but ``GEO_c`` is not ``Geo_c``."""
     if name.endswith("_c"):
         name = re.sub("[A-Z]", lambda capital: f"^{capital[0].lower()}", name)
     return f'"{name}"'
@@ -52,11 +52,10 @@ class Attribute:
 
 @dataclass(slots=True)
 class Resource:
-    """A collection: ``key`` is its immutable integer, ``item_key`` stands in item URLs.
+    """A collection: ``key`` is its immutable integer, ``item_key`` is the key in item URLs.
 
-    ``attributes`` changes while the server runs when a test adds, drops or
-    renames a custom field. ``view`` is the query behind a resource that holds no rows
-    of its own.
+    ``attributes`` changes if a test adds, deletes or renames a custom field. ``view``
+    is the query behind a resource that has no rows of its own.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Resource:
     view: str = ""
 
     def copy(self) -> Resource:
-        """Return the same resource with attributes of its own to change."""
+        """Return the same resource with its own copy of the attributes."""
         return replace(self, attributes=dict(self.attributes))
 
 
@@ -210,7 +209,7 @@ OPPORTUNITY_RESOURCE = Resource(
     ),
 )
 
-# Kept in the settings, not among the rows.
+# Its rows are in the settings.
 OPTY_STATUSES = Resource(
     "optyStatusesLOV",
     key="LookupCode",
@@ -218,7 +217,7 @@ OPTY_STATUSES = Resource(
     attributes=_attributes("string!: LookupCode\nstring: Meaning LookupCategory"),
 )
 
-# Members and members of the territories, to look at: the key is (OptyId, ResourceId,
+# A read-only view of members, and members of territories: the key is (OptyId, ResourceId,
 # TerritoryVersionId), and there are no items.
 OPPORTUNITY_TEAM = Resource(
     "OpportunityTeam",

@@ -32,7 +32,7 @@ _WORTH_COMPRESSING = 500
 
 
 class Connection:
-    """A client's connection, to be counted once and broken at will."""
+    """A client's connection, which is counted once and can be broken."""
 
     _numbers = itertools.count(1)
 
@@ -41,23 +41,23 @@ class Connection:
         self.number = next(self._numbers)
 
     async def wait(self, seconds: float) -> bool:
-        """Wait, unless the client goes away; tell whether it is still there."""
+        """Wait unless the client disconnects; return whether it is still connected."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self._transport.is_closing():
             await asyncio.sleep(min(left, 0.05))
         return not self._transport.is_closing()
 
     def close(self) -> None:
-        """Close it once what was written is sent."""
+        """Close the connection after all written data is sent."""
         self._transport.close()
 
     async def reset(self) -> None:
-        """Break it so that the client sees a reset, not an end."""
+        """Reset the connection, so that the client sees a reset and not an end."""
         linger_not = struct.pack("ii", 1, 0)
         sock = self._transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_not)
         self._transport.abort()
-        await asyncio.sleep(0)  # lets the server notice before the request is over
+        await asyncio.sleep(0)  # lets the server notice it before the request ends
 
 
 class Sandbox:
@@ -136,19 +136,19 @@ class Sandbox:
         return self.rest.answer(request, faults.shape_of(rules))
 
     def _run_hooks(self, request: Request) -> Answer | None:
-        """Give the commands that wait for this request; one that fails shows as the answer."""
+        """Execute the commands that wait for this request; return the first error, if any."""
         for hook in self.control.hooks.fire(request):
             for command in hook.commands:
                 body = msgspec.json.encode(command.body)
-                status, said = self.control.handle(command.method, command.path, "", body)
+                status, error = self.control.handle(command.method, command.path, "", body)
                 if status != 200:
-                    return Answer(500, b"hook failed: " + said, "text/plain")
+                    return Answer(500, b"hook failed: " + error, "text/plain")
         return None
 
     async def _send(
         self, send: Any, answer: Answer, share: float = 1.0, *, chunked: bool = False
     ) -> None:
-        """Send the answer, or so much of its body that the rest is missed."""
+        """Send the answer, or only a part of its body."""
         headers = {"Content-Type": answer.content_type, **answer.headers}
         offset = self.rest.settings.date_offset_seconds
         if offset is not None:
@@ -191,7 +191,7 @@ def _offset(request: Request) -> int:
 
 
 def _exchange(request: Request, answer: Answer | None, begun: float) -> Exchange:
-    """Describe a request and its answer; none came when the connection was cut."""
+    """Describe a request and its answer; None if the connection was cut."""
     return Exchange(
         kind_of(request.path),
         request.method,
@@ -214,14 +214,14 @@ def _compress(request: Request, answer: Answer) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
+    """Prints its address when it listens."""
 
     def __init__(self, config: uvicorn.Config, credentials: Credentials) -> None:
         super().__init__(config)
         self._credentials = credentials
 
     async def startup(self, sockets: Any = None) -> None:
-        """Bind, then announce the address."""
+        """Bind, then print the address."""
         await super().startup(sockets=sockets)
         port = self.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
@@ -241,7 +241,7 @@ def make_server(
     journal: Journal | None = None,
     commands: Sequence[tuple[str, str, Any]] = (),
 ) -> uvicorn.Server:
-    """Make a server on 127.0.0.1; port 0 is any free one. It begins with these commands."""
+    """Return a server on 127.0.0.1, after the commands; port 0 is any free port."""
     crm, changes = journal.load(records, seed) if journal else (Crm(records, seed), [])
     application = Sandbox(crm, credentials, journal)
     application.control.replay(changes)
@@ -249,7 +249,7 @@ def make_server(
         application.control.command(method, path, "", body)
 
     class Protocol(HttpToolsProtocol):
-        """Hands the connection to the application, which counts and breaks it."""
+        """Gives the connection to the application, which counts and breaks it."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)

@@ -1,4 +1,4 @@
-"""What was asked of the CRM, counted for tests to look at."""
+"""Counters of the requests to the CRM, for tests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Traffic:
         self.clear()
 
     def clear(self) -> None:
-        """Back to zero."""
+        """Reset the counters to zero."""
         self.kinds: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.bytes = self.rows = 0
@@ -62,17 +62,17 @@ class Traffic:
         self.last: deque[Exchange] = deque(maxlen=_REMEMBERED)
 
     def begin(self, connection: int) -> None:
-        """Count a request that came in on the connection of this number."""
+        """Count a request on the connection with this number."""
         self._connections.add(connection)
         self.open += 1
         self.most_at_once = max(self.most_at_once, self.open)
 
     def end(self) -> None:
-        """Count a request as over, however it went."""
+        """Count a request as ended, with or without an answer."""
         self.open -= 1
 
     def record(self, exchange: Exchange) -> None:
-        """Count an exchange; status 0 is a connection cut without one."""
+        """Count an exchange; status 0 means that the connection was cut before an answer."""
         self.kinds[exchange.kind] += 1
         self.statuses[str(exchange.status)] += 1
         self.bytes += exchange.bytes
@@ -80,7 +80,7 @@ class Traffic:
         self.last.append(exchange)
 
     def report(self) -> dict[str, object]:
-        """Return what ``GET /_sandbox/requests`` answers."""
+        """Return the answer to ``GET /_sandbox/requests``."""
         return {
             "total": sum(self.kinds.values()),
             "by_kind": dict(self.kinds),

@@ -1,4 +1,4 @@
-"""The CRM sandbox behaves as Oracle's REST API is known to behave, faults included."""
+"""The CRM sandbox behaves like Oracle's REST API, as far as it is known, with its faults."""
 
 from __future__ import annotations
 
