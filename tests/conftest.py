@@ -1,4 +1,4 @@
-"""What the tests that cross folders share: a database, a CRM, and Meltano run on them."""
+"""Fixtures of the tests that cross folders: a database, a CRM, and Meltano to sync them."""
 
 import json
 import os
@@ -26,14 +26,14 @@ from tests.warehouse import create_database, rename_database
 from tests.warm import WarmProject
 
 BIN = Path(sys.executable).parent
-# The sandbox's data depend on it, so that a database that was synced fits a sandbox made later.
+# The sandbox's data depend on this time, so a synced database fits a sandbox that starts later.
 GENERATED_AT = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal out what runs whole pipelines test by test, the rest file by file; slow ones first."""
+    """Distribute pipeline tests one by one, the others file by file; slow ones first."""
     for item in items:
         if not _runs_pipelines(item) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
@@ -45,14 +45,14 @@ def _runs_pipelines(item: pytest.Item) -> bool:
 
 
 def _is_simulated(item: pytest.Item) -> bool:
-    # One worker has them all, since each would first have to record what dbt sends.
+    # One worker runs them all, since each worker would first have to record dbt's statements.
     return "simulated" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[Path]:
-    """The data of a PostgreSQL server of the tests' own."""
-    # Not in pytest's own folder: to that, each session anew lets nobody but its user in.
+    """The data folder of the tests' own PostgreSQL server."""
+    # Not in pytest's folder: each session opens that for its own user only.
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
         cluster = Path(folder) / "postgres"
         yield cluster
@@ -61,11 +61,11 @@ def postgres_cluster() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> str:
-    """The URL of that server, or of the one that TEST_POSTGRES names, without a database's name."""
+    """The URL of that server, or the URL in TEST_POSTGRES, without a database's name."""
     if given := os.environ.get("TEST_POSTGRES"):
         return given
     url = start_embedded(request.getfixturevalue("postgres_cluster")).rsplit("/", 1)[0]
-    # It may leave its files to the system: no test pulls the plug, and most make a database.
+    # No fsync: no test cuts the power, and most create a database.
     with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
         for option in ("fsync", "full_page_writes", "synchronous_commit"):
             connection.execute(f"alter system set {option} = off")
@@ -75,7 +75,7 @@ def postgres(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def migrated(postgres: str) -> str:
-    """The name of a database that is up to date and empty: a template for each test's own."""
+    """The name of a migrated, empty database: the template for each test's database."""
     name = "migrated"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
@@ -90,13 +90,13 @@ def migrated(postgres: str) -> str:
 
 @pytest.fixture(scope="session")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where dbt keeps the project it has parsed; with another folder it parses all again."""
+    """The folder of dbt's parsed project; with another folder, dbt parses everything again."""
     return tmp_path_factory.mktemp("parsed")
 
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[WarmProject]:
-    """A project whose commands start in no time."""
+    """A project whose commands start at once."""
     with tempfile.TemporaryDirectory(prefix="project-") as folder:
         warm = WarmProject(Path(folder))
         yield warm
@@ -105,7 +105,7 @@ def warm() -> Iterator[WarmProject]:
 
 @pytest.fixture
 def database(postgres: str, migrated: str) -> str:
-    """The URL of a fresh database, up to date and empty."""
+    """The URL of a new, migrated, empty database."""
     return create_database(postgres, "test", migrated)
 
 
@@ -124,7 +124,7 @@ def sandbox(crm_server: Sandbox) -> Sandbox:
 
 
 class Pipeline:
-    """Meltano, dbt and SQL on one database and one CRM, as a user would call them."""
+    """Meltano, dbt and SQL on one database and one CRM, called like a user does."""
 
     def __init__(
         self,
@@ -138,10 +138,10 @@ class Pipeline:
 
         Args:
             database: the URL.
-            crm: what to sync with.
-            scratch: the folder for what the processes write.
-            parsed: the folder for what dbt writes, if not there.
-            warm: where to call Meltano, if not in the project itself.
+            crm: the CRM to read.
+            scratch: the folder for the processes' files.
+            parsed: the folder for dbt's files, if another.
+            warm: the project in which to call Meltano, if not the real one.
         """
         self.database, self.crm = database, crm
         self._bin, self._root = (warm.bin, warm.root) if warm else (BIN, ROOT)
@@ -160,7 +160,7 @@ class Pipeline:
         )
 
     def meltano(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Call Meltano, whatever comes of it; what it prints is in `stdout`."""
+        """Call Meltano, without a check of the exit code; `stdout` has all its output."""
         return subprocess.run(
             [self._bin / "meltano", *arguments],
             cwd=self._root,
@@ -173,7 +173,7 @@ class Pipeline:
         )
 
     def shell(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of bash that calls Meltano, whatever comes of it."""
+        """Run a bash script that calls Meltano, without a check of the exit code."""
         path = f"{self._bin}:{self.environment['PATH']}"
         return subprocess.run(
             ["/bin/bash", "-o", "pipefail", "-ec", script],
@@ -187,13 +187,13 @@ class Pipeline:
         )
 
     def sync(self, *options: str, **environment: str) -> dict[str, Any]:
-        """Run the pipeline, which must succeed, and return its row of the sync log."""
+        """Run the pipeline, check that it succeeds, and return its row of the sync log."""
         done = self.meltano("run", *options, *PIPELINE, **environment)
         assert done.returncode == 0, done.stdout
         return self.last_sync()
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start the pipeline, or what else `meltano run` is given, in processes as a user's."""
+        """Start `meltano run` in real processes: the pipeline, or the given arguments."""
         meltano = subprocess.Popen(
             [BIN / "meltano", "run", *(arguments or PIPELINE)],
             cwd=ROOT,
@@ -206,7 +206,7 @@ class Pipeline:
         return meltano
 
     def stop(self) -> None:
-        """End what was started and has outlived its Meltano: the next test has the same names."""
+        """End processes that outlived their Meltano, since the next test uses the same names."""
         for meltano in self._started:
             with suppress(ProcessLookupError):
                 os.killpg(meltano.pid, signal.SIGKILL)
@@ -226,7 +226,7 @@ class Pipeline:
         return self.syncs()[-1]
 
     def state(self) -> dict[str, Any]:
-        """The state that Meltano keeps of the pipeline."""
+        """Meltano's state of the pipeline."""
         (row,) = self.query("select completed_state from meltano.state")
         state: dict[str, Any] = json.loads(row["completed_state"])
         return state
@@ -260,20 +260,20 @@ def first_sync(
 
 @pytest.fixture
 def synced(postgres: str, first_sync: str, pipeline: Pipeline) -> Pipeline:
-    """The pipeline after a first sync, of which nothing is to be asserted."""
+    """The pipeline after a first sync that is not itself under test."""
     create_database(postgres, "test", first_sync)
     return pipeline
 
 
 def free_port() -> str:
-    """Return a port of the loopback that nothing listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 120) -> None:
-    """Wait until `condition` holds, and fail if it does not within `seconds`."""
+    """Wait until `condition` is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -301,7 +301,7 @@ MAPPING = {
 
 
 def as_column(attribute: str, value: Any) -> Any:
-    """What the contract's column holds for an attribute of the CRM's."""
+    """The value of the contract's column for an attribute of the CRM."""
     if value is None:
         return None
     match attribute:
@@ -316,7 +316,7 @@ def as_column(attribute: str, value: Any) -> Any:
 
 
 def assert_equal_to_crm(pipeline: Pipeline) -> None:
-    """Assert that PostgreSQL holds what the CRM holds: row for row, field for field."""
+    """Assert that PostgreSQL equals the CRM, row for row and field for field."""
     columns = ", ".join(MAPPING.values())
     rows = pipeline.query(
         f"select remote_id, {columns} from opportunities where deleted_at is null"  # noqa: S608

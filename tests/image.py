@@ -1,4 +1,4 @@
-"""Images without a container engine: what a Containerfile says is done in a folder or a chroot."""
+"""Images without a container engine: run a Containerfile's steps in a folder or a chroot."""
 
 import os
 import re
@@ -21,8 +21,8 @@ class Image:
     Paths of the image are translated to the folder, and its user to this one.
 
     Args:
-        folder: an empty one.
-        target: the stage that is wanted; the last one where it is empty.
+        folder: an empty folder.
+        target: the stage to build; if empty, the last one.
     """
 
     def __init__(self, folder: Path, target: str = "") -> None:
@@ -47,7 +47,7 @@ class Image:
         subprocess.run([sys.executable, "-m", "venv", self.python], check=True)
 
     def _build(self, stage: str) -> dict[str, str]:
-        """Do a stage's steps, after those of the stages it needs; returns its environment."""
+        """Run a stage's steps, after those of the stages it needs; return its environment."""
         if stage in self._built:
             return self._built[stage]
         base, steps = self._stages[stage]
@@ -57,7 +57,7 @@ class Image:
                 case "ENV":
                     environment |= dict(re.findall(r"(\w+)=(\S+)", self.here(rest)))
                 case "COPY" if rest.startswith("--from="):
-                    # There is one folder for all: what another stage made is in its place.
+                    # All stages share one folder, so the other stage's files are already here.
                     self._build(rest.removeprefix("--from=").split()[0])
                 case "COPY":
                     self._copy(*rest.split())
@@ -87,20 +87,20 @@ class Image:
                 shutil.copy(ROOT / name, self.app)
 
     def here(self, text: str) -> str:
-        """Translate what is said of the image to this folder and this user."""
+        """Translate a text about the image to this folder and this user."""
         text = re.sub(r"/(app|opt/airflow)\b", rf"{self.folder}/\1", text)
         return text.replace("10001", str(os.getuid()))
 
     def inside(self, path: Path | str) -> str:
-        """Return what a path of this machine is called in the image."""
+        """Return a path of this machine as a path in the image."""
         return str(path)
 
     def argv(self, *command: str) -> list[str]:
-        """Return what runs a command of the image's in it, as its user."""
+        """Return the command that runs a command inside the image, as its user."""
         return [*command]
 
     def run(self, *command: str, **environment: str) -> None:
-        """Run a step of the build, which must succeed."""
+        """Run a step of the build, and check that it succeeds."""
         self._run([*command], self.surroundings(**environment))
 
     def _run(self, command: list[str], environment: dict[str, str]) -> None:
@@ -116,7 +116,7 @@ class Image:
         assert done.returncode == 0, f"{command}: {done.stdout}"
 
     def surroundings(self, **environment: str) -> dict[str, str]:
-        """The image's environment, and what PyPI is reached by; no bytecode, to be quick."""
+        """The image's environment and the network settings; no bytecode, to be fast."""
         return (
             network()
             | {"PATH": f"{self.python / 'bin'}:{os.environ['PATH']}", "HOME": os.environ["HOME"]}
@@ -127,7 +127,7 @@ class Image:
         )
 
     def files(self) -> set[tuple[str, int]]:
-        """All files but those that may be written, with when they were changed."""
+        """All files with their change times, except those that may be written."""
         return {
             (str(path), path.stat().st_mtime_ns)
             for path in self.app.rglob("*")
@@ -136,13 +136,13 @@ class Image:
 
 
 class Chroot(Image):
-    """The same on Debian alone, at the image's own paths, by its user, and read-only when it runs.
+    """The same in a plain Debian, with the image's own paths and user, and read-only when it runs.
 
-    For root only. Debian's Python stands in for the base image's.
+    For root only. It uses Debian's Python instead of the base image's.
     """
 
     SUITE = "bookworm"
-    # Each process has mounts of its own, which end with it.
+    # Each process has its own mounts, which end with it.
     ENTER = """
         mount --bind "$1" "$1"
         mount -t proc proc "$1/proc"
@@ -175,26 +175,26 @@ class Chroot(Image):
                 shutil.copy(Path("/etc") / file, self.folder / "etc" / file)
 
     def here(self, text: str) -> str:
-        """Return it as it is."""
+        """Return the text unchanged."""
         return text
 
     def inside(self, path: Path | str) -> str:
-        """Return what a path of this machine is called in the image."""
+        """Return a path of this machine as a path in the image."""
         return str(path).replace(str(self.folder), "")
 
     def argv(self, *command: str, user: int = 10001) -> list[str]:
-        """Return what runs a command of the image's in it, as its user."""
+        """Return the command that runs a command inside the image, as its user."""
         enter = ["unshare", "--mount", "sh", "-euc", self.ENTER, "-", str(self.folder), str(user)]
         return [*enter, *command]
 
     def run(self, *command: str, **environment: str) -> None:
-        """Run a step of the build as root, which must succeed."""
-        # pip is told that this Python is nobody's.
+        """Run a step of the build as root, and check that it succeeds."""
+        # Debian's Python refuses pip without this.
         environment["PIP_BREAK_SYSTEM_PACKAGES"] = "1"
         self._run(self.argv(*command, user=0), self.surroundings(**environment))
 
     def surroundings(self, **environment: str) -> dict[str, str]:
-        """The image's environment, and what PyPI is reached by."""
+        """The image's environment and the network settings."""
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return (
             network()
@@ -205,7 +205,7 @@ class Chroot(Image):
 
 
 def network() -> dict[str, str]:
-    """What this machine reaches PyPI by."""
+    """The environment variables for network access and packages."""
     return {
         name: value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""Runs in the register, for tests that need no Meltano to do them."""
+"""Runs in the register, for tests without Meltano."""
 
 import subprocess
 import uuid
@@ -13,13 +13,13 @@ from runs import processes
 
 
 def add_run(url: str, ago: str = "1 minute", lasted: str | None = "0", **columns: Any) -> str:
-    """Put a run into the register, a sync that has succeeded unless columns say otherwise.
+    """Add a run to the register: a successful sync, unless columns say otherwise.
 
     Args:
         url: the database.
-        ago: how long ago it ended, or began if it has not ended.
-        lasted: how long it took; None if it is under way.
-        columns: further columns of `sync_runs`.
+        ago: the time since its end, or since its start if it is running.
+        lasted: its duration; None if it is running.
+        columns: other columns of `sync_runs`.
 
     Returns:
         Its id.
@@ -54,7 +54,7 @@ def add_run(url: str, ago: str = "1 minute", lasted: str | None = "0", **columns
 
 @contextmanager
 def live_run(url: str, **columns: Any) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A run that is under way: a process of this machine that does nothing, and its id."""
+    """Add a running run, and yield its id and its process, which does nothing."""
     process = subprocess.Popen(["sleep", "600"])
     known = processes.columns(psutil.Process(process.pid)) | columns
     try:
@@ -65,7 +65,7 @@ def live_run(url: str, **columns: Any) -> Iterator[tuple[str, subprocess.Popen[b
 
 
 def silence(url: str, run_id: str, seconds: float) -> None:
-    """Let it be so long since a run was heard of, by the database's clock."""
+    """Make a run's last heartbeat older, by the database's clock."""
     with psycopg.connect(url) as connection:
         connection.execute(
             "update sync_runs set heartbeat_at = heartbeat_at - make_interval(secs => %s)"

@@ -1,7 +1,7 @@
 """A real Airflow runs the DAGs against the sandbox: `make test-airflow`.
 
-Not part of `make test`: Airflow has an environment of its own, which takes longer to install
-and to start than all that is tested here. AIRFLOW_ENV names one that exists already.
+Not a part of `make test`: Airflow has its own environment, which takes longer to install and to
+start than these tests. AIRFLOW_ENV names an existing one.
 """
 
 import itertools
@@ -97,17 +97,17 @@ class Airflow:
             return False
 
     def dags(self) -> dict[str, dict[str, Any]]:
-        """Return what Airflow knows of the DAGs, by id."""
+        """Return Airflow's data about the DAGs, by id."""
         found = self._http.get("/api/v2/dags").raise_for_status().json()["dags"]
         return {dag["dag_id"]: dag for dag in found}
 
     def import_errors(self) -> list[str]:
-        """Return why DAGs could not be read."""
+        """Return the import errors of DAGs."""
         found = self._http.get("/api/v2/importErrors").raise_for_status().json()
         return [error["stack_trace"] for error in found["import_errors"]]
 
     def work(self, workers: int, **environment: str) -> None:
-        """Go on with so many workers, which see an environment."""
+        """Restart the scheduler with this number of workers and this environment."""
         self._stop_scheduler()
         environment["AIRFLOW__CORE__PARALLELISM"] = str(workers)
         self._scheduler = self._start("scheduler", "--skip-serve-logs", **environment)
@@ -121,7 +121,7 @@ class Airflow:
         return started
 
     def wait(self, dag: str, run: str, seconds: float = 240) -> str:
-        """Wait for a run's end, and return its state."""
+        """Wait until a run ends, and return its state."""
         path = f"/api/v2/dags/{dag}/dagRuns/{run}"
         deadline = time.monotonic() + seconds
         while (state := self._http.get(path).raise_for_status().json()["state"]) not in {
@@ -141,7 +141,7 @@ class Airflow:
         return found
 
     def clear_failed(self, dag: str, run: str) -> None:
-        """Let the failed tasks of a run, and what waits for them, run again."""
+        """Clear the failed tasks of a run and the tasks after them, so that they run again."""
         answer = self._http.post(
             f"/api/v2/dags/{dag}/clearTaskInstances",
             json={
@@ -159,7 +159,7 @@ class Airflow:
             _stop(self._scheduler)
 
     def close(self) -> None:
-        """Stop all of it."""
+        """Stop all processes."""
         self._stop_scheduler()
         for process in self._running:
             _stop(process)
@@ -228,7 +228,7 @@ def airflow(
             "DATABASE_URL": f"{postgres}/{name}",
             "NOTIFY_URLS": chat.url,
             "SCHEDULE_RETRY_MINUTES": "0.02",
-            # Noon there: Airflow runs at once what was due less than a tenth of its interval ago.
+            # It is noon there, since Airflow at once runs a schedule that was due just before.
             "SCHEDULE_TIMEZONE": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",
         }
     )
@@ -238,7 +238,7 @@ def airflow(
 
 
 def most_loads_at_once(tasks: list[dict[str, Any]]) -> int:
-    """How many partitions were being loaded when there were most of them."""
+    """The largest number of partitions that were loaded at the same time."""
     loads = [
         [datetime.fromisoformat(task[name]) for name in ("start_date", "end_date")]
         for task in tasks
@@ -258,7 +258,7 @@ def test_partitions_have_about_as_many_rows_each(keys: set[int], parts: int) -> 
     bounds = [0, *found, max(keys)]
     sizes = [count(high) - count(low) for low, high in itertools.pairwise(bounds)]
     assert sum(sizes) == len(keys)
-    # A tenth of a share off at either end, and rows are whole.
+    # Each end may be wrong by a tenth of a share, and rows are whole numbers.
     assert max(sizes) <= 1.2 * len(keys) / parts + 2
 
 
@@ -311,7 +311,7 @@ def test_one_and_two_workers_load_the_same_table(
 
 
 def as_in_the_crm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out when and in which batch the rows were loaded."""
+    """Remove the columns with load times and batches."""
     return [
         {name: value for name, value in row.items() if not name.startswith("_")} for row in rows
     ]
@@ -322,7 +322,7 @@ def as_in_the_crm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_a_first_load_that_failed_goes_on_where_it_was(
     airflow: Airflow, pipeline: Pipeline, crm: Sandbox
 ) -> None:
-    # The last partition, and no other, is refused after some pages, and its second attempt too.
+    # Only the last partition is refused, after some pages, in its first and second attempt.
     crm.fault("error", status=403, query="is null", after=8)
     airflow.work(2, **pipeline.environment)
     run = airflow.start(FIRST_LOAD, partitions=2)

@@ -1,4 +1,4 @@
-"""No clock but that of the database decides anything, however far apart the hosts are."""
+"""Only the database's clock decides anything, even if the hosts' clocks differ much."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ FAKETIME = shutil.which("faketime")
 
 
 def at(pipeline: Pipeline, shift: str, *blocks: str) -> dict[str, Any]:
-    """Run Meltano on a machine whose clock is off by `shift`; return the newest run of the log."""
+    """Run Meltano on a machine whose clock is wrong by `shift`; return the log's newest run."""
     assert FAKETIME, "Debian's faketime is needed: make test installs it"
     done = subprocess.run(
         [FAKETIME, "-f", shift, BIN / "meltano", "run", *blocks],
@@ -43,7 +43,7 @@ def test_a_day_ahead_then_right_then_a_day_behind(pipeline: Pipeline) -> None:
         run = at(pipeline, shift, *PIPELINE)
         assert (run["status"], run["updated_records"]) == ("SUCCESS", 300), shift
         assert_equal_to_crm(pipeline)
-    # The last run is the last one, whatever the clocks said; none ended in the future.
+    # The log has the right order, with all clocks; no run ended in the future.
     assert pipeline.last_sync()["run_id"] == run["run_id"]
     assert (
         pipeline.query("select from run_logs where completed_at > now() or started_at > now()")
@@ -61,7 +61,7 @@ def test_two_hosts_and_a_run_that_ended_between_load_and_merge(
     assert pipeline.last_sync()["status"] == "FAILED"
     pipeline.crm.update(changed["updated"][0], Name="Changed once more")
     run = at(pipeline, merging, *PIPELINE)
-    # What the run before had loaded is merged and counted now.
+    # The records that the run before had loaded are merged and counted now.
     assert (run["status"], run["new_records"], run["updated_records"]) == ("SUCCESS", 4, 40)
     assert_equal_to_crm(pipeline)
     pipeline.crm.delete(changed["created"][0])

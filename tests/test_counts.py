@@ -1,4 +1,4 @@
-"""The log adds up: every record that was fetched is new, updated, unchanged or failed, once."""
+"""The log adds up: every fetched record counts once, as new, updated, unchanged or failed."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import Pipeline
 
-# Each in one of the places where a record can fail.
+# One kind for each place where a record can fail.
 REJECTED_BY_THE_TAP = ("huge_number", "text_as_number", "null_id", "bad_date", "bigint_overflow_id")
 REJECTED_BY_A_RULE = ("high_prob", "negative_prob")
 
@@ -30,11 +30,11 @@ def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
         pipeline.crm.poison(key, kind)
     assert numbers(pipeline.sync()) == (1000, 993, 0, 0, 7)
 
-    # A complete read: what is as it was is unchanged, and what failed fails again.
+    # A complete read: the other records are unchanged, and failed records fail again.
     pipeline.crm.update(keys[20], Name="Changed")
     assert numbers(pipeline.sync("--full-refresh")) == (1000, 0, 1, 992, 7)
 
-    # Some are mended, one turns bad that was good, and one is deleted.
+    # Some are corrected, one good record becomes bad, and one is deleted.
     for kind in ("huge_number", "null_id", "high_prob"):
         pipeline.crm.heal(bad[kind])
     pipeline.crm.poison(keys[30], "far_date")
@@ -48,7 +48,7 @@ def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
     total, new, updated, _, failed = numbers(run)
     assert total >= 10
     assert new == 0
-    assert updated + failed >= 9  # one of those that changed may be a bad one
+    assert updated + failed >= 9  # one of the changed records may be a bad one
 
     found = pipeline.meltano("run", "reconcile")
     assert found.returncode == 0, found.stdout
@@ -60,7 +60,7 @@ def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
 @pytest.mark.usefixtures("synced")
 def test_one_process_of_dbt_for_each_model_loses_nothing(pipeline: Pipeline) -> None:
     keys = [row["OptyId"] for row in pipeline.crm.rows()]
-    # Not within the lookback, so that no later sync repairs it by luck.
+    # Before the lookback, so that a later sync cannot repair it by chance.
     pipeline.crm.update(keys[0], at="2020-01-01T00:00:00Z", WinProb=300)
     pipeline.crm.update(keys[1], at="2020-01-01T00:00:00Z", Name="Changed")
     loaded = pipeline.meltano("run", "--full-refresh", "tap-oracle-crm", "target-postgres")

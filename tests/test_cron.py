@@ -1,4 +1,4 @@
-"""Schedules are due when cron would run them, also where and when the clocks change."""
+"""Schedules are due when cron would run them, even when the clocks change."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -23,7 +23,7 @@ FEW_YEARS = datetime(2027, 1, 1, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
 ANY = range(32)
 Rule = tuple[Collection[int], Collection[int], Collection[int], Collection[int]]
-# The expression, and what it says: minutes, hours, days of the month, weekdays from Monday.
+# The expression, and its meaning: minutes, hours, days of the month, weekdays from Monday.
 NAMED: dict[str, Rule] = {
     "0 0 * * *": ({0}, {0}, ANY, ANY),
     "30 2 * * *": ({30}, {2}, ANY, ANY),
@@ -41,12 +41,12 @@ RECURRING: dict[str, Rule] = {
 
 
 class Clock:
-    """A clock on the wall, looked at each quarter of an hour for ten years.
+    """A local clock, read each quarter of an hour for ten years.
 
     Attributes:
-        zone: where it hangs.
-        shown: by minute and hour, the moments when it showed them, and the whole of what it did.
-        passed: the same, of what it first reached, or skipped.
+        zone: its time zone.
+        shown: by minute and hour, the moments when it showed them, each with its local time.
+        passed: the same, for the moments when it first reached or skipped them.
     """
 
     Times = dict[tuple[int, int], list[tuple[datetime, datetime]]]

@@ -1,4 +1,4 @@
-"""One DATABASE_URL is understood alike by psycopg, SQLAlchemy, libpq's tools and dbt."""
+"""psycopg, SQLAlchemy, libpq's tools and dbt all understand the same DATABASE_URL."""
 
 from urllib.parse import quote
 

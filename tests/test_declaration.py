@@ -1,4 +1,4 @@
-"""What the project says of the tap, and uses of it, is what the tap has."""
+"""The project declares the tap's real settings, and uses only its public parts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def extractors() -> dict[str, dict[str, Any]]:
 
 
 def test_every_setting_of_the_tap_reaches_it(extractors: dict[str, dict[str, Any]]) -> None:
-    # Meltano drops what is not declared, without a word. Credentials come by the environment.
+    # Meltano silently drops undeclared settings. Credentials come from the environment.
     declared = {item["name"]: item["kind"] for item in extractors["tap-oracle-crm"]["settings"]}
     builtin: dict[str, Any] = {}
     TapOracleCRM.append_builtin_config(builtin)
     own = set(TapOracleCRM.config_jsonschema["properties"]) - set(builtin["properties"])
     assert set(declared) == own - set(ENVIRONMENT) | set(builtin["properties"])
-    # Text, since the tap itself names what is no number, date or list; Meltano shows a traceback.
+    # Strings, since the tap has clear errors for wrong numbers, dates and lists; Meltano has not.
     assert {kind for name, kind in declared.items() if name in own} == {"string", "boolean"}
 
 
@@ -41,7 +41,7 @@ def test_capabilities_are_those_of_the_tap(extractors: dict[str, dict[str, Any]]
 
 
 def test_what_is_selected_is_built_in(extractors: dict[str, dict[str, Any]]) -> None:
-    # Whatever else is selected goes into the extra property.
+    # All other selected attributes go into the extra property.
     selected = extractors["tap-oracle-crm"]["select"]
     attributes = {rule.partition(".")[2] for rule in selected if rule.startswith("opportunities.")}
     assert attributes <= set(BUILT_IN)
@@ -61,7 +61,7 @@ def test_the_complete_read_is_of_the_same_opportunities(
 
 
 PUBLIC = {"tap_oracle_crm.crm", "tap_oracle_crm.errors", "tap_oracle_crm.tap"}
-"""What the tap offers to others; the rest may change with any of its releases."""
+"""The tap's public modules; the others may change with any release."""
 
 
 def test_nothing_but_the_public_modules_of_the_tap_is_used() -> None:
@@ -83,7 +83,7 @@ def test_nothing_but_the_public_modules_of_the_tap_is_used() -> None:
 
 
 def _modules_of_the_tap(tree: ast.AST) -> Iterator[str]:
-    """The tap's modules that a file imports, or names in a text, as a mock does."""
+    """The tap's modules that a file imports, or names in a string, like a mock."""
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):

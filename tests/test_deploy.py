@@ -1,8 +1,8 @@
-"""The deployment files are valid and closed, and the commands in them work.
+"""The deployment files are valid and secure, and their commands work.
 
-No container engine is needed: the image is built into a folder, by the instructions of the
-Containerfile, and its services run from there. `make test-images` does the same, as root, in a
-chroot of Debian's: with the image's own paths and user, and on a read-only file system.
+No container engine is needed: the Containerfile's steps build the image into a folder, and its
+services run from there. `make test-images` does the same as root in a chroot with Debian, with the
+image's own paths and user, and on a read-only file system.
 """
 
 import re
@@ -135,7 +135,7 @@ def airflow_image(
 @contextmanager
 def built(kind: type[Image], factory: pytest.TempPathFactory, target: str = "") -> Iterator[Image]:
     folder = factory.mktemp("image")
-    folder.chmod(0o755)  # the chroot's user has to come through
+    folder.chmod(0o755)  # the chroot's user must be able to enter it
     yield kind(folder, target)
     shutil.rmtree(folder)
 
@@ -162,7 +162,7 @@ def probe(image: Image, service: str) -> list[str]:
 
 
 def secrets_for(image: Image, **values: str) -> str:
-    """Put secrets where a container engine would; returns the folder's name in the image."""
+    """Write secrets like a container engine; return their folder in the image."""
     folder = image.folder / "secrets"
     folder.mkdir(exist_ok=True)
     for name, value in values.items():
@@ -193,7 +193,7 @@ def is_well_or_gone(
 def running(
     image: Image, environment: dict[str, str], *names: str
 ) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Run services, each once those before it are well, and stop them."""
+    """Start services, each after the ones before are healthy, and stop them."""
     processes = {}
     try:
         for name, command in services(image, *names).items():
@@ -208,7 +208,7 @@ def running(
         for process in reversed(processes.values()):
             process.terminate()
             codes.append(process.wait(timeout=60))
-    # uvicorn and Airflow end by the signal they were sent, the scheduler by itself.
+    # uvicorn and Airflow end by the signal, the scheduler with exit code 0.
     assert {*codes} <= {0, -signal.SIGTERM, 128 + signal.SIGTERM}
 
 

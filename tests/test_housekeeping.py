@@ -1,4 +1,4 @@
-"""Housekeeping removes what is past its time, and nothing that the pipeline lives by."""
+"""Housekeeping deletes old rows, but none that the pipeline needs."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def housekeeping(database: str, **environment: str) -> subprocess.CompletedProce
 
 
 def run(connection: Connection, days_ago: int, state: str = "SUCCESS", **columns: Any) -> str:
-    """A run that began so many days ago and took a minute; Meltano has a row of it, too."""
+    """Add a run of one minute that began some days ago; Meltano has a row for it, too."""
     lasted = None if state == "RUNNING" else "1 minute"
     if state == "FAIL":
         columns = {"load_succeeded": False, "transform_succeeded": None} | columns
@@ -223,7 +223,7 @@ def test_resolved_rejects_go_with_their_raw_rows(connection: Connection, databas
         "unresolved",
         "young",
     ]
-    # `again` was rejected anew after it had been resolved: the next merge has yet to see that.
+    # `again` was resolved and then rejected again, which is not merged yet.
     assert column(connection, "select remote_id from raw.rejected_records order by 1") == [
         "again",
         "unresolved",
@@ -246,7 +246,7 @@ def test_raw_rows_of_deleted_deals_go_and_the_deals_stay(
         """
     )
     housekeeping(database)
-    # 4 was loaded after it had been found gone: it is back.
+    # 4 came back: it was loaded after it had been found gone.
     assert column(connection, 'select "OptyId" from raw.opportunities order by 1') == [2, 3, 4]
     assert column(connection, "select count(*) from opportunities") == [4]
 

@@ -1,4 +1,4 @@
-"""`make docs` makes one page that shows, offline and in a browser, where each column comes from."""
+"""`make docs` writes one page that shows, offline in a browser, the source of each column."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from database.environment import ROOT
 from tests.warehouse import Warehouse
 from tests.warm import WarmProject
 
-# No GPU, no sandbox of its own (it can't have one as root), and not a word to the network.
+# No GPU, no sandbox (not possible as root), and no network access.
 CHROMIUM_OPTIONS = [
     "--headless",
     "--no-sandbox",
@@ -52,7 +52,7 @@ def page() -> Iterator[Page]:
     if chromium is None:
         pytest.fail(
             "This test looks at the lineage in a real browser. Install it with "
-            "`apt-get install chromium`, or say in CHROMIUM where there is one."
+            "`apt-get install chromium`, or set CHROMIUM to its path."
         )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
@@ -61,7 +61,7 @@ def page() -> Iterator[Page]:
 
 
 def referenced_by(page: Page, kind: str, name: str) -> None:
-    """Go on to what is made of the node that the page shows."""
+    """Click a node that is built from the present page's node."""
     section = page.locator("section", has=page.locator("#referenced_by")).first
     section.get_by_text(kind, exact=True).click()
     section.get_by_role("link", name=name, exact=True).click()
@@ -95,7 +95,7 @@ def test_the_graph_is_drawn(docs: Path, page: Page) -> None:
     html = docs / "static_index.html"
     page.goto(html.as_uri() + "#!/model/model.oracle_crm.opportunities?g_v=1")
     expect(page.locator("canvas").first).to_be_visible()
-    # The library that draws it keeps what is drawn at the element it draws into.
+    # The graph library stores its data at its element.
     edges = page.evaluate(
         """() => [...document.querySelectorAll("*")].filter(element => element._cyreg).flatMap(
             element => element._cyreg.cy.edges(":visible").map(
@@ -117,7 +117,7 @@ def read(docs: Path, name: str) -> dict[str, Any]:
 
 
 def described(docs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """All that the documentation holds of tables and views, by their ids."""
+    """All tables and views in the documentation, by their ids."""
     manifest = read(docs, "manifest.json")
     for unique_id, node in (manifest["nodes"] | manifest["sources"]).items():
         if unique_id.startswith(("model.oracle_crm.", "source.oracle_crm.")):
@@ -133,7 +133,7 @@ def test_all_that_is_there_is_described(docs: Path) -> None:
         columns = there[unique_id]["columns"] if unique_id in there else texts
         undescribed += [unique_id] if not node["description"] else []
         undescribed += [f"{unique_id}.{name}" for name in columns if not texts.get(name)]
-    # Custom fields are called what the customer calls them.
+    # Custom fields have the customer's names.
     missing = [name for name in undescribed if not name.endswith("_c")]
     assert missing == [], "describe these in the YAML beside the model, or in that of its source"
 

@@ -1,4 +1,4 @@
-"""The tap and the CRM sandbox are packages of their own: this repository is not needed for them."""
+"""The tap and the CRM sandbox are separate packages: they work without this repository."""
 
 import ast
 import os
@@ -50,8 +50,8 @@ def test_what_is_built_can_be_published(built: Path) -> None:
 def test_the_taps_tests_run_without_this_repository(built: Path, tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    # What the packages need comes from the environment here. What is installed here by a link to
-    # its folder, as this repository is, does not come with it.
+    # The packages' dependencies come from this environment, but not packages that are installed
+    # here as a link to their folder, like this repository.
     (packages,) = (tmp_path / "venv" / "lib").glob("*/site-packages")
     (packages / "needed.pth").write_text(sysconfig.get_path("purelib"))
     subprocess.run(

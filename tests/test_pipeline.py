@@ -1,4 +1,4 @@
-"""The whole line, as a user runs it: from the CRM's REST API to public.opportunities."""
+"""The whole pipeline, run like a user does: from the CRM's REST API to public.opportunities."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def test_nothing_changed_costs_three_requests(pipeline: Pipeline) -> None:
     run = pipeline.sync()
     assert run["status"] == "SUCCESS"
     assert (run["new_records"], run["updated_records"]) == (0, 0)
-    # Which attributes there are, what changed, and the list of status codes.
+    # One for the attributes, one for the changes, one for the list of status codes.
     assert pipeline.crm.requests()["total"] <= 3
     assert pipeline.query("select * from opportunities order by id") == before
 
@@ -56,7 +56,7 @@ change = st.fixed_dictionaries(
 @settings(
     max_examples=3,
     deadline=None,
-    phases=[Phase.generate],  # an example takes seconds, and starts from where the last one ended
+    phases=[Phase.generate],  # an example takes seconds, and continues from the last one
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
@@ -68,7 +68,7 @@ def test_whatever_changes_during_a_run_postgresql_equals_the_crm_after_the_next(
     pipeline: Pipeline, changes: list[dict[str, Any]], touched: int, concurrency: int
 ) -> None:
     pipeline.crm.settings(page_cap=25)
-    pipeline.crm.mass_update(touched)  # so that the run has pages between which to change rows
+    pipeline.crm.mass_update(touched)  # so that the run reads several pages, with changes between
     for item in changes:
         number, kind, count = item["after_request"], item["kind"], item["count"]
         if kind == "mass":
@@ -140,7 +140,7 @@ def test_custom_fields_change_under_us(pipeline: Pipeline) -> None:
         assert ours["geo"] == as_column("GEO_c", theirs.get("Geo_c"))
         assert ours["practice"] == as_column("Practice_c", theirs.get("Practice_c"))
 
-    # Another customer calls them otherwise: one setting each says so.
+    # Another customer has other names: there is one setting for each.
     pipeline.crm.add_attribute("Offering_c", "string", values=["Cloud", "Data"])
     pipeline.sync("--full-refresh", ORACLE_PRACTICE_FIELD="Offering_c")
     practices = pipeline.query("select distinct practice from opportunities order by 1")

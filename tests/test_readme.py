@@ -1,4 +1,4 @@
-"""Every command of the README does what it says there."""
+"""Every command in the README works."""
 
 import os
 import re
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.xdist_group("readme")  # the commands share the checkou
 
 README = (ROOT / "README.md").read_text()
 PORT, DEMO_PORT = free_port(), free_port()
-# What is long-running or would start a whole test run within this one; its own tests are named.
+# Commands that run for long, or would start all tests again, with the tests that cover them.
 ELSEWHERE = {
-    "make test": "is what runs this",
+    "make test": "runs this test",
     "make test-airflow": "tests/test_airflow.py",
     "make test-images": "tests/test_deploy.py",
     "make test-postgres POSTGRES=15": "runs other tests",

@@ -1,4 +1,4 @@
-"""A reconcile reads everything and compares: it proves that PostgreSQL holds what the CRM holds."""
+"""A reconcile reads and compares everything: it proves that PostgreSQL equals the CRM."""
 
 import subprocess
 from typing import Any
@@ -13,7 +13,7 @@ select found.*, reconciliation_in_words(found) as words
 from reconciliations as found join run_logs using (run_id)
 order by run_logs.id desc limit 1
 """
-# Where a row lies and which transaction wrote it: a write changes both.
+# The place of a row and the transaction that wrote it: a write changes both.
 WRITTEN = """
 select array_agg((ctid, xmin)::text order by "OptyId") as rows from raw.opportunities
 union all
@@ -22,7 +22,7 @@ select array_agg((ctid, xmin)::text order by id) from opportunities
 
 
 def reconcile(pipeline: Pipeline, **environment: str) -> dict[str, Any]:
-    """Run the reconcile, which must succeed, and return what it found."""
+    """Run the reconcile, check that it succeeds, and return its result."""
     done = pipeline.meltano("run", "reconcile", **environment)
     assert done.returncode == 0, done.stdout
     (found,) = pipeline.query(FOUND)
@@ -42,7 +42,7 @@ def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> No
             row["OptyId"], at=row["LastUpdateDate"], TargetPartyName="Example (renamed)"
         )
     pipeline.crm.update(rows[11]["OptyId"], at=rows[11]["LastUpdateDate"], SalesStage="New name")
-    # Nor do deals that the account sees only since lately.
+    # This is also true for deals to which the account just got access.
     for _ in range(3):
         pipeline.crm.create(at="2020-01-01T00:00:00Z")
     gone = [row["OptyId"] for row in rows[20:22]]
@@ -50,7 +50,7 @@ def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> No
         pipeline.crm.delete(key)
     run = pipeline.sync()
     assert (run["new_records"], run["updated_records"]) == (0, 0)
-    # This one the next sync would have brought.
+    # The next sync would have read this change.
     pipeline.crm.update(rows[30]["OptyId"], Name="Changed since the last sync")
 
     found = reconcile(pipeline)
@@ -62,7 +62,7 @@ def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> No
     assert_equal_to_crm(pipeline)
     marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
     assert {int(row["remote_id"]) for row in marked} == set(gone)
-    assert len(pipeline.syncs()) == 2, "a reconcile is no sync"
+    assert len(pipeline.syncs()) == 2, "a reconcile is not a sync"
 
 
 @pytest.mark.usefixtures("synced")
@@ -92,7 +92,7 @@ def test_what_a_sync_should_have_brought_is_reported(pipeline: Pipeline) -> None
 @pytest.mark.usefixtures("synced")
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     gone = pipeline.crm.mutate(delete=30)["deleted"]
-    # One can't be loaded, and is there all the same; of another not even the key can be read.
+    # One exists but can't be loaded; of another, not even the key can be read.
     bad, keyless = (row["OptyId"] for row in pipeline.crm.rows()[:2])
     pipeline.crm.poison(bad, "huge_number")
     pipeline.crm.poison(keyless, "null_id")
@@ -101,7 +101,7 @@ def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
     assert {int(row["remote_id"]) for row in marked} == set(gone)
 
-    # A sync and a full refresh of dbt leave the marks.
+    # A sync and a full refresh of dbt keep the marks.
     pipeline.crm.heal(bad)
     pipeline.crm.heal(keyless)
     pipeline.sync()
@@ -140,7 +140,7 @@ def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> No
     gone = rows[1]["OptyId"]
     pipeline.crm.delete(gone)
 
-    # A run for one key, and another that the time limit stops, have not looked at all others.
+    # A run for one key, and a run that the time limit stops, did not read all other deals.
     one = {"TAP_ORACLE_CRM_FILTER": f"OptyId = {rows[2]['OptyId']}"}
     pipeline.sync("--state-id-suffix=one", **one)
     done = pipeline.meltano(
@@ -181,7 +181,7 @@ def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> N
     wait_until(lambda: pipeline.query(running))
     killed.kill()
     killed.wait()
-    assert pipeline.query(running), "it had no time to say that it ended"
+    assert pipeline.query(running), "it had no time to record its end"
 
     pipeline.crm.clear_faults()
     assert reconcile(pipeline)["gone"] == len(gone)

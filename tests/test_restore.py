@@ -1,4 +1,4 @@
-"""The commands of docs/restore.md, in their order, on a real database and a CRM that goes on."""
+"""The commands of docs/restore.md, in their order, on a real database and a CRM that changes."""
 
 import os
 import re
@@ -25,7 +25,7 @@ COMMANDS = re.compile(r"^```sh\n(.+?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands() -> dict[str, str]:
-    """The commands of each section; those before the first section are needed by all."""
+    """The commands of each section; all need those before the first section."""
     start, *rest = SECTION.split((ROOT / "docs" / "restore.md").read_text())
     first = "".join(COMMANDS.findall(start))
     return {
@@ -35,7 +35,7 @@ def commands() -> dict[str, str]:
 
 
 def run(script: str, environment: dict[str, str]) -> str:
-    """Run commands until one fails, which none may, and return what they print."""
+    """Run commands, check that all succeed, and return their output."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
@@ -103,7 +103,7 @@ def command(url: str, *arguments: str, **environment: str) -> subprocess.Complet
 
 @pytest.fixture
 def empty(postgres: str) -> str:
-    """The URL of a database in which there is nothing."""
+    """The URL of an empty database."""
     return create_database(postgres, "empty", "template0")
 
 
@@ -159,9 +159,9 @@ OLDER = [Path(f"/usr/lib/postgresql/{major}/bin") for major in (15, 16, 17)]
 @pytest.mark.parametrize("programs", OLDER, ids=lambda folder: folder.parent.name)
 def test_older_servers_are_backed_up_and_restored(programs: Path, saved: Path) -> None:
     if not programs.exists():
-        pytest.skip("it is not installed here")
+        pytest.skip("this version is not installed here")
     with older_server(programs) as url:
-        # What the embedded programs have written, and then what the server's own have.
+        # First with the embedded programs, then with the server's own.
         for name in ("first", "second"):
             with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
                 connection.execute(f"create database {name}")
@@ -210,7 +210,7 @@ def older_server(programs: Path) -> Iterator[str]:
 
 
 def everything(pipeline: Pipeline) -> list[list[dict[str, Any]]]:
-    """All that a backup must hold."""
+    """All rows that a backup must contain."""
     return [
         pipeline.query(f"select * from {table} order by 1")  # noqa: S608
         for table in (
@@ -225,7 +225,7 @@ def everything(pipeline: Pipeline) -> list[list[dict[str, Any]]]:
 
 
 def work_of_the_bid_team(pipeline: Pipeline) -> list[dict[str, Any]]:
-    """What a reload from nothing must leave alone."""
+    """The values that a reload from nothing must not change."""
     return pipeline.query(
         "select id, remote_id, workflow_status, first_synced_at from opportunities order by id"
     )

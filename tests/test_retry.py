@@ -1,4 +1,4 @@
-"""What becomes of a rejected record, through the whole pipeline."""
+"""Rejected records, through the whole pipeline."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_rejects_whose_deals_are_deleted_are_resolved_by_a_reconcile(pipeline: P
     assert pipeline.meltano("run", "reconcile").returncode == 0
     assert pipeline.query(PENDING) == [{"remote_id": str(stays)}]
 
-    # What is known of them outlives the next syncs.
+    # The next syncs do not forget them.
     for _ in range(2):
         assert pipeline.sync()["failed_records"] == 1, "the one that stays"
         assert pipeline.query(PENDING) == [{"remote_id": str(stays)}]

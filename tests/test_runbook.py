@@ -1,4 +1,4 @@
-"""The commands of docs/runbook.md, each section's in its order, on real parts."""
+"""The commands of docs/runbook.md, section by section, with real parts."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ Run = Callable[[str], str]
 
 
 def commands() -> dict[str, str]:
-    """The commands of each section, those before the first under the empty name."""
+    """The commands of each section; the text before the first has an empty name."""
     start, *rest = SECTION.split((ROOT / "docs" / "runbook.md").read_text())
     texts = {"": start} | dict(zip(rest[::2], rest[1::2], strict=True))
     return {
@@ -28,7 +28,7 @@ def commands() -> dict[str, str]:
 
 @pytest.fixture
 def run(pipeline: Pipeline, tmp_path: Path) -> Run:
-    """Runs a section's commands until one fails, which none may; returns what they print."""
+    """Runs a section's commands, checks that all succeed, and returns their output."""
     environment = pipeline.environment | {
         "STATES": str(tmp_path / "states.json"),
         "STATE_URI": f"file://{tmp_path}/states",
@@ -67,7 +67,7 @@ def test_the_first_load_and_the_daily_and_weekly_tasks(run: Run, pipeline: Pipel
 
 @pytest.mark.usefixtures("synced")
 def test_back_fills_and_state_elsewhere(run: Run, pipeline: Pipeline) -> None:
-    # What a sync without the right record set would have missed.
+    # As if the account had not seen these deals before.
     pipeline.query('delete from raw.opportunities where mod("OptyId", 2) = 0')
     run("Back-fill")
     full, since = pipeline.syncs()[1:]

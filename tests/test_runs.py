@@ -1,4 +1,4 @@
-"""One run loads at a time, whoever started it and however the one before it ended."""
+"""Only one run loads at a time, for any starter and any end of the run before."""
 
 import json
 import logging
@@ -31,13 +31,13 @@ MERGE = Job.of(["dbt-postgres:run"])
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A CRM of fewer deals than elsewhere: these tests wait for most of their time."""
+    """A CRM with few deals: these tests mostly wait."""
     with Sandbox(records=200) as crm:
         yield crm
 
 
 def register(database: str, job: Job, **options: Any) -> int | None:
-    """Register a run that this process does."""
+    """Register a run of this process."""
     return registry.register(database, str(uuid.uuid4()), job, psutil.Process(), **options)
 
 
@@ -58,7 +58,7 @@ def test_while_one_loads_no_other_does(database: str, kind: str, job: Job) -> No
             register(database, job)
         with pytest.raises(RunningError, match="is already running"):
             registry.begin_shared_load(database)
-        assert register(database, MERGE) is None  # it loads nothing
+        assert register(database, MERGE) is None  # a merge does not load
     assert register(database, job) is not None
 
 
@@ -116,7 +116,7 @@ def test_what_is_dead_here_is_noticed_at_once_and_elsewhere_after_some_silence(
         register(database, SYNC)
     silence(database, elsewhere, 10)
     assert register(database, SYNC) is not None
-    # It is final: when it is heard of again, another has its place.
+    # The end is final, even if the run sends a heartbeat again.
     silence(database, elsewhere, -30)
     (row,) = query(database, "select status, end_reason from run_logs where run_id = %s", elsewhere)
     assert row == ("FAILED", "died")
@@ -222,7 +222,7 @@ def test_a_run_that_is_killed_before_meltano_records_it_has_a_row(pipeline: Pipe
 
 
 def test_one_that_is_killed_while_it_loads_holds_nobody_up(pipeline: Pipeline) -> None:
-    """Meltano alone would refuse the next one for five minutes."""
+    """Without the register, Meltano would refuse the next run for five minutes."""
     slow_down(pipeline)
     meltano = pipeline.start()
     wait_until(lambda: pipeline.crm.requests()["total"] > 3)
@@ -255,7 +255,7 @@ def test_a_run_that_is_cancelled_while_dbt_merges_is_cancelled_for_ever(
         return run["status"], run["end_reason"], run["error_message"]
 
     assert end() == ("FAILED", "cancelled", "Cancelled by ada.")
-    # Whatever merges what it has loaded.
+    # A later merge of its records does not change this.
     merged = pipeline.meltano("run", "dbt-postgres:run")
     assert merged.returncode == 0, merged.stdout
     assert pipeline.query("select count(*) as n from opportunities") == [{"n": 200}]

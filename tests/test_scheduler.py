@@ -1,4 +1,4 @@
-"""The scheduler runs what Meltano's schedules declare, makes up for what it missed, and stops."""
+"""The scheduler runs Meltano's schedules, catches up on missed runs, and stops."""
 
 import signal
 import subprocess
@@ -98,7 +98,7 @@ def test_a_failed_sync_is_tried_again(pipeline: Pipeline) -> None:
 
 
 def test_a_retry_outlives_the_scheduler_and_the_last_one_is_the_end(pipeline: Pipeline) -> None:
-    # Where it is noon or so, midnight is far.
+    # In a time zone where it is noon, midnight is far.
     here = {"SCHEDULE_TIMEZONE": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}"}
     with scheduler(pipeline, **here):
         wait_until_scheduled(pipeline)
@@ -152,7 +152,7 @@ def test_what_is_due_while_another_loads_waits_for_it(
         process.kill()
         process.wait()
         wait_until(lambda: schedule(pipeline, name)["last_succeeded"] is not None, seconds=120)
-    # The end of the other, which failed, is not taken for its own.
+    # The failure of the other run does not count for this one.
     assert (schedule(pipeline, name)["last_succeeded"], schedule(pipeline, name)["attempt"]) == (
         True,
         1,

@@ -1,4 +1,4 @@
-"""Settings are declared once, and documented as they are declared."""
+"""Settings are declared once, and the documents match."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What the CRM's statuses come to, whatever a customer calls them."""
+"""The outcomes of the CRM's statuses, with any customer's codes."""
 
 import json
 import random
@@ -26,13 +26,13 @@ DEALS = """
 
 
 class Statuses:
-    """A database and the customer's `crm.yml`, of which merges are made."""
+    """A database and the customer's `crm.yml`, to merge."""
 
     def __init__(self, warehouse: Warehouse, crm_yml: Path) -> None:
         self.warehouse, self.crm_yml = warehouse, crm_yml
 
     def declare(self, text: str) -> None:
-        """Write `crm.yml`, and do what a run does with it when it starts."""
+        """Write `crm.yml`, and store it in the database, like a run at its start."""
         self.crm_yml.write_text(text)
         with psycopg.connect(self.warehouse.url, autocommit=True) as connection:
             declare(connection, read_declared())
@@ -63,13 +63,13 @@ class Statuses:
         }
 
     def move(self, deal: str, state: str) -> None:
-        """Let the bid team move a deal."""
+        """Set a deal's workflow status, like the bid team."""
         self.warehouse.query(
             "update opportunities set workflow_status = %s where remote_id = %s", state, deal[1:]
         )
 
     def outcomes(self) -> dict[str, tuple[str | None, str]]:
-        """Return what is known of each code: its outcome and who says so."""
+        """Return the outcome of each code and its source."""
         rows = self.warehouse.query("select * from status_outcomes")
         return {row["code"]: (row["outcome"], row["source"]) for row in rows}
 
@@ -83,7 +83,7 @@ def statuses(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Statuses:
-    """An empty database, and a file that declares nothing."""
+    """An empty database, and an empty file."""
     crm_yml = tmp_path / "crm.yml"
     crm_yml.touch()
     monkeypatch.setenv("CRM_FILE", str(crm_yml))
@@ -110,7 +110,7 @@ def test_a_deal_is_recoded_again_and_again(statuses: Statuses) -> None:
         "d4": (None, "UNDER_ASSESSMENT"),
     }
 
-    # One in the same category, and one that nobody knows.
+    # A code of the same category, and an unknown code.
     statuses.load(d1="LOST_REVIEWED", d2="MYSTERY", d3="OPEN", d4="won")
     assert statuses.merge() == {
         "d1": ("LOST", "LOST"),
@@ -146,7 +146,7 @@ def test_changed_rules_judge_all_deals_again(statuses: Statuses) -> None:
         "OPEN": ("OPEN", "predefined"),
     }
 
-    # What is declared no more falls back to the list, to the predefined codes, to what was last.
+    # Without the declaration, codes get the outcome of the list, the predefined codes, or the last.
     statuses.declare("")
     assert statuses.merge() == {
         "d1": ("OPEN", "ASSIGNED"),
@@ -157,7 +157,7 @@ def test_changed_rules_judge_all_deals_again(statuses: Statuses) -> None:
     }
     assert statuses.outcomes()["ON_HOLD"] == (None, "unknown")
 
-    # Rules that are the same as before cost nothing: what was loaded before is not read again.
+    # Unchanged rules cost nothing: records that were merged before are not read again.
     statuses.warehouse.query(
         # Without the triggers, so that it does not count as loaded.
         "set session_replication_role = replica;"
@@ -167,7 +167,7 @@ def test_changed_rules_judge_all_deals_again(statuses: Statuses) -> None:
     assert statuses.merge()["d2"] == ("LOST", "LOST")
 
 
-# More than a key of PostgreSQL's takes.
+# Longer than a key in PostgreSQL can be.
 ENDLESS = "".join(random.Random(1).choices("ABCÄ€💶", k=20_000))
 
 
@@ -274,7 +274,7 @@ def test_at_random_each_deal_follows_the_rule(statuses: Statuses) -> None:
 
 
 def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
-    """As an earlier release left it, which knew four words and looked for others in stages."""
+    """An earlier release knew four codes, and looked for words in stage names."""
     warehouse = statuses.warehouse
     warehouse.query(
         "drop schema public, raw, staging cascade; create schema public; create schema raw"
@@ -422,7 +422,7 @@ def test_through_the_whole_pipeline(pipeline: Pipeline, tmp_path: Path) -> None:
     assert '"EINGEFROREN" (deals: 1)' in findings["statuses"]["detail"]
     assert '"EINGEFROREN": OPEN' in findings["statuses"]["advice"]
 
-    # What is declared applies with the next sync, though nothing has changed in the CRM.
+    # The next sync applies the declaration, even if nothing has changed in the CRM.
     crm_yml.write_text("statuses:\n  EINGEFROREN: CLOSED\n")
     findings, _ = examine(pipeline)
     assert "the next sync applies it" in findings["crm.yml"]["detail"]
@@ -438,13 +438,13 @@ def test_through_the_whole_pipeline(pipeline: Pipeline, tmp_path: Path) -> None:
     assert findings["statuses"]["status"] == "ok"
     assert findings["crm.yml"]["detail"] == "1 statuses, 0 stages"
 
-    # Without a run of the tap, too.
+    # dbt alone applies it, too.
     crm_yml.write_text("statuses:\n  EINGEFROREN: OPEN\n")
     done = pipeline.meltano("invoke", "dbt-postgres:run")
     assert done.returncode == 0, done.stdout
     assert deal(held)["workflow_status"] == "APPROVED"
 
-    # A mistake stops a run before it begins, and the doctor names it as well.
+    # An error in the file stops a run before it begins, and the doctor names it, too.
     crm_yml.write_text("statuses:\n  EINGEFROREN: MAYBE\n")
     done = pipeline.meltano("run", "sync")
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""One row of the sync log for each run, however it ends; and the run after it makes all good."""
+"""Each run has one row in the sync log, with any end, and the next run completes its work."""
 
 import logging
 import os
@@ -24,15 +24,15 @@ from tests.runs import add_run
 
 @pytest.fixture
 def sandbox(crm_server: Sandbox) -> Sandbox:
-    """A CRM of fewer deals than elsewhere: these tests wait for most of their time."""
+    """A CRM with few deals: these tests mostly wait."""
     crm_server.reset(records=400)
     return crm_server
 
 
 def child(meltano: subprocess.Popen[bytes], name: str) -> psutil.Process | None:
-    """Return the process of a plugin that a Meltano started, if it runs."""
+    """Return the running process of a plugin of Meltano, if any."""
     for process in psutil.Process(meltano.pid).children(recursive=True):
-        # One that has just ended has no command any more.
+        # A process that has just ended has no command any more.
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
             if any(part.endswith(f"/{name}") for part in process.cmdline()):
                 return process
@@ -40,18 +40,18 @@ def child(meltano: subprocess.Popen[bytes], name: str) -> psutil.Process | None:
 
 
 def slow_down(pipeline: Pipeline) -> None:
-    """Make a first load last for seconds: many small pages, each late."""
+    """Make a first load take some seconds: many small pages, each late."""
     pipeline.crm.settings(page_cap=25)
     pipeline.crm.fault("latency", ms=1000)
 
 
 def wait_until_half_read(pipeline: Pipeline) -> None:
-    """Wait until the run has read about a quarter of the pages, and has as long to go."""
+    """Wait until the run has read a quarter of the pages, so that it still takes some seconds."""
     wait_until(lambda: pipeline.crm.requests()["total"] > 7)
 
 
 def assert_next_run_makes_all_good(pipeline: Pipeline) -> None:
-    """Assert that a plain run succeeds now and leaves PostgreSQL equal to the CRM."""
+    """Assert that a plain run succeeds now, and that PostgreSQL then equals the CRM."""
     pipeline.crm.clear_faults()
     pipeline.crm.settings(page_cap=499)
     assert pipeline.sync()["status"] == "SUCCESS"
@@ -62,7 +62,7 @@ def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline)
     slow_down(pipeline)
     running = pipeline.start()
     wait_until_half_read(pipeline)
-    pipeline.crm.fault("latency", ms=10_000)  # longer than the second takes, whatever else runs
+    pipeline.crm.fault("latency", ms=10_000)  # longer than the second run, even on a busy machine
     wait_until(lambda: any(run["total_fetched"] for run in pipeline.syncs()))
     (seen,) = pipeline.syncs()
     assert seen["status"] == "RUNNING"
@@ -156,7 +156,7 @@ def test_loaded_but_never_merged(pipeline: Pipeline) -> None:
     (run,) = pipeline.syncs()
     assert run["status"] == "FAILED"
     assert "not merged" in run["error_message"]
-    # dbt alone finishes that run
+    # dbt alone completes that run
     assert pipeline.meltano("run", "dbt-postgres:run").returncode == 0
     (run,) = pipeline.syncs()
     assert (run["status"], run["new_records"]) == ("SUCCESS", 400)
@@ -209,7 +209,7 @@ def test_killed_runs_are_failed_at_once(pipeline: Pipeline, number: signal.Signa
     for count, victim in enumerate(victims, start=1):
         pipeline.crm.clear_requests()
         slow_down(pipeline)
-        # From the start, since a run goes on where the one before was killed.
+        # From the start, since a run continues where the one before was killed.
         meltano = pipeline.start("--full-refresh", *PIPELINE)
         if victim == "dbt-frozen":
             pipeline.crm.clear_faults()
@@ -221,10 +221,10 @@ def test_killed_runs_are_failed_at_once(pipeline: Pipeline, number: signal.Signa
         assert process is not None
         os.kill(process.pid, number)
         code = meltano.wait(timeout=60)
-        # A loader that is told to stop ends well, and Meltano takes it for the end of the load.
+        # On SIGTERM the loader ends with exit code 0, and Meltano takes it for the end of the load.
         assert code != 0 or (victim, number) == ("target-postgres-copy", signal.SIGTERM)
         with closing(registry.connect(pipeline.database)) as connection:
-            registry.settle(connection)  # as the next run does, and whoever looks through the API
+            registry.settle(connection)  # the next run and the API do this, too
         runs = pipeline.syncs()
         assert len(runs) == count
         assert runs[-1]["status"] == "FAILED"

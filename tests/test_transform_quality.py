@@ -1,4 +1,4 @@
-"""The data tests find what is wrong, the marts count right, and views stand in nobody's way."""
+"""The data tests find errors, the marts count right, and views block no reader."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.warm import WarmProject
 
 
 def deal(key: int, **attributes: Any) -> dict[str, Any]:
-    """A good record of the CRM's, with some attributes of its own."""
+    """A valid record of the CRM, with the given attributes."""
     return {
         "OptyId": key,
         "Name": f"Deal {key}",
@@ -35,7 +35,7 @@ def deal(key: int, **attributes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def merged(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> str:
-    """The name of a database in which deals of each kind are merged: a template."""
+    """The name of a template database with merged deals of each kind."""
     warehouse = Warehouse(postgres, migrated, parsed, warm)
     warehouse.load(
         deal(1),
@@ -61,12 +61,12 @@ def merged(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> str
 
 @pytest.fixture
 def warehouse(postgres: str, merged: str, parsed: Path, warm: WarmProject) -> Warehouse:
-    """A database in which deals of each kind are merged."""
+    """A database with merged deals of each kind."""
     return Warehouse(postgres, merged, parsed, warm)
 
 
 def add_run(warehouse: Warehouse, began: str, seconds: float, **columns: Any) -> None:
-    """Add a sync to the log, as if it had run then."""
+    """Add a sync to the log that began at this time."""
     row = {
         "run_id": str(uuid.uuid4()),
         "kind": "sync",
@@ -243,7 +243,7 @@ def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse) -> None:
 
 
 def test_a_merge_replaces_no_view_but_one_that_has_changed(warehouse: Warehouse) -> None:
-    """So it waits for no reader, and what others have built on our views stays."""
+    """So it waits for no reader, and other people's views on ours stay."""
     warehouse.query(
         """
         create view report as select sum(deals) as deals from pipeline_by_stage_and_month;
@@ -270,7 +270,7 @@ def test_a_merge_replaces_no_view_but_one_that_has_changed(warehouse: Warehouse)
         "oldest_days",
     }
     assert len(warehouse.query("select * from win_rate_by_practice")) == 2
-    # Each run of dbt writes its counts to a row of its own.
+    # Each run of dbt writes its counts to its own row.
     assert warehouse.query("select new_records from sync_runs order by transform_started_at") == [
         {"new_records": 7},
         {"new_records": 1},
@@ -289,7 +289,7 @@ def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_pa
 
 
 def test_the_rejects_cost_what_changed(warehouse: Warehouse) -> None:
-    """A plan that reads all deals into a temporary table first grows with the deals."""
+    """A plan that first reads all deals into a temporary table becomes slower with more deals."""
     compiled = next(warehouse.target.glob("compiled/*/models/marts/rejected_records.sql"))
     plan = warehouse.query(f"explain {compiled.read_text()}")
     assert "CTE Scan on opportunities" not in "\n".join(row["QUERY PLAN"] for row in plan)

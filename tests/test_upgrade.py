@@ -1,4 +1,4 @@
-"""The database that release 0.1.0 left is brought up to date, and nothing in it is lost."""
+"""A database of release 0.1.0 is migrated, and nothing in it is lost."""
 
 import lzma
 import os
@@ -22,7 +22,7 @@ from tests.releases import crm as releases
 from tests.warehouse import create_database
 
 DUMP = Path(__file__).parent / "releases" / "0.1.0.sql.xz"
-# What nothing but a user, or time, may change; the changes of deals may become more.
+# Columns that an upgrade must not change; only the changes of deals may become more.
 KEPT = {
     "opportunities": "id, remote_id, workflow_status, workflow_status_before_close, deleted_at,"
     " first_synced_at",
@@ -43,7 +43,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def released(postgres: str) -> str:
-    """The name of a database as the release left it: a template."""
+    """The name of a template database of that release."""
     name = "released"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
@@ -61,7 +61,7 @@ def released(postgres: str) -> str:
 
 @pytest.fixture
 def old(postgres: str, released: str, pipeline: Pipeline) -> Pipeline:
-    """That database, and the CRM as the release saw it last."""
+    """That database, with the CRM in the state that the release saw last."""
     create_database(postgres, "test", released)
     releases.begin(pipeline.crm)
     releases.second_day(pipeline.crm)
@@ -78,7 +78,7 @@ def kept(pipeline: Pipeline) -> dict[str, Rows]:
 
 
 def by_the_rules_of_now(crm: Sandbox, before: dict[str, Rows]) -> dict[str, Rows]:
-    """What to expect of a merge: the release did not ask for the status of a deal's stage."""
+    """The expected result of a merge: the release did not read the status of a deal's stage."""
     closed = {
         str(row["OptyId"])
         for row in crm.rows(fields=["OptyId", "StatusCode", "StageStatusCd"])
@@ -167,7 +167,7 @@ def test_a_release_of_meltano_may_change_its_tables(
         meltano_runs.close_ended_ones(connection)
         meltano_runs.remove_old_ones(connection, days=0, batch=100)
 
-    # Today's Meltano can't write that table any more, so each block of a run is called alone.
+    # The present Meltano can't write that table any more, so each block of a run is called alone.
     old.crm.heal(releases.keys(old.crm)[0])
     done = old.shell(
         """
@@ -181,7 +181,7 @@ def test_a_release_of_meltano_may_change_its_tables(
 
 
 def test_raw_rows_get_the_types_of_now(old: Pipeline) -> None:
-    old.query("drop schema staging cascade")  # dbt makes it again
+    old.query("drop schema staging cascade")  # dbt creates it again
     old.query('alter table raw.opportunities alter "WinProb" type text')
     some = releases.keys(old.crm)[5:8]
     for key, text in zip(some, ("high", "", "50"), strict=True):
@@ -216,4 +216,4 @@ def test_a_view_is_made_again_when_its_file_differs(
         assert [column.name for column in again] == [column.name for column in columns]
         assert connection.execute("select to_regclass('on_top')").fetchone() == (None,)
     monkeypatch.setattr(subprocess, "run", pytest.fail)
-    migrate_if_needed(database)  # nothing is left to do
+    migrate_if_needed(database)  # nothing to do any more

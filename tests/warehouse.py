@@ -1,4 +1,4 @@
-"""A database as the loader leaves it, without a CRM or Meltano: for tests of dbt alone."""
+"""A database with loaded records, without a CRM or Meltano: for tests of dbt alone."""
 
 import os
 import subprocess
@@ -17,14 +17,14 @@ from tests.warm import WarmProject
 
 
 def create_database(server: str, name: str, template: str) -> str:
-    """Create a database as a copy of another, in the place of one that has its name.
+    """Create a database as a copy of another; replace a database of the same name.
 
-    dbt has to parse the whole project for each database with a name of its own.
+    dbt parses the whole project again for each new database name.
 
     Args:
         server: the server's URL, without a database.
-        name: the new database's.
-        template: that of the database to copy.
+        name: the name of the new database.
+        template: the name of the database to copy.
 
     Returns:
         The new database's URL.
@@ -37,7 +37,7 @@ def create_database(server: str, name: str, template: str) -> str:
 
 
 def rename_database(server: str, name: str, new_name: str) -> str:
-    """Give a database another name, which is returned: it is a template from now on."""
+    """Rename a database, to use it as a template; return the new name."""
     old, new = sql.Identifier(name), sql.Identifier(new_name)
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(sql.SQL("alter database {} rename to {}").format(old, new))
@@ -45,7 +45,7 @@ def rename_database(server: str, name: str, new_name: str) -> str:
 
 
 class Warehouse:
-    """A database with raw tables, of which the marts are made."""
+    """A database with raw tables, from which dbt builds the marts."""
 
     def __init__(
         self, postgres: str, template: str, scratch: Path, warm: WarmProject | None = None
@@ -55,8 +55,8 @@ class Warehouse:
         Args:
             postgres: the server's URL, without a database.
             template: the database to copy.
-            scratch: the folder for what dbt writes.
-            warm: where to call dbt, if not in the project itself.
+            scratch: the folder for dbt's files.
+            warm: the project in which to call dbt, if not the real one.
         """
         self._bin = warm.bin if warm else Path(sys.executable).parent
         self.url = create_database(postgres, "test", template)
@@ -69,7 +69,7 @@ class Warehouse:
             return cursor.fetchall() if cursor.description else []
 
     def load(self, *records: dict[str, Any]) -> None:
-        """Load records of the stream `opportunities`, as the target would, a moment ago."""
+        """Load records of the stream `opportunities`, like the target."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             for record in records:
                 names = sql.SQL(", ").join(map(sql.Identifier, record))
@@ -86,7 +86,7 @@ class Warehouse:
                 )
 
     def environment(self) -> dict[str, str]:
-        """Return what Meltano's add-on would tell dbt."""
+        """Return dbt's environment, as Meltano's add-on sets it."""
         project = str(ROOT / "transform")
         return (
             os.environ
@@ -102,7 +102,7 @@ class Warehouse:
         )
 
     def dbt(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Call dbt, whatever comes of it; what it prints is in `stdout`."""
+        """Call dbt, without a check of the exit code; `stdout` has all its output."""
         return subprocess.run(
             [self._bin / "dbt-frozen", *arguments],
             cwd=ROOT,
@@ -114,6 +114,6 @@ class Warehouse:
         )
 
     def merge(self, **environment: str) -> None:
-        """Run the models as a sync does."""
+        """Run the models, like a sync."""
         done = self.dbt("run", "--exclude", "tag:reconcile", **environment)
         assert done.returncode == 0, done.stdout

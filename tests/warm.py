@@ -1,10 +1,10 @@
-"""Meltano, the tap, the loader and dbt without their start: each call is a fork of one that waits.
+"""Meltano, the tap, the loader and dbt without their start: each call forks a waiting process.
 
 More than half of a short run is imports, and the tests run the pipeline over a hundred times.
-A server for each command has imported it, and forks for each call. The commands of the project
-folder here are clients: they pass on their arguments, environment, streams and signals. What a
-call does is what it ever does. Tests that kill processes or shift their clocks call the
-commands themselves, and so do those of the README, the runbook and the images.
+For each command, a server has done the imports and forks for each call. The commands in the folder
+of `WarmProject` are clients: they pass on their arguments, environment, streams and signals. The
+work of a call is the same. Tests that kill processes or change their clocks use the real commands,
+and so do those of the README, the runbook and the images.
 """
 
 import json
@@ -26,15 +26,15 @@ from pathlib import Path
 from database.address import libpq_environment
 from database.environment import DBT_SETTINGS, ROOT
 
-# What each command imports only when it is called.
+# Modules that each command imports only when it is called.
 COMMANDS = {
     "meltano": ["meltano.core.block.extract_load", "database.migrate"],
     "tap-oracle-crm": ["tap_oracle_crm.tap"],
     "target-postgres-copy": ["target_postgres_copy.target"],
     "dbt-frozen": ["dbt.cli.main"],
 }
-# It sends the length of the call, with its streams, and the call; it is sent the process's id
-# and, in the end, its exit code.
+# The client sends the length of the call with its streams, then the call. It receives the id of the
+# process and, at the end, its exit code.
 CLIENT = """#!{python} -IS
 import json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -54,10 +54,10 @@ sys.exit(code)
 
 
 class WarmProject:
-    """A project folder whose commands are forks of ones that have started already."""
+    """A project folder whose commands are forks of processes that have already started."""
 
     def __init__(self, folder: Path) -> None:
-        """Copy or link what the project consists of, and start the servers."""
+        """Copy or link the project's files, and start the servers."""
         self.root, self.bin = folder, folder / ".venv/bin"
         self.bin.mkdir(parents=True)
         for name in ("meltano.yml", "logging.yaml"):
@@ -65,7 +65,7 @@ class WarmProject:
         (folder / "transform").symlink_to(ROOT / "transform")
         self._servers = []
         for name in COMMANDS:
-            address = f"\0{uuid.uuid4()}"  # in no folder, whose name might be too long
+            address = f"\0{uuid.uuid4()}"  # not a path, which could be too long
             _write(self.bin / name, CLIENT.format(python=sys.executable, address=address))
             with socket.socket(socket.AF_UNIX) as listening:
                 listening.bind(address)
@@ -91,7 +91,7 @@ def _write(command: Path, text: str) -> None:
 
 
 def serve(name: str, listening: socket.socket) -> None:
-    """Answer each call in processes of its own, until standard input ends."""
+    """Answer each call in its own processes, until standard input ends."""
     (script,) = entry_points(group="console_scripts", name=name)
     command = script.load()
     for module in COMMANDS[name]:
@@ -114,7 +114,7 @@ def serve(name: str, listening: socket.socket) -> None:
 
 
 def parse() -> None:
-    """Let dbt make, while it parses the project, what code and schemas it makes when it starts."""
+    """Make dbt parse a project, so that it creates the code and schemas of its start now."""
     from dbt.cli.main import dbtRunner
 
     environment = dict(os.environ)
@@ -123,7 +123,7 @@ def parse() -> None:
         options = {"project": ROOT / "transform", "profiles": ROOT / "transform"}
         folders = [f"--{name}-dir={path}" for name, path in options.items()]
         done = dbtRunner().invoke(
-            # The static parser starts threads, which no fork has.
+            # The static parser starts threads, which a fork does not have.
             [
                 "--quiet",
                 "--no-static-parser",
@@ -139,7 +139,7 @@ def parse() -> None:
 
 
 def answer(command: Callable[[], str | int | None], connection: socket.socket) -> None:
-    """Run a call in a process of its own, which ends when its client does."""
+    """Run a call in its own process, which ends with its client."""
     length, streams, _, _ = socket.recv_fds(connection, 20, 3)
     call = b""
     while len(call) < int(length):
@@ -157,7 +157,7 @@ def answer(command: Callable[[], str | int | None], connection: socket.socket) -
         sys.argv[:] = arguments
         sys.exit(command())
     for stream in (0, 1, 2, *streams):
-        os.close(stream)  # or whoever reads them would wait for this process, too
+        os.close(stream)  # otherwise their reader would wait for this process, too
     connection.sendall(b"%20d" % process)
     ended = os.pidfd_open(process)
     ready, _, _ = select.select([connection, ended], [], [])
