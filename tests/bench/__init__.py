@@ -1,8 +1,8 @@
-"""The benchmark: how fast this project extracts and loads, beside what else one might use.
+"""The benchmark: extract and load of this project, compared with alternatives.
 
-``python -m tests.bench`` runs the same job for each contender on one machine, one PostgreSQL
-and one CRM sandbox, all on loopback, in turns, and writes ``docs/benchmark.md`` and
-``docs/benchmark.svg``. ``--quick`` takes a few minutes and leaves the largest size and the slow
-CRM out. What the contenders need comes from ``requirements.txt``, into an environment of the
-benchmark's own under ``.data/bench``; so does its database.
+``python -m tests.bench`` runs the same job for each contender in turns, on one machine with one
+PostgreSQL and one CRM sandbox, all on loopback. It writes ``docs/benchmark.md`` and
+``docs/benchmark.svg``. ``--quick`` takes a few minutes: it skips the largest size and the slow
+CRM. The benchmark has its own environment, from ``requirements.txt``, and its own database, both
+under ``.data/bench``.
 """

@@ -37,7 +37,7 @@ from tests.bench.measure import run
 SCENARIOS = ("first load", "nothing changed", "1 % changed")
 PAGE = 499
 LARGE = 100_000
-"""Rows from which on two repeats are enough."""
+"""From this number of rows on, two repeats are enough."""
 RESULTS = BENCH / "results.json"
 Result = dict[str, Any]
 
@@ -68,13 +68,13 @@ def main() -> None:
 def measure(
     contenders: list[Contender], sizes: list[int], latencies: list[int], repeats: int
 ) -> None:
-    """Run all, and keep the results in a file as they come."""
+    """Run all contenders, and save each result in a file at once."""
     BENCH.mkdir(parents=True, exist_ok=True)
     lock = (BENCH / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit("Another benchmark runs: two at once would measure each other.")
+        sys.exit("Another benchmark is running: two at once would slow down each other.")
     install()
     begun = datetime.now(UTC)
     cluster = BENCH / "postgres"
@@ -94,7 +94,7 @@ def measure(
                             crm.fault("latency", ms=latency)
                         for result in _turn(turn, crm, postgres, postmaster, rows, latency, repeat):
                             runs.append(result | {"rows": rows, "latency": latency})
-                            _tell(runs[-1])
+                            _print_result(runs[-1])
         profiled = profile.of_chain(postgres, rows=max(sizes))
         results = {
             "begun": begun.isoformat(timespec="seconds"),
@@ -119,7 +119,7 @@ def _turn(
     latency: int,
     repeat: int,
 ) -> Iterator[Result]:
-    """Let each contender go through the scenarios on a database and with a state of its own."""
+    """Run the scenarios for each contender, with its own database and state."""
     databases = {c.name: _database(postgres, c, repeat) for c in contenders}
     for scenario in SCENARIOS:
         moved = {"first load": rows, "nothing changed": 0, "1 % changed": rows // 100}[scenario]
@@ -151,7 +151,7 @@ def _turn(
 
 
 def _database(postgres: str, contender: Contender, repeat: int) -> str:
-    """Make a fresh database, and forget the contender's state."""
+    """Create a new database, and delete the contender's state."""
     shutil.rmtree(BENCH / "state" / contender.name, ignore_errors=True)
     name = f"bench_{contender.name}"
     template = f"template {contender.template}" if contender.template else ""
@@ -166,7 +166,7 @@ def _pid_of_sandbox() -> int:
     return next(child.pid for child in children if "oracle_crm_sandbox" in child.cmdline())
 
 
-def _tell(result: Result) -> None:
+def _print_result(result: Result) -> None:
     print(
         f"{result['rows']:>7,} rows {result['latency']:>3} ms  {result['scenario']:<15} "
         f"{result['contender']:<8} {result['wall']:7.2f} s wall {result['cpu']:7.2f} s CPU  "

@@ -1,4 +1,4 @@
-"""Who takes part, and how each is called and its result read."""
+"""The contenders: their commands and their result tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIELDS: Mapping[str, str] = {
     "Region_c": "text",
     "Sector_c": "text",
 }
-"""What every contender reads: the selection in `meltano.yml` and the custom fields."""
+"""The fields that every contender reads: the selection in `meltano.yml` and the custom fields."""
 
 COLUMNS = ", ".join(f'"{name}" {kind}' for name, kind in FIELDS.items())
 PLAIN_TABLE = f'create table opportunities ({COLUMNS}, primary key ("OptyId"))'
@@ -50,16 +50,16 @@ class Contender:
     Attributes:
         name: short, for the command line and the results.
         title: for people.
-        command: `{state}` stands for a folder of its own, `{rows}` for how many rows there are.
+        command: `{state}` is replaced by its own folder, `{rows}` by the number of rows.
         table: schema and name of its result.
-        template: the database to begin with; without one, an empty one.
+        template: the database to copy; without it, an empty one.
         columns: its name of each field.
-        least_rows: smaller sizes are left out.
-        most_rows: larger sizes are left out.
-        least_latency: where the CRM answers sooner, in ms, it is left out.
-        first_load_only: it takes no part in the other scenarios.
-        repeats: how often it runs at most.
-        at_once: how many pages it asks for at once.
+        least_rows: it skips smaller sizes.
+        most_rows: it skips larger sizes.
+        least_latency: it skips smaller latencies, in ms.
+        first_load_only: it skips the other scenarios.
+        repeats: the largest number of repeats.
+        at_once: the number of pages that it requests at once.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Contender:
     at_once: int = 4
 
     def takes_part(self, rows: int, latency: int, scenario: str, repeat: int) -> bool:
-        """Tell whether it runs at all."""
+        """Return whether it runs in this scenario."""
         return (
             self.least_rows <= rows
             and (self.most_rows is None or rows <= self.most_rows)
@@ -87,7 +87,7 @@ class Contender:
 
 
 def _snake(name: str) -> str:
-    """Return the name that dlt gives a column."""
+    """Return dlt's name of a column."""
     return "".join(
         f"_{letter.lower()}" if letter.isupper() and before.islower() else letter.lower()
         for before, letter in zip(f"_{name}", name, strict=False)
@@ -104,7 +104,7 @@ DLT: list[str | Path] = [PYTHON, HERE / "dlt_pipeline.py", "{state}", "{rows}"]
 DLT_TABLE = ("crm", "opportunities")
 DLT_COLUMNS = {name: _snake(name) for name in FIELDS}
 EIGHT = "{}, eight pages at once"
-"""What both can do where the wait for pages is the most of it and the CRM bears more of them."""
+"""An option of both, if the wait for pages is most of the time and the CRM allows more at once."""
 
 CONTENDERS = [
     Contender("project", "this project", MELTANO, ("raw", "opportunities"), "migrated"),
@@ -153,7 +153,7 @@ CONTENDERS = [
 
 
 def install() -> None:
-    """Make the environment of the other contenders, unless it is there."""
+    """Create the environment of the other contenders, unless it exists."""
     wanted = (HERE / "requirements.txt").read_text()
     mark = BENCH / "venv" / "requirements.txt"
     if mark.exists() and mark.read_text() == wanted:
@@ -168,13 +168,13 @@ def install() -> None:
 
 
 def environment(crm: Mapping[str, str], database: str, at_once: int = 4) -> dict[str, str]:
-    """Return what a contender finds in its environment: this one's, without its peculiarities."""
-    # In the words of this project's tap, of dlt and of the limit.
+    """Return a contender's environment: the present one, without this project's settings."""
+    # The settings of this project's tap, of dlt and of the limit.
     pages = ("TAP_ORACLE_CRM_CONCURRENCY", "EXTRACT__WORKERS", "BENCH_AT_ONCE")
     inherited = {
         name: value
         for name, value in os.environ.items()
-        # Without compiled files each start would compile this project anew, as no user's does.
+        # Without compiled files, each start would compile this project, unlike a user's.
         if name != "PYTHONDONTWRITEBYTECODE" and not name.startswith(("ORACLE_", "MELTANO_", "PG"))
     }
     return (
@@ -192,7 +192,7 @@ def environment(crm: Mapping[str, str], database: str, at_once: int = 4) -> dict
 
 
 def prepare(postgres: str) -> None:
-    """Make the databases that contenders begin with; removes what earlier benchmarks left."""
+    """Create the databases that contenders copy; delete those of earlier benchmarks."""
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as server:
         left = server.execute("select datname from pg_database where datname ~ '^bench_'")
         for name in [*[row[0] for row in left], "migrated", "plain"]:

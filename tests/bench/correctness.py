@@ -1,4 +1,4 @@
-"""Compares what a contender loaded with what the CRM holds, row for row, field for field."""
+"""Compares a contender's table with the CRM, row for row and field for field."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = Mapping[str, tuple[str | None, ...]]
 
 
 def held(crm: Sandbox) -> Rows:
-    """Return what the CRM holds."""
+    """Return the CRM's rows."""
     rows = crm.rows(fields=list(FIELDS))
     return {
         str(row["OptyId"]): tuple(_text(row.get(name), kind) for name, kind in FIELDS.items())
@@ -44,7 +44,7 @@ _SHOWN = {
 
 
 def loaded(contender: Contender, database: str) -> Rows:
-    """Return what a contender loaded."""
+    """Return the rows that a contender loaded."""
     shown = [
         sql.SQL(_SHOWN.get(kind, "{}::text")).format(sql.Identifier(contender.columns[name]))
         for name, kind in FIELDS.items()

@@ -1,10 +1,10 @@
 """Contender (a): dlt's REST API source into its PostgreSQL destination, tuned.
 
-What dlt's documentation says of speed is followed: pages instead of rows, several pages at once
-through a parallelized dependent resource where all rows are read, declared columns, CSV files
-(COPY), the upsert strategy, larger buffers, files that are not compressed, and two normalizing
-processes where there is enough for two. Pages are in the order of LastUpdateDate, the order in
-which the sandbox's offsets are cheapest and that `row_order` wants.
+It follows dlt's documentation about speed: pages instead of rows, several pages at once through a
+parallelized dependent resource if all rows are read, declared columns, CSV files (COPY), the upsert
+strategy, larger buffers, files without compression, and two normalizing processes if there is
+enough work for two. Pages are in the order of LastUpdateDate: in this order the sandbox's offsets
+are cheapest, and `row_order` needs it.
 
     python dlt_pipeline.py STATE_FOLDER ROWS
 """
@@ -47,7 +47,7 @@ FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
 
 
 def without_nul(row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row as PostgreSQL takes it."""
+    """Return the row without NUL characters, which PostgreSQL does not accept."""
     name = row.get("Name")
     if name and "\x00" in name:
         row["Name"] = name.replace("\x00", "")

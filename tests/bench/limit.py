@@ -1,7 +1,7 @@
-"""Contender (c), the limit: pages fetched several at once, COPY and one upsert, nothing else.
+"""Contender (c), the limit: fetch several pages at once, COPY and one upsert, nothing else.
 
-No schema is discovered, nothing is checked, retried, logged or resumed: it shows how far below
-the others a program could get that did only this.
+It has no discovery, checks, retries, log or resume. It shows how fast a program without all this
+can be.
 """
 
 import os
@@ -59,7 +59,7 @@ def fetch(since: str, **parameters: object) -> dict[str, Any]:
 
 
 def values_of(row: dict[str, Any]) -> list[Any]:
-    """Return a row's values as PostgreSQL takes them."""
+    """Return a row's values in the form that PostgreSQL accepts."""
     name = row.get("Name")
     if name and "\x00" in name:
         row["Name"] = name.replace("\x00", "")

@@ -1,4 +1,4 @@
-"""Runs a command and measures what it, and the servers that it talks to, used."""
+"""Runs a command and measures its resources, and those of the servers that it uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from database.environment import ROOT
 
 SAMPLE_SECONDS = 0.1
 SETTLE_SECONDS = 0.1
-"""PostgreSQL needs a moment to notice that a client has gone."""
+"""PostgreSQL needs a moment to notice that a client has disconnected."""
 OTHER = "script"
 ROLES = {
     "tap": r"/tap-oracle-crm ",
@@ -31,7 +31,7 @@ ROLES = {
 
 @dataclass
 class ProcessUse:
-    """What one process used: CPU seconds, and its largest resident memory in bytes."""
+    """The CPU seconds of one process, and its largest resident memory in bytes."""
 
     cpu: float = 0.0
     peak_memory: int = 0
@@ -39,11 +39,11 @@ class ProcessUse:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a command used.
+    """The resources that a command used.
 
     Attributes:
         wall: seconds from start to end.
-        cpu: CPU seconds, user and system, of the command and all that it started.
+        cpu: CPU seconds, user and system, of the command and all its child processes.
         servers: CPU seconds of each server meanwhile.
         processes: by role, as last seen at most a tenth of a second before the process ended.
     """
@@ -56,7 +56,7 @@ class Measurement:
 
 @dataclass
 class _Sampler:
-    """Looks at the processes of a tree while they live."""
+    """Measures the processes of a tree while they run."""
 
     root: int
     seen: dict[int, tuple[str, ProcessUse]] = field(default_factory=dict)
@@ -83,11 +83,11 @@ class _Sampler:
     def _look_at(self, process: psutil.Process) -> None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = re.search(r"VmHWM:\s+(\d+) kB", status)
-        if peak is None:  # it has ended and waits to be noticed
+        if peak is None:  # it is a zombie
             return
         times = process.cpu_times()
         use = ProcessUse(times.user + times.system, int(peak[1]) * 1024)
-        # A process that is about to end has no command line any more.
+        # A process that is ending has no command line any more.
         known = self.seen.get(process.pid, (OTHER, use))[0]
         self.seen[process.pid] = (_role(" ".join(process.cmdline()), known), use)
 
@@ -112,10 +112,10 @@ def run(
     Args:
         command: the command and its arguments.
         environment: all of its environment.
-        servers: name and process id of the servers whose CPU is of interest.
+        servers: name and process id of the servers whose CPU is measured.
 
     Raises:
-        RuntimeError: it failed; the text ends with what it printed last.
+        RuntimeError: the command failed; the message ends with its last output.
     """
     before = {name: _server_cpu(pid) for name, pid in servers.items()}
     with tempfile.TemporaryFile() as output:
@@ -139,5 +139,5 @@ def run(
 
 
 def _server_cpu(pid: int) -> float:
-    """CPU seconds of a server, with those of its processes that have ended."""
+    """CPU seconds of a server, including its processes that have ended."""
     return float(sum(psutil.Process(pid).cpu_times()[:4]))

@@ -1,7 +1,7 @@
-"""What a merge costs: 1,000 changed deals among 10,000 and among 1,000,000, in one run.
+"""The time of a merge: 1,000 changed deals among 10,000 and among 1,000,000, in one run.
 
-`python -m tests.bench.merge` writes docs/benchmark-merge.md. The raw rows are made by SQL, as
-the loader would have left them; what is timed is `dbt run` as `dbt-postgres:run` calls it.
+`python -m tests.bench.merge` writes docs/benchmark-merge.md. SQL creates the same raw rows as the
+loader. It measures the `dbt run` of `dbt-postgres:run`.
 """
 
 import os
@@ -23,7 +23,7 @@ REPEATS = 5
 CHANGED = 1000
 PAGE = ROOT / "docs" / "benchmark-merge.md"
 
-# A batch of the loader's, 10,000 rows, has one number.
+# Each batch of the loader, 10,000 rows, has one number.
 FILL = """
     insert into raw.opportunities (
         "OptyId", "OptyNumber", "Name", "TargetPartyName", "Revenue", "CurrencyCode", "WinProb",
@@ -41,7 +41,7 @@ FILL = """
     from load_fence, generate_series(%(first)s::int, %(last)s::int) as n
 """
 COUNT = "update load_fence set batch = (select max(_loaded_in) from raw.opportunities)"
-# The loader's mark comes with the update, by the trigger on the table.
+# The trigger on the table sets the batch number, as for the loader.
 CHANGE = """
     update raw.opportunities
     set "Revenue" = "Revenue" + 1
@@ -70,7 +70,7 @@ class Merges:
         )
 
     def merge(self) -> float:
-        """Run dbt as a sync does; the seconds it took."""
+        """Run dbt like a sync; return the seconds."""
         begin = time.monotonic()
         subprocess.run(
             [
@@ -87,7 +87,7 @@ class Merges:
         return time.monotonic() - begin
 
     def changed(self, rows: int) -> float:
-        """Change so many deals and merge them, over and over; the median of the seconds."""
+        """Change a number of deals and merge them, several times; return the median in seconds."""
         times = []
         for _ in range(REPEATS):
             self.connection.execute(CHANGE, {"step": rows // CHANGED, "rows": rows})

@@ -1,7 +1,7 @@
-"""Contender (b): a script such as the old system had: small pages by offset, a commit a row.
+"""Contender (b): a script like the old system: small pages by offset, a commit for each row.
 
-It is better than the old one in two ways, for its own sake: an error ends it, and pages are in
-the order of OptyId, without which the sandbox, like the CRM, takes long for an offset.
+It is better than the old one in two ways: an error ends it, and pages are in the order of OptyId,
+since without an order, an offset is slow in the sandbox and the CRM.
 """
 
 import os

@@ -21,7 +21,7 @@ STYLES = {
 
 
 def main(results_file: str, svg: str) -> None:
-    """Draw."""
+    """Draw the plot."""
     runs: list[dict[str, Any]] = json.loads(Path(results_file).read_text())["runs"]
     runs = [run for run in runs if run["scenario"] == "first load"]
     latencies = sorted({run["latency"] for run in runs})

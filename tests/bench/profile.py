@@ -1,8 +1,7 @@
-"""Says where the time of this project's extract and load goes: stage by stage, then by function.
+"""Measures the time of this project's extract and load, for each stage and each function.
 
-The stages run alone, with the configuration and the catalog that Meltano gives them. The
-functions come from py-spy, which looks a hundred times a second at what each process of a
-whole `meltano run` is doing on the CPU.
+The stages run alone, with Meltano's configuration and catalog for them. The functions come from
+py-spy, which samples the stack of each process of a whole `meltano run` a hundred times a second.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ NOTHING = "Meltano runs a tap and a loader that do nothing"
 DISCOVERY = "tap discovers"
 NO_LOAD = "loader loads nothing"
 ONCE = (NOTHING, DISCOVERY, NO_LOAD)
-"""Stages that cost as much whatever the number of rows."""
+"""Stages whose time does not depend on the number of rows."""
 NOTHING_PROJECT = Path(__file__).parent / "nothing"
 Profile = dict[str, Any]
 IMPORTS = "imports: start-up"
-# What calls everything says nothing of it.
+# Outer frames that call everything, so they do not help.
 _OUTER = re.compile(r"^(<module>|_?main|cli|invoke) |\((click|asyncio|threading|runpy)\b")
 
 
 def of_chain(postgres: str, rows: int) -> Profile:
-    """Profile a first load of so many rows, from a CRM without latency."""
+    """Profile a first load of this number of rows, from a CRM without latency."""
     database = f"{postgres}/bench_profile"
     with Sandbox(records=rows) as crm:
         given = environment(crm.env, database)
@@ -105,7 +104,7 @@ def _stages(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def summarise(stacks: Iterable[str]) -> dict[str, Profile]:
-    """Sum up py-spy's stacks by process: seconds on the CPU, and the functions that took them."""
+    """Add up py-spy's stacks by process: CPU seconds, and the functions that used them."""
     samples: Counter[str] = Counter()
     own: dict[str, Counter[str]] = {}
     within: dict[str, Counter[str]] = {}

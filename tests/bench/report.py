@@ -1,4 +1,4 @@
-"""Writes the page: the tables, each target with its verdict, what holds the project back."""
+"""Writes the page: the tables, each target with its verdict, and the limits of the project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLES = {contender.name: contender.title for contender in CONTENDERS}
 
 @dataclass(frozen=True)
 class Results:
-    """All runs, to be asked for medians."""
+    """All runs, with their medians."""
 
     runs: Sequence[Run]
 
@@ -32,12 +32,12 @@ class Results:
     def median(
         self, what: Callable[[Run], float], contender: str, rows: int, latency: int, scenario: str
     ) -> float | None:
-        """Return the median of one cell, or None where nothing ran."""
+        """Return the median of one cell, or None if it has no runs."""
         runs = self.of(contender, rows, latency, scenario)
         return float(median(map(what, runs))) if runs else None
 
     def values(self, name: str) -> list[Any]:
-        """Return what there is of sizes, latencies or scenarios, in the order of the runs."""
+        """Return all sizes, latencies or scenarios, in the order of the runs."""
         return list(dict.fromkeys(run[name] for run in self.runs))
 
 
@@ -120,7 +120,7 @@ machine, which lengthens wall times; CPU times say how much work it was.
 
 
 def _targets(runs: Results) -> list[list[str]]:
-    """Return target, measure and verdict for each that the runs have something on."""
+    """Return target, measure and verdict for each target that the runs cover."""
     first, changed = "first load", "1 % changed"
     lines: list[list[str]] = []
 
@@ -186,11 +186,11 @@ def _verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
-# --- what holds it back -----------------------------------------------------------------
+# --- limits -----------------------------------------------------------------------------
 
 
 def _bounds(runs: Results, profile: dict[str, Any]) -> str:
-    """Say what no tap and no loader can change: Meltano's start, and the wait for pages."""
+    """Return the limits for any tap and loader: Meltano's start, and the wait for pages."""
     nothing = profile["stages"][NOTHING]["wall"]
     parts = [
         f"**Start-up.** Meltano running a tap and a loader that do nothing takes {nothing:.2f} s, "
@@ -240,7 +240,7 @@ def _bounds(runs: Results, profile: dict[str, Any]) -> str:
 
 
 def _costs(runs: Results) -> str:
-    """Return what a run costs before the first row, and what each row costs after that."""
+    """Return the cost of a run before the first row, and the cost of each row."""
     rows, latency = max(runs.values("rows")), runs.values("latency")[0]
 
     def of_process(role: str) -> Callable[[Run], float]:

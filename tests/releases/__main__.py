@@ -25,7 +25,7 @@ PORT = 18790
 
 
 class Release:
-    """A release at work, on a database of its own."""
+    """A running release, with its own database."""
 
     def __init__(self, checkout: Path, url: str, scratch: Path) -> None:
         self._checkout = checkout
@@ -55,7 +55,7 @@ class Release:
         )
 
     def run(self, *command: str, fails: bool = False, **environment: str) -> str:
-        """Run a command of the release's environment to its end; return what it prints."""
+        """Run a command of the release's environment to its end; return its output."""
         process = self.start(*command, **environment)
         printed, _ = process.communicate()
         if (process.returncode != 0) != fails:
@@ -64,7 +64,7 @@ class Release:
 
     @contextmanager
     def crm(self) -> Iterator[Sandbox]:
-        """Let the sandbox of that time stand in: a later one may refuse what it asks for."""
+        """Start the release's own sandbox: a later one may refuse its requests."""
         own = self._bin / "oracle-crm-sandbox"
         command = [own.name] if own.exists() else ["python", "-m", "tests.sandbox"]
         server = self.start(*command, "--port", str(PORT + 1))
@@ -104,7 +104,7 @@ def _answers(server: httpx.Client, path: str) -> bool:
 
 
 def work(release: Release, crm: Sandbox) -> None:
-    """Let a release live through three days: syncs of every end, and a bid team's edits."""
+    """Run a release for three days: syncs with every end reason, and edits of the bid team."""
     releases.begin(crm)
     release.sync()
     with release.serving() as api:
@@ -130,7 +130,7 @@ def work(release: Release, crm: Sandbox) -> None:
 
 
 def _cancel(api: httpx.Client, crm: Sandbox, pages: int) -> None:
-    """Start a sync and cancel it after so many pages; 0 is before Meltano knows of it."""
+    """Start a sync and cancel it after some pages; 0 is before Meltano records it."""
     crm.clear_requests()
     run_id = _done(api.post("/api/sync-database", json={"full": True}))["run_id"]
     wait_until(lambda: crm.requests()["total"] >= pages)
@@ -139,7 +139,7 @@ def _cancel(api: httpx.Client, crm: Sandbox, pages: int) -> None:
 
 
 def _kill(release: Release, crm: Sandbox) -> None:
-    """Start a sync and kill all of it while it loads."""
+    """Start a sync and kill all its processes while it loads."""
     crm.clear_requests()
     killed = release.start("meltano", "run", "--full-refresh", *PIPELINE)
     wait_until(lambda: crm.requests()["total"] > 5)
@@ -215,7 +215,7 @@ def _done(answer: httpx.Response) -> Any:
 
 
 def dump(url: str, **names: Path | str) -> bytes:
-    """Return the database as SQL, with other names for what names this machine and its folders."""
+    """Return the database as SQL, with other names for this machine and its folders."""
     done = subprocess.run(
         [BIN / "pg_dump", "--no-owner", "--no-privileges"],
         env=os.environ | libpq_environment(url),
@@ -230,7 +230,7 @@ def dump(url: str, **names: Path | str) -> bytes:
 
 
 def main() -> None:
-    """Make the dump."""
+    """Create the dump."""
     match sys.argv[1:]:
         case [folder_of_release, version]:
             checkout = Path(folder_of_release).resolve()

@@ -1,4 +1,4 @@
-"""The CRM that a release synced: the same at the release, and whenever it is upgraded."""
+"""The CRM of a release: the same when the release syncs it and when it is upgraded."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,10 +11,10 @@ LAST_DAY = 3
 
 
 def begin(crm: Sandbox) -> None:
-    """Make the CRM of the first day, with a deal that can never be loaded and one not yet."""
+    """Create the CRM of the first day; one deal can never be loaded, another one not yet."""
     crm.reset(records=RECORDS, seed=1, now=BEGIN)
     crm.settings(page_cap=PAGE)
-    # Earlier releases gave each custom field a column, of its own type.
+    # Earlier releases had a column for each custom field, with the field's type.
     crm.add_attribute("Size_c", "number", [1.5, None, 20])
     set_day(crm, 0)
     never, not_yet = keys(crm)[:2]
@@ -32,7 +32,7 @@ def second_day(crm: Sandbox) -> None:
 
 
 def third_day(crm: Sandbox) -> None:
-    """Change some deals, and delete a few, which no sync can see."""
+    """Change some deals, and delete a few, which a sync cannot notice."""
     set_day(crm, 2)
     crm.mutate(update=5, delete=3, seed=3, at=(BEGIN + timedelta(hours=54)).isoformat())
 

@@ -1,4 +1,4 @@
-"""Simulate worlds: see the package's text."""
+"""Simulate worlds: see the package's docstring."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ from tests.simulation.world import Database, World
 
 TELL_SECONDS = 15
 STORIES = 5
-"""Of so many seeds that fail the story is printed; of further ones what was wrong."""
+"""The number of failing seeds with a printed story; for the others, only the error is printed."""
 
 
 def main() -> int:
@@ -26,9 +26,9 @@ def main() -> int:
     )
     parser.add_argument("seeds", nargs="?", default="1-300", help="such as 17 or 1000-2000")
     first, _, last = parser.parse_args().seeds.partition("-")
-    # Of what the parts warn of, the story tells enough.
+    # The story has enough of the parts' warnings.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    # Not in a folder that is closed to all but one user: as root, PostgreSQL runs as another.
+    # Other users must be able to read the folder: if root starts PostgreSQL, another user runs it.
     with tempfile.TemporaryDirectory(prefix="simulation-") as folder:
         cluster = Path(folder) / "postgres"
         server = start_embedded(cluster).rsplit("/", 1)[0]
@@ -47,7 +47,7 @@ def _simulate(seeds: range, database: Database) -> int:
         world = World(seed, database)
         try:
             world.play()
-        except Exception as error:  # whatever it is, the other seeds are of interest
+        except Exception as error:  # after any error, continue with the other seeds
             failed.append(seed)
             print(world.report(error) if len(failed) <= STORIES else f"Seed {seed}: {error}")
         tally += world.tally

@@ -1,4 +1,4 @@
-"""A CRM in memory: the sandbox's, reached without a socket, that changes and fails at will."""
+"""The sandbox's CRM in memory, without a socket, with random changes and failures."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ REJECTED = {
     "negative_prob",
 }
 KEYLESS = {"null_id", "missing_id"}
-"""Kinds of bad records whose deal nobody can tell."""
+"""Kinds of bad records that do not tell their deal."""
 REPAIRED = ("nul", "numeric_string", "null_name")
 LOOKBACK = 300
-"""Seconds that the tap looks back, which finds transactions that took no longer."""
+"""Seconds that the tap looks back: it finds transactions that were not longer."""
 REVENUES = (None, 0, 0.1, 1e6, 123456789012.34)
 STATUSES = ("WON", "LOST", "NO_SALE", "CLOSED")
 CODES = (*STATUSES, "OPEN", "ON_HOLD", "LOST_TO_COMPETITOR")
@@ -63,7 +63,7 @@ FORBIDDEN = ((), (), (), ("optyStatusesLOV",), ("opportunities/describe",))
 
 
 class SimulatedCrm(Crm):
-    """The sandbox's CRM with a clock of its own, and a record of what it showed when."""
+    """The sandbox's CRM with its own clock, and a record of the states that it showed."""
 
     def __init__(self, executor: Executor, random: Random, records: int) -> None:
         self.executor, self.random = executor, random
@@ -78,28 +78,28 @@ class SimulatedCrm(Crm):
             describe_is_silent=random.random() < 0.1,
         )
         self.events = 0
-        """How often it changed."""
+        """The number of changes."""
         self.unseen: set[int] = set()
-        """The deals that changed in a way that only a complete read finds."""
+        """The deals with changes that only a complete read finds."""
         self.kinds: dict[int, str] = {}
-        """Which deals the wire shows as which kind of poison."""
+        """The kind of poison of each poisoned deal."""
         self.buried: list[dict[str, object]] = []
         self.hidden: set[int] = set()
         self.late: list[tuple[float, Callable[[], str]]] = []
-        """Transactions that have not committed yet, by when they will."""
+        """The open transactions, with the times of their commits."""
 
     def now(self) -> datetime:
-        """Tell the CRM's time."""
+        """Return the CRM's time."""
         return BEGIN + timedelta(seconds=self.executor.now) + self.clock_is_ahead_by
 
-    # What it shows
+    # Visible data
 
     def keys(self) -> list[int]:
-        """All keys, also those that the account may not see."""
+        """All keys, even of deals that the account may not see."""
         return [row[0] for row in self._db.execute('select "OptyId" from opportunities order by 1')]
 
     def shown(self) -> dict[int, str]:
-        """The deals that the account may see, each `good`, or how it is bad."""
+        """The deals that the account may see, each with `good` or its kind of poison."""
         return {
             key: self.kinds.get(key, "good") if self.kinds.get(key) in REJECTED else "good"
             for key in self.keys()
@@ -107,7 +107,7 @@ class SimulatedCrm(Crm):
         }
 
     def columns(self) -> dict[str, dict[str, Any]]:
-        """What the columns of the good deals should hold, by key."""
+        """The expected columns of the good deals, by key."""
         wire: dict[str, dict[str, object]] = {
             "nul": {"Name": "Deal\0with a NUL"},
             "numeric_string": {"Revenue": "12345.67", "WinProb": "55"},
@@ -125,10 +125,10 @@ class SimulatedCrm(Crm):
                 }
         return expected
 
-    # What happens to it
+    # Events
 
     def happen(self) -> str:
-        """Let something happen; say what."""
+        """Make a random event happen; return its description."""
         changes: list[tuple[int, Callable[[], str]]] = [
             (8, self.change),
             (3, self.add),
@@ -150,7 +150,7 @@ class SimulatedCrm(Crm):
         return self.random.choices([change for _, change in changes], weights)[0]()
 
     def commit_late(self, *, all_of_them: bool = False) -> list[str]:
-        """Commit the transactions whose time has come; say what came of it."""
+        """Commit the transactions that are due; return descriptions."""
         due = [one for one in self.late if all_of_them or one[0] <= self.executor.now]
         self.late = [one for one in self.late if one not in due]
         self.events += len(due)
@@ -194,7 +194,7 @@ class SimulatedCrm(Crm):
         return f"{self.create()}: created"
 
     def change_many(self) -> str:
-        """Stamp many deals with one moment."""
+        """Give many deals the same change time."""
         number = self.random.randrange(1, 1 + len(self.keys()))
         self.mass_update(number)
         return f"{number} deals stamped at once"
@@ -211,7 +211,7 @@ class SimulatedCrm(Crm):
         return f"{key}: deleted"
 
     def restore(self) -> str:
-        """Bring a deleted deal back as it was."""
+        """Restore a deleted deal, unchanged."""
         if not self.buried:
             return "nothing"
         row = self.buried.pop(self.random.randrange(len(self.buried)))
@@ -223,11 +223,11 @@ class SimulatedCrm(Crm):
         return f"{row['OptyId']}: restored, stamped {row['LastUpdateDate']}"
 
     def rename_account(self) -> str:
-        """Rename an account: its deals change without a new stamp."""
+        """Rename an account: its deals change, but their change times do not."""
         return self._rename("TargetPartyId", "TargetPartyName", "Customer")
 
     def rename_stage(self) -> str:
-        """Rename a stage, likewise."""
+        """Rename a stage, with the same effect."""
         return self._rename("SalesStage", "SalesStage", "Stage")
 
     def _rename(self, same: str, attribute: str, new: str) -> str:
@@ -244,7 +244,7 @@ class SimulatedCrm(Crm):
         self.update("opportunities", key, {attribute: value, **kept})
 
     def recode(self) -> str:
-        """Close or reopen a deal; or give it another code, and no new stamp, as a script does."""
+        """Close or reopen a deal, or change its code without its change time, like a script."""
         key = self.random.choice(self.keys())
         code = self.random.choice(CODES)
         if self.random.random() < 0.3:
@@ -257,7 +257,7 @@ class SimulatedCrm(Crm):
         return f"{key}: {code}"
 
     def explain(self) -> str:
-        """Let an administrator explain a code, or explain it otherwise."""
+        """Explain a code, or change its explanation, like an administrator."""
         category = self.random.choice(["OPEN", "WON", "LOST", "NO_SALE"])
         code = Status("LOST_TO_COMPETITOR", "Lost to a competitor", category)
         others = [one for one in self.rest.settings.statuses if one.LookupCode != code.LookupCode]
@@ -268,25 +268,25 @@ class SimulatedCrm(Crm):
         self.rest.settings = msgspec.structs.replace(self.rest.settings, **settings)
 
     def hide(self) -> str:
-        """Let the account no longer see a few deals."""
+        """Hide a few deals from the account."""
         keys = [key for key in self.keys() if key not in self.hidden]
         hidden = self.random.sample(keys, min(len(keys) // 4, 3))
-        self._see(self.hidden | set(hidden))
+        self._hide_only(self.hidden | set(hidden))
         return f"no longer visible: {hidden}"
 
     def show(self) -> str:
-        """Let the account see all again."""
-        self._see(set())
+        """Show all deals to the account again."""
+        self._hide_only(set())
         return "all visible again"
 
-    def _see(self, hidden: set[int]) -> None:
+    def _hide_only(self, hidden: set[int]) -> None:
         self.unseen |= self.hidden
         self.hidden = hidden
         condition = f"OptyId not in ({','.join(map(str, sorted(hidden)))})" if hidden else ""
         self._set(visible=condition)
 
     def spoil(self) -> str:
-        """Let the wire show a deal as something odd or bad."""
+        """Make answers show a deal as odd or bad."""
         key = self.random.choice(self.keys())
         kind = self.random.choice(sorted(REJECTED) + list(REPAIRED))
         if key in self.kinds:
@@ -296,7 +296,7 @@ class SimulatedCrm(Crm):
         return f"{key}: {kind}{self._stamped(key)}"
 
     def mend(self) -> str:
-        """Let the wire show one as it is again."""
+        """Make answers show a poisoned deal as valid again."""
         if not self.kinds:
             return "nothing"
         key = self.random.choice(sorted(self.kinds))
@@ -313,14 +313,14 @@ class SimulatedCrm(Crm):
 
 
 class Weather:
-    """How the way to the CRM is: which share of the requests fails, and in which ways."""
+    """The state of the network and the CRM: the share of requests that fail, and the faults."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self.share = random.choice([0.0, 0.0, 0.05, 0.2])
 
     def fault(self) -> faults.Rule | None:
-        """Return what goes wrong with a request, if anything does."""
+        """Return the fault of a request, if any."""
         if self.random.random() >= self.share:
             return None
         return self.random.choice(
@@ -345,7 +345,7 @@ class Weather:
 
 
 class Transport(BaseAdapter):
-    """An adapter of requests that asks the CRM without a socket."""
+    """An adapter for `requests` that calls the CRM without a socket."""
 
     def __init__(self, crm: SimulatedCrm, weather: Callable[[], Weather]) -> None:
         super().__init__()
@@ -357,7 +357,7 @@ class Transport(BaseAdapter):
     def send(
         self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any
     ) -> requests.Response:
-        """Answer a request after a while, or fail as networks do."""
+        """Answer a request after a delay, or fail like a network."""
         executor, crm = self._crm.executor, self._crm
         patience = timeout[1] if isinstance(timeout, tuple) else timeout
         fault = self._weather().fault()

@@ -1,7 +1,7 @@
-"""A deterministic executor: threads, queues and clocks of which one random number decides all.
+"""A deterministic executor: the seed decides everything about threads, queues and clocks.
 
-Each thread is a greenlet, and only one runs at a time: until it waits, sleeps or pauses. Then the
-seed says which goes on. Time passes only while all wait, so that a minute of it costs nothing.
+Each thread is a greenlet, and only one runs at a time, until it waits, sleeps or pauses. Then the
+seed selects the next one. Time passes only while all wait, so a simulated minute costs nothing.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from unittest import mock
 from greenlet import GreenletExit, getcurrent, greenlet
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
-"""What all clocks show at first."""
+"""The first time of all clocks."""
 
 
 class Process:
-    """A process of a machine: it can be killed at any moment, and has its machine's clock."""
+    """A process of a machine: it can be killed at any moment, and uses the machine's clock."""
 
     numbers = itertools.count(1000)
-    """The numbers of the processes to come; each world begins anew."""
+    """The numbers of the next processes; each world begins with the same."""
 
     def __init__(self, name: str, host: Host) -> None:
         self.name, self.host = name, host
@@ -40,16 +40,16 @@ class Process:
         self.is_alive = True
         self.tasks: list[Task] = []
         self.output: Callable[[bytes], object] | None = None
-        """What takes in what it prints."""
+        """The function that receives its output."""
         self.at_end: list[Callable[[], object]] = []
-        """What the system does when the process has ended, however it did."""
+        """Functions that the system calls when the process has ended, for any reason."""
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.pid})"
 
 
 class Host:
-    """A machine with a clock of its own."""
+    """A machine with its own clock."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -72,20 +72,20 @@ class DeadlockError(AssertionError):
 
 
 class Executor:
-    """Runs threads one at a time, in an order that the seed decides."""
+    """Runs threads one at a time, in an order from the seed."""
 
     def __init__(self, random: Random, between: Callable[[], object]) -> None:
         """Prepare to run.
 
         Args:
-            random: decides who goes on.
-            between: called whenever one thread has stopped and no other goes on yet.
+            random: selects the next thread.
+            between: called after a thread has stopped and before the next continues.
         """
         self.random = random
         self.now = 0.0
-        """Seconds since the begin."""
+        """Seconds since the start."""
         self.step = 0
-        """How often one thread stopped and another went on."""
+        """The number of switches from one thread to another."""
         self._between = between
         self._ready: list[Task] = []
         self._alarms: list[tuple[float, int, Task, int]] = []
@@ -96,7 +96,7 @@ class Executor:
         """Run a thread, and those that it starts, until it ends.
 
         Raises:
-            DeadlockError: nothing can go on.
+            DeadlockError: no thread can continue.
         """
         self._hub = getcurrent()
         main = self.start(function, process)
@@ -114,7 +114,7 @@ class Executor:
         return task
 
     def run_process(self, function: Callable[[], int], process: Process) -> Task:
-        """Start a process whose first thread returns its exit code, and end it with that."""
+        """Start a process; it ends with the exit code that its first thread returns."""
 
         def main() -> int:
             code = function()
@@ -124,7 +124,7 @@ class Executor:
         return self.start(main, process)
 
     def end(self, process: Process) -> None:
-        """End a process at once, as SIGKILL would: no thread of it does anything more."""
+        """End a process at once, like SIGKILL: its threads do nothing more."""
         if not process.is_alive:
             return
         process.is_alive = False
@@ -132,7 +132,7 @@ class Executor:
         for task in process.tasks:
             if task is not me and not task.dead:
                 task.parent = me
-                with suppress(BaseException):  # what a dead process says interests nobody
+                with suppress(BaseException):  # errors of a dead process do not matter
                     task.throw(GreenletExit)
         for notify in process.at_end:
             notify()
@@ -146,7 +146,7 @@ class Executor:
                 self._ready.remove(task)
                 return task
             if not self._alarms:
-                raise DeadlockError("Nothing can go on.")
+                raise DeadlockError("No thread can continue.")
             moment, _, task, wait = heapq.heappop(self._alarms)
             if task.process.is_alive and task.number_of_wait == wait:
                 self.now = max(self.now, moment)
@@ -165,24 +165,24 @@ class Executor:
         return self.current.process
 
     def moment(self, host: Host) -> datetime:
-        """Return what the clock of a machine shows."""
+        """Return the time by a machine's clock."""
         return BEGIN + timedelta(seconds=self.now) + host.clock_is_ahead_by
 
-    # What a thread does
+    # Called by threads
 
     def pause(self) -> None:
-        """Let others go on."""
+        """Let other threads continue."""
         if not self.process.is_alive:
             raise GreenletExit
         self._ready.append(self.current)
-        self._leave()
+        self._switch_to_hub()
 
     def sleep(self, seconds: float) -> None:
-        """Wait for a while."""
+        """Wait for some seconds."""
         self.wait([], seconds)
 
     def wait(self, among: list[Task], seconds: float | None = None) -> bool:
-        """Wait among others to be woken; tell whether that happened in time."""
+        """Wait with other tasks to be woken; return whether that happened in time."""
         task = self.current
         if not task.process.is_alive:
             raise GreenletExit
@@ -192,14 +192,14 @@ class Executor:
         if seconds is not None:
             alarm = (self.now + max(0.0, seconds), next(self._ticket), task, task.number_of_wait)
             heapq.heappush(self._alarms, alarm)
-        self._leave()
+        self._switch_to_hub()
         task.number_of_wait += 1  # the alarm is off
         if not task.was_woken:
             among.remove(task)
         return task.was_woken
 
     def wake(self, among: list[Task], number: int | None = None) -> None:
-        """Wake those that wait."""
+        """Wake waiting tasks."""
         for task in among[:number]:
             among.remove(task)
             if not task.was_woken:
@@ -207,15 +207,15 @@ class Executor:
                 task.number_of_wait += 1
                 self._ready.append(task)
 
-    def _leave(self) -> None:
+    def _switch_to_hub(self) -> None:
         assert self._hub is not None
         self._hub.switch()
 
-    # What stands in for the modules that the parts use
+    # Replacements for modules
 
     @contextmanager
     def in_place_of_the_real(self, *packages: str) -> Iterator[None]:
-        """Give the modules of packages these threads, queues and clocks."""
+        """Replace threads, queues and clocks in the modules of packages."""
         stand_ins = {
             id(threading): Threading(self),
             id(queue): Queues(self),
@@ -247,7 +247,7 @@ def _modules(packages: tuple[str, ...]) -> list[ModuleType]:
 
 
 class Stdout:
-    """Standard output: that of the process which writes."""
+    """Standard output of the process that writes."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -255,7 +255,7 @@ class Stdout:
         self.buffer = self
 
     def write(self, data: Any) -> int:
-        """Hand on what is written."""
+        """Pass on the data."""
         task = getcurrent()
         if not isinstance(task, Task) or task.process.output is None:
             return self._real.write(data)
@@ -268,7 +268,7 @@ class Stdout:
         """Do nothing."""
 
     def fileno(self) -> int:
-        """Return a descriptor that nobody reads: who writes to a broken pipe replaces it."""
+        """Return an unused descriptor: after a broken pipe, the writer replaces it."""
         return os.open(os.devnull, os.O_WRONLY)
 
     def __getattr__(self, name: str) -> Any:
@@ -330,7 +330,7 @@ class Threading:
 
 
 class Lock:
-    """A lock that its holder may take again."""
+    """A reentrant lock."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -339,7 +339,7 @@ class Lock:
         self._waiting: list[Task] = []
 
     def acquire(self) -> bool:
-        """Take it."""
+        """Acquire the lock."""
         task = self._executor.current
         while self._holder not in (None, task):
             self._executor.wait(self._waiting)
@@ -348,7 +348,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         self._depth -= 1
         if not self._depth:
             self._holder = None
@@ -362,14 +362,14 @@ class Lock:
 
 
 class Condition(Lock):
-    """A condition with a lock of its own."""
+    """A condition with its own lock."""
 
     def __init__(self, executor: Executor) -> None:
         super().__init__(executor)
         self._notified: list[Task] = []
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait to be notified."""
+        """Wait for a notification."""
         self.release()
         try:
             return self._executor.wait(self._notified, timeout)
@@ -377,16 +377,16 @@ class Condition(Lock):
             self.acquire()
 
     def notify(self, n: int = 1) -> None:
-        """Wake some of those that wait."""
+        """Wake some waiting tasks."""
         self._executor.wake(self._notified, n)
 
     def notify_all(self) -> None:
-        """Wake all that wait."""
+        """Wake all waiting tasks."""
         self._executor.wake(self._notified)
 
 
 class Event:
-    """Something that happens once."""
+    """An event that happens once."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -394,16 +394,16 @@ class Event:
         self._waiting: list[Task] = []
 
     def is_set(self) -> bool:
-        """Tell whether it has happened."""
+        """Return whether it has happened."""
         return self._is_set
 
     def set(self) -> None:
-        """Let it happen."""
+        """Make it happen."""
         self._is_set = True
         self._executor.wake(self._waiting)
 
     def clear(self) -> None:
-        """Take it back."""
+        """Reset it."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -430,11 +430,11 @@ class Thread:
         self._task: Task | None = None
 
     def start(self) -> None:
-        """Start it."""
+        """Start the thread."""
         self._task = self._executor.start(self._target, self._executor.process)
 
     def is_alive(self) -> bool:
-        """Tell whether it has not ended."""
+        """Return whether it has not ended."""
         return self._task is not None and not self._task.dead
 
     def join(self, timeout: float | None = None) -> None:
@@ -445,7 +445,7 @@ class Thread:
 
 
 class Timer:
-    """Calls a function after a while, unless the process has ended."""
+    """Calls a function after some seconds, unless the process has ended."""
 
     def __init__(self, executor: Executor, seconds: float, function: Callable[[], object]) -> None:
         def wait() -> None:
@@ -456,11 +456,11 @@ class Timer:
         self.daemon = False
 
     def start(self) -> None:
-        """Let the time begin."""
+        """Start the timer."""
         self._thread.start()
 
     def cancel(self) -> None:
-        """Do nothing: nobody listens any more."""
+        """Do nothing: its effect is not needed any more."""
 
 
 class Queues:
@@ -477,7 +477,7 @@ class Queues:
 
 
 class Queue:
-    """What some threads put in and others take out."""
+    """A queue between threads."""
 
     def __init__(self, executor: Executor, maxsize: int = 0) -> None:
         self._executor, self._maxsize = executor, maxsize
@@ -486,7 +486,7 @@ class Queue:
         self._putting: list[Task] = []
 
     def put(self, item: Any, timeout: float | None = None) -> None:
-        """Put something in once there is room."""
+        """Put an item in as soon as there is room."""
         self._executor.pause()
         while self._maxsize and len(self._items) >= self._maxsize:
             if not self._executor.wait(self._putting, timeout):
@@ -495,7 +495,7 @@ class Queue:
         self._executor.wake(self._getting, 1)
 
     def get(self, timeout: float | None = None) -> Any:
-        """Take something out once there is something."""
+        """Take an item out as soon as there is one."""
         while not self._items:
             if not self._executor.wait(self._getting, timeout):
                 raise queue.Empty

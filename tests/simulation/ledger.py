@@ -1,4 +1,4 @@
-"""What is known of a world from outside, and what must hold in it."""
+"""The expected state of a world, and the rules that must be true in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 OUTCOMES = {"OPEN": "OPEN", "WON": "WON", "LOST": "LOST", "NO_SALE": "CLOSED", "CLOSED": "CLOSED"}
-"""What a status category, or a predefined code, comes to."""
+"""The outcome of a status category or a predefined code."""
 COUNTED: dict[str, LiteralString] = {
     "opportunities": """
         select coalesce(sum(new_records + updated_records + unchanged_records), 0)::int as so_far
@@ -19,41 +19,41 @@ COUNTED: dict[str, LiteralString] = {
     """,
     "rejected_records": "select coalesce(sum(failed_records), 0)::int as so_far from sync_runs",
 }
-"""How many records the merges of a model have counted, in all runs."""
+"""The number of records that the merges of a model have counted, in all runs."""
 
 
 class Violation(AssertionError):  # noqa: N818 - it is not an error of the simulation's
-    """Something that must never be was seen."""
+    """A rule was broken."""
 
 
 class Ledger:
-    """Notes what was loaded, edited and shown, and judges by it."""
+    """Records loads, edits and the visible data of the CRM, and checks the rules."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.workflow: dict[str, str] = {}
-        """The status that the bid team gave a deal last."""
+        """The last status of each deal from the bid team."""
         self.crm_clock_went_back = False
         self._ids: dict[str, int] = {}
         self._loaded: dict[str, list[Read]] = {model: [] for model in COUNTED}
-        """What each model has not merged yet, oldest first."""
+        """The records that each model has not merged yet, oldest first."""
         self._counted = dict.fromkeys(COUNTED, 0)
         self._last: dict[str, dict[str, int]] = {}
         """The last step at which the CRM showed a deal in a state: good, bad or absent."""
         self._shown: dict[str, str] = {}
         self._deleted: set[str] = set()
         self._open: dict[str, int] = {}
-        """The open rejects, with the step at which the run began that told of them first."""
+        """The open rejects, with the step at which their first run began."""
         self._merged_since = 0
-        """What was loaded before this step has been merged."""
+        """All records that were loaded before this step are merged."""
         self._events: dict[str, int] = {}
         self.look_at_crm()
 
     def must(self, holds: object, otherwise: str) -> None:
-        """Judge.
+        """Check a rule.
 
         Raises:
-            Violation: it does not hold.
+            Violation: the rule is broken.
         """
         if not holds:
             raise Violation(otherwise)
@@ -64,37 +64,37 @@ class Ledger:
     # The CRM
 
     def look_at_crm(self) -> None:
-        """Note what the CRM showed until now, and shows from now on."""
-        self._note_shown()
+        """Record the CRM's visible data until now, and from now on."""
+        self._record_shown()
         self._shown = {
             str(key): "good" if state == "good" else "bad"
             for key, state in self._world.crm.shown().items()
         }
-        self._note_shown()
+        self._record_shown()
 
-    def _note_shown(self) -> None:
+    def _record_shown(self) -> None:
         for key in {*self._shown, *self._last}:
             last = self._last.setdefault(key, {})
             last[self._shown.get(key, "absent")] = self._world.executor.step
 
     def _was(self, key: str, states: set[str], since: int) -> bool:
-        """Tell whether the CRM showed a deal in one of these states at or after a step."""
+        """Return whether the CRM showed a deal in one of these states at or after a step."""
         last = self._last.get(key, {"absent": self._world.executor.step})
         return any(last.get(state, -1) >= since for state in states)
 
     # Counts
 
     def has_loaded(self, records: list[Read]) -> None:
-        """Note what a batch has brought."""
+        """Record the records of a batch."""
         for reads in self._loaded.values():
             reads += records
 
     def window(self, model: str) -> int:
-        """Return how much a merge that begins now will merge."""
+        """Return the number of records for a merge that begins now."""
         return len(self._loaded.get(model, ()))
 
     def has_merged(self, model: str, window: int) -> None:
-        """See that what a model has merged is counted, each record once."""
+        """Check that a model counts each merged record once."""
         if model not in COUNTED:
             return
         newest = {read.key: read.is_good for read in self._loaded[model][:window]}
@@ -105,17 +105,17 @@ class Ledger:
         self._counted[model] = row["so_far"]
         self.must(
             counted == is_counted,
-            f"{model} counts {counted} records, {is_counted} were loaded that are its to count",
+            f"{model} counts {counted} records, and must count {is_counted} loaded ones",
         )
 
     # Runs
 
     def begins(self, run: Run) -> None:
-        """Note that a run begins."""
+        """Record that a run begins."""
         self._events[run.run_id] = self._world.crm.events
 
     def status(self, run: Run) -> str | None:
-        """Return how a run ended."""
+        """Return the status of a run."""
         row = self._row(run)
         return row["status"] if row else None
 
@@ -124,7 +124,7 @@ class Ledger:
         return rows[0] if rows else None
 
     def check(self, run: Run) -> None:
-        """Look at all that must hold at any time, after a run that has ended or stands still."""
+        """Check the rules that must always be true, after a run has ended or is frozen."""
         self.look_at_crm()
         row = self._row(run) or {}
         deals = self._query("select * from opportunities")
@@ -155,7 +155,7 @@ class Ledger:
         for key in deleted - self._deleted:
             self.must(
                 self._was(key, {"absent"}, self._merged_since),
-                f"{key} is marked as deleted and was there all the time",
+                f"{key} is marked as deleted, but was always in the CRM",
             )
         self._deleted = deleted
 
@@ -171,11 +171,11 @@ class Ledger:
             elif key in self._open:
                 self.must(
                     self._was(key, {"good", "absent"}, self._open.pop(key)),
-                    f"the reject of {key} is resolved, which was bad all the time",
+                    f"the reject of {key} is resolved, but the deal was always bad",
                 )
 
     def _check_current(self, deals: list[dict[str, Any]], run: dict[str, Any]) -> None:
-        """See that a run that met no change has brought all that it could know of."""
+        """Check that a run without changes meanwhile has brought all changes that it could find."""
         crm = self._world.crm
         if run["coverage"] == "complete":
             crm.unseen.clear()
@@ -199,7 +199,7 @@ class Ledger:
     # The end
 
     def check_end(self) -> None:
-        """See that both sides are equal."""
+        """Check that both sides are equal."""
         deals = self._query("select * from opportunities")
         ours = {deal["remote_id"]: deal for deal in deals}
         expected = self._world.crm.columns()
@@ -233,7 +233,7 @@ class Ledger:
             }
         outcome = known.get(deal["status_code"])
         if outcome is None:
-            return  # what it was before it got a code that nobody knows
+            return  # with an unknown code, the outcome does not change
         key, workflow = deal["remote_id"], self.workflow.get(deal["remote_id"], "NEW")
         self.must(
             deal["crm_outcome"] == outcome,

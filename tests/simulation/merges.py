@@ -1,7 +1,7 @@
 """dbt's statements, recorded once and sent again in each simulated run.
 
-dbt's SQL is the same for each run but for the run's id and number, so a simulated run need not pay
-for a start of dbt. It is recorded by a process of its own, since dbt changes the one it is in::
+dbt's SQL differs only in the run's id and number, so a simulated run does not need to start dbt.
+A separate process records it, since dbt changes its own process::
 
     python -m tests.simulation.merges FILE
 """
@@ -42,16 +42,16 @@ _COUNTED = re.compile(r"\bas known,.*\bas gone\b", re.DOTALL)
 
 @dataclass(frozen=True)
 class Node:
-    """A model or a hook: one transaction of dbt's."""
+    """A model or a hook: one transaction of dbt."""
 
     name: str
     statements: tuple[str, ...]
     parents: frozenset[str]
-    """The models that must be merged before."""
+    """The models that must be merged before this one."""
 
     @property
     def is_hook(self) -> bool:
-        """Whether it is what dbt does before or after all models."""
+        """Whether it is a hook before or after all models."""
         return self.name.startswith("on-run-")
 
 
@@ -67,7 +67,7 @@ class Merges:
 
     @classmethod
     def of(cls, environment: dict[str, str], scratch: Path) -> Merges:
-        """Record what dbt does on the database that the environment names."""
+        """Record dbt's statements on the environment's database."""
         file = scratch / "merges.json"
         subprocess.run(
             [sys.executable, "-m", "tests.simulation.merges", str(file)],
@@ -79,12 +79,12 @@ class Merges:
         return cls(**json.loads(file.read_text()))
 
     def nodes(self, run: str, run_id: str, number: int | None) -> list[Node]:
-        """Return what dbt would do in a run: the hook before, the models, the hook after.
+        """Return dbt's statements in a run: the hook before, the models, the hook after.
 
         Args:
             run: a name of `RUNS`.
-            run_id: the run as Meltano names it.
-            number: the run's number; None where whoever starts dbt does not know it.
+            run_id: Meltano's id of the run.
+            number: the run's number; None if dbt is started without it.
         """
         by_name: dict[str, list[str]] = {}
         for name, statement in self._recorded[run]:
@@ -100,7 +100,7 @@ class Merges:
 
 
 def refuse_mass_deletion(statement: str, row: Any, share: float) -> None:
-    """Do what the macro of this name does with what it has counted.
+    """Check the counts like the macro of the same name.
 
     Raises:
         MassDeletionError: more than this share of the deals is gone.
@@ -128,14 +128,14 @@ def _record(file: Path) -> None:
         for name, (arguments, number) in RUNS.items():
             connection.execute("update public.load_fence set run_number = %s", [number])
             sent.clear()
-            # A run compiles the models in place, which a second one must not find.
+            # A run compiles the models in place, so each run gets its own copy.
             runner = dbtRunner(
                 manifest=manifest.deepcopy(),  # type: ignore[no-untyped-call]
                 callbacks=[note],
             )
             done = runner.invoke(["--quiet", "run", *arguments])
             if done.success == name.startswith("failed"):
-                sys.exit(f"dbt did not do what is to be recorded: {name}")
+                sys.exit(f"dbt's result is wrong, so it cannot be recorded: {name}")
             recorded[name] = list(_merging(sent))
     parents = {
         name.rpartition(".")[2]: [
@@ -147,7 +147,7 @@ def _record(file: Path) -> None:
 
 
 def _above(name: str, manifest: Manifest) -> set[str]:
-    """Return a model and all that it is made of."""
+    """Return a model and all models before it."""
     if name not in manifest.nodes:
         return set()
     direct = manifest.nodes[name].depends_on_nodes
@@ -155,7 +155,7 @@ def _above(name: str, manifest: Manifest) -> set[str]:
 
 
 def _merging(sent: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Leave out the views, which are there once and for all, and what only dbt wants to know."""
+    """Leave out views, which already exist, and dbt's own queries."""
     views = {name for name, statement in sent if "__dbt_tmp" in statement}
     return (
         (name, statement)

@@ -1,8 +1,8 @@
-"""Runs of the pipeline in one process: tap and loader as they are, in place of Meltano a few lines.
+"""Runs of the pipeline in one process: the real tap and loader, without Meltano.
 
-What Meltano does is done here: it registers the run, hands the tap the state, connects tap and
-loader, keeps the states that the loader gives out, tells the recorder what passes by, and then
-calls dbt, whose statements are sent again.
+This module does Meltano's work: it registers the run, gives the state to the tap, connects tap and
+loader, stores the states from the loader, and passes events to the recorder. Then it sends dbt's
+recorded statements.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ TAP = _PLUGINS[READER]["config"] | {
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is to do."""
+    """The parameters of a run."""
 
     kind: str = "sync"
     full: bool = False
     """Meltano's --full-refresh."""
     force: bool = False
     suffix: str | None = None
-    """That of the state's id."""
+    """The suffix of the state's id."""
     tap: dict[str, Any] = field(default_factory=dict)
     """Settings of the tap."""
     model_by_model: bool = False
-    """dbt is called once for each model, by someone who does not know the run."""
+    """Call dbt once for each model, without the run's number."""
 
     def __str__(self) -> str:
         words = ["full" * self.full, self.kind, "--force" * self.force, self.suffix or ""]
@@ -74,14 +74,14 @@ class Plan:
 
 @dataclass
 class Read:
-    """A record that was loaded: its key, and whether it is good by the rules of tap and dbt."""
+    """A loaded record: its key, and whether it is valid by the rules of tap and dbt."""
 
     key: str
     is_good: bool
 
 
 class Pipe:
-    """Lines from one process to another, of which few wait at a time."""
+    """Lines from one process to another, with a small buffer."""
 
     def __init__(self, world: World) -> None:
         self._executor = world.executor
@@ -91,10 +91,10 @@ class Pipe:
         self._waiting: list[Task] = []
 
     def write(self, data: bytes) -> None:
-        """Write, a line at a time.
+        """Write line by line.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
+            BrokenPipeError: the reader is closed.
         """
         *lines, self._part = (self._part + data).split(b"\n")
         for line in lines:
@@ -107,12 +107,12 @@ class Pipe:
             self._executor.pause()
 
     def close_writer(self) -> None:
-        """Nothing more comes."""
+        """Close the writing end."""
         self._has_writer = False
         self._executor.wake(self._waiting)
 
     def close_reader(self) -> None:
-        """Nobody reads any more."""
+        """Close the reading end."""
         self._has_reader = False
         self._executor.wake(self._waiting)
 
@@ -128,7 +128,7 @@ class Pipe:
 
 
 class SimulatedSink(CopySink):
-    """A sink that tells what it has loaded."""
+    """A sink that reports the records that it has loaded."""
 
     target: SimulatedTarget
 
@@ -138,14 +138,14 @@ class SimulatedSink(CopySink):
         self._taken: list[Read] = []
 
     def setup(self) -> None:
-        """Look at the table the first time; no simulated run changes it."""
+        """Inspect the table only the first time, since no simulated run changes it."""
         if self.stream_name in self.target.run.world.prepared_streams:
             self.append_only = False
         else:
             super().setup()
 
     def is_plain(self) -> bool:
-        """Likewise."""
+        """Whether the table is plain; inspect it only the first time."""
         prepared = self.target.run.world.prepared_streams
         if self.stream_name not in prepared and super().is_plain():
             prepared.add(self.stream_name)
@@ -170,7 +170,7 @@ class SimulatedSink(CopySink):
 
 
 class SimulatedTap(TapOracleCRM):
-    """The tap, which reaches the CRM without sockets."""
+    """The tap, connected to the CRM without sockets."""
 
     def __init__(self, run: Run, **given: Any) -> None:
         world = run.world
@@ -180,7 +180,7 @@ class SimulatedTap(TapOracleCRM):
 
 
 class SimulatedTarget(CopyTarget):
-    """The loader, which drains its sinks one after the other in any order."""
+    """The loader; it drains its sinks one after the other, in random order."""
 
     default_sink_class = SimulatedSink
 
@@ -217,7 +217,7 @@ class Run:
     # Meltano
 
     def start(self) -> Process:
-        """Start it."""
+        """Start the run."""
         self.world.executor.run_process(self._run, self.process)
         self.world.processes.append(self.process)
         return self.process
@@ -271,7 +271,7 @@ class Run:
             process.at_end.append(lambda: executor.wake(waiting))
         tap.at_end.append(pipe.close_writer)
         loader.at_end.append(pipe.close_reader)
-        # Meltano passes on what the tap writes: without it the pipe is cut at both ends.
+        # Meltano passes on the tap's output: if it ends, the pipe closes at both ends.
         self.process.at_end += [pipe.close_writer, pipe.close_reader]
         self._adopt(tap, loader)
         while tap.is_alive or loader.is_alive:
@@ -292,14 +292,14 @@ class Run:
         self.world.processes += children
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Keep a state, as Meltano does while it lives."""
+        """Store a state, like Meltano while it is running."""
         if self.process.is_alive and state:
             self.world.states[self._state_id] = copy.deepcopy(state)
 
     # The recorder
 
     def observe(self, event: dict[str, Any]) -> None:
-        """Tell the recorder what passes by in Meltano's log."""
+        """Pass an event of Meltano's log to the recorder."""
         if not self.process.is_alive:
             return
         if self._observed.observe(event) and self._observed.is_urgent:
@@ -355,7 +355,7 @@ class Run:
         before, *models, after = self.world.merges.nodes(self._transformation, run_id, None)
         (*_, failed) = self.world.merges.nodes(f"failed {self.plan.kind}", run_id, None)
         for model in self._in_any_order(models):
-            # Hooks are those of the process that merges the opportunities.
+            # Only the process that merges the opportunities runs the hooks.
             if model.name == "opportunities":
                 code = self._dbt([before, model, after], failed)
             else:
@@ -382,7 +382,7 @@ class Run:
         return codes[0] if codes else 137
 
     def _in_any_order(self, models: list[Node]) -> list[Node]:
-        """Return models in one of the orders in which dbt may run them."""
+        """Return models in a random order that dbt may use."""
         waiting = self.world.random.sample(models, len(models))
         ordered: list[Node] = []
         while waiting:
@@ -432,7 +432,7 @@ class Run:
     def _once_free(
         self, connection: psycopg.Connection[Any], statement: str
     ) -> psycopg.Cursor[Any]:
-        """Send a statement again and again until no other transaction holds what it needs."""
+        """Retry a statement until no other transaction has its locks."""
 
         def attempt() -> psycopg.Cursor[Any]:
             connection.execute("savepoint statement")
@@ -446,7 +446,7 @@ class Run:
 
 
 def selected(catalog: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Select in a catalog what meltano.yml does for a kind of run."""
+    """Select the same attributes in a catalog as meltano.yml for a kind of run."""
     patterns = _PLUGINS[READER]["select"]
     own = _PLUGINS[COMPLETE] if kind == "reconcile" else {}
     catalog = copy.deepcopy(catalog)

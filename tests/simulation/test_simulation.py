@@ -1,4 +1,4 @@
-"""Whatever happens on the way, both sides are equal in the end; and a seed decides what happens."""
+"""Both sides are equal at the end, after any events, and the seed decides the events."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A simulated world: a CRM, a database, machines, and all that can happen to them, by one seed."""
+"""A simulated world: a CRM, a database, machines, and their random events, by one seed."""
 
 from __future__ import annotations
 
@@ -57,29 +57,29 @@ create or replace function clock.now() returns timestamptz language sql stable a
 create or replace function clock.clock_timestamp() returns timestamptz language sql volatile as
     $$ select pg_catalog.clock_timestamp() + (select sum(by) from clock.jump) $$;
 """
-"""A clock for the database that can be set: before the real one for whoever comes from now on."""
+"""A clock for the database that can be set; new connections use it instead of the real one."""
 
 _T = TypeVar("_T")
 
 
 class Database:
-    """A database for one world after the other, and dbt's statements on it."""
+    """A database that worlds use one after the other, and dbt's statements on it."""
 
     def __init__(self, url: str, merges: Merges) -> None:
         self.url, self.merges = url, merges
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
         self.prepared_streams: set[str] = set()
-        """Those whose tables the loader has looked at."""
+        """The streams whose tables the loader has inspected."""
         self.catalogs: dict[tuple[str, str], dict[str, Any]] = {}
 
     @classmethod
     def create(cls, server: str, template: str, scratch: Path) -> Database:
-        """Create it.
+        """Create the database.
 
         Args:
             server: the server's URL, without a database.
-            template: the database to copy; it is brought up to date.
-            scratch: a folder for what dbt writes.
+            template: the database to copy; the copy is migrated.
+            scratch: a folder for dbt's files.
         """
         with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
             connection.execute(f"create database {NAME} template {template}")
@@ -102,24 +102,24 @@ class Database:
         merges = Merges.of(environment, scratch)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(CLOCK)
-            # Who waits for another in this one thread waits for ever.
+            # In this one thread, a wait for another transaction would never end.
             connection.execute(f"alter database {NAME} set lock_timeout = 30")
             connection.execute(f"alter database {NAME} set search_path = clock, pg_catalog, public")
         return cls(url, merges)
 
     @cached_property
     def engine(self) -> Engine:
-        """The loader's connections: one more for each simulated process would cost too much."""
+        """The loader's connections, shared: one for each simulated process would cost too much."""
         url = sqlalchemy_url(self.url, "loader", timezone="UTC")
         return CopyConnector(config={"sqlalchemy_url": url}).create_engine()
 
     def empty(self) -> None:
-        """Make it as new."""
+        """Delete all data."""
         self.connection.execute(EMPTY)
 
 
 class World:
-    """What a seed makes of it."""
+    """The world of one seed."""
 
     def __init__(self, seed: int, database: Database) -> None:
         self.seed = seed
@@ -152,13 +152,13 @@ class World:
     # The story
 
     def tell(self, what: str) -> None:
-        """Note what happens."""
+        """Add an event to the story."""
         self.tally["superseded"] += "superseded" in what
         self.tally["refused to delete so many"] += "deals are gone" in what
         self.story.append(f"{self.executor.step:6d} {self.executor.now:9.1f} s  {what}")
 
     def report(self, error: Exception) -> str:
-        """Tell the story of a world where something was wrong, and how to see it again."""
+        """Return the story of a failed world, and the command to repeat it."""
         wrong = str(error)
         if not isinstance(error, AssertionError):
             wrong = "".join(traceback.format_exception(error))
@@ -172,10 +172,10 @@ class World:
         )
 
     def play(self) -> None:
-        """Let it all happen, and see that all is right in the end.
+        """Run the world to its end, and check the rules.
 
         Raises:
-            Violation: it is not.
+            Violation: a rule is broken.
         """
         global_random.seed(self.seed)
         with ExitStack() as stack:
@@ -200,7 +200,7 @@ class World:
 
     def _live(self) -> None:
         for _ in range(self.random.randrange(1, 5)):
-            self._try(self._some_plan())
+            self._run_pipeline(self._some_plan())
             for _ in range(self.random.randrange(4)):
                 self.tell(f"CRM: {self.crm.happen()}")
                 self.ledger.look_at_crm()
@@ -216,8 +216,8 @@ class World:
             model_by_model=draw() < 0.1,
         )
 
-    def _try(self, plan: Plan, host: Host | None = None) -> Run:
-        """Start a run and wait until it has ended, or for a while."""
+    def _run_pipeline(self, plan: Plan, host: Host | None = None) -> Run:
+        """Start a run and wait until it has ended, or for some seconds."""
         run = Run(self, plan, host or self.random.choice(self.hosts))
         process = run.start()
         patience = float("inf") if self.is_settling or self.random.random() < 0.8 else 4.0
@@ -231,12 +231,12 @@ class World:
     def _children(self, run: Run) -> list[Process]:
         return [process for process in run.children if process.is_alive]
 
-    # What comes in between
+    # Events
 
     def _between(self) -> None:
-        """Let something happen between any two steps."""
-        for said in self.crm.commit_late():
-            self.tell(f"CRM: {said}")
+        """Make random events happen between any two steps."""
+        for event in self.crm.commit_late():
+            self.tell(f"CRM: {event}")
             self.ledger.look_at_crm()
         if self.is_settling or self.random.random() >= self.restlessness:
             return
@@ -250,14 +250,14 @@ class World:
         ]
         weights = [weight for weight, _ in happenings]
         happen = self.random.choices([one for _, one in happenings], weights)[0]
-        if said := happen():
+        if event := happen():
             self.tally[happen.__name__.strip("_").replace("_", " ")] += 1
-            self.tell(said)
+            self.tell(event)
 
     def _crm_changes(self) -> str:
-        said = self.crm.happen()
+        event = self.crm.happen()
         self.ledger.look_at_crm()
-        return f"CRM: {said}"
+        return f"CRM: {event}"
 
     def _people_edit(self) -> str:
         rows = self.connection.execute(
@@ -291,7 +291,7 @@ class World:
         host = self.random.choice(self.hosts)
         host.is_frozen = not host.is_frozen
         if host.is_frozen:
-            # Its heartbeats end.
+            # Its heartbeats stop.
             self.connection.execute("insert into clock.jump values ('30 s')")
         return f"{host.name} {'stands still' if host.is_frozen else 'goes on'}"
 
@@ -318,8 +318,8 @@ class World:
     # The end
 
     def _settle(self) -> None:
-        """Let all come to rest, sync and reconcile, and compare."""
-        self.tell("all comes to rest")
+        """Stop all events, sync and reconcile, and compare."""
+        self.tell("all events stop")
         self.is_settling = True
         for host in self.hosts:
             host.is_frozen = False
@@ -333,7 +333,7 @@ class World:
         self.share = 1.0
         self.crm.events = 0
         for kind in ("sync", "reconcile"):
-            run = self._try(Plan(kind=kind))
+            run = self._run_pipeline(Plan(kind=kind))
             self.ledger.must(self.ledger.status(run) == "SUCCESS", f"the last {kind} fails")
         self.before_the_end()
         self.ledger.check_end()
@@ -341,21 +341,21 @@ class World:
     # Machinery
 
     def patiently(self, attempt: Callable[[], _T]) -> _T:
-        """Try until no lock is in the way."""
+        """Retry until no lock blocks it."""
         for _ in range(300):
             try:
                 return attempt()
             except psycopg.errors.LockNotAvailable:
                 self.executor.sleep(0.5)
-        raise Violation("a lock is never given free")
+        raise Violation("a lock is never released")
 
     def has_loaded(self, run: Run, records: list[Read]) -> None:
-        """Note what a batch has brought."""
+        """Record the records of a batch."""
         self.ledger.has_loaded(records)
         self.tell(f"{run} loads {len(records)} records")
 
     def catalog(self, tap: TapOracleCRM, kind: str) -> dict[str, Any]:
-        """Return the catalog of a tap, selected; the same for the same attributes."""
+        """Return the selected catalog of a tap; it is cached for the same attributes."""
         attributes = tap.streams["opportunities"].schema["properties"]
         key = (kind, json.dumps(attributes))
         if key not in self._catalogs:
@@ -375,7 +375,7 @@ def _columns(process: Process) -> dict[str, Any]:
 
 
 class _Metrics(logging.Handler):
-    """Hands the metrics of a tap to the recorder of its run."""
+    """Passes the metrics of a tap to the recorder of its run."""
 
     def __init__(self, world: World) -> None:
         super().__init__()

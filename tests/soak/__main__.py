@@ -1,4 +1,4 @@
-"""Soak the whole system: see the package's text."""
+"""Soak the whole system: see the package's docstring."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ TELL_SECONDS = 15
 
 
 def main() -> int:
-    """Run the soak; returns the exit code."""
+    """Run the soak; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.soak",
         description=about,
@@ -30,21 +30,21 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=2000, help="deals in the CRM at first")
     arguments = parser.parse_args()
     print(f"Soaking for {arguments.minutes:g} minutes with seed {arguments.seed} ...", flush=True)
-    # Not in a folder that is closed to all but one user: as root, PostgreSQL runs as another.
+    # Other users must be able to read the folder: if root starts PostgreSQL, another user runs it.
     with (
         tempfile.TemporaryDirectory(prefix="soak-") as scratch,
         world(arguments.records, arguments.seed, Path(scratch)) as there,
     ):
         ledger = Ledger()
         _soak(there, ledger, arguments.seed, 60 * arguments.minutes)
-        print("All quiet; running what the next night runs ...", flush=True)
+        print("All actors stopped; running the nightly jobs ...", flush=True)
         settle(there, ledger)
         return _report(there, ledger)
 
 
 def _soak(there: World, ledger: Ledger, seed: int, seconds: float) -> None:
     there.pipeline.sync()
-    # Time zones are ahead by whole seconds.
+    # The offset of a time zone is in whole seconds.
     now = datetime.now(UTC).replace(microsecond=0)
     half, midnight = (now + timedelta(seconds=round(seconds * at)) for at in (0.5, 0.6))
     there.make_it_midnight(midnight)
@@ -57,7 +57,7 @@ def _soak(there: World, ledger: Ledger, seed: int, seconds: float) -> None:
         time.sleep(min(TELL_SECONDS, left))
         if not ledger.services_are_spared.is_set() and datetime.now(UTC) >= half:
             ledger.services_are_spared.set()
-            print("From now on API and scheduler live: what memory do they keep?", flush=True)
+            print("From now on, API and scheduler are not killed: measuring memory", flush=True)
         told = ("status edits", "answers read", "faults of the CRM", "deals changed in the CRM")
         kills = sum(number for what, number in ledger.tried.items() if "killed" in what)
         print(
@@ -80,7 +80,7 @@ def _report(there: World, ledger: Ledger) -> int:
     print("Syncs in the log: " + ", ".join(f"{n} {status}" for status, n in sorted(ended.items())))
     for name, samples in sorted(ledger.memory.items()):
         most = max(sample.bytes for sample in samples)
-        print(f"Most memory of {name}: {most / MEGABYTE:.0f} MB")
+        print(f"Largest memory of {name}: {most / MEGABYTE:.0f} MB")
     print("\nSurvived")
     failed = False
     for what, against in judge(there, ledger):

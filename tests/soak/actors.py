@@ -1,4 +1,4 @@
-"""Who acts in the soak, each in a thread of its own until it is told to stop."""
+"""The actors of the soak, each in its own thread until it is stopped."""
 
 import random
 import signal
@@ -18,7 +18,7 @@ from api.assessments.criteria import CRITERIA
 from api.workflow import MOVES
 from tests.soak.world import SERVICES, World
 
-# What a single fault may be; each hits the next few requests that match.
+# The possible faults; each affects the next few requests that match.
 FAULTS: list[dict[str, Any]] = [
     {"kind": "throttle", "retry_after": 1},
     {"kind": "error", "status": 500},
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
         pid: the process.
         at: seconds of the monotonic clock.
         bytes: its resident set.
-        answers: how many the API had given by then.
+        answers: the number of the API's answers until then.
     """
 
     pid: int
@@ -56,17 +56,17 @@ class Sample(NamedTuple):
 
 @dataclass
 class Ledger:
-    """What was tried, and what must therefore be found at the end.
+    """The actions, and the results that are therefore expected at the end.
 
     Attributes:
-        tried: how often each thing was done.
-        defects: what must never happen, in words.
-        statuses: by opportunity, what `workflow_status` may be while the deal is open: one, or
-            several where an answer was lost.
-        summaries: by assessment, what its summary may be.
+        tried: the number of each action.
+        defects: events that must never happen, as text.
+        statuses: by opportunity, the possible values of `workflow_status` while the deal is open:
+            one, or several if an answer was lost.
+        summaries: by assessment, the possible summaries.
         poisoned: the deals that the CRM shows broken.
         memory: samples by the name of the process.
-        services_are_spared: set once API and scheduler are to be left alive.
+        services_are_spared: set when API and scheduler must no longer be killed.
         midnight: when it becomes midnight for the scheduler.
     """
 
@@ -81,11 +81,11 @@ class Ledger:
 
 
 class Actor(threading.Thread):
-    """Does something every so often.
+    """Repeats an action.
 
     Args:
-        act: does it once, as the dice fall.
-        pause: seconds between two times, on average.
+        act: does the action once, with random choices.
+        pause: seconds between two actions, on average.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Actor(threading.Thread):
         self._act, self._dice = act, dice
 
     def run(self) -> None:
-        """Act until told to stop; what an actor does not expect is a defect."""
+        """Act until stopped; an unexpected error is a defect."""
         while not self._stop_event.wait(self._dice.uniform(0.5, 1.5) * self._pause):
             try:
                 self._act(self._dice)
@@ -113,7 +113,7 @@ class Actor(threading.Thread):
 
 
 class Cast:
-    """What the actors do."""
+    """The actions of the actors."""
 
     def __init__(self, world: World, ledger: Ledger, seed: int) -> None:
         self._world, self._ledger = world, ledger
@@ -126,7 +126,7 @@ class Cast:
         )
 
     def start(self, stop: threading.Event) -> list[Actor]:
-        """Let all act; each rolls dice of its own."""
+        """Start all actors; each has its own random numbers."""
         plan: list[tuple[str, float, Callable[[random.Random], None]]] = [
             ("supervisor", 0.5, self._keep_running),
             ("scheduler's clock", 12, self._miss_midnight),
@@ -156,13 +156,13 @@ class Cast:
     def _keep_running(self, _dice: random.Random) -> None:
         for name in self._world.keep_running():
             if self._ledger.services_are_spared.is_set():
-                self._ledger.defects.append(f"the {name} ended, and nobody had killed it")
+                self._ledger.defects.append(f"the {name} ended, but was not killed")
 
     def _miss_midnight(self, dice: random.Random) -> None:
         if self._ledger.services_are_spared.is_set():
             return
         if self._world.miss_midnight(dice.choice(SCHEDULES)):
-            self._ledger.tried["schedules missed, to be made up for"] += 1
+            self._ledger.tried["schedules missed, to catch up on"] += 1
 
     def _sync(self, dice: random.Random) -> None:
         answer = self._call("POST", "/api/sync-database", json={"full": dice.random() < 0.15})
@@ -184,7 +184,7 @@ class Cast:
             dice.choice(found[name]).send_signal(number)
             self._ledger.tried[f"{name} killed ({number.name})"] += 1
         except psutil.NoSuchProcess:
-            return  # it was quicker
+            return  # it had already ended
 
     def _crash_database(self, _dice: random.Random) -> None:
         self._world.crash_database()
@@ -241,7 +241,7 @@ class Cast:
         known = self._ledger.statuses.get(deal["id"], {"NEW"})
         if before not in known:
             self._ledger.defects.append(
-                f"opportunity {deal['id']} shows {before}, which was never set: {known}"
+                f"opportunity {deal['id']} has {before}, which was never set: {known}"
             )
         self._ledger.statuses[deal["id"]] = {before, after}
         answer = self._call(
@@ -302,7 +302,7 @@ class Cast:
             self._ledger.tried["answers read"] += 1
 
     def _deal(self, dice: random.Random, share: int) -> dict[str, Any] | None:
-        """Return a deal of an actor's own third: no two edit the same one."""
+        """Return a deal from the actor's own third, so that no two actors edit the same deal."""
         answer = self._call("GET", f"/api/opportunities/{dice.randrange(1, 700) * 3 + share}")
         deal: dict[str, Any] | None = answer.json() if answer.status_code == 200 else None
         return None if deal is None or deal["deleted_at"] else deal
@@ -314,5 +314,5 @@ class Cast:
                 f"{method} {path}: {answer.status_code} {answer.text[:200]}"
             )
         if answer.status_code == 503:
-            self._ledger.tried["answers 503: the database or a row is not to be had"] += 1
+            self._ledger.tried["answers 503: the database is down or a row is locked"] += 1
         return answer

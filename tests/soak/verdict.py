@@ -1,4 +1,4 @@
-"""Whether everything is as it must be once all is quiet."""
+"""Check the results after all actors have stopped."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ GROWTH, SLACK = 1.05, 4 * MEGABYTE
 
 
 def settle(world: World, ledger: Ledger) -> None:
-    """Mend the CRM, and run what the next night runs."""
+    """Correct the CRM's broken deals, and run the nightly jobs."""
     world.crm.clear_faults()
     held = {row["OptyId"] for row in world.crm.rows(fields=["OptyId"])}
-    for key in sorted(ledger.poisoned & held):  # some were deleted since
+    for key in sorted(ledger.poisoned & held):  # some are deleted now
         world.crm.heal(key)
     for job in ("sync", "reconcile", "housekeeping"):
         done = world.pipeline.meltano("run", job)
         if done.returncode != 0:
-            ledger.defects.append(f"meltano run {job} fails in peace: {done.stdout[-800:]}")
+            ledger.defects.append(f"meltano run {job} fails at the end: {done.stdout[-800:]}")
 
 
 def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
-    """Give each thing that must hold, and what speaks against it."""
-    yield "nothing happened that must not", ledger.defects
+    """Yield each rule, with the evidence that it is broken."""
+    yield "there were no defects", ledger.defects
     yield "PostgreSQL equals the CRM", list(_difference(world))
     yield (
         f"no status is lost ({len(ledger.statuses):,} deals edited)",
@@ -39,7 +39,7 @@ def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
         list(_lost_assessments(world, ledger)),
     )
     yield (
-        "every run has come to an end in the log",
+        "every run has ended in the log",
         [
             f"run {run['id']} is RUNNING"
             for run in world.pipeline.syncs()
@@ -75,7 +75,7 @@ def _lost_statuses(world: World, ledger: Ledger) -> Iterator[str]:
         there = crm.get(row["remote_id"])
         open_ones = ledger.statuses.get(row["id"], {"NEW"})
         if there is None or not there.get("StatusCode"):
-            allowed = open_ones | {*FROM_CRM}  # gone, or closed when it still had a code
+            allowed = open_ones | {*FROM_CRM}  # deleted, or closed when it still had a code
         elif there["StatusCode"] in CLOSED:
             allowed = {CLOSED[there["StatusCode"]]}
         else:
@@ -88,7 +88,7 @@ def _lost_assessments(world: World, ledger: Ledger) -> Iterator[str]:
     found = {row["id"]: row["summary"] for row in world.pipeline.query("select * from assessments")}
     for number, allowed in ledger.summaries.items():
         if number not in found:
-            yield f"assessment {number} is gone"
+            yield f"assessment {number} is missing"
         elif found[number] not in allowed:
             yield f"assessment {number}: {found[number]!r}, not {allowed}"
 
@@ -97,11 +97,11 @@ def _midnight(world: World, ledger: Ledger) -> Iterator[str]:
     (nightly,) = world.pipeline.query("select * from schedules where name = 'nightly'")
     began = nightly["last_run_at"]
     if began is None or ledger.midnight is None or began < ledger.midnight:
-        yield f"it was midnight at {ledger.midnight}, and the scheduler knows of {nightly}"
+        yield f"it was midnight at {ledger.midnight}, and the scheduler recorded {nightly}"
 
 
 def _memory(name: str, ledger: Ledger) -> tuple[str, list[str]]:
-    """Compare the early and the late memory of a service's longest life."""
+    """Compare early and late memory of a service's longest-running process."""
     lives: dict[int, list[Sample]] = {}
     for sample in ledger.memory.get(name, []):
         lives.setdefault(sample.pid, []).append(sample)
@@ -111,7 +111,7 @@ def _memory(name: str, ledger: Ledger) -> tuple[str, list[str]]:
     seconds = life[-1].at - life[0].at
     warm = [sample for sample in life if sample.at - life[0].at >= WARM_UP_SECONDS]
     if seconds < 3 * WARM_UP_SECONDS:
-        return f"memory of the {name} is flat", [f"it never lived for longer than {seconds:.0f} s"]
+        return f"memory of the {name} is flat", [f"it never ran for more than {seconds:.0f} s"]
     third = len(warm) // 3
     early, late = (
         statistics.median(sample.bytes for sample in part) for part in (warm[:third], warm[-third:])

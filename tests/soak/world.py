@@ -1,4 +1,4 @@
-"""What the soak runs on: a database, a CRM, the API and the scheduler, all of its own."""
+"""The soak's own database, CRM, API and scheduler."""
 
 import os
 import signal
@@ -30,13 +30,13 @@ STARTED_SECONDS = 60
 
 
 def time_zone(seconds: int) -> bytes:
-    """Return the file of a time zone that is so far ahead of UTC, in the format of RFC 9636."""
+    """Return the file of a time zone with this offset to UTC, in the format of RFC 9636."""
     header = struct.pack(">4sc15x6I", b"TZif", b"\0", 0, 0, 0, 0, 1, 5)
     return header + struct.pack(">iBB5s", seconds, 0, 0, b"SOAK\0")
 
 
 class World:
-    """The parts, and how they are killed and come back."""
+    """The parts of the system; they can be killed and started again."""
 
     def __init__(self, crm: Sandbox, scratch: Path) -> None:
         self.crm = crm
@@ -66,7 +66,7 @@ class World:
         self.token = make_token(self.url, Role.ADMIN, timedelta(days=1))
 
     def make_it_midnight(self, at: datetime) -> None:
-        """Let it become midnight at that moment, for the CRM and, in a zone, for the scheduler."""
+        """Set the CRM's clock and the scheduler's time zone so that it is then midnight."""
         midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
         ahead = (midnight + timedelta(days=1) - at).total_seconds()
         self.crm.clock(ahead)
@@ -79,10 +79,10 @@ class World:
         }
 
     def keep_running(self) -> list[str]:
-        """Start the services that do not run, as systemd would.
+        """Start the services that are not running, like systemd.
 
         Returns:
-            Those that had run for a while; one that finds no database as it starts may give up.
+            The services that had ended, except at their start, when the database may be down.
         """
         ended = []
         for name, module in SERVICES.items():
@@ -101,12 +101,12 @@ class World:
         return ended
 
     def is_up(self) -> bool:
-        """Tell whether the scheduler has planned its runs; services that do not run are started."""
+        """Start missing services; return whether the scheduler has planned its runs."""
         self.keep_running()
         return bool(self.pipeline.query("select name from schedules where next_run_at > now()"))
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Return the live processes by what they are: the services and those of syncs."""
+        """Return the live processes of services and syncs, by name."""
         found: dict[str, list[psutil.Process]] = {
             name: [psutil.Process(service.pid)]
             for name, service in self._services.items()
@@ -120,20 +120,20 @@ class World:
                     if any(part.endswith(f"bin/{name}") for part in process.cmdline()[:2]):
                         found.setdefault(name, []).append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue  # gone, or not ours
+                continue  # it has ended, or is not ours
         return found
 
     def crash_database(self) -> None:
-        """Let PostgreSQL end without tidying up, and start it again."""
+        """Crash PostgreSQL, and start it again."""
         with self._lock:
             pid = int((self._cluster / "postmaster.pid").read_text().splitlines()[0])
             os.kill(pid, signal.SIGQUIT)
             while psutil.pid_exists(pid):
                 time.sleep(0.05)
-            assert start_embedded(self._cluster) == self.url, "it came back elsewhere"
+            assert start_embedded(self._cluster) == self.url, "its address has changed"
 
     def miss_midnight(self, name: str) -> bool:
-        """Let the scheduler find on its return that it slept through a schedule's time."""
+        """Make a schedule look missed, for the scheduler's next start."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             missed = connection.execute(
                 "update schedules set next_run_at = now() - interval '1 day' where name = %s",
@@ -144,7 +144,7 @@ class World:
         return bool(missed)
 
     def stop(self) -> None:
-        """End the services and the syncs that are under way, and wait for them."""
+        """End the services and the running syncs, and wait for them."""
         for service in self._services.values():
             service.terminate()
         for processes in self.processes().values():
@@ -166,7 +166,7 @@ class World:
 
 @contextmanager
 def world(records: int, seed: int, scratch: Path) -> Iterator[World]:
-    """Give a world with so many deals in its CRM."""
+    """Yield a world with this number of deals in its CRM."""
     with ExitStack() as stack:
         crm = stack.enter_context(Sandbox(records=records, seed=seed))
         made = World(crm, scratch)
