@@ -319,7 +319,7 @@ def as_in_the_crm(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.airflow
 @pytest.mark.timeout(900)
-def test_a_first_load_that_failed_goes_on_where_it_was(
+def test_a_failed_first_load_continues_where_it_was(
     airflow: Airflow, pipeline: Pipeline, crm: Sandbox
 ) -> None:
     # Only the last partition is refused, after some pages, in its first and second attempt.
@@ -347,7 +347,7 @@ def test_a_first_load_that_failed_goes_on_where_it_was(
 
 @pytest.mark.airflow
 @pytest.mark.timeout(900)
-def test_what_fails_for_good_is_told_of_and_what_succeeds_leaves_its_lineage(
+def test_a_failed_task_sends_an_alert_and_a_successful_one_has_its_lineage(
     airflow: Airflow, pipeline: Pipeline, crm: Sandbox, chat: Chat
 ) -> None:
     crm.settings(forbidden=["opportunities"])

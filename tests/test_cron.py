@@ -97,7 +97,9 @@ def test_a_named_time_is_due_once_when_the_clock_first_reaches_or_skips_it(
 
 
 @pytest.mark.parametrize("expression", RECURRING)
-def test_what_recurs_is_due_whenever_the_clock_shows_it(clock: Clock, expression: str) -> None:
+def test_a_recurring_time_is_due_each_time_the_clock_shows_it(
+    clock: Clock, expression: str
+) -> None:
     shown = [time for time in moments(clock.shown, RECURRING[expression]) if time < FEW_YEARS]
     assert list(runs(expression, clock.zone, FEW_YEARS)) == shown
 
@@ -108,7 +110,7 @@ def test_a_daily_job_runs_once_in_each_local_day(clock: Clock) -> None:
     assert all(after - before == timedelta(days=1) for before, after in pairwise(days))
 
 
-def test_whatever_the_moment_what_has_run_today_is_not_due_again() -> None:
+def test_a_job_that_has_run_today_is_not_due_again_at_any_moment() -> None:
     havana = ZoneInfo("America/Havana")
     # On 3 November 2024 the hour after midnight came twice there.
     second = datetime(2024, 11, 3, 0, 10, fold=1, tzinfo=havana)
@@ -120,7 +122,7 @@ def test_whatever_the_moment_what_has_run_today_is_not_due_again() -> None:
     "expression",
     ["", "tomorrow", "0 0 * *", "0 0 0 * * *", "0 25 * * *", "61 * * * *", "0 0 31 2 *"],
 )
-def test_what_cron_does_not_know_is_an_error(expression: str) -> None:
+def test_an_invalid_expression_is_an_error(expression: str) -> None:
     with pytest.raises(ScheduleError, match="is not a cron expression"):
         next_run(expression, ZoneInfo("UTC"), BEGIN)
 

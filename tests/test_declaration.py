@@ -40,7 +40,7 @@ def test_capabilities_are_those_of_the_tap(extractors: dict[str, dict[str, Any]]
     assert sorted(declared) == sorted(item.value for item in TapOracleCRM.capabilities)
 
 
-def test_what_is_selected_is_built_in(extractors: dict[str, dict[str, Any]]) -> None:
+def test_selected_attributes_are_built_in(extractors: dict[str, dict[str, Any]]) -> None:
     # All other selected attributes go into the extra property.
     selected = extractors["tap-oracle-crm"]["select"]
     attributes = {rule.partition(".")[2] for rule in selected if rule.startswith("opportunities.")}

@@ -311,7 +311,7 @@ def test_airflows_image_runs_the_schedules_and_writes_only_its_data(
     assert image.files() == before
 
 
-def test_the_systemd_units_run_what_is_there(image: Image, tmp_path: Path) -> None:
+def test_the_systemd_units_run_existing_commands(image: Image, tmp_path: Path) -> None:
     units = sorted((DEPLOY / "systemd").glob("*.service"))
     assert len(units) == 2
     placed = []

@@ -105,7 +105,7 @@ def test_a_run_that_dbt_is_still_merging_stays(connection: Connection, database:
     assert merging not in column(connection, "select run_id::text from sync_logs")
 
 
-def test_a_meltano_that_keeps_its_runs_otherwise_stops_nothing(
+def test_housekeeping_continues_if_meltano_has_changed_its_table_of_runs(
     connection: Connection, database: str
 ) -> None:
     run(connection, 500)
@@ -138,7 +138,9 @@ def test_runs_that_never_began_go(connection: Connection, database: str) -> None
     assert column(connection, "select trigger from sync_runs order by 1") == ["open", "young"]
 
 
-def test_incidents_go_once_everybody_was_told(connection: Connection, database: str) -> None:
+def test_incidents_are_deleted_after_their_messages_were_sent(
+    connection: Connection, database: str
+) -> None:
     connection.execute(
         """
         insert into incidents (
@@ -265,7 +267,7 @@ def test_raw_rows_of_deleted_deals_go_and_the_deals_stay(
     ),
     batch=st.integers(1, 4),
 )
-def test_old_changes_go_but_for_the_last_move_of_each_deal(
+def test_old_changes_are_deleted_except_the_last_status_change_of_each_deal(
     connection: Connection, changes: list[tuple[str, str, int]], batch: int
 ) -> None:
     connection.execute("truncate opportunities cascade")
@@ -307,7 +309,7 @@ def test_old_changes_go_but_for_the_last_move_of_each_deal(
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", "²"])
-def test_a_setting_that_is_no_number_of_days_stops_it(
+def test_a_setting_that_is_not_a_number_of_days_stops_it(
     connection: Connection, database: str, text: str
 ) -> None:
     run(connection, 500, state="FAIL")

@@ -124,7 +124,7 @@ def described(docs: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield unique_id, node
 
 
-def test_all_that_is_there_is_described(docs: Path) -> None:
+def test_every_table_and_column_is_described(docs: Path) -> None:
     catalog = read(docs, "catalog.json")
     there = catalog["nodes"] | catalog["sources"]
     undescribed = []
@@ -138,7 +138,7 @@ def test_all_that_is_there_is_described(docs: Path) -> None:
     assert missing == [], "describe these in the YAML beside the model, or in that of its source"
 
 
-def test_what_is_described_is_there_with_that_type(docs: Path) -> None:
+def test_described_columns_exist_with_that_type(docs: Path) -> None:
     catalog = read(docs, "catalog.json")
     there = catalog["nodes"] | catalog["sources"]
     wrong = []
@@ -152,7 +152,7 @@ def test_what_is_described_is_there_with_that_type(docs: Path) -> None:
     assert wrong == []
 
 
-def test_each_exposure_rests_on_what_is_there(docs: Path) -> None:
+def test_each_exposure_depends_on_existing_tables(docs: Path) -> None:
     exposures = read(docs, "manifest.json")["exposures"].values()
     assert {exposure["label"].split(",")[0] for exposure in exposures} >= {
         "GET /api/opportunities",

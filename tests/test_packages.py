@@ -35,7 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_built_can_be_published(built: Path) -> None:
+def test_built_packages_can_be_published(built: Path) -> None:
     files = sorted(built.iterdir())
     assert [file.suffix for file in files] == [".whl", ".gz", ".whl", ".gz"]
     done = subprocess.run(
@@ -89,7 +89,7 @@ def test_the_taps_tests_run_without_this_repository(built: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_what_a_package_imports_is_declared(name: str) -> None:
+def test_imports_of_a_package_are_declared(name: str) -> None:
     folder = ROOT / "extract" / name
     declared = tomllib.loads((folder / "pyproject.toml").read_text())
     needed = _names(declared["project"]["dependencies"])

@@ -12,7 +12,7 @@ from oracle_crm_sandbox import PASSWORD
 from tests.conftest import Pipeline, as_column, assert_equal_to_crm
 
 
-def test_first_load_then_only_what_changed(pipeline: Pipeline) -> None:
+def test_first_load_then_only_changes(pipeline: Pipeline) -> None:
     first = pipeline.sync()
     assert first["status"] == "SUCCESS"
     assert first["sync_type"] == "FULL"
@@ -64,7 +64,7 @@ change = st.fixed_dictionaries(
     touched=st.integers(0, 300),
     concurrency=st.integers(1, 4),
 )
-def test_whatever_changes_during_a_run_postgresql_equals_the_crm_after_the_next(
+def test_after_any_changes_during_a_run_the_next_run_makes_postgresql_equal(
     pipeline: Pipeline, changes: list[dict[str, Any]], touched: int, concurrency: int
 ) -> None:
     pipeline.crm.settings(page_cap=25)
@@ -123,7 +123,7 @@ def test_the_bid_teams_status_survives_everything_but_a_closing(pipeline: Pipeli
 
 
 @pytest.mark.usefixtures("synced")
-def test_custom_fields_change_under_us(pipeline: Pipeline) -> None:
+def test_custom_fields_change_between_runs(pipeline: Pipeline) -> None:
     pipeline.crm.rename_attribute("GEO_c", "Geo_c")
     pipeline.crm.retype_attribute("Practice_c", "integer")
     pipeline.crm.remove_attribute("Sector_c")

@@ -119,19 +119,19 @@ def test_the_readmes_commands_work(pipeline: Pipeline) -> None:
     assert len(pipeline.syncs()) >= 4
 
 
-def test_the_readme_names_no_command_that_is_not_there() -> None:
+def test_every_command_in_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z-]+)", README))
     assert named <= targets
     assert "make demo" in commands()
 
 
-def test_no_path_of_a_machine_in_the_documents() -> None:
+def test_no_document_contains_a_path_of_a_machine() -> None:
     for document in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         assert not re.search(r"/(?:root|home|work)/", document.read_text()), document
 
 
-def test_the_demo_takes_its_port_of_the_settings_file_and_asks_nothing_else_of_it(
+def test_the_demo_reads_only_its_port_from_the_settings_file(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
     told: list[str] = []

@@ -31,7 +31,7 @@ def reconcile(pipeline: Pipeline, **environment: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("synced")
-def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> None:
+def test_changes_without_a_new_change_time_are_corrected_and_reported(pipeline: Pipeline) -> None:
     before = pipeline.query(WRITTEN)
     assert reconcile(pipeline)["words"] == "1,000 compared: 0 corrected, 0 new, 0 gone"
     assert pipeline.query(WRITTEN) == before, "an unchanged row costs no write"
@@ -66,7 +66,7 @@ def test_what_moves_no_timestamp_is_corrected_and_told(pipeline: Pipeline) -> No
 
 
 @pytest.mark.usefixtures("synced")
-def test_what_a_sync_should_have_brought_is_reported(pipeline: Pipeline) -> None:
+def test_changes_that_a_sync_missed_are_reported(pipeline: Pipeline) -> None:
     (chosen, *_) = pipeline.crm.rows()
     # As if a sync had missed the deal's last change.
     for table, column, key in (

@@ -50,7 +50,7 @@ def run(script: str, environment: dict[str, str]) -> str:
 
 
 @pytest.mark.usefixtures("synced")
-def test_a_restored_database_goes_on_where_the_backup_was(
+def test_a_restored_database_continues_from_the_backup(
     pipeline: Pipeline, postgres: str, tmp_path: Path
 ) -> None:
     pipeline.query(

@@ -9,7 +9,7 @@ from tests.conftest import Pipeline
 PENDING = "select remote_id from rejected_records where resolved_at is null"
 
 
-def test_a_full_sync_tries_again_what_the_crm_has_not_changed_since(pipeline: Pipeline) -> None:
+def test_a_full_sync_retries_rejects_that_did_not_change_in_the_crm(pipeline: Pipeline) -> None:
     key = pipeline.crm.rows()[0]["OptyId"]
     pipeline.crm.poison(key, "huge_number", touch=False)
     assert pipeline.sync()["failed_records"] == 1
@@ -54,7 +54,7 @@ def test_a_reject_that_names_a_deal_for_its_children_goes_with_the_deal(pipeline
     assert pipeline.query(PENDING) == [{"remote_id": stays}]
 
 
-def test_rejects_of_other_streams_are_resolved_by_what_arrives_good(pipeline: Pipeline) -> None:
+def test_rejects_of_other_streams_are_resolved_by_valid_records(pipeline: Pipeline) -> None:
     selected = ["opportunities.*", "accounts.*", "rejected_records.*"]
     account, *_ = pipeline.crm.rows("accounts")
     pipeline.query(

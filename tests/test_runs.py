@@ -75,7 +75,7 @@ def test_the_parts_of_a_load_share_their_number(database: str) -> None:
         register(database, PARTITION, number=number)
 
 
-def test_who_takes_the_place_of_a_run_ends_its_right_to_write(database: str) -> None:
+def test_a_run_that_replaces_another_ends_its_right_to_write(database: str) -> None:
     old = register(database, SYNC)
     query(database, "select raw.begin_batch(%s)", old)
     query(database, "select check_run(%s)", old)
@@ -102,7 +102,7 @@ def test_an_id_is_that_of_one_run(database: str) -> None:
         registry.register(database, run_id, SYNC, own)
 
 
-def test_what_is_dead_here_is_noticed_at_once_and_elsewhere_after_some_silence(
+def test_a_dead_run_is_noticed_here_at_once_and_elsewhere_after_some_silence(
     database: str,
 ) -> None:
     with live_run(database) as (here, _):
@@ -122,7 +122,7 @@ def test_what_is_dead_here_is_noticed_at_once_and_elsewhere_after_some_silence(
     assert row == ("FAILED", "died")
 
 
-def test_a_meltano_that_keeps_its_runs_otherwise_costs_a_warning(
+def test_a_changed_table_of_runs_in_meltano_costs_only_a_warning(
     database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     query(database, "alter table meltano.runs rename column state to status")
@@ -153,7 +153,7 @@ def refused(pipeline: Pipeline, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_second_run_is_refused_whatever_its_state(pipeline: Pipeline) -> None:
+def test_a_second_run_is_refused_with_any_state(pipeline: Pipeline) -> None:
     before = pipeline.query("select * from meltano.runs")
     with live_run(pipeline.database, kind="reconcile") as (run_id, _):
         for arguments in (
@@ -221,7 +221,7 @@ def test_a_run_that_is_killed_before_meltano_records_it_has_a_row(pipeline: Pipe
     assert dead["error_message"] == "The run died before it began to load."
 
 
-def test_one_that_is_killed_while_it_loads_holds_nobody_up(pipeline: Pipeline) -> None:
+def test_a_run_that_is_killed_while_it_loads_does_not_block_the_next(pipeline: Pipeline) -> None:
     """Without the register, Meltano would refuse the next run for five minutes."""
     slow_down(pipeline)
     meltano = pipeline.start()
@@ -265,7 +265,7 @@ def test_a_run_that_is_cancelled_while_dbt_merges_is_cancelled_for_ever(
     assert pipeline.sync()["status"] == "SUCCESS"
 
 
-def test_what_is_no_run_writes_nothing(pipeline: Pipeline) -> None:
+def test_a_command_that_is_not_a_run_writes_nothing(pipeline: Pipeline) -> None:
     def written() -> list[Any]:
         return [
             pipeline.query(f"select * from {table}")  # noqa: S608
@@ -288,7 +288,9 @@ def test_what_is_no_run_writes_nothing(pipeline: Pipeline) -> None:
     [["run", "--dry-run", *PIPELINE], ["run", "--dry-run", "sync"], ["run", "--help"]],
     ids=" ".join,
 )
-def test_what_runs_nothing_needs_no_database(pipeline: Pipeline, arguments: list[str]) -> None:
+def test_a_command_that_runs_nothing_needs_no_database(
+    pipeline: Pipeline, arguments: list[str]
+) -> None:
     away = "postgresql://nobody@127.0.0.1:9/none"
     done = pipeline.meltano(*arguments, DATABASE_URL=away)
     assert done.returncode == 0, done.stdout

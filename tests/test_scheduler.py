@@ -82,7 +82,7 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     assert nightly["next_run_at"].astimezone(UTC).hour == 0
 
 
-def test_a_failed_sync_is_tried_again(pipeline: Pipeline) -> None:
+def test_a_failed_sync_is_retried(pipeline: Pipeline) -> None:
     with scheduler(pipeline):
         wait_until_scheduled(pipeline)
     pipeline.query(
@@ -119,7 +119,7 @@ def test_a_retry_outlives_the_scheduler_and_the_last_one_is_the_end(pipeline: Pi
         wait_until(lambda: hours_ahead(pipeline) > 2)
 
 
-def test_a_sync_that_somebody_stopped_is_not_tried_again(pipeline: Pipeline) -> None:
+def test_a_cancelled_sync_is_not_retried(pipeline: Pipeline) -> None:
     with scheduler(pipeline):
         wait_until_scheduled(pipeline)
     miss(pipeline)
@@ -137,7 +137,7 @@ def test_a_sync_that_somebody_stopped_is_not_tried_again(pipeline: Pipeline) -> 
     ("name", "kind", "other"),
     [("nightly", "sync", "reconcile"), ("nightly-reconcile", "reconcile", "sync")],
 )
-def test_what_is_due_while_another_loads_waits_for_it(
+def test_a_job_that_is_due_during_another_load_waits_for_it(
     pipeline: Pipeline, name: str, kind: str, other: str
 ) -> None:
     pipeline.sync()

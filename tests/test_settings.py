@@ -36,7 +36,7 @@ def test_the_example_offers_each_setting_once_and_no_secret() -> None:
     assert not any(value for name, value in offered if name in secrets)
 
 
-def test_what_is_read_is_declared_and_what_is_declared_is_read() -> None:
+def test_all_settings_in_use_are_declared_and_all_declared_ones_are_used() -> None:
     folders = ("api", "database", "orchestrate", "runs", "extract/tap-oracle-crm/tap_oracle_crm")
     sources = {path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")}
     sources -= {ROOT / "database" / "settings.py"}
@@ -80,7 +80,7 @@ def test_a_run_does_not_pay_for_pydantic() -> None:
     assert "'pydantic'" not in loaded
 
 
-def test_what_is_wrong_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "s3cret")
     monkeypatch.setenv("SYNC_MAX_DELETED_SHARE", "2")
     with pytest.raises(SystemExit) as stopped:

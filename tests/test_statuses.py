@@ -273,7 +273,7 @@ def test_at_random_each_deal_follows_the_rule(statuses: Statuses) -> None:
         assert statuses.merge() == expected
 
 
-def test_an_upgrade_judges_what_is_there_already(statuses: Statuses) -> None:
+def test_an_upgrade_applies_the_rules_to_existing_deals(statuses: Statuses) -> None:
     """An earlier release knew four codes, and looked for words in stage names."""
     warehouse = statuses.warehouse
     warehouse.query(

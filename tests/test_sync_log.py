@@ -177,7 +177,7 @@ def test_the_database_restarts_half_way(pipeline: Pipeline, postgres_cluster: Pa
     assert_next_run_makes_all_good(pipeline)
 
 
-def test_what_was_seen_of_a_run_outlives_a_lost_connection(
+def test_the_progress_of_a_run_survives_a_lost_connection(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", pipeline.database)

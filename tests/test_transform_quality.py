@@ -85,7 +85,7 @@ def add_run(warehouse: Warehouse, began: str, seconds: float, **columns: Any) ->
     )
 
 
-def test_what_is_merged_passes_every_test(warehouse: Warehouse) -> None:
+def test_merged_deals_pass_every_data_test(warehouse: Warehouse) -> None:
     done = warehouse.dbt("test")
     assert "WARN=0 ERROR=0 SKIP=0" in done.stdout, done.stdout
 
@@ -125,7 +125,7 @@ def test_a_status_that_the_bid_team_has_is_an_accepted_one(warehouse: Warehouse)
     assert accepted == [*MOVES, *FROM_CRM]
 
 
-def test_the_pipeline_holds_what_is_open(warehouse: Warehouse) -> None:
+def test_the_pipeline_contains_the_open_deals(warehouse: Warehouse) -> None:
     rows = warehouse.query("select * from pipeline_by_stage_and_month order by close_month")
     assert rows == [
         {
@@ -147,7 +147,7 @@ def test_the_pipeline_holds_what_is_open(warehouse: Warehouse) -> None:
     ]
 
 
-def test_the_win_rate_is_that_of_what_was_decided(warehouse: Warehouse) -> None:
+def test_the_win_rate_counts_decided_deals(warehouse: Warehouse) -> None:
     rows = warehouse.query("select * from win_rate_by_practice order by practice")
     assert rows == [
         {
@@ -199,7 +199,7 @@ def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse) -> None:
     ]
 
 
-def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse) -> None:
+def test_the_quality_of_syncs_is_counted_day_by_day(warehouse: Warehouse) -> None:
     for began, seconds, load_succeeded in [
         ("2026-11-01 00:00Z", 10, True),
         ("2026-11-01 12:00Z", 40, False),
@@ -242,7 +242,7 @@ def test_the_quality_of_syncs_is_told_day_by_day(warehouse: Warehouse) -> None:
     ]
 
 
-def test_a_merge_replaces_no_view_but_one_that_has_changed(warehouse: Warehouse) -> None:
+def test_a_merge_replaces_only_changed_views(warehouse: Warehouse) -> None:
     """So it waits for no reader, and other people's views on ours stay."""
     warehouse.query(
         """
@@ -288,7 +288,7 @@ def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_pa
     assert warehouse.query("select pg_typeof(runs)::text as type from sync_quality") == []
 
 
-def test_the_rejects_cost_what_changed(warehouse: Warehouse) -> None:
+def test_the_cost_of_rejects_depends_on_the_changes(warehouse: Warehouse) -> None:
     """A plan that first reads all deals into a temporary table becomes slower with more deals."""
     compiled = next(warehouse.target.glob("compiled/*/models/marts/rejected_records.sql"))
     plan = warehouse.query(f"explain {compiled.read_text()}")

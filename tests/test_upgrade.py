@@ -115,7 +115,7 @@ def assert_nothing_is_lost(before: dict[str, Rows], after: dict[str, Rows]) -> N
             assert {name: by_id[row["id"]][name] for name in row} == row, table
 
 
-def test_a_sync_goes_on_where_the_release_stopped(old: Pipeline) -> None:
+def test_a_sync_continues_where_the_release_stopped(old: Pipeline) -> None:
     before, log_before, changes_before = kept(old), log(old, "syncs"), changes(old)
     assert {row["status"] for row in log_before} == {"SUCCESS", "FAILED"}
     assert len({row["workflow_status"] for row in before["opportunities"]}) == 9

@@ -172,9 +172,7 @@ def test_fields_select_and_win_over_expand(http: httpx.Client) -> None:
         {"q": "Description = 'not queryable'"},
     ],
 )
-def test_what_the_crm_does_not_know_is_a_400(
-    http: httpx.Client, parameters: dict[str, str]
-) -> None:
+def test_unknown_parameters_are_a_400(http: httpx.Client, parameters: dict[str, str]) -> None:
     assert _get(http, **parameters).status_code == 400
 
 
@@ -579,7 +577,7 @@ def truth(shared: Sandbox) -> Rows:
 
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_row_match_q_finds_what_its_predicate_says(
+def test_row_match_q_finds_the_rows_of_its_predicate(
     shared_http: httpx.Client, truth: Rows, data: st.DataObject
 ) -> None:
     text, holds = data.draw(st.recursive(_predicates(truth), _grown, max_leaves=6))
@@ -885,7 +883,7 @@ def test_data_are_the_same_for_the_same_seed(crm: Sandbox) -> None:
     assert made(2) != first
 
 
-def test_starting_over_leaves_nothing_of_what_was_changed(crm: Sandbox, http: httpx.Client) -> None:
+def test_a_reset_undoes_all_changes(crm: Sandbox, http: httpx.Client) -> None:
     def wire() -> Any:
         rows = _get(http, orderBy="OptyId:asc", limit=499).json()["items"]
         return crm.rows(), crm.rows("ChildRevenue"), rows
