@@ -29,13 +29,13 @@ setup: .venv/.installed ## Install everything and bring the database up to date
 demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo
 
-# The browser, the pooler and the shifted clocks of the tests are Debian's.
+# Debian packages of the tests: the browser, the pooler and faketime.
 .venv/.browser: .venv/.installed-dev
 	command -v chromium faketime pgbouncer >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium faketime pgbouncer; }
 	@touch $@
 
-# Three workers keep two cores busy, since tests also wait. `lint` speaks when they are done.
-# Bytecode is written, whatever the environment says: else each worker compiles all tests.
+# Three workers keep two cores busy, since tests also wait. The output of `lint` comes after theirs.
+# Bytecode is always written: otherwise each worker would compile all tests.
 test: .venv/.browser ## Every test, and lint beside them
 	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
 	make --no-print-directory lint >$$log 2>&1 & \
@@ -51,13 +51,13 @@ serve: setup ## The API and the console
 schedule: setup ## Run what meltano.yml schedules, when it is due
 	$(PYTHON) -m orchestrate.scheduler
 
-doctor: .venv/.installed ## Check settings, database, CRM, schedule; say what to do
+doctor: .venv/.installed ## Check settings, database, CRM and schedule; say what to do
 	@$(PYTHON) -m orchestrate.doctor
 
-probe: .venv/.installed ## What the CRM refuses, in 30 requests: make probe [SAVE=FILE]
+probe: .venv/.installed ## Test which requests the CRM refuses, in 30 requests: make probe [SAVE=FILE]
 	@$(PYTHON) -m orchestrate.crm $(SAVE)
 
-airflow: .data/airflow/.installed ## Airflow in an environment of its own, .data/airflow
+airflow: .data/airflow/.installed ## Install Airflow in its own environment, .data/airflow
 
 .data/airflow/.installed: .venv/.installed orchestrate/airflow/requirements.txt
 	orchestrate/airflow/bootstrap.sh
@@ -70,8 +70,8 @@ test-images: .venv/.installed-dev ## The images' steps and services in a chroot;
 	command -v debootstrap >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq debootstrap; }
 	$(SUDO) .venv/bin/pytest -m chroot --timeout 1200 tests/test_deploy.py
 
-# Workers would share the one server, whose databases have the same names.
-test-postgres: .venv/.installed-dev ## What uses a database, on Debian's PostgreSQL: POSTGRES=15
+# One worker only: several would use the same database names on the one server.
+test-postgres: .venv/.installed-dev ## The tests with a database, on Debian's PostgreSQL: POSTGRES=15
 	command -v pg_virtualenv >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql; }
 	pg_virtualenv $(addprefix -v ,$(POSTGRES)) -c --locale=C.UTF-8 bash -c \
 	'TEST_POSTGRES=postgresql://$$PGUSER:$$PGPASSWORD@localhost:$$PGPORT \
@@ -81,7 +81,7 @@ test-postgres: .venv/.installed-dev ## What uses a database, on Debian's Postgre
 
 test-all: test test-airflow test-images test-postgres ## All of these, one after the other
 
-sandbox: .venv/.installed ## A stand-in CRM on 127.0.0.1:8899
+sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox
 
 token: .venv/.installed ## Print an API token: make token ROLE=admin
@@ -127,7 +127,7 @@ backup: .venv/.installed ## The whole database in one file: make backup [BACKUP=
 restore: .venv/.installed ## Fill the empty database of DATABASE_URL: make restore BACKUP=FILE
 	@$(PYTHON) -m database.backup restore $(BACKUP)
 
-restore-check: .venv/.installed ## Can it be restored? The newest, or make restore-check BACKUP=FILE
+restore-check: .venv/.installed ## Test the newest backup, or make restore-check BACKUP=FILE
 	@$(PYTHON) -m database.backup check $(BACKUP)
 
 settings: .venv/.installed ## Write .env.example and docs/settings.md from the settings
