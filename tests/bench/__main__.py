@@ -92,7 +92,9 @@ def measure(
                         crm.reset(records=rows)
                         if latency:
                             crm.fault("latency", ms=latency)
-                        for result in _turn(turn, crm, postgres, postmaster, rows, latency, repeat):
+                        for result in _run_scenarios(
+                            turn, crm, postgres, postmaster, rows, latency, repeat
+                        ):
                             runs.append(result | {"rows": rows, "latency": latency})
                             _print_result(runs[-1])
         profiled = profile.of_chain(postgres, rows=max(sizes))
@@ -110,7 +112,7 @@ def measure(
         stop_embedded(cluster)
 
 
-def _turn(
+def _run_scenarios(
     contenders: list[Contender],
     crm: Sandbox,
     postgres: str,

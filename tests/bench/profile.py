@@ -42,12 +42,12 @@ def of_chain(postgres: str, rows: int) -> Profile:
     database = f"{postgres}/bench_profile"
     with Sandbox(records=rows) as crm:
         given = environment(crm.env, database)
-        _fresh(postgres)
+        _create_database(postgres)
         stages = {}
         for name, command in _stages(given).items():
-            _fresh(postgres)
+            _create_database(postgres)
             stages[name] = asdict(run(["bash", "-c", command], given, {}))
-        _fresh(postgres)
+        _create_database(postgres)
         stacks = BENCH / "stacks.txt"
         spy: list[str | Path] = [
             *(PYTHON.with_name("py-spy"), "record", "--subprocesses", "--nonblocking"),
@@ -58,7 +58,7 @@ def of_chain(postgres: str, rows: int) -> Profile:
     return {"rows": rows, "stages": stages, "processes": processes}
 
 
-def _fresh(postgres: str) -> None:
+def _create_database(postgres: str) -> None:
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as server:
         server.execute("drop database if exists bench_profile with (force)")
         server.execute("create database bench_profile template migrated")

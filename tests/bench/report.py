@@ -60,7 +60,7 @@ def page(results: dict[str, Any], plot: str) -> str:
     """Return the page."""
     runs = Results(results["runs"])
     parts = [
-        _head(results, runs, plot),
+        _introduction(results, runs, plot),
         "## Against the targets\n",
         _table(["target", "measured", ""], _targets(runs)),
         "\n## What holds it back\n",
@@ -79,7 +79,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows)) + "\n"
 
 
-def _head(results: dict[str, Any], runs: Results, plot: str) -> str:
+def _introduction(results: dict[str, Any], runs: Results, plot: str) -> str:
     sizes = ", ".join(f"{size:,}" for size in runs.values("rows"))
     latencies = " and ".join(f"{latency}" for latency in runs.values("latency"))
     begun, ended = results["begun"][:16].replace("T", " "), results["ended"][11:16]

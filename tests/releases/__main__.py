@@ -110,7 +110,7 @@ def work(release: Release, crm: Sandbox) -> None:
     with release.serving() as api:
         _edit(api)
         releases.second_day(crm)
-        _ended(api, _done(api.post("/api/sync-database"))["run_id"])
+        _wait_until_ended(api, _json_of(api.post("/api/sync-database"))["run_id"])
         _edit_more(api)
 
         _cancel(api, crm, pages=0)
@@ -132,10 +132,10 @@ def work(release: Release, crm: Sandbox) -> None:
 def _cancel(api: httpx.Client, crm: Sandbox, pages: int) -> None:
     """Start a sync and cancel it after some pages; 0 is before Meltano records it."""
     crm.clear_requests()
-    run_id = _done(api.post("/api/sync-database", json={"full": True}))["run_id"]
+    run_id = _json_of(api.post("/api/sync-database", json={"full": True}))["run_id"]
     wait_until(lambda: crm.requests()["total"] >= pages)
     wait_until(lambda: api.post(f"/api/sync-runs/{run_id}/cancel").status_code == 202)
-    _ended(api, run_id)
+    _wait_until_ended(api, run_id)
 
 
 def _kill(release: Release, crm: Sandbox) -> None:
@@ -149,7 +149,7 @@ def _kill(release: Release, crm: Sandbox) -> None:
 
 def _edit(api: httpx.Client) -> None:
     for name, role in (("ada", "assessor"), ("mira", "manager")):
-        _done(
+        _json_of(
             api.post(
                 "/api/users",
                 json={
@@ -162,14 +162,14 @@ def _edit(api: httpx.Client) -> None:
         )
     deals = _deals(api, "NEW")
     for deal in deals[:40]:
-        _move(api, deal, "ASSIGNED")
+        _set_status(api, deal, "ASSIGNED")
     for deal in deals[:24]:
-        assessment = _done(api.post("/api/assessments", json={"opportunity_id": deal}))
-        _done(api.post(f"/api/assessments/{assessment['id']}/comments", json={"body": "Begun"}))
+        assessment = _json_of(api.post("/api/assessments", json={"opportunity_id": deal}))
+        _json_of(api.post(f"/api/assessments/{assessment['id']}/comments", json={"body": "Begun"}))
         if deal in deals[:16]:
             scores = {item.key: {"score": deal % 6, "comment": "As seen"} for item in CRITERIA}
             content = {"scores": scores, "summary": f"Of {deal}", "recommendation": "BID"}
-            _put(api, assessment["id"], content)
+            _save_assessment(api, assessment["id"], content)
         if deal in deals[:12]:
             _post(api, assessment["id"], "submit")
         if deal in deals[:8]:
@@ -179,21 +179,21 @@ def _edit(api: httpx.Client) -> None:
 
 def _edit_more(api: httpx.Client) -> None:
     for deal in _deals(api, "ASSIGNED")[:5]:
-        _move(api, deal, "NEW")
+        _set_status(api, deal, "NEW")
 
 
 def _deals(api: httpx.Client, status: str) -> list[int]:
     query: dict[str, str | int] = {"workflow_status": status, "limit": 1000, "sort": "name"}
-    return [deal["id"] for deal in _done(api.get("/api/opportunities", params=query))["items"]]
+    return [deal["id"] for deal in _json_of(api.get("/api/opportunities", params=query))["items"]]
 
 
-def _move(api: httpx.Client, deal: int, status: str) -> None:
-    _done(api.patch(f"/api/opportunities/{deal}", json={"workflow_status": status}))
+def _set_status(api: httpx.Client, deal: int, status: str) -> None:
+    _json_of(api.patch(f"/api/opportunities/{deal}", json={"workflow_status": status}))
 
 
-def _put(api: httpx.Client, assessment: int, content: dict[str, Any]) -> None:
+def _save_assessment(api: httpx.Client, assessment: int, content: dict[str, Any]) -> None:
     path = f"/api/assessments/{assessment}"
-    _done(api.put(path, json=content, headers={"If-Match": api.get(path).headers["ETag"]}))
+    _json_of(api.put(path, json=content, headers={"If-Match": api.get(path).headers["ETag"]}))
 
 
 def _post(
@@ -201,14 +201,14 @@ def _post(
 ) -> None:
     path = f"/api/assessments/{assessment}"
     match = {"If-Match": api.get(path).headers["ETag"]}
-    _done(api.post(f"{path}/{what}", json=content, headers=match))
+    _json_of(api.post(f"{path}/{what}", json=content, headers=match))
 
 
-def _ended(api: httpx.Client, run_id: str) -> None:
-    wait_until(lambda: _done(api.get(f"/api/sync-runs/{run_id}"))["status"] != "RUNNING")
+def _wait_until_ended(api: httpx.Client, run_id: str) -> None:
+    wait_until(lambda: _json_of(api.get(f"/api/sync-runs/{run_id}"))["status"] != "RUNNING")
 
 
-def _done(answer: httpx.Response) -> Any:
+def _json_of(answer: httpx.Response) -> Any:
     if not answer.is_success:
         sys.exit(f"{answer.request.method} {answer.request.url}: {answer.text}")
     return answer.json()

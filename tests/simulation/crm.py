@@ -261,10 +261,10 @@ class SimulatedCrm(Crm):
         category = self.random.choice(["OPEN", "WON", "LOST", "NO_SALE"])
         code = Status("LOST_TO_COMPETITOR", "Lost to a competitor", category)
         others = [one for one in self.rest.settings.statuses if one.LookupCode != code.LookupCode]
-        self._set(statuses=(*others, code))
+        self._change_settings(statuses=(*others, code))
         return f"{code.LookupCode} means {category}"
 
-    def _set(self, **settings: Any) -> None:
+    def _change_settings(self, **settings: Any) -> None:
         self.rest.settings = msgspec.structs.replace(self.rest.settings, **settings)
 
     def hide(self) -> str:
@@ -283,7 +283,7 @@ class SimulatedCrm(Crm):
         self.unseen |= self.hidden
         self.hidden = hidden
         condition = f"OptyId not in ({','.join(map(str, sorted(hidden)))})" if hidden else ""
-        self._set(visible=condition)
+        self._change_settings(visible=condition)
 
     def spoil(self) -> str:
         """Make answers show a deal as odd or bad."""
@@ -293,7 +293,7 @@ class SimulatedCrm(Crm):
             self.heal(key)
         self.poison(key, kind)
         self.kinds[key] = kind
-        return f"{key}: {kind}{self._stamped(key)}"
+        return f"{key}: {kind}{self._touch_or_not(key)}"
 
     def mend(self) -> str:
         """Make answers show a poisoned deal as valid again."""
@@ -302,9 +302,9 @@ class SimulatedCrm(Crm):
         key = self.random.choice(sorted(self.kinds))
         self.heal(key)
         del self.kinds[key]
-        return f"{key}: mended{self._stamped(key)}"
+        return f"{key}: mended{self._touch_or_not(key)}"
 
-    def _stamped(self, key: int) -> str:
+    def _touch_or_not(self, key: int) -> str:
         if self.random.random() < 0.2:
             self.unseen.add(key)
             return ", no new stamp"

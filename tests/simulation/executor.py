@@ -103,7 +103,7 @@ class Executor:
         while not main.dead:
             self.step += 1
             self._between()
-            self._next().switch()
+            self._next_task().switch()
 
     def start(self, function: Callable[[], object], process: Process) -> Task:
         """Start a thread of a process."""
@@ -137,7 +137,7 @@ class Executor:
         for notify in process.at_end:
             notify()
 
-    def _next(self) -> Task:
+    def _next_task(self) -> Task:
         while True:
             self._ready = [task for task in self._ready if task.process.is_alive]
             able = [task for task in self._ready if not task.process.host.is_frozen]

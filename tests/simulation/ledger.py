@@ -77,7 +77,7 @@ class Ledger:
             last = self._last.setdefault(key, {})
             last[self._shown.get(key, "absent")] = self._world.executor.step
 
-    def _was(self, key: str, states: set[str], since: int) -> bool:
+    def _was_shown(self, key: str, states: set[str], since: int) -> bool:
         """Return whether the CRM showed a deal in one of these states at or after a step."""
         last = self._last.get(key, {"absent": self._world.executor.step})
         return any(last.get(state, -1) >= since for state in states)
@@ -154,7 +154,7 @@ class Ledger:
         deleted = {deal["remote_id"] for deal in deals if deal["deleted_at"]}
         for key in deleted - self._deleted:
             self.must(
-                self._was(key, {"absent"}, self._merged_since),
+                self._was_shown(key, {"absent"}, self._merged_since),
                 f"{key} is marked as deleted, but was always in the CRM",
             )
         self._deleted = deleted
@@ -170,7 +170,7 @@ class Ledger:
                 self._open.setdefault(key, run.began)
             elif key in self._open:
                 self.must(
-                    self._was(key, {"good", "absent"}, self._open.pop(key)),
+                    self._was_shown(key, {"good", "absent"}, self._open.pop(key)),
                     f"the reject of {key} is resolved, but the deal was always bad",
                 )
 

@@ -136,25 +136,25 @@ def _record(file: Path) -> None:
             done = runner.invoke(["--quiet", "run", *arguments])
             if done.success == name.startswith("failed"):
                 sys.exit(f"dbt's result is wrong, so it cannot be recorded: {name}")
-            recorded[name] = list(_merging(sent))
+            recorded[name] = list(_without_views(sent))
     parents = {
         name.rpartition(".")[2]: [
-            other.rpartition(".")[2] for other in _above(name, manifest) if other != name
+            other.rpartition(".")[2] for other in _with_ancestors(name, manifest) if other != name
         ]
         for name in manifest.nodes
     }
     file.write_text(json.dumps({"recorded": recorded, "parents": parents}))
 
 
-def _above(name: str, manifest: Manifest) -> set[str]:
+def _with_ancestors(name: str, manifest: Manifest) -> set[str]:
     """Return a model and all models before it."""
     if name not in manifest.nodes:
         return set()
     direct = manifest.nodes[name].depends_on_nodes
-    return {name}.union(*(_above(one, manifest) for one in direct))
+    return {name}.union(*(_with_ancestors(one, manifest) for one in direct))
 
 
-def _merging(sent: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _without_views(sent: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Leave out views, which already exist, and dbt's own queries."""
     views = {name for name, statement in sent if "__dbt_tmp" in statement}
     return (

@@ -193,12 +193,12 @@ class World:
             enter(mock.patch("runs.meltano_runs.close_ended_ones"))
             enter(_listening_to_metrics(self))
             try:
-                self.executor.run(self._live, Process("people", Host("office")))
+                self.executor.run(self._run_events, Process("people", Host("office")))
             finally:
                 for process in self.processes:
                     self.executor.end(process)
 
-    def _live(self) -> None:
+    def _run_events(self) -> None:
         for _ in range(self.random.randrange(1, 5)):
             self._run_pipeline(self._some_plan())
             for _ in range(self.random.randrange(4)):

@@ -188,7 +188,7 @@ class Crm:
                     record[name] = decode(record[name])
             key = values_read[-1]
             if (oddity := oddities.get(key)) or key in poisoned:
-                _show(record, oddity, poisoned.get(key, {}))
+                _apply_oddities(record, oddity, poisoned.get(key, {}))
             rows.append((key, record))
         return rows
 
@@ -283,8 +283,8 @@ class Crm:
         newest = self._db.execute('select max("OptyId") from opportunities').fetchone()[0]
         made = Generator(1, self._random.randrange(1 << 30), self.now())
         row = dict(zip(generator.OPPORTUNITY_COLUMNS, next(made.opportunity_rows()), strict=True))
-        owner = self._pick(self.resources["resources"], self._random)
-        account = self._pick(self.resources["accounts"], self._random)
+        owner = self._random_row(self.resources["resources"], self._random)
+        account = self._random_row(self.resources["accounts"], self._random)
         identity = max(newest or 0, 300000048000000) + self._random.randrange(1, 60)
         open_stage = dict(zip(generator.STAGE_COLUMNS, generator.OPEN_STAGES[0], strict=True))
         stamp = self._stamp(at)
@@ -303,14 +303,14 @@ class Crm:
         }
         row["OptyNumber"] = f"CDRM_{(attributes or {}).get('OptyId', identity)}"
         stored = {
-            name: _fitting(opportunities.attributes[name], value)
+            name: _stored_or_null(opportunities.attributes[name], value)
             for name, value in row.items()
             if name in opportunities.attributes
-        } | self._storable(opportunities, attributes or {})
+        } | self._checked_row(opportunities, attributes or {})
         self._insert("opportunities", list(stored), [list(stored.values())])
         return int(str(stored["OptyId"]))
 
-    def _pick(self, resource: Resource, rng: Random) -> Record:
+    def _random_row(self, resource: Resource, rng: Random) -> Record:
         keys = [
             int(row[0])
             for row in self._db.execute(
@@ -325,7 +325,7 @@ class Crm:
         """Change a row; LastUpdateDate becomes ``at``, the one in ``attributes``, or now."""
         resource = self.resource(name)
         self.get(resource, key, [resource.key])
-        stored = self._storable(resource, {"LastUpdateDate": self._stamp(at)} | dict(attributes))
+        stored = self._checked_row(resource, {"LastUpdateDate": self._stamp(at)} | dict(attributes))
         if resource.key in stored:
             raise ValueError(f"{resource.key} is immutable")
         columns = ", ".join(f"{column(name)} = ?" for name in stored)
@@ -456,7 +456,7 @@ class Crm:
             (closed if status == "CLOSED" else opened).append(key)
         return opened, closed
 
-    def _storable(self, resource: Resource, row: Mapping[str, object]) -> dict[str, Value]:
+    def _checked_row(self, resource: Resource, row: Mapping[str, object]) -> dict[str, Value]:
         """Check a row against the schema; raises ValueError that names the attribute."""
         stored: dict[str, Value] = {}
         for name, value in row.items():
@@ -490,7 +490,7 @@ class Crm:
 
     def _add_children(self, name: str, rows: Sequence[Record]) -> None:
         child = self.resources[name]
-        stored = [self._storable(child, row) for row in rows]
+        stored = [self._checked_row(child, row) for row in rows]
         self._insert(name, list(rows[0]), [list(row.values()) for row in stored])
 
     # --- the schema ---------------------------------------------------------------------
@@ -582,7 +582,7 @@ def _upper(value: Value) -> Value:
     return value.upper() if isinstance(value, str) else value
 
 
-def _show(record: Record, oddity: str | None, poison: Mapping[str, object]) -> None:
+def _apply_oddities(record: Record, oddity: str | None, poison: Mapping[str, object]) -> None:
     """Apply oddity and poison to a record, for the answer."""
     if oddity == "omit_nulls":
         for name in [name for name, value in record.items() if value is None]:
@@ -633,7 +633,7 @@ def _stored(attribute: Attribute, value: object) -> Value:
     raise ValueError(f"{value!r} is no {attribute.type}")
 
 
-def _fitting(attribute: Attribute, value: object) -> Value:
+def _stored_or_null(attribute: Attribute, value: object) -> Value:
     """Convert an invented value; null if a test changed the attribute's type."""
     try:
         return _stored(attribute, value)

@@ -300,7 +300,7 @@ class Generator:
         creations = sorted(self._start + int(rand() * span * 0.97) for _ in range(self._records))
         # Mass updates: a few moments that many rows share.
         masses = [self._start + int(span * share) for share in (0.31, 0.62, 0.8, 0.93)]
-        sundry = [self._sundry() for _ in range(400)]
+        sundry = [self._minor_attributes() for _ in range(400)]
         owners = self.resources[1:]
         own = set(rng.sample(range(self._records), min(OWN_DEALS, self._records)))
         identity = 300000048000000
@@ -380,7 +380,7 @@ class Generator:
             datetime.fromtimestamp(updated, UTC).strftime(_STAMP_FORMAT),
         )
 
-    def _sundry(self) -> Row:
+    def _minor_attributes(self) -> Row:
         """Invent the less important attributes."""
         choice = self._random.choice
         budget = date(2025, 1, 1) + timedelta(days=self._random.randrange(700))

@@ -49,8 +49,8 @@ def read_parameters(
         order=_order(resource, pairs.get("orderBy", "")),
         limit=min(_whole_number(pairs, "limit", 25, 1), page_cap),
         offset=_whole_number(pairs, "offset", 0, 0),
-        only_data=_flag(pairs, "onlyData"),
-        total_results=_flag(pairs, "totalResults"),
+        only_data=_boolean(pairs, "onlyData"),
+        total_results=_boolean(pairs, "totalResults"),
         q=pairs.get("q", ""),
         finder=pairs.get("finder", ""),
     )
@@ -118,7 +118,7 @@ def _whole_number(pairs: Mapping[str, str], name: str, default: int, least: int)
     return int(text)
 
 
-def _flag(pairs: Mapping[str, str], name: str) -> bool:
+def _boolean(pairs: Mapping[str, str], name: str) -> bool:
     text = pairs.get(name, "false")
     if text not in ("true", "false"):
         raise RequestError(400, f"URL request parameter {name} has the invalid value {text}.")

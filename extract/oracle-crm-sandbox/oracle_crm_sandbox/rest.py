@@ -102,7 +102,7 @@ class Rest:
             return
         raise RequestError(401, "401 Unauthorized")
 
-    def _allow(self, name: str) -> None:
+    def _check_privilege(self, name: str) -> None:
         if name in self.settings.forbidden:
             raise RequestError(403, f"You do not have the privilege to view {name}.")
 
@@ -124,20 +124,20 @@ class Rest:
         call = Call(self.crm, self.settings, request, version, shape, base)
         match steps[1:]:
             case [name] if name in _COLLECTIONS:
-                self._allow(name)
+                self._check_privilege(name)
                 return call.collection(self.crm.resource(name))
             case [name, "describe"] if name in _COLLECTIONS:
-                self._allow(name)
-                self._allow(f"{name}/describe")
+                self._check_privilege(name)
+                self._check_privilege(f"{name}/describe")
                 return call.describe(self.crm.resource(name))
             case [name, item] if name in _COLLECTIONS:
-                self._allow(name)
+                self._check_privilege(name)
                 return call.item(self.crm.resource(name), item)
             case ["optyStatusesLOV" as name]:
-                self._allow(name)
+                self._check_privilege(name)
                 return call.statuses()
             case ["opportunities", item, "child", child]:
-                self._allow("opportunities")
+                self._check_privilege("opportunities")
                 return call.child(item, child)
         raise RequestError(404, f"Unknown resource {'/'.join(steps[1:])}.")
 
