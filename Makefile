@@ -4,6 +4,7 @@ MELTANO := .venv/bin/meltano
 PYTHON := .venv/bin/python
 PIPELINE := tap-oracle-crm target-postgres dbt-postgres:run
 SCRIPTS := .ci/run orchestrate/bootstrap.sh orchestrate/airflow/bootstrap.sh
+TEMPLATES := $(wildcard api/console/templates/*.html)
 LOCKED := uv.lock pyproject.toml $(wildcard */*/pyproject.toml)
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -87,6 +88,8 @@ sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 token: .venv/.installed ## Print an API token: make token ROLE=admin
 	@$(PYTHON) -m api.token $(ROLE)
 
+# deno leaves as it is what stands beside a template's statements, so that long lines are looked
+# for as well. It takes `{{-` for a minus: write `{%-`, or break the line inside of a tag.
 lint: .venv/.installed-dev ## Every linter, formatter and type checker
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -96,6 +99,8 @@ lint: .venv/.installed-dev ## Every linter, formatter and type checker
 	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform database
 	.venv/bin/deno fmt --config api/console/deno.json --check
+	.venv/bin/deno fmt --config api/console/deno.json --ext njk --check $(TEMPLATES)
+	@! LC_ALL=C.UTF-8 grep -nE '.{101}' $(TEMPLATES)
 	.venv/bin/deno lint --config api/console/deno.json
 	.venv/bin/shellcheck $(SCRIPTS)
 	.venv/bin/shfmt --indent 2 --diff $(SCRIPTS)
