@@ -97,3 +97,10 @@ def _modules_of_the_tap(tree: ast.AST) -> Iterator[str]:
             case _:
                 continue
         yield from (name for name in found if name.startswith("tap_oracle_crm"))
+
+
+def test_the_tests_of_a_file_share_a_worker(request: pytest.FixtureRequest) -> None:
+    # pytest-xdist writes the group into the id. A pytest that ignores it makes each worker set up
+    # the shared fixtures of every file, and nothing fails.
+    if request.config.getoption("loadgroup", default=False):
+        assert request.node.nodeid.endswith("@tests/test_declaration.py")
