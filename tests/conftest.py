@@ -172,13 +172,13 @@ class Pipeline:
             timeout=240,
         )
 
-    def shell(self, script: str) -> subprocess.CompletedProcess[str]:
+    def shell(self, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a bash script that calls Meltano, without a check of the exit code."""
         path = f"{self._bin}:{self.environment['PATH']}"
         return subprocess.run(
             ["/bin/bash", "-o", "pipefail", "-ec", script],
             cwd=self._root,
-            env=self.environment | {"PATH": path},
+            env=self.environment | environment | {"PATH": path},
             text=True,
             check=False,
             timeout=240,
@@ -192,11 +192,20 @@ class Pipeline:
         assert done.returncode == 0, done.stdout
         return self.last_sync()
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start `meltano run` in real processes: the pipeline, or the given arguments."""
+    def start(
+        self, *arguments: str, to_kill: bool = False, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start `meltano run`: the pipeline, or the given arguments.
+
+        Args:
+            arguments: those of `meltano run`.
+            to_kill: use the real commands, each a child process of its caller.
+            environment: further variables.
+        """
+        folder, root = (BIN, ROOT) if to_kill else (self._bin, self._root)
         meltano = subprocess.Popen(
-            [BIN / "meltano", "run", *(arguments or PIPELINE)],
-            cwd=ROOT,
+            [folder / "meltano", "run", *(arguments or PIPELINE)],
+            cwd=root,
             env=self.environment | environment,
             start_new_session=True,
             stdout=subprocess.DEVNULL,

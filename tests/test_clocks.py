@@ -1,31 +1,57 @@
 """Only the database's clock decides anything, even if the hosts' clocks differ much."""
 
+import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from oracle_crm_sandbox import Sandbox
 
-from database.environment import ROOT
-from tests.conftest import BIN, PIPELINE, Pipeline, assert_equal_to_crm
+from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm
+from tests.warm import WarmProject
 
-FAKETIME = shutil.which("faketime")
+pytestmark = pytest.mark.xdist_group("clocks")  # they share a project
+HOURS = {"+1d": 24, "+0": 0, "-1d": -24}
+
+
+@pytest.fixture(scope="module")
+def shifted() -> Iterator[WarmProject]:
+    """A project whose commands take the time of the variable FAKETIME."""
+    faketime = shutil.which("faketime")
+    assert faketime, "Debian's faketime is needed: make test installs it"
+    environment = subprocess.check_output([faketime, "-f", "+0", "env"], text=True)
+    (library,) = re.findall("^LD_PRELOAD=(.+)", environment, re.MULTILINE)
+    with tempfile.TemporaryDirectory(prefix="project-") as folder:
+        shifted = WarmProject(
+            Path(folder),
+            LD_PRELOAD=library,
+            FAKETIME="+0",
+            FAKETIME_NO_CACHE="1",  # a fork has another time than the server
+        )
+        yield shifted
+        shifted.stop()
+
+
+@pytest.fixture
+def pipeline(
+    database: str, sandbox: Sandbox, tmp_path: Path, parsed: Path, shifted: WarmProject
+) -> Pipeline:
+    """The pipeline on a host whose clock can be wrong."""
+    return Pipeline(database, sandbox, tmp_path, parsed, shifted)
 
 
 def at(pipeline: Pipeline, shift: str, *blocks: str) -> dict[str, Any]:
     """Run Meltano on a machine whose clock is wrong by `shift`; return the log's newest run."""
-    assert FAKETIME, "Debian's faketime is needed: make test installs it"
-    done = subprocess.run(
-        [FAKETIME, "-f", shift, BIN / "meltano", "run", *blocks],
-        cwd=ROOT,
-        env=pipeline.environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-        timeout=240,
-    )
+    done = pipeline.meltano("run", *blocks, FAKETIME=shift)
     assert done.returncode == 0, done.stdout
+    (printed,) = re.findall(r"^(\S+T\S+Z)", done.stdout, re.MULTILINE)[-1:]
+    ahead = datetime.fromisoformat(printed) - datetime.now(UTC)
+    assert round(ahead.total_seconds() / 3600) == HOURS[shift]
     (last,) = pipeline.query("select * from run_logs order by id desc limit 1")
     return last
 

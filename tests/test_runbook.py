@@ -1,7 +1,6 @@
 """The commands of docs/runbook.md, section by section, with real parts."""
 
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,23 +28,12 @@ def commands() -> dict[str, str]:
 @pytest.fixture
 def run(pipeline: Pipeline, tmp_path: Path) -> Run:
     """Runs a section's commands, checks that all succeed, and returns their output."""
-    environment = pipeline.environment | {
-        "STATES": str(tmp_path / "states.json"),
-        "STATE_URI": f"file://{tmp_path}/states",
-    }
+    places = {"STATES": str(tmp_path / "states.json"), "STATE_URI": f"file://{tmp_path}/states"}
 
     def run_section(title: str) -> str:
         script = commands()[title]
         assert script, title
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        done = pipeline.shell(f"set -u\n{script}", **places)
         assert done.returncode == 0, done.stdout
         return done.stdout
 

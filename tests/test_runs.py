@@ -210,7 +210,7 @@ def test_force_takes_over(pipeline: Pipeline) -> None:
 
 
 def test_a_run_that_is_killed_before_meltano_records_it_has_a_row(pipeline: Pipeline) -> None:
-    meltano = pipeline.start()
+    meltano = pipeline.start(to_kill=True)
     wait_until(lambda: pipeline.query("select from sync_runs"))
     meltano.kill()
     meltano.wait()
@@ -224,7 +224,7 @@ def test_a_run_that_is_killed_before_meltano_records_it_has_a_row(pipeline: Pipe
 def test_a_run_that_is_killed_while_it_loads_does_not_block_the_next(pipeline: Pipeline) -> None:
     """Without the register, Meltano would refuse the next run for five minutes."""
     slow_down(pipeline)
-    meltano = pipeline.start()
+    meltano = pipeline.start(to_kill=True)
     wait_until(lambda: pipeline.crm.requests()["total"] > 3)
     os.killpg(meltano.pid, signal.SIGKILL)
     meltano.wait()
@@ -239,7 +239,7 @@ def test_a_run_that_is_killed_while_it_loads_does_not_block_the_next(pipeline: P
 def test_a_run_that_is_cancelled_while_dbt_merges_is_cancelled_for_ever(
     pipeline: Pipeline,
 ) -> None:
-    meltano = pipeline.start()
+    meltano = pipeline.start(to_kill=True)
     wait_until(lambda: child(meltano, "dbt-frozen"))
     dbt = child(meltano, "dbt-frozen")
     assert dbt is not None

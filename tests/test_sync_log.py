@@ -83,7 +83,7 @@ def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline)
 
 def test_a_run_from_a_shell_is_cancelled_through_the_api(pipeline: Pipeline) -> None:
     slow_down(pipeline)
-    meltano = pipeline.start()
+    meltano = pipeline.start(to_kill=True)
     wait_until_half_read(pipeline)
     with calling(pipeline.database, DefaultSettings()) as caller:
         run_id = caller.get("/api/sync-status").json()["run_id"]
@@ -210,7 +210,7 @@ def test_killed_runs_are_failed_at_once(pipeline: Pipeline, number: signal.Signa
         pipeline.crm.clear_requests()
         slow_down(pipeline)
         # From the start, since a run continues where the one before was killed.
-        meltano = pipeline.start("--full-refresh", *PIPELINE)
+        meltano = pipeline.start("--full-refresh", *PIPELINE, to_kill=True)
         if victim == "dbt-frozen":
             pipeline.crm.clear_faults()
             wait_until(lambda meltano=meltano: child(meltano, "dbt-frozen"))  # type: ignore[misc]
@@ -254,6 +254,7 @@ def test_edits_made_during_merges_are_never_lost(pipeline: Pipeline) -> None:
                 )
                 count = connection.execute("select count(*) from opportunities").fetchone()
                 assert count == (400,)
+                time.sleep(0.01)
             assert syncing.returncode == 0
     for deal, status in written.items():
         assert pipeline.query("select workflow_status from opportunities where id = %s", deal) == [

@@ -3,8 +3,8 @@
 More than half of a short run is imports, and the tests run the pipeline over a hundred times.
 For each command, a server has done the imports and forks for each call. The commands in the folder
 of `WarmProject` are clients: they pass on their arguments, environment, streams and signals. The
-work of a call is the same. Tests that kill processes or change their clocks use the real commands,
-and so do those of the README, the runbook and the images.
+work of a call is the same. Tests that kill processes use the real commands, and so do those of the
+README and the images.
 """
 
 import json
@@ -56,8 +56,13 @@ sys.exit(code)
 class WarmProject:
     """A project folder whose commands are forks of processes that have already started."""
 
-    def __init__(self, folder: Path) -> None:
-        """Copy or link the project's files, and start the servers."""
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """Copy or link the project's files, and start the servers.
+
+        Args:
+            folder: an empty folder for it.
+            environment: further variables that the servers find when they start.
+        """
         self.root, self.bin = folder, folder / ".venv/bin"
         self.bin.mkdir(parents=True)
         for name in ("meltano.yml", "logging.yaml"):
@@ -73,6 +78,7 @@ class WarmProject:
                 server = subprocess.Popen(
                     [sys.executable, "-m", "tests.warm", name, str(listening.fileno())],
                     cwd=ROOT,
+                    env=os.environ | environment,
                     pass_fds=[listening.fileno()],
                     stdin=subprocess.PIPE,
                 )
