@@ -10,31 +10,34 @@ from api.logs import CONFIGURATION
 from database.address import database_url
 from database.migrate import migrate_if_needed
 from database.settings import read_settings
+from notifications.watcher import watching
 
 
 def main() -> None:
     """Bring the database up to date, and serve until told to stop."""
     settings = read_settings()
     url = database_url()
-    migrate_if_needed(url)
     try:
-        app = create_app(settings, url)
+        watcher = watching(url, settings)
     except ValueError as error:
         sys.exit(str(error))
-    # Imported objects stay, and collecting garbage among them would delay requests.
-    gc.collect()
-    gc.freeze()
-    uvicorn.run(
-        app,
-        host=settings.api_host,
-        port=settings.api_port,
-        log_config=CONFIGURATION,
-        access_log=False,  # api.requests writes one
-        server_header=False,
-        # The proxies whose headers about the client's address and https are trusted.
-        forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_graceful_shutdown=5,  # who follows a sync may not hold up a restart
-    )
+    with watcher:
+        migrate_if_needed(url)
+        app = create_app(settings, url)
+        # Imported objects stay, and collecting garbage among them would delay requests.
+        gc.collect()
+        gc.freeze()
+        uvicorn.run(
+            app,
+            host=settings.api_host,
+            port=settings.api_port,
+            log_config=CONFIGURATION,
+            access_log=False,  # api.requests writes one
+            server_header=False,
+            # The proxies whose headers about the client's address and https are trusted.
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            timeout_graceful_shutdown=5,  # who follows a sync may not hold up a restart
+        )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ from api import (
 from api.background import every
 from api.console.pages import static_files
 from api.database import make_pool
-from api.notifications import notify, sender
 from api.opportunities.choices import Choices
 from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.totals import Totals
@@ -46,13 +45,7 @@ from database.settings import Settings
 
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
-    """Return the application over the database at a URL, whose tables are up to date.
-
-    Raises:
-        ValueError: a setting is wrong.
-    """
-    urls = settings.notify_urls
-    send = None if urls is None else sender(urls.get_secret_value().split())
+    """Return the application over the database at a URL, whose tables are up to date."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,9 +55,6 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             )
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
-            if send is not None:
-                incidents = partial(notify, pool, send, settings.notify_late_hours)
-                await stack.enter_async_context(every(30, incidents))
             yield
 
     app = FastAPI(

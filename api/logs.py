@@ -39,6 +39,5 @@ CONFIGURATION: dict[str, Any] = {
     "loggers": {
         "uvicorn": {"level": "INFO", "propagate": True},
         "psycopg.pool": {"level": "WARNING"},
-        "apprise": {"level": "WARNING"},
     },
 }

@@ -14,6 +14,7 @@ from dotenv import dotenv_values
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / ".data"
 DEFAULT_CRM_FILE = "crm.yml"
+DEFAULT_LATE_HOURS = 26
 DBT_SETTINGS = {
     "ORACLE_PRACTICE_FIELD": "Practice_c",
     "ORACLE_GEO_FIELD": "GEO_c",

@@ -14,7 +14,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from database.environment import DBT_SETTINGS, DEFAULT_CRM_FILE, setting
+from database.environment import DBT_SETTINGS, DEFAULT_CRM_FILE, DEFAULT_LATE_HOURS, setting
 
 Days = Annotated[int, Field(ge=1, le=100_000)]
 TO_FILL: JsonDict = {"to_fill": True}
@@ -172,11 +172,22 @@ class Api(_Group):
     """Seconds without a further call after which the sync starts that the calls ask for."""
     metrics_token: SecretStr | None = None
     """A token that may read `/metrics` and nothing else."""
+
+
+class Notifications(_Group):
+    """Notifications.
+
+    The scheduler, the API and each run at its end look for what is wrong.
+    """
+
     notify_urls: SecretStr | None = None
-    """Where to report failed, late and empty syncs, and rejects: Apprise URLs, separated by
-    spaces."""
-    notify_late_hours: Annotated[int, Field(ge=1)] = 26
+    """Where to report failed, late and empty syncs, rejects, and a database that cannot be used:
+    Apprise URLs, separated by spaces."""
+    notify_late_hours: Annotated[int, Field(ge=1)] = DEFAULT_LATE_HOURS
     """Hours without a successful sync after which it is reported as late."""
+    notify_success_url: SecretStr | None = None
+    """An address that is called (GET) after each successful sync, whoever started it: a dead man's
+    switch, which reports when the calls stay away."""
 
 
 class Housekeeping(_Group):
@@ -210,10 +221,10 @@ class Secrets(_Group):
     first."""
 
 
-GROUPS = (Crm, Reading, Database, Schedule, Api, Housekeeping, Secrets)
+GROUPS = (Crm, Reading, Database, Schedule, Api, Notifications, Housekeeping, Secrets)
 
 
-class Settings(Crm, Reading, Database, Schedule, Api, Housekeeping, Secrets):
+class Settings(Crm, Reading, Database, Schedule, Api, Notifications, Housekeeping, Secrets):
     """All settings."""
 
 

@@ -44,4 +44,4 @@ export UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1
 # Debian's Python has priority: with pyenv's slower build, a run takes a sixth longer.
 # UV_PYTHON or .python-version may name another.
 PATH=/usr/bin:$PATH "$uv" sync --locked --inexact "$@" 2> >(grep -v '^ [-+~] ' >&2)
-.venv/bin/python -m compileall -q api database orchestrate runs extract load || true
+.venv/bin/python -m compileall -q api database notifications orchestrate runs extract load || true

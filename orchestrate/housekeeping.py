@@ -136,14 +136,11 @@ _AUDIT = """
         limit %(batch)s
     )
 """
-# An incident stays until the message about its end was sent.
 _INCIDENTS = """
     delete from public.incidents where id in (
         select id
         from public.incidents
-        where
-            closed_at < now() - make_interval(days => %(days)s)
-            and (opening_notified_at is null or closing_notified_at is not null)
+        where closed_at < now() - make_interval(days => %(days)s)
         limit %(batch)s
     )
 """

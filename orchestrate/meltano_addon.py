@@ -26,6 +26,7 @@ from meltano.core.setting_definition import SettingDefinition
 from database.address import database_url, libpq_environment, sqlalchemy_url
 from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.migrate import migrate_if_needed
+from notifications import run_end
 from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
 from runs.recorder import RunRecorder
@@ -46,6 +47,8 @@ def prepare_environment() -> None:
         _give_meltano_an_empty_database()
         return
     url = database_url()
+    if options is not None:
+        run_end.prepare(url, str(options["run_id"]))
     os.environ |= libpq_environment(url) | {
         "MELTANO_DATABASE_URI": sqlalchemy_url(url, "meltano", search_path="meltano"),
         # The loader drops the offsets of timestamps; in UTC that changes nothing.

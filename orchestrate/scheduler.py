@@ -30,6 +30,7 @@ from database.address import database_url
 from database.environment import ROOT
 from database.migrate import migrate_if_needed
 from database.settings import read_settings
+from notifications.watcher import watching
 from orchestrate.cron import CronTrigger, ScheduleError, time_zone
 from runs import control, registry
 from runs.control import MELTANO
@@ -296,10 +297,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     url = database_url()
-    migrate_if_needed(url)
     try:
-        Scheduler(url).run()
-    except ScheduleError as error:
+        with watching(url, read_settings()):
+            migrate_if_needed(url)
+            Scheduler(url).run()
+    except (ScheduleError, ValueError) as error:
         sys.exit(str(error))
 
 

@@ -11,12 +11,10 @@ import secrets
 import signal
 import socket
 import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from oracle_crm_sandbox import Sandbox
 from database.environment import DATA, ROOT
 from orchestrate.airflow.first_load import cuts
 from tests.conftest import Pipeline, assert_equal_to_crm, wait_until
+from tests.receiver import Receiver
 
 BIN = Path(os.environ.get("AIRFLOW_ENV", DATA / "airflow")) / "bin"
 RECORDS = 20_000
@@ -181,29 +180,10 @@ def crm() -> Iterator[Sandbox]:
         yield sandbox
 
 
-class Chat:
-    """A chat service that Apprise speaks to; what it was told is in `told`."""
-
-    def __init__(self) -> None:
-        self.told: list[dict[str, Any]] = []
-        told = self.told
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"json://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
 @pytest.fixture(scope="module")
-def chat() -> Iterator[Chat]:
-    chat = Chat()
-    yield chat
-    chat.server.shutdown()
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture
@@ -215,7 +195,11 @@ def pipeline(database: str, crm: Sandbox, tmp_path: Path) -> Pipeline:
 
 @pytest.fixture(scope="module")
 def airflow(
-    postgres: str, migrated: str, crm: Sandbox, chat: Chat, tmp_path_factory: pytest.TempPathFactory
+    postgres: str,
+    migrated: str,
+    crm: Sandbox,
+    receiver: Receiver,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Airflow]:
     home = tmp_path_factory.mktemp("airflow")
     name = f"scheduled_{uuid.uuid4().hex[:12]}"
@@ -226,7 +210,7 @@ def airflow(
         | crm.env
         | {
             "DATABASE_URL": f"{postgres}/{name}",
-            "NOTIFY_URLS": chat.url,
+            "NOTIFY_URLS": receiver.url(),
             "SCHEDULE_RETRY_MINUTES": "0.02",
             # It is noon there, since Airflow at once runs a schedule that was due just before.
             "SCHEDULE_TIMEZONE": f"Etc/GMT{datetime.now(UTC).hour - 12:+d}",
@@ -348,15 +332,15 @@ def test_a_failed_first_load_continues_where_it_was(
 @pytest.mark.airflow
 @pytest.mark.timeout(900)
 def test_a_failed_task_sends_an_alert_and_a_successful_one_has_its_lineage(
-    airflow: Airflow, pipeline: Pipeline, crm: Sandbox, chat: Chat
+    airflow: Airflow, pipeline: Pipeline, crm: Sandbox, receiver: Receiver
 ) -> None:
     crm.settings(forbidden=["opportunities"])
     airflow.work(1, **pipeline.environment)
-    chat.told.clear()
+    receiver.received.clear()
     run = airflow.start("oracle-crm.nightly")
     assert airflow.wait("oracle-crm.nightly", run) == "failed"
     assert [sync["status"] for sync in pipeline.syncs()] == ["FAILED", "FAILED"]
-    (told,) = chat.told
+    ((_, told),) = receiver.received
     assert told["title"] == "oracle-crm.nightly failed"
     assert "Task sync" in told["message"]
 

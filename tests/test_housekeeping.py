@@ -138,28 +138,19 @@ def test_runs_that_never_began_go(connection: Connection, database: str) -> None
     assert column(connection, "select trigger from sync_runs order by 1") == ["open", "young"]
 
 
-def test_incidents_are_deleted_after_their_messages_were_sent(
-    connection: Connection, database: str
-) -> None:
+def test_old_incidents_are_deleted(connection: Connection, database: str) -> None:
     connection.execute(
         """
-        insert into incidents (
-            kind, detail, closed_at, opening_notified_at, closing_notified_at
-        )
-        select kind, '', now() - make_interval(days => days_ago), opening, closing
-        from (values
-            ('told', 366, now(), now()), ('nobody to tell', 366, null, null),
-            ('end untold', 366, now(), null), ('young', 364, now(), now()),
-            ('open', null, now(), null)
-        ) as _ (kind, days_ago, opening, closing)
+        insert into incidents (kind, detail, opened_at, closed_at)
+        select kind, '', now() - interval '400 days', now() - make_interval(days => days_ago)
+        from (values ('over', 366), ('young', 364), ('open', null)) as _ (kind, days_ago);
+        insert into notifications
+        select id, 1, 1, now(), true, 1, 0, now() from incidents
         """
     )
     housekeeping(database)
-    assert column(connection, "select kind from incidents order by 1") == [
-        "end untold",
-        "open",
-        "young",
-    ]
+    assert column(connection, "select kind from incidents order by 1") == ["open", "young"]
+    assert column(connection, "select count(*) from notifications") == [2]
 
 
 def test_dead_tokens_and_old_attempts_go(connection: Connection, database: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from database.environment import ROOT
 from runs import control
 from tests.conftest import Pipeline, wait_until
+from tests.receiver import Receiver
 from tests.runs import live_run
 
 
@@ -83,16 +84,25 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
 
 
 def test_a_failed_sync_is_retried(pipeline: Pipeline) -> None:
-    with scheduler(pipeline):
-        wait_until_scheduled(pipeline)
+    pipeline.query(
+        "insert into rejected_records (record_key, stream, reason) values ('a', 'accounts', 'bad')"
+    )
+    with Receiver() as receiver:
+        with scheduler(pipeline, NOTIFY_URLS=receiver.url()):
+            wait_until_scheduled(pipeline)
+            wait_until(receiver.titles)
+        assert receiver.titles() == ["Records could not be loaded"]
     pipeline.query(
         "update schedules set next_run_at = now() - interval '1 hour' where name = 'nightly'"
     )
     pipeline.crm.fault("error", status=503)
-    with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02,0.02"):
-        wait_until(lambda: len(pipeline.syncs()) == 1 and pipeline.last_sync()["completed_at"])
-        pipeline.crm.clear_faults()
-        wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"])
+    with Receiver() as switch:
+        called = f"http://{switch.address}/ping"
+        with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02,0.02", NOTIFY_SUCCESS_URL=called):
+            wait_until(lambda: len(pipeline.syncs()) == 1 and pipeline.last_sync()["completed_at"])
+            pipeline.crm.clear_faults()
+            wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"])
+        assert switch.called == ["/ping"]
     assert [run["status"] for run in pipeline.syncs()] == ["FAILED", "SUCCESS"]
     assert schedule(pipeline, "nightly")["attempt"] == 2
 

@@ -37,7 +37,8 @@ def test_the_example_offers_each_setting_once_and_no_secret() -> None:
 
 
 def test_all_settings_in_use_are_declared_and_all_declared_ones_are_used() -> None:
-    folders = ("api", "database", "orchestrate", "runs", "extract/tap-oracle-crm/tap_oracle_crm")
+    packages = ("api", "database", "notifications", "orchestrate", "runs")
+    folders = (*packages, "extract/tap-oracle-crm/tap_oracle_crm")
     sources = {path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")}
     sources -= {ROOT / "database" / "settings.py"}
     sources |= {ROOT / "meltano.yml", *ROOT.glob("transform/**/*.sql")}
