@@ -3,9 +3,11 @@
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import psycopg
@@ -17,7 +19,9 @@ from pydantic import SecretStr
 from api import requests
 from api.logs import JsonFormatter
 from api.requests import RequestMiddleware
+from database.environment import ROOT
 from tests.api.conftest import Caller, DefaultSettings, calling, fill, running, serving
+from tests.runs import add_run
 
 
 @pytest.mark.parametrize(
@@ -192,13 +196,58 @@ def test_metrics(caller: Caller) -> None:
             "insert into schedules (name, job, interval, timezone, next_run_at)"
             " values ('nightly', 'sync', '0 0 * * *', 'UTC', now() + interval '1 hour')"
         )
+        connection.execute(
+            """
+            insert into schedules (name, job, interval, timezone, last_succeeded)
+            values ('weekly', 'housekeeping', '0 4 * * 0', 'UTC', false);
+            insert into incidents (kind, detail) values ('rejects', 'one'), ('empty', 'none');
+            update incidents set closed_at = now() where kind = 'empty';
+            -- One is not retried any more, the other is.
+            insert into notifications (incident_id, service, attempts, failures, next_attempt_at)
+            select id, 1, 1, 1, coalesce(closed_at - interval '1 hour', now() + interval '1 hour')
+            from incidents
+            """
+        )
+    assert math.isnan(counts["oracle_crm_sync_last_succeeded[]"])
+    add_run(caller.database, "3 minutes")
+    add_run(caller.database, load_succeeded=False, cancelled_by="ada")
     counts = metrics(caller)
+    assert counts["oracle_crm_sync_last_succeeded[]"] == 1
+    add_run(caller.database, load_succeeded=False)
+    counts = metrics(caller)
+    assert counts["oracle_crm_sync_last_succeeded[]"] == 0
+    assert counts["oracle_crm_scheduled_jobs_failed[]"] == 1
+    assert counts["oracle_crm_notifications_not_accepted[]"] == 1
+    incidents = {
+        kind: counts[f"oracle_crm_open_incidents[('kind', '{kind}')]"]
+        for kind in ("rejects", "empty")
+    }
+    assert incidents == {"rejects": 1, "empty": 0}
     assert counts["oracle_crm_rejected_records[]"] == 1
     assert counts["oracle_crm_unknown_status_opportunities[]"] == 2
     beat = counts["oracle_crm_scheduler_heartbeat_timestamp_seconds[]"]
     assert counts["oracle_crm_schedule_next_run_timestamp_seconds[]"] == pytest.approx(
         beat + 3600, abs=1
     )
+
+
+def test_deals_are_counted_when_a_run_has_merged(caller: Caller) -> None:
+    fill(caller.database, 3)
+    for more in (0, 1):
+        add_run(caller.database, transform_completed_at=datetime.now(UTC))
+        assert metrics(caller)["oracle_crm_opportunities[]"] == 3 + more
+        with psycopg.connect(caller.database) as connection:
+            connection.execute("insert into opportunities (remote_id) values (%s)", [f"new {more}"])
+        assert metrics(caller)["oracle_crm_opportunities[]"] == 3 + more
+
+
+def test_the_metrics_of_the_alerts_exist(caller: Caller) -> None:
+    caller.get("/api/opportunities/2")
+    measured = {name.partition("[")[0] for name in metrics(caller)}
+    rules = (ROOT / "orchestrate/deploy/prometheus/alerts.yml").read_text()
+    asked_for = {*re.findall(r"\b(?:oracle_crm|api)_\w+", rules)}
+    assert asked_for
+    assert asked_for <= measured
 
 
 def test_metrics_have_a_token_of_their_own(database: str) -> None:
