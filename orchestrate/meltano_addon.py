@@ -56,11 +56,14 @@ def prepare_environment() -> None:
     }
     if options is None and not _calls_dbt():
         return
+    migrate_if_needed(url)
     try:
         declared = read_declared()
     except DeclarationError as error:
+        if options is not None:  # the log and the alerts should know
+            register_run(url, options)
+            registry.end(url, str(options["run_id"]), str(error))
         sys.exit(str(error))
-    migrate_if_needed(url)
     with closing(registry.connect(url)) as connection:
         declare(connection, declared)
     if options is not None:

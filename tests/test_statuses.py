@@ -453,4 +453,7 @@ def test_through_the_whole_pipeline(pipeline: Pipeline, tmp_path: Path) -> None:
     assert findings["crm.yml"]["status"] == "error"
     assert "line 2" in findings["crm.yml"]["detail"]
     assert code == 1
-    assert len(pipeline.syncs()) == 3
+    assert len(pipeline.syncs()) == 4
+    failed = pipeline.last_sync()
+    assert (failed["status"], failed["total_fetched"]) == ("FAILED", 0)
+    assert failed["error_message"].startswith("crm.yml, line 2: 'EINGEFROREN' must be")
