@@ -5,7 +5,7 @@ Import it only to send a message or to check the addresses: importing Apprise ta
 
 import logging
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from apprise import Apprise, LogCapture, NotifyType
 
@@ -39,7 +39,7 @@ class Services:
 
     def name(self, service: int) -> str:
         """Return the number and the type of a service."""
-        return f"{service} ({urlsplit(self._urls[service - 1]).scheme})"
+        return f"{service} ({self._urls[service - 1].partition('://')[0]})"
 
     def send(self, service: int, message: Message) -> str | None:
         """Send a message; return why it was not accepted, or None."""
@@ -79,11 +79,15 @@ def send_test() -> dict[str, str | None]:
 
 
 def _problem(said: str, url: str) -> str:
-    """Return Apprise's log in one line, without any part of the address but its host."""
+    """Return Apprise's log in one line, without any part of the address.
+
+    Many services have a token in the place of a host.
+    """
     text = " ".join(said.split()) or "unknown reason"
-    host = urlsplit(url).hostname or ""
-    parts = {part for form in (url, unquote(url)) for part in re.split(r"[/:@?&=#,;+]+", form)}
-    for part in sorted(parts - {host, urlsplit(url).scheme, ""}, key=len, reverse=True):
+    _, _, address = url.partition("://")
+    forms = (address, unquote(address))
+    parts = {part for form in forms for part in re.split(r"[/:@?&=#,;+]+", form)}
+    for part in sorted(parts, key=len, reverse=True):
         # Shorter parts are no secrets, but occur in other words.
         if len(part) >= 4:
             text = text.replace(part, "***")

@@ -35,6 +35,7 @@ class Receiver:
 
             def do_GET(self) -> None:
                 receiver.called.append(self.path)
+                time.sleep(receiver.delay)
                 self._answer(receiver.refusing.get(self.path.strip("/"), 200))
 
             def _answer(self, status: int) -> None:
