@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ class Outage:
                 reasons.append(why)
             if 0 <= now - state["since"] < patience:
                 return
-            state["why"] = why
+            state["why"] = f"On {socket.gethostname()}: {why}"
             for service in range(1, services + 1):
                 known = state.setdefault("services", {}).setdefault(str(service), {})
                 sent, at = known.get("sent"), known.get("at", 0)
@@ -78,7 +79,7 @@ class Outage:
                     continue
                 if 0 <= now - known.get("tried", 0) < RETRY_SECONDS:
                     continue
-                text = message("database", why, revision=len(reasons), sent=sent)
+                text = message("database", state["why"], revision=len(reasons), sent=sent)
                 if send(service, text):
                     known |= {"sent": len(reasons), "at": now}
                     known.pop("tried", None)

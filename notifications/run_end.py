@@ -38,11 +38,10 @@ def prepare(url: str, run_id: str) -> None:
 
 
 def _notify(url: str, run_id: str) -> None:
-    try:
-        arguments = _needed(url, run_id)
-    except ValueError as error:
-        log.error("no alerts are sent: %s", error)
-        return
+    arguments = [
+        *(["success"] if setting("NOTIFY_SUCCESS_URL") and _has_succeeded(url, run_id) else []),
+        *(["check"] if setting("NOTIFY_URLS") and _is_any_due(url) else []),
+    ]
     if not arguments:
         return
     command = [sys.executable, "-m", "notifications", *arguments]
@@ -52,28 +51,30 @@ def _notify(url: str, run_id: str) -> None:
         log.warning("sending notifications took longer than %d s and was stopped", DEADLINE_SECONDS)
 
 
-def _needed(url: str, run_id: str) -> list[str]:
-    """Return the arguments of the child process; empty if there is nothing to send."""
-    services = len((setting("NOTIFY_URLS") or "").split())
-    if os.environ.get("MELTANO_JOB_TRIGGER") in CHECK_THEMSELVES:
-        services = 0
-    check = ["check"] if services else []
+def _has_succeeded(url: str, run_id: str) -> bool:
+    """Return whether the run was a sync and succeeded."""
     try:
         with closing(incidents.connect(url)) as connection:
-            if check:
-                incidents.update(connection, late_hours())
-                if not (incidents.is_due(connection, services) or Outage.of(url).is_known()):
-                    check = []
-            is_called = setting("NOTIFY_SUCCESS_URL") and _succeeded(connection, run_id)
+            row = connection.execute(
+                "select from sync_logs where run_id = %s and status = 'SUCCESS'", [run_id]
+            ).fetchone()
     except psycopg.Error as error:
-        if not check:  # otherwise the child process reports it
-            log.warning("NOTIFY_SUCCESS_URL is not called: %s", describe(error))
-        return check
-    return [*(["success"] if is_called else []), *check]
-
-
-def _succeeded(connection: incidents.Connection, run_id: str) -> bool:
-    row = connection.execute(
-        "select from sync_logs where run_id = %s and status = 'SUCCESS'", [run_id]
-    ).fetchone()
+        log.warning("NOTIFY_SUCCESS_URL is not called: %s", describe(error))
+        return False
     return row is not None
+
+
+def _is_any_due(url: str) -> bool:
+    """Return whether a message is due, or an outage of the database has to be reported."""
+    if os.environ.get("MELTANO_JOB_TRIGGER") in CHECK_THEMSELVES:
+        return False
+    services = len((setting("NOTIFY_URLS") or "").split())
+    try:
+        with closing(incidents.connect(url)) as connection:
+            incidents.update(connection, late_hours())
+            return incidents.is_due(connection, services) or Outage.of(url).is_known()
+    except psycopg.Error:
+        return True  # the child process reports it
+    except ValueError as error:
+        log.error("no alerts are sent: %s", error)
+        return False

@@ -426,7 +426,7 @@ def test_an_outage_is_sent_once_even_if_no_file_can_be_written(
 def test_missing_tables_are_an_outage(desk: Desk) -> None:
     desk.execute("drop view sync_logs cascade")
     assert desk.check() == ["The database cannot be used"]
-    assert desk.last_text() == 'relation "sync_logs" does not exist'
+    assert desk.last_text().endswith(': relation "sync_logs" does not exist')
 
 
 def test_a_watcher_checks_at_intervals(desk: Desk) -> None:
@@ -552,6 +552,47 @@ def test_a_dead_mans_switch_that_cannot_be_called(
     receiver.delay = 0.5
     command.call_success_url()
     assert log == [f"NOTIFY_SUCCESS_URL {problem}"]
+
+
+def end_run(desk: Desk, run_id: str, **environment: str) -> None:
+    """Let a process end that has registered a run."""
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from notifications import run_end; run_end.prepare(*sys.argv[1:])",
+            desk.database,
+            run_id,
+        ],
+        cwd=ROOT,
+        check=True,
+        env=os.environ
+        | {
+            "DATABASE_URL": desk.database,
+            "NOTIFY_URLS": desk.urls[0],
+            "NOTIFY_SUCCESS_URL": f"http://{desk.receiver.address}/ping",
+        }
+        | environment,
+    )
+
+
+def test_only_a_successful_sync_calls_the_dead_mans_switch(desk: Desk) -> None:
+    desk.urls = [""]
+    end_run(desk, add_run(desk.database, kind="reconcile"))
+    end_run(desk, add_run(desk.database, load_succeeded=False))
+    end_run(desk, add_run(desk.database, cancelled_by="ada"))
+    assert desk.receiver.called == []
+    end_run(desk, add_run(desk.database))
+    assert desk.receiver.called == ["/ping"]
+
+
+@pytest.mark.parametrize(("trigger", "sent"), [("schedule", []), ("shell", ["The sync failed"])])
+def test_a_run_leaves_the_alerts_to_the_scheduler_that_started_it(
+    desk: Desk, trigger: str, sent: list[str]
+) -> None:
+    failed = add_run(desk.database, load_succeeded=False)
+    end_run(desk, failed, MELTANO_JOB_TRIGGER=trigger)
+    assert desk.receiver.titles() == sent
 
 
 @pytest.fixture
