@@ -1,8 +1,16 @@
-"""The address of the database: the one that `DATABASE_URL` names, or an embedded PostgreSQL."""
+"""The address of the database: the one that `DATABASE_URL` names, or an embedded PostgreSQL.
+
+`parameters` is the one reading of such a URL, by PostgreSQL's own client library. Each form in
+which psycopg, SQLAlchemy, dbt and PostgreSQL's programs want it is made of what that gives.
+"""
 
 import sys
 from functools import cache
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlencode
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
 
 from database.embedded import start_embedded
 from database.environment import DATA, setting
@@ -10,53 +18,139 @@ from database.environment import DATA, setting
 EMBEDDED = DATA / "postgres"
 """Where the embedded server keeps its data."""
 
+OF_OTHER_PROGRAMS = frozenset(
+    {"connection_limit", "pgbouncer", "pool_timeout", "schema", "statement_cache_size", "supa"}
+)
+"""Parameters in the addresses that hosts show, which are meant for the pools of other programs."""
+
+_VARIABLES = {
+    option.keyword.decode(): (option.envvar or b"").decode()
+    for option in pq.Conninfo.get_defaults()
+}
+"""libpq's parameters, and the environment variable of each that has one."""
+_PLACES = frozenset({"user", "password", "host", "port", "dbname"})
+
+
+class AddressError(Exception):
+    """A database URL can't be used; the message goes on after its name, and shows no secret."""
+
+
+def url_setting() -> str:
+    """Return the name of the setting that says where the database is."""
+    return "DATABASE_DIRECT_URL" if setting("DATABASE_DIRECT_URL") else "DATABASE_URL"
+
 
 @cache
 def database_url() -> str:
     """Return the URL of the database, starting the embedded server if it is to be used.
 
+    Where `DATABASE_URL` leads to a pooler, `DATABASE_DIRECT_URL` leads past it, and comes first.
+
     Returns:
-        A libpq URL, `postgresql://user:password@host:port/database`.
+        A libpq URL, `postgresql://user:password@host:port/database`, that is complete.
 
     Raises:
-        SystemExit: `DATABASE_URL` is no PostgreSQL URL, or the embedded server can't start.
+        SystemExit: it is no PostgreSQL URL, or the embedded server can't start.
     """
-    url = setting("DATABASE_URL")
-    if url is None:
+    name = url_setting()
+    given = setting(name)
+    if given is None:
         return start_embedded(EMBEDDED)
+    try:
+        read = parameters(given)
+    except AddressError as error:
+        sys.exit(f"{name} {error}")
+    return _url("postgresql", read, quote(read["dbname"], ""))
+
+
+def parameters(url: str) -> dict[str, str]:
+    """Return what a database URL says, by the names that libpq has for it.
+
+    What it leaves out is what libpq would take: for user, password, host and port, its
+    environment. Of a parameter that is there twice, the last one counts.
+
+    Raises:
+        AddressError: it is no URL of a PostgreSQL database, or says what not all can read.
+    """
     if not url.startswith(("postgresql://", "postgres://")):
-        sys.exit("DATABASE_URL must look like postgresql://user:password@host:5432/database")
-    return "postgresql://" + url.split("://", 1)[1]
+        raise AddressError("must look like postgresql://user:password@host:5432/database")
+    address, _, query = url.partition("?")
+    named = [(unquote(part.partition("=")[0]), part) for part in query.split("&") if part]
+    ours = "&".join(part for name, part in named if name not in OF_OTHER_PROGRAMS)
+    try:
+        found = conninfo_to_dict(f"{address}?{ours}")
+    except psycopg.ProgrammingError:
+        # Its own words would quote the URL, password and all.
+        unknown = [name for name, _ in named if name not in {*_VARIABLES, *OF_OTHER_PROGRAMS}]
+        if unknown and "@" not in query:
+            raise AddressError(
+                f"has a parameter that PostgreSQL does not know: {unknown[0]}"
+            ) from None
+        raise AddressError(
+            "is no URL: percent-encode special characters in user and password"
+        ) from None
+    read = {name: str(value) for name, value in found.items() if value}
+    if "service" in read:
+        raise AddressError("has the parameter service: write into the URL what the service says")
+    for option in pq.Conninfo.get_defaults():
+        if option.keyword in {b"user", b"password", b"host", b"port"} and option.val:
+            read.setdefault(option.keyword.decode(), option.val.decode())
+    read.setdefault("host", "localhost")
+    read.setdefault("dbname", read["user"])
+    ports = set(read["port"].split(","))
+    if len(ports) > 1:
+        raise AddressError("names hosts with ports that differ: dbt takes one port for all")
+    return read | {"port": ports.pop()}
 
 
 def libpq_environment(url: str) -> dict[str, str]:
-    """Return a database URL as libpq's environment variables, for dbt and psql.
+    """Return a database URL as libpq's environment variables, for dbt and PostgreSQL's programs.
 
-    Query parameters that libpq reads from the environment (`sslmode`, `sslrootcert`, ...) go
-    along.
+    A few parameters, which tune the socket, have no variable: `keepalives` and the like.
     """
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    environment = {
-        "PGHOST": query.pop("host", None) or parts.hostname or "localhost",
-        "PGPORT": query.pop("port", None) or str(parts.port or 5432),
-        "PGUSER": query.pop("user", None) or unquote(parts.username or "postgres"),
-        "PGPASSWORD": query.pop("password", None) or unquote(parts.password or ""),
-        "PGDATABASE": query.pop("dbname", None) or unquote(parts.path.lstrip("/")) or "postgres",
+    read = parameters(url)
+    return {"PGPASSWORD": ""} | {
+        variable: read[name] for name, variable in _VARIABLES.items() if variable and name in read
     }
-    query.pop("options", None)  # sets the search path and the like: for this project to decide
-    others = {f"PG{name.replace('_', '').upper()}": text for name, text in query.items()}
-    return environment | others
 
 
-def sqlalchemy_url(url: str, application: str, **parameters: str) -> str:
-    """Return a database URL as SQLAlchemy wants it, with run-time parameters of the server's.
+def sqlalchemy_url(
+    url: str,
+    application: str | None,
+    driver: str = "psycopg",
+    database: str | None = None,
+    **settings: str,
+) -> str:
+    """Return a database URL as SQLAlchemy wants it, with settings of the server's.
 
-    SQLAlchemy takes the database's name as it stands, where libpq decodes it. A name with a
-    question mark is beyond it.
+    Args:
+        url: the database.
+        application: what the server calls the connections, if not what the URL says.
+        driver: SQLAlchemy's name of the driver.
+        database: another database of that server.
+        settings: the server's settings for these connections; the URL's own `options` come first.
     """
-    options = quote(" ".join(f"-c{name}={value}" for name, value in parameters.items()))
-    address, _, query = url.removeprefix("postgresql://").partition("?")
-    server, _, database = address.partition("/")
-    own = f"application_name={application}&options={options}"
-    return f"postgresql+psycopg://{server}/{unquote(database)}?{query}{'&' if query else ''}{own}"
+    read = parameters(url) | ({"application_name": application} if application else {})
+    options = [read.get("options", ""), *(f"-c{name}={value}" for name, value in settings.items())]
+    if given := " ".join(filter(None, options)):
+        read["options"] = given
+    read["dbname"] = database or read["dbname"]
+    # SQLAlchemy takes the path as it stands, where libpq decodes it.
+    return _url(f"postgresql+{driver}", read, read["dbname"])
+
+
+def _url(scheme: str, read: dict[str, str], path: str) -> str:
+    """Return a URL of what was read; what neither its host nor its path can say is its query's."""
+    user, password, host, port = (
+        read.get(name, "") for name in ("user", "password", "host", "port")
+    )
+    query = {name: value for name, value in read.items() if name not in _PLACES}
+    server = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if "/" in host or "," in host:
+        server = ""
+        query |= {"host": host, "port": ",".join([port] * len(host.split(",")))}
+    if "?" in path:
+        path, query = "", query | {"dbname": read["dbname"]}
+    credentials = quote(user, "") + (f":{quote(password, '')}" if password else "")
+    url = f"{scheme}://{credentials}@{server}/{path}"
+    return f"{url}?{urlencode(query, quote_via=quote)}" if query else url

@@ -45,7 +45,7 @@ def migrate_if_needed(url: str) -> None:
         [sys.executable, "-m", "database", "migrate"],
         cwd=ROOT,
         check=False,
-        env=os.environ | {"DATABASE_URL": url},
+        env=os.environ | {"DATABASE_URL": url, "DATABASE_DIRECT_URL": url},
     )
     if done.returncode != 0:
         sys.exit("The database could not be brought up to date: see above.")

@@ -5,23 +5,21 @@ AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD; `create` creates it unless it exists.
 """
 
 import sys
-from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg import sql
 
-from database.address import database_url, libpq_environment
+from database.address import database_url, parameters, sqlalchemy_url
 
 
 def name() -> str:
     """Return the name of Airflow's database."""
-    return f"{libpq_environment(database_url())['PGDATABASE']}_airflow"
+    return f"{parameters(database_url())['dbname']}_airflow"
 
 
 def url() -> str:
     """Return the address of Airflow's database, with the driver that Airflow uses."""
-    parts = urlsplit(database_url())
-    return parts._replace(scheme="postgresql+psycopg2", path=f"/{quote(name())}").geturl()
+    return sqlalchemy_url(database_url(), None, "psycopg2", name())
 
 
 def create() -> None:

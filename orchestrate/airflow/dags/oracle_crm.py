@@ -73,8 +73,10 @@ def alert(context: Any) -> None:
 
 def warehouse(schema: str, table: str) -> Asset:
     """Return a table for Airflow's lineage, without user and password."""
-    url = urlsplit(os.environ.get("DATABASE_URL", ""))
-    address = f"{url.hostname or 'localhost'}:{url.port or 5432}"
+    url = urlsplit(os.environ.get("DATABASE_DIRECT_URL") or os.environ.get("DATABASE_URL", ""))
+    # The first of several hosts.
+    server = urlsplit("//" + url.netloc.rpartition("@")[2].partition(",")[0])
+    address = f"{server.hostname or 'localhost'}:{server.port or 5432}"
     return Asset(f"postgres://{address}/{url.path.strip('/') or 'oracle_crm'}/{schema}/{table}")
 
 
