@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-alerts test-all docs backup restore restore-check settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-all docs backup restore restore-check settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,7 +84,12 @@ test-alerts: .venv/.installed-dev ## The alert rules, by Prometheus's promtool
 	command -v promtool >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends prometheus; }
 	.venv/bin/pytest tests/test_alerts.py
 
-test-all: test test-airflow test-images test-postgres test-alerts ## All of these, one after the other
+# `make test` has these too, where PgBouncer is installed.
+test-pooler: .venv/.installed-dev ## What meets a connection pooler, with Debian's PgBouncer
+	command -v pgbouncer >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq pgbouncer; }
+	.venv/bin/pytest -k pooler tests/test_preflight.py load/target-postgres/tests/test_fence.py
+
+test-all: test test-airflow test-images test-postgres test-pooler test-alerts ## All of these, one after the other
 
 sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox

@@ -19,14 +19,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 from tap_oracle_crm.crm import Crm, Overview
 from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 
-from database.address import database_url
+from database.address import database_url, url_setting
 from database.environment import DATA, ROOT, setting
 from database.migrate import newest_migration
+from database.preflight import Purpose, obstacles
 from database.settings import read_settings, secret_names
 from orchestrate.crm import tap_settings
 from orchestrate.cron import ScheduleError, next_run, time_zone
@@ -35,7 +35,6 @@ from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
 from runs.control import PIPELINE
 
 MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
-OLDEST_POSTGRES = 15
 SKEW = timedelta(seconds=30)
 NEW_ROWS, NEW_SHARE = 20, 0.05
 """More deals than these, of those that the CRM shows, are not new since the last sync."""
@@ -81,6 +80,17 @@ def examine() -> Iterator[Finding]:
         return
     with connection:
         yield from database(connection)
+        try:
+            in_the_way = obstacles(database_url(), Purpose.MIGRATE)
+        except psycopg.OperationalError as error:
+            yield Finding("database", "error", str(error), "It takes no more connections.")
+            return
+        for one in in_the_way:
+            yield Finding(one.check, "error" if one.stops else "warning", one.detail, one.remedy)
+        if any(one.stops for one in in_the_way):
+            yield declaration()
+            yield from crm(meltano=False)
+            return
         migrated = migrations(connection)
         yield migrated
         held = None
@@ -118,20 +128,9 @@ class _UnusableError(Exception):
 def _connect() -> Connection:
     try:
         url = database_url()
-        conninfo_to_dict(url)
     except SystemExit as error:
         raise _UnusableError(
-            Finding("database", "error", str(error), "Correct DATABASE_URL.")
-        ) from None
-    except psycopg.ProgrammingError:
-        # Its own words would quote the URL, password and all.
-        raise _UnusableError(
-            Finding(
-                "database",
-                "error",
-                "DATABASE_URL is no URL",
-                "Percent-encode special characters in user and password.",
-            )
+            Finding("database", "error", str(error), f"Correct {url_setting()}.")
         ) from None
     try:
         return psycopg.connect(url, autocommit=True, connect_timeout=10, row_factory=dict_row)
@@ -146,15 +145,10 @@ def _connect() -> Connection:
 
 
 def database(connection: Connection) -> Iterator[Finding]:
-    """Look at the server's version, the role's rights and the clock."""
+    """Tell which server it is, and look at its clock."""
     info = connection.info
-    major = info.server_version // 10_000
     where = f"PostgreSQL {info.parameter_status('server_version')}, {info.dbname} at {info.host}"
-    if major < OLDEST_POSTGRES:
-        yield Finding(
-            "database", "error", where, f"PostgreSQL {OLDEST_POSTGRES} or newer is needed."
-        )
-    elif setting("DATABASE_URL") is None:
+    if setting(url_setting()) is None:
         yield Finding(
             "database",
             "warning",
@@ -163,13 +157,6 @@ def database(connection: Connection) -> Iterator[Finding]:
         )
     else:
         yield Finding("database", "ok", where)
-    if not _scalar(connection, "select has_database_privilege(current_database(), 'create')"):
-        yield Finding(
-            "rights",
-            "error",
-            f"role {info.user} may not create schemas in {info.dbname}",
-            f"grant create on database {info.dbname} to {info.user}",
-        )
     before = datetime.now(UTC)
     there = _scalar(connection, "select clock_timestamp()")
     yield clock("database", there - before - (datetime.now(UTC) - before) / 2)
@@ -490,10 +477,13 @@ def _last_line(text: str | None) -> str:
 
 def _hider() -> Callable[[str], str]:
     """Return a function that hides every secret in a text."""
-    password = urlsplit(setting("DATABASE_URL") or "").password or ""
-    secrets = {password, unquote(password), *(setting(name) or "" for name in secret_names())} - {
-        ""
-    }
+    passwords = [
+        urlsplit(setting(name) or "").password or ""
+        for name in ("DATABASE_URL", "DATABASE_DIRECT_URL")
+    ]
+    secrets = {*passwords, *map(unquote, passwords)}
+    secrets |= {setting(name) or "" for name in secret_names()}
+    secrets -= {""}
 
     def hide(text: str) -> str:
         for secret in sorted(secrets, key=len, reverse=True):

@@ -23,9 +23,11 @@ import psutil
 import yaml
 from meltano.core.setting_definition import SettingDefinition
 
+from database import preflight
 from database.address import database_url, libpq_environment, sqlalchemy_url
 from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.migrate import migrate_if_needed
+from database.preflight import Purpose
 from notifications import run_end
 from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
@@ -55,6 +57,8 @@ def prepare_environment() -> None:
         "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
     }
     if options is None and not _calls_dbt():
+        # Whatever Meltano is called for, it migrates its own tables.
+        preflight.require(url, Purpose.QUERY)
         return
     migrate_if_needed(url)
     try:

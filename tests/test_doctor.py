@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from database.environment import ROOT
+from database.preflight import Purpose, obstacles
 from orchestrate.doctor import GIGABYTE, disk
 from tests.conftest import Pipeline
 from tests.runs import add_run, live_run
@@ -209,6 +211,15 @@ def test_a_refused_role_and_a_database_without_tables(pipeline: Pipeline) -> Non
     findings, code = examine(pipeline, DATABASE_URL=f"{postgres}/empty_one")
     assert findings["migrations"]["status"] == "error"
     assert findings["migrations"]["advice"] == "Run make setup."
+    assert code == 1
+
+    with psycopg.connect(f"{postgres}/empty_one", autocommit=True) as connection:
+        connection.execute("create table tokens (id int)")
+    findings, code = examine(pipeline, DATABASE_URL=f"{postgres}/empty_one")
+    (obstacle,) = obstacles(f"{postgres}/empty_one", Purpose.MIGRATE)
+    assert findings[obstacle.check]["detail"] == obstacle.detail
+    assert findings[obstacle.check]["advice"] == obstacle.remedy
+    assert "migrations" not in findings  # its advice would lead in a circle
     assert code == 1
 
     at = postgres.split("@")[1]

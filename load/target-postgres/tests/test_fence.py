@@ -1,18 +1,13 @@
 """If several runs load one table, the latest wins; an older run writes nothing after it."""
 
-import os
 import signal
-import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -20,7 +15,7 @@ from loaded import Loaded, Message, activate, lines_of, record, schema
 from target_postgres_copy import target as copying
 from target_postgres_copy.connector import LoadRefusedError
 
-from database.embedded import SYSTEM_USER
+from tests.pooler import needs_pgbouncer, pooler
 
 
 def wait_until(true: Callable[[], object], seconds: float = 30) -> None:
@@ -297,58 +292,13 @@ def test_streams_that_are_written_at_once_do_not_wait_for_ever(
     ]
 
 
-@contextmanager
-def pooler(database: str) -> Iterator[str]:
-    """Run PgBouncer, which gives each transaction any session; yields its URL."""
-    parts = urlsplit(database)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
-        Path(folder).chmod(0o755)
-        users, settings = Path(folder, "users"), Path(folder, "pgbouncer.ini")
-        users.write_text(f'"{parts.username}" "{parts.password}"')
-        settings.write_text(
-            f"""
-            [databases]
-            * = host={parts.hostname} port={parts.port}
-            [pgbouncer]
-            listen_addr = 127.0.0.1
-            listen_port = {port}
-            auth_type = plain
-            auth_file = {users}
-            pool_mode = transaction
-            server_round_robin = 1
-            default_pool_size = 3
-            min_pool_size = 3
-            """
-        )
-        process = subprocess.Popen(
-            ["pgbouncer", "-q", settings], user=SYSTEM_USER if os.geteuid() == 0 else None
-        )
-        try:
-            url = database.replace(f":{parts.port}/", f":{port}/")
-
-            def answers() -> bool:
-                try:
-                    psycopg.connect(url).close()
-                except psycopg.OperationalError:
-                    return False
-                return True
-
-            wait_until(answers)
-            yield url
-        finally:
-            process.terminate()
-            process.wait()
-
-
 def come_and_go(url: str) -> None:
     for _ in range(50):
         with psycopg.connect(url) as connection:
             connection.execute("select 1")
 
 
+@needs_pgbouncer
 @pytest.mark.parametrize("use_copy", [True, False])
 def test_loads_through_a_pooler_in_transaction_mode(database: str, use_copy: bool) -> None:
     with pooler(database) as pooled:
