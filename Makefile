@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-all docs backup restore restore-check settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-all docs backup restore restore-check adopt settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,7 +78,8 @@ test-postgres: .venv/.installed-dev ## The tests with a database, on Debian's Po
 	'TEST_POSTGRES=postgresql://$$PGUSER:$$PGPASSWORD@localhost:$$PGPORT \
 	env -u PGUSER -u PGPASSWORD -u PGHOST -u PGPORT -u PGDATABASE .venv/bin/pytest \
 	tests/test_pipeline.py tests/test_statuses.py tests/test_upgrade.py tests/test_transform_quality.py \
-	tests/test_reconcile.py tests/test_counts.py tests/api load'
+	tests/test_reconcile.py tests/test_counts.py tests/test_preflight.py tests/test_adopt.py \
+	tests/test_database_url.py tests/api load'
 
 test-alerts: .venv/.installed-dev ## The alert rules, by Prometheus's promtool
 	command -v promtool >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends prometheus; }
@@ -143,6 +144,9 @@ restore: .venv/.installed ## Fill the empty database of DATABASE_URL: make resto
 
 restore-check: .venv/.installed ## Test the newest backup, or make restore-check BACKUP=FILE
 	@$(PYTHON) -m database.backup check $(BACKUP)
+
+adopt: .venv/.installed ## Take over the tables of the hand-written system before this one
+	@$(PYTHON) -m api.adopt
 
 settings: .venv/.installed ## Write .env.example and docs/settings.md from the settings
 	$(PYTHON) -m database settings

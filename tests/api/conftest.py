@@ -156,9 +156,11 @@ def running(app: FastAPI) -> Iterator[str]:
     while not server.started:
         assert thread.is_alive(), "the application does not start"
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:  # else a test that fails would never end
+        server.should_exit = True
+        thread.join()
 
 
 def serving(url: str, settings: Settings) -> AbstractContextManager[str]:

@@ -31,7 +31,17 @@ begin
             ('workflow_status', old_rows.workflow_status, new_rows.workflow_status),
             ('deleted_at', old_rows.deleted_at::text, new_rows.deleted_at::text)
     ) as change (field, old_value, new_value)
-    where change.old_value is distinct from change.new_value;
+    where
+        change.old_value is distinct from change.new_value
+        -- A deal that was adopted from another system, and that the CRM shows for the first time.
+        and not (
+            old_rows.deleted_at is not null
+            and new_rows.deleted_at is null
+            and num_nonnulls(
+                old_rows.opty_number, old_rows.status_code, old_rows.remote_created_at,
+                old_rows.remote_updated_at
+            ) = 0
+        );
     return null;
 end
 $$;
