@@ -298,11 +298,15 @@ def main() -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     url = database_url()
     try:
-        with watching(url, read_settings()):
-            migrate_if_needed(url)
-            Scheduler(url).run()
-    except (ScheduleError, ValueError) as error:
+        watcher = watching(url, read_settings())
+    except ValueError as error:
         sys.exit(str(error))
+    with watcher:
+        migrate_if_needed(url)
+        try:
+            Scheduler(url).run()
+        except ScheduleError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":
