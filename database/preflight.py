@@ -68,6 +68,8 @@ def require(url: str, purpose: Purpose) -> None:
     try:
         found = obstacles(url, purpose)
     except psycopg.OperationalError as error:
+        if purpose == Purpose.QUERY:
+            return  # what comes next says so, if it needs the database
         sys.exit(f"The database of {url_setting()} can't be reached: {error}".strip())
     lines = "\n".join(map(str, found))
     if any(one.stops for one in found):
