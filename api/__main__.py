@@ -7,6 +7,7 @@ import uvicorn
 
 from api.app import create_app
 from api.logs import CONFIGURATION
+from api.server import OPTIONS, raise_descriptor_limit
 from database.address import database_url
 from database.migrate import migrate_if_needed
 from database.settings import read_settings
@@ -24,6 +25,7 @@ def main() -> None:
     with watcher:
         migrate_if_needed(url)
         app = create_app(settings, url)
+        raise_descriptor_limit()
         # Imported objects stay, and collecting garbage among them would delay requests.
         gc.collect()
         gc.freeze()
@@ -32,11 +34,9 @@ def main() -> None:
             host=settings.api_host,
             port=settings.api_port,
             log_config=CONFIGURATION,
-            access_log=False,  # api.requests writes one
-            server_header=False,
             # The proxies whose headers about the client's address and https are trusted.
             forwarded_allow_ips=settings.forwarded_allow_ips,
-            timeout_graceful_shutdown=5,  # who follows a sync may not hold up a restart
+            **OPTIONS,
         )
 
 

@@ -139,27 +139,36 @@ async def is_still_let_in(connection: AsyncConnection[DictRow], user: User) -> b
     return bool((await fetch_one(connection, IS_GOOD, [user.token_id]))["is_good"])
 
 
-async def identify(
+async def get_token(
     request: Request,
-    connection: Connection,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     session: Annotated[str | None, Depends(cookie)],
-) -> User:
+) -> str:
+    """Return the token that a request came with, without a look at the database.
+
+    Raises:
+        ProblemError: 401, none; 403, a page of another site with the user's cookie.
+    """
+    if credentials is not None:
+        return credentials.credentials
+    if session is not None:
+        refuse_cross_site(request)
+        return session
+    raise _unauthorised("This needs a token: send it as `Authorization: Bearer TOKEN`.")
+
+
+Token = Annotated[str, Depends(get_token)]
+
+
+async def identify(request: Request, token: Token, connection: Connection) -> User:
     """Return the user of a request.
 
     Raises:
         ProblemError: 401, nobody known; 403, a page of another site with the user's cookie.
     """
-    if credentials is not None:
-        token = credentials.credentials
-    elif session is not None:
-        refuse_cross_site(request)
-        token = session
-    else:
-        raise _unauthorised("This needs a token: send it as `Authorization: Bearer TOKEN`.")
     user = await find_user(connection, token)
     if user is None:
-        error = ', error="invalid_token"' if credentials else ""
+        error = ', error="invalid_token"' if "authorization" in request.headers else ""
         raise _unauthorised("The token is unknown, expired or revoked.", error)
     request.state.user = user
     return user

@@ -8,8 +8,8 @@ from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Histogram, generate_latest
 
-from api.auth import bearer, cookie, identify
-from api.database import Connection, fetch_one
+from api.auth import bearer, cookie, get_token, identify
+from api.database import Connection, Pool, fetch_one
 from api.problems import answers
 from notifications.messages import KINDS
 
@@ -123,7 +123,6 @@ OPEN: LiteralString = "select kind from incidents where closed_at is null"
 
 async def _may_read(
     request: Request,
-    connection: Connection,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     session: Annotated[str | None, Depends(cookie)],
 ) -> None:
@@ -136,7 +135,10 @@ async def _may_read(
         )
     ):
         return
-    await identify(request, connection, credentials, session)
+    token = await get_token(request, credentials, session)
+    pool: Pool = request.app.state.pool
+    async with pool.connection() as connection:
+        await identify(request, token, connection)
 
 
 async def _count_deals(request: Request, connection: Connection) -> int:

@@ -63,7 +63,7 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
     for path in openapi["paths"].values():
         for operation in path.values():
-            anywhere = (400, 413, 503) if "requestBody" in operation else (503,)
+            anywhere = (400, 408, 413, 503) if "requestBody" in operation else (503,)
             responses = operation["responses"]
             for status in anywhere:
                 responses.setdefault(str(status), {"content": {"": {"schema": schema}}})

@@ -8,6 +8,7 @@ import uuid
 from contextvars import ContextVar
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
@@ -18,7 +19,15 @@ log = logging.getLogger("api.requests")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 TIME_LIMIT_SECONDS = 60
-SIZE_LIMIT_BYTES = 1_000_000
+BODY_SECONDS = 10
+# A comment of 10,000 characters fits, whichever they are and however they are encoded.
+BODY_BYTES = 131_072
+BODY_BYTES_OF = (
+    # Open to strangers, for a name and a password.
+    (re.compile("/sign-in|/api/session|/account/password|/api/password"), 4_096),
+    # A comment on each criterion.
+    (re.compile("/score|/api/assessments/[0-9]+|/opportunities/[0-9]+/assessments/[0-9]+"), 10**6),
+)
 HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"x-frame-options": b"DENY",
@@ -34,6 +43,55 @@ HTTPS_HEADERS = {b"strict-transport-security": b"max-age=31536000"}
 _GIVEN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
+def body_bytes(path: str) -> int:
+    """Return how large the body of a request for a path may be."""
+    for pattern, most in BODY_BYTES_OF:
+        if pattern.fullmatch(path):
+            return most
+    return BODY_BYTES
+
+
+async def _read_body(scope: Scope, headers: Headers, receive: Receive) -> Receive:
+    """Wait for the whole body, and return what gives it to the application.
+
+    Whoever sends it slowly holds up nobody else: nothing is taken for the request before.
+
+    Raises:
+        ProblemError: 408, it does not come; 413, it is too large.
+        ClientDisconnect: the client has gone.
+    """
+    length = headers.get("content-length")
+    if "transfer-encoding" not in headers and (length is None or length == "0"):
+        return receive
+    most = body_bytes(scope["path"])
+    too_large = ProblemError(413, f"This may have {most} bytes at most.")
+    if length is not None and length.isdecimal() and int(length) > most:
+        raise too_large
+    body = bytearray()
+    more = True
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if len(body) > most:
+                    raise too_large
+                more = message.get("more_body", False)
+    except TimeoutError as error:
+        detail = f"The body did not come within {BODY_SECONDS} seconds."
+        raise ProblemError(408, detail, headers={"Connection": "close"}) from error
+    whole: Message | None = {"type": "http.request", "body": bytes(body), "more_body": False}
+
+    async def give_once() -> Message:
+        nonlocal whole
+        given, whole = whole, None
+        return given or await receive()
+
+    return give_once
+
+
 class RequestMiddleware:
     """Wrap the application, outermost."""
 
@@ -45,21 +103,13 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        request_headers = Headers(scope=scope)
+        given = request_headers.get("x-request-id", "")
         own_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         request_id.set(own_id)
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         started = time.perf_counter()
         status = 0
-        received = 0
-
-        async def receive_at_most() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > SIZE_LIMIT_BYTES:
-                raise ProblemError(413, f"A request may have {SIZE_LIMIT_BYTES} bytes at most.")
-            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -77,7 +127,13 @@ class RequestMiddleware:
         try:
             async with asyncio.timeout(TIME_LIMIT_SECONDS) as limit:
                 try:
-                    await self.app(scope, receive_at_most, send_with_headers)
+                    whole = await _read_body(scope, request_headers, receive)
+                    await self.app(scope, whole, send_with_headers)
+                except ClientDisconnect:
+                    pass  # nobody is there to be answered
+                except ProblemError as error:
+                    answer = problem(error.status_code, error.detail, dict(error.headers or {}))
+                    await answer(scope, receive, send_with_headers)
                 except Exception as error:
                     log.exception("failed", exc_info=error)
                     if status:

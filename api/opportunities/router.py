@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from psycopg.rows import DictRow
 
-from api.auth import CurrentUser
+from api.auth import CurrentUser, get_token
 from api.caching import IfMatch, json_response
 from api.database import Connection
 from api.opportunities import service
@@ -37,8 +37,8 @@ CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "applicat
     "/opportunities",
     response_model=Page,
     responses=answers(401, 422),
-    # Before anything else of the request, its sign-in included, takes the database's time.
-    dependencies=[Depends(take_turn, scope="function")],
+    # Before anything of the request, its sign-in included, takes the database's time.
+    dependencies=[Depends(get_token), Depends(take_turn, scope="function")],
 )
 async def list_opportunities(
     request: Request,

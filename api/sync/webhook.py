@@ -12,7 +12,7 @@ import time
 from base64 import b64decode
 from typing import LiteralString
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from psycopg import Rollback
 from pydantic import BaseModel
@@ -47,25 +47,7 @@ class Accepted(BaseModel):
     status: str = "accepted"
 
 
-@router.post(
-    "/oracle",
-    status_code=202,
-    responses=answers(401),
-    openapi_extra={
-        "security": [{"WebhookSignature": [], "WebhookTimestamp": []}, {"WebhookSecret": []}],
-        "requestBody": {
-            "description": "Whatever the CRM sends: it is not looked at",
-            "content": {"application/json": {"schema": {}}},
-        },
-    },
-)
-async def call_of_oracle(request: Request, connection: Connection) -> Accepted:
-    """Take a call of the CRM's, which asks for an incremental sync.
-
-    It proves itself by the secret in `X-Webhook-Secret`, as the password of Basic
-    authentication, or, best, by `X-Webhook-Timestamp` (Unix time) and `X-Webhook-Signature`:
-    the HMAC-SHA256, in hexadecimal, of the timestamp, a full stop and the body.
-    """
+async def _check_caller(request: Request) -> None:
     configured = request.app.state.settings.oracle_webhook_secret
     if configured is None:
         raise _unauthorised("No webhook is set up here: ORACLE_WEBHOOK_SECRET is not set.")
@@ -75,6 +57,28 @@ async def call_of_oracle(request: Request, connection: Connection) -> Accepted:
         _check_signature(request, await request.body(), signature, secret)
     elif not hmac.compare_digest(_shared_secret(request), secret):
         raise _unauthorised("The secret is missing or wrong.")
+
+
+@router.post(
+    "/oracle",
+    status_code=202,
+    responses=answers(401),
+    dependencies=[Depends(_check_caller)],  # before a connection is taken
+    openapi_extra={
+        "security": [{"WebhookSignature": [], "WebhookTimestamp": []}, {"WebhookSecret": []}],
+        "requestBody": {
+            "description": "Whatever the CRM sends: it is not looked at",
+            "content": {"application/json": {"schema": {}}},
+        },
+    },
+)
+async def call_of_oracle(connection: Connection) -> Accepted:
+    """Take a call of the CRM's, which asks for an incremental sync.
+
+    It proves itself by the secret in `X-Webhook-Secret`, as the password of Basic
+    authentication, or, best, by `X-Webhook-Timestamp` (Unix time) and `X-Webhook-Signature`:
+    the HMAC-SHA256, in hexadecimal, of the timestamp, a full stop and the body.
+    """
     await connection.execute(NOTE)
     return Accepted()
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, SecretStr
 from api.audit import AuditQuery, list_entries
 from api.auth import SESSION_COOKIE, CurrentUser, Role, User, find_user, refuse_cross_site
 from api.console.pages import back_to, console_router, page, wants_part
-from api.database import Connection
+from api.database import Connection, Pool
 from api.problems import ProblemError
 from api.types import PathId
 from api.users import service
@@ -86,13 +86,15 @@ async def sign_in_by_form(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, connection: Connection) -> Response:
+async def sign_out(request: Request) -> Response:
     """End the session."""
     refuse_cross_site(request)
     token = request.cookies.get(SESSION_COOKIE)
-    user = None if token is None else await find_user(connection, token)
-    if user is not None:
-        await service.sign_out(connection, user)
+    if token is not None:
+        pool: Pool = request.app.state.pool
+        async with pool.connection() as connection:
+            if (user := await find_user(connection, token)) is not None:
+                await service.sign_out(connection, user)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(SESSION_COOKIE)
     return response

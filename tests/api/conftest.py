@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from api.app import create_app
 from api.auth import Role
 from api.health import NEWEST
+from api.server import OPTIONS
 from api.token import make_token
 from database.settings import Settings
 from runs import control, processes
@@ -150,7 +151,7 @@ def settings() -> Settings:
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """Serve an application by a real server, and give its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **OPTIONS))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
