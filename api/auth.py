@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, LiteralString
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
+from api.addresses import split
 from api.database import Connection, fetch_one
 from api.problems import ProblemError
 
@@ -185,7 +185,7 @@ def refuse_cross_site(request: Request) -> None:
     origin = request.headers.get("origin")
     site = request.headers.get("sec-fetch-site", "same-origin")
     if site not in ("same-origin", "none") or (
-        origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        origin is not None and (split(origin).netloc or None) != request.headers.get("host")
     ):
         raise ProblemError(403, "A page of another site may not do this with your session.")
 

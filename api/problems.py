@@ -15,6 +15,10 @@ from starlette.routing import Match
 
 log = logging.getLogger(__name__)
 
+# Of the errors of one request, and of the name of each field.
+MOST_ERRORS = 10
+MOST_CHARACTERS = 100
+
 
 class Problem(BaseModel):
     """A problem document: `detail` says what was wrong with this request."""
@@ -47,10 +51,16 @@ def problem(
     status: int, detail: str | None = None, headers: dict[str, str] | None = None, **members: Any
 ) -> ProblemResponse:
     """Return the response for a problem."""
-    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, **members)
+    text = None if detail is None else _clean(detail)
+    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=text, **members)
     return ProblemResponse(
         document.model_dump(mode="json", exclude_none=True), status, headers=headers
     )
+
+
+def _clean(text: str) -> str:
+    """Return a text that may quote what a client sent as one that can be sent back."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -109,15 +119,22 @@ def _methods(request: Request) -> list[str]:
 
 async def _validation(_: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - how it is registered
-    missing = {found["loc"] for found in error.errors() if found["type"] == "missing"}
+    found_errors = error.errors()
+    missing = {found["loc"] for found in found_errors if found["type"] == "missing"}
     if ("header", "if-match") in missing:
         return problem(428, "Say what you change: send its ETag as If-Match.")
-    # What was sent is left out: it may hold a secret.
+    # What was sent is left out: it may hold a secret. So is what nobody would read.
     errors = [
-        {"where": ".".join(str(part) for part in found["loc"]), "message": found["msg"]}
-        for found in error.errors()
+        {
+            "where": _clean(".".join(str(part)[:MOST_CHARACTERS] for part in found["loc"])),
+            "message": _clean(found["msg"]),
+        }
+        for found in found_errors[:MOST_ERRORS]
     ]
-    return problem(422, "; ".join(f"{e['where']}: {e['message']}" for e in errors), errors=errors)
+    words = [f"{shown['where']}: {shown['message']}" for shown in errors]
+    if (more := len(found_errors) - len(errors)) > 0:
+        words.append(f"and {more} more")
+    return problem(422, "; ".join(words), errors=errors, more=more)
 
 
 async def _data(_: Request, error: Exception) -> ProblemResponse:

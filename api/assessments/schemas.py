@@ -2,12 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from api.assessments.criteria import CRITERIA, MAX_SCORE
-from api.types import Id, LongText
+from api.types import Id, Input, LongText
 
 CriterionKey = StrEnum("CriterionKey", {item.key.upper(): item.key for item in CRITERIA})  # type: ignore[misc]
 Recommendation = Literal["BID", "NO_BID"]
@@ -25,39 +25,38 @@ class CriterionAnswer(BaseModel):
     max_score: int = MAX_SCORE
 
 
-class Score(BaseModel):
+class Score(Input):
     """A score for a criterion, and why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     score: int = Field(ge=0, le=MAX_SCORE, strict=True, description="From against to for bidding")
     comment: LongText = ""
 
 
-class Content(BaseModel):
+def _of_each_at_most_one(scores: Any) -> Any:
+    # Each unknown key would become two errors, and a body has room for many.
+    if isinstance(scores, dict) and len(scores) > len(CRITERIA):
+        raise ValueError(f"there are {len(CRITERIA)} criteria")
+    return scores
+
+
+class Content(Input):
     """The content of an assessment: each save sends all of it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    scores: dict[CriterionKey, Score] = Field(
+    scores: Annotated[dict[CriterionKey, Score], BeforeValidator(_of_each_at_most_one)] = Field(
         {}, examples=[{"strategic_fit": {"score": 4, "comment": "A reference in a new sector"}}]
     )
     summary: LongText = ""
     recommendation: Recommendation | None = None
 
 
-class NewAssessment(BaseModel):
+class NewAssessment(Input):
     """An assessment to be begun."""
-
-    model_config = ConfigDict(extra="forbid")
 
     opportunity_id: Id
 
 
-class Decision(BaseModel):
+class Decision(Input):
     """A manager's decision on a submitted assessment."""
-
-    model_config = ConfigDict(extra="forbid")
 
     decision: Literal["APPROVED", "REJECTED", "RETURNED"] = Field(
         description="Bid; don't; or back to the assessors, as a new draft"
@@ -99,10 +98,8 @@ class AssessmentQuery(BaseModel):
     limit: int = Field(50, ge=1, le=1000)
 
 
-class NewComment(BaseModel):
+class NewComment(Input):
     """A comment to be made."""
-
-    model_config = ConfigDict(extra="forbid")
 
     body: Body
 

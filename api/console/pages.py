@@ -8,7 +8,7 @@ from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.types import Scope
 
+from api.addresses import split
 from api.auth import Role
 from api.problems import problem
 from api.workflow import FROM_CRM, MOVES, allowed_moves
@@ -126,7 +127,7 @@ class PageRoute(APIRoute):
                 refusal = await _refusal(request, error)
             if "hx-request" in request.headers:
                 if refusal.status_code == HTTPStatus.UNAUTHORIZED:
-                    here = urlsplit(request.headers.get("hx-current-url", ""))
+                    here = split(request.headers.get("hx-current-url", ""))
                     refusal.headers["HX-Redirect"] = _sign_in_path(here.path, here.query)
                 return refusal
             if refusal.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":

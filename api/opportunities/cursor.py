@@ -33,10 +33,11 @@ def decode(text: str, list_digest: str) -> Cursor:
             case [str(digest), int(total), str(key), int(id_)] if (
                 total >= 0 and 0 <= id_ < 2**63 and "\0" not in key
             ):
+                key.encode()  # as the database will: half a surrogate pair is no text
                 cursor = Cursor(digest, total, key, id_)
             case _:
                 raise ValueError("not a cursor's parts")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProblemError(422, "cursor: this is not a cursor that a list has given") from error
     if cursor.list_digest != list_digest:
         raise ProblemError(422, "cursor: it belongs to a list with other filters or another sort")

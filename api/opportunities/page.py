@@ -4,11 +4,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from fastapi import Form, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from api.addresses import split
 from api.auth import CurrentUser, User
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
@@ -276,6 +277,6 @@ async def move(
 
 def _columns(request: Request) -> list[Column]:
     """Return the columns of the table that a row is to go back into."""
-    query = parse_qs(urlsplit(request.headers.get("hx-current-url", "")).query)
+    query = parse_qs(split(request.headers.get("hx-current-url", "")).query)
     given = [Column(name) for name in query.get("columns", []) if name in list(Column)]
     return given or USUAL

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from api.problems import Problem
-from api.types import AnyOf, Day, Id, Money, Text, Utc
+from api.types import AnyOf, Day, Id, Input, Money, Text, Utc
 
 
 class SortKey(StrEnum):
@@ -43,10 +43,8 @@ class SortKey(StrEnum):
 Sort = Annotated[str, Field(pattern=f"^-?({'|'.join(SortKey)})$")]
 
 
-class Filters(BaseModel):
+class Filters(Input):
     """Which opportunities are meant: those that fulfil every condition given."""
-
-    model_config = ConfigDict(extra="forbid")
 
     search: Text | None = Field(
         None,
@@ -204,10 +202,10 @@ class Page(BaseModel):
     next_cursor: str | None = Field(description="Pass it as `cursor` for the next page")
 
 
-class OpportunityChange(BaseModel):
+class OpportunityChange(Input):
     """The changes of an opportunity; a field that is missing stays as it is."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     workflow_status: Text | SkipJsonSchema[None] = Field(
         None, description="See GET /api/workflow", examples=["ASSIGNED"]

@@ -7,13 +7,11 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import Problem
-from api.types import Id, Text
+from api.types import Id, Input, Text
 
 
-class SyncOrder(BaseModel):
+class SyncOrder(Input):
     """How to sync."""
-
-    model_config = ConfigDict(extra="forbid")
 
     full: bool = Field(False, strict=True, description="Read everything, not just what changed")
 

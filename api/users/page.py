@@ -2,7 +2,6 @@
 
 import json
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -10,6 +9,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from pydantic import BaseModel, Field, SecretStr
 
+from api.addresses import own_path
 from api.audit import AuditQuery, list_entries
 from api.auth import SESSION_COOKIE, CurrentUser, Role, User, find_user, refuse_cross_site
 from api.console.pages import back_to, console_router, page, wants_part
@@ -41,13 +41,6 @@ class SignInForm(BaseModel):
     next: str = Field("/", max_length=2000)
 
 
-def _own_path(wanted: str) -> str:
-    """Return a path of ours to go on to: never the address of another site."""
-    parts = urlsplit(wanted)
-    is_ours = not parts.scheme and not parts.netloc and wanted.startswith("/")
-    return wanted if is_ours and "\\" not in wanted and wanted.isprintable() else "/"
-
-
 @router.get("/")
 async def start(_: CurrentUser) -> Response:
     """Go to what most come for."""
@@ -57,7 +50,7 @@ async def start(_: CurrentUser) -> Response:
 @router.get("/sign-in")
 async def show_sign_in(request: Request, next: str = "/") -> Response:  # noqa: A002 - the address
     """Show the way in."""
-    return page(request, "sign_in.html", next=_own_path(next), error=None, name="")
+    return page(request, "sign_in.html", next=own_path(next), error=None, name="")
 
 
 @router.post("/sign-in")
@@ -76,11 +69,11 @@ async def sign_in_by_form(
             request,
             "sign_in.html",
             error.status_code,
-            next=_own_path(given.next),
+            next=own_path(given.next),
             error=error.detail,
             name=given.name,
         )
-    response = RedirectResponse(_own_path(given.next), 303)
+    response = RedirectResponse(own_path(given.next), 303)
     set_session_cookie(request, response, session)
     return response
 

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, model_validator
+from pydantic import BaseModel, Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from api.auth import Role
-from api.types import Text
+from api.types import Input, Secret, Text
 
 Name = Annotated[
     str,
@@ -19,8 +19,8 @@ Name = Annotated[
         examples=["ada"],
     ),
 ]
-NewPassword = Annotated[SecretStr, Field(min_length=12, max_length=200)]
-Password = Annotated[SecretStr, Field(max_length=200)]
+NewPassword = Annotated[Secret, Field(min_length=12, max_length=200)]
+Password = Annotated[Secret, Field(max_length=200)]
 Email = Annotated[str, Field(max_length=200, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
 
 
@@ -38,10 +38,8 @@ class UserAnswer(BaseModel):
     updated_at: datetime
 
 
-class NewUser(BaseModel):
+class NewUser(Input):
     """A user to be made."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Name
     full_name: Text | None = None
@@ -50,10 +48,8 @@ class NewUser(BaseModel):
     password: NewPassword | None = Field(None, description="None: a service that holds tokens")
 
 
-class UserChange(BaseModel):
+class UserChange(Input):
     """The changes of a user; a field that is missing stays as it is."""
-
-    model_config = ConfigDict(extra="forbid")
 
     full_name: Text | None = None
     email: Email | None = None
@@ -69,10 +65,8 @@ class UserChange(BaseModel):
         return self
 
 
-class SignIn(BaseModel):
+class SignIn(Input):
     """A name and its password."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(max_length=100, pattern="^[^\x00]*$", examples=["ada"])]
     password: Password
@@ -86,19 +80,15 @@ class Session(BaseModel):
     user: UserAnswer
 
 
-class PasswordChange(BaseModel):
+class PasswordChange(Input):
     """A new password, and the present one."""
-
-    model_config = ConfigDict(extra="forbid")
 
     present: Password
     new: NewPassword
 
 
-class NewToken(BaseModel):
+class NewToken(Input):
     """A personal API token to be made."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: Text = Field(description="What it is for", examples=["nightly report"])
     days: int = Field(90, ge=1, le=366, description="How long it is good for")
