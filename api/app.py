@@ -34,11 +34,13 @@ from api import (
 )
 from api.background import every
 from api.console.pages import static_files
-from api.database import make_pool
+from api.database import Connections, make_pool
+from api.limits import Limits
 from api.opportunities.choices import Choices
 from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
+from api.passwords import PASSWORDS_AT_ONCE
 from api.requests import RequestMiddleware
 from api.sync.webhook import start_wanted_sync
 from database.settings import Settings
@@ -53,6 +55,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.pool = pool = await stack.enter_async_context(
                 make_pool(database_url, settings)
             )
+            app.state.check = health.Once(partial(health.find_version, pool))
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
             yield
@@ -72,7 +75,11 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
     app.state.choices = Choices()
-    app.state.exports = asyncio.Semaphore(EXPORTS_AT_ONCE)
+    app.state.connections = connections = Connections(settings)
+    half = max(1, connections.for_reading // 2)
+    app.state.limits = limits = Limits(half, settings.api_pool_timeout)
+    app.state.exports = asyncio.Semaphore(min(EXPORTS_AT_ONCE, half))
+    app.state.sign_ins = asyncio.Semaphore(PASSWORDS_AT_ONCE)
     problems.install(app)
     generate = app.openapi
     app.openapi = lambda: app.openapi_schema or problems.describe(generate())  # type: ignore[method-assign]
@@ -108,5 +115,5 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
         expose_headers=["ETag", "Retry-After", "X-Request-ID"],
     )
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(RequestMiddleware, limits=limits)
     return app

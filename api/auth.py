@@ -17,12 +17,11 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from api.addresses import split
-from api.database import Connection, fetch_one
+from api.database import SAFE_METHODS, Connection, Share, connection_of, fetch_one
 from api.problems import ProblemError
 
 PREFIX = "ocs_"
 SESSION_COOKIE = "session"
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Role(StrEnum):
@@ -171,7 +170,17 @@ async def identify(request: Request, token: Token, connection: Connection) -> Us
         error = ', error="invalid_token"' if "authorization" in request.headers else ""
         raise _unauthorised("The token is unknown, expired or revoked.", error)
     request.state.user = user
+    request.app.state.limits.callers.know(request.headers, user.name)
     return user
+
+
+async def identify_first(request: Request, token: Token, _: Share) -> User:
+    """Return the user of a request that will take connections of its own; raises as `identify`.
+
+    To wait for another connection while one holds one is to wait for those who do the same.
+    """
+    async with connection_of(request) as connection:
+        return await identify(request, token, connection)
 
 
 def refuse_cross_site(request: Request) -> None:
@@ -195,3 +204,4 @@ def _unauthorised(detail: str, error: str = "") -> ProblemError:
 
 
 CurrentUser = Annotated[User, Depends(identify)]
+UserWithoutConnection = Annotated[User, Depends(identify_first)]

@@ -1,7 +1,9 @@
 """The API's connections to PostgreSQL."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, LiteralString
 from weakref import WeakKeyDictionary
 
@@ -12,10 +14,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from api.limits import Limits, busy, take
 from api.problems import ProblemError
 from database.settings import Settings
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Of the pool's connections one is kept for health, and so many more for changes.
+KEPT_FOR_CHANGES = 2
 
 # A server may have gone since; asking before each use would cost as much as most queries do.
 IDLE_SECONDS = 2
@@ -61,9 +68,50 @@ def make_pool(url: str, settings: Settings) -> Pool:
     )
 
 
-async def _connection(request: Request) -> AsyncIterator[AsyncConnection[DictRow]]:
-    pool: Pool = request.app.state.pool
-    async with pool.connection() as connection:
+class Connections:
+    """The pool's connections for requests: reading takes no more than leaves others some."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._patience = settings.api_pool_timeout
+        self._all = asyncio.Semaphore(max(1, settings.api_pool_size - 1))
+        self.for_reading = max(1, settings.api_pool_size - 1 - KEPT_FOR_CHANGES)
+        self._reading = asyncio.Semaphore(self.for_reading)
+
+    @asynccontextmanager
+    async def take(self, pool: Pool, method: str) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """Wait for a connection that a request with a method may have, and keep it.
+
+        Raises:
+            ProblemError: 503, none became free for `API_POOL_TIMEOUT`.
+        """
+        refusal = busy("other requests have all connections to the database.")
+        async with AsyncExitStack() as taken:
+            if method in SAFE_METHODS:
+                await taken.enter_async_context(take(self._reading, self._patience, refusal))
+            await taken.enter_async_context(take(self._all, self._patience, refusal))
+            yield await taken.enter_async_context(pool.connection())
+
+
+async def _take_share(request: Request) -> AsyncIterator[None]:
+    limits: Limits = request.app.state.limits
+    async with limits.shares.take(request.state.caller):
+        yield
+
+
+# What comes after it waits for nobody but others, and holds nothing up before.
+Share = Annotated[None, Depends(_take_share, scope="function")]
+
+
+@asynccontextmanager
+async def connection_of(request: Request) -> AsyncIterator[AsyncConnection[DictRow]]:
+    """Take a connection for a moment of a request, within its caller's share or without."""
+    state = request.app.state
+    async with state.connections.take(state.pool, request.method) as connection:
+        yield connection
+
+
+async def _connection(request: Request, _: Share) -> AsyncIterator[AsyncConnection[DictRow]]:
+    async with connection_of(request) as connection:
         yield connection
 
 

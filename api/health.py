@@ -1,17 +1,45 @@
 """Whether the API is alive, and whether it is ready to serve."""
 
-from typing import Literal
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Literal, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from api.database import Connection
+from api.database import Pool
 from api.problems import ProblemError, answers
 from database.migrate import newest_migration
 
 router = APIRouter(prefix="/health", tags=["health"])
 
 NEWEST = newest_migration()
+Found = TypeVar("Found")
+
+
+class Once(Generic[Found]):
+    """Ask at most once a second, however many want to know, and tell all of them."""
+
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, Found]]) -> None:
+        self._ask = ask
+        self._asked: asyncio.Task[Found] | None = None
+        self._at = 0.0
+
+    async def get(self) -> Found:
+        """Return what the last question brought, or ask."""
+        now = time.monotonic()
+        if self._asked is None or (self._asked.done() and now - self._at >= 1):
+            self._asked, self._at = asyncio.create_task(self._ask()), now
+        return await asyncio.shield(self._asked)
+
+
+async def find_version(pool: Pool) -> str | None:
+    """Return the newest migration that the database has had."""
+    async with pool.connection() as connection:
+        found = await connection.execute("select version_num from alembic_version")
+        row = await found.fetchone()
+    return None if row is None else row["version_num"]
 
 
 class Health(BaseModel):
@@ -27,9 +55,9 @@ async def live() -> Health:
 
 
 @router.get("/ready", responses=answers(503))
-async def ready(connection: Connection) -> Health:
+async def ready(request: Request) -> Health:
     """Tell whether the database answers and is up to date: send no requests if this fails."""
-    row = await (await connection.execute("select version_num from alembic_version")).fetchone()
-    if row is None or row["version_num"] != NEWEST:
+    check: Once[str | None] = request.app.state.check
+    if await check.get() != NEWEST:
         raise ProblemError(503, "The database is not up to date: run `make setup`.")
     return Health()

@@ -8,8 +8,8 @@ from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Histogram, generate_latest
 
-from api.auth import bearer, cookie, get_token, identify
-from api.database import Connection, Pool, fetch_one
+from api.auth import bearer, cookie, get_token, identify_first
+from api.database import Connection, fetch_one
 from api.problems import answers
 from notifications.messages import KINDS
 
@@ -136,9 +136,7 @@ async def _may_read(
     ):
         return
     token = await get_token(request, credentials, session)
-    pool: Pool = request.app.state.pool
-    async with pool.connection() as connection:
-        await identify(request, token, connection)
+    await identify_first(request, token, None)
 
 
 async def _count_deals(request: Request, connection: Connection) -> int:

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 _hasher = PasswordHasher()
 # Each hash takes 64 MB and a core for a moment: more at once would be an attack's gain.
-_at_once = asyncio.Semaphore(2)
+PASSWORDS_AT_ONCE = 2
+_at_once = asyncio.Semaphore(PASSWORDS_AT_ONCE)
 _UNKNOWN = _hasher.hash("someone unknown")
 
 

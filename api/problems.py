@@ -73,7 +73,7 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
     for path in openapi["paths"].values():
         for operation in path.values():
-            anywhere = (400, 408, 413, 503) if "requestBody" in operation else (503,)
+            anywhere = (400, 408, 413, 429, 503) if "requestBody" in operation else (429, 503)
             responses = operation["responses"]
             for status in anywhere:
                 responses.setdefault(str(status), {"content": {"": {"schema": schema}}})
@@ -151,5 +151,5 @@ async def _slow(_: Request, error: Exception) -> ProblemResponse:
 
 
 async def _unavailable(_: Request, error: Exception) -> ProblemResponse:
-    log.error("database unavailable", exc_info=error)
+    log.error("database unavailable", extra={"error": " ".join(str(error).split())})
     return problem(503, "The database can't be reached at the moment.", {"Retry-After": "5"})

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
+from api.limits import Limits
 from api.problems import ProblemError, problem
 
 log = logging.getLogger("api.requests")
@@ -39,6 +40,8 @@ HEADERS = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; sandbox",
     b"cache-control": b"no-store",
 }
+# Each gets metrics of its own.
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 HTTPS_HEADERS = {b"strict-transport-security": b"max-age=31536000"}
 _GIVEN_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
@@ -95,8 +98,9 @@ async def _read_body(scope: Scope, headers: Headers, receive: Receive) -> Receiv
 class RequestMiddleware:
     """Wrap the application, outermost."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits | None = None) -> None:
         self.app = app
+        self.limits = limits or Limits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -108,6 +112,9 @@ class RequestMiddleware:
         own_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         request_id.set(own_id)
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
+        client = (scope.get("client") or [None])[0]
+        caller = self.limits.callers.find(request_headers, client)
+        scope.setdefault("state", {})["caller"] = caller
         started = time.perf_counter()
         status = 0
 
@@ -127,8 +134,12 @@ class RequestMiddleware:
         try:
             async with asyncio.timeout(TIME_LIMIT_SECONDS) as limit:
                 try:
-                    whole = await _read_body(scope, request_headers, receive)
-                    await self.app(scope, whole, send_with_headers)
+                    if scope["path"].startswith("/health/"):
+                        await self.app(scope, receive, send_with_headers)
+                        return
+                    with self.limits.requests.count(caller):
+                        whole = await _read_body(scope, request_headers, receive)
+                        await self.app(scope, whole, send_with_headers)
                 except ClientDisconnect:
                     pass  # nobody is there to be answered
                 except ProblemError as error:
@@ -148,7 +159,8 @@ class RequestMiddleware:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path_format", "")
-            metrics.REQUESTS.labels(scope["method"], route, status).observe(seconds)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            metrics.REQUESTS.labels(method, route, status).observe(seconds)
             user = scope.get("state", {}).get("user")
             log.info(
                 "request",
@@ -157,7 +169,7 @@ class RequestMiddleware:
                     "path": scope["path"],
                     "status": status,
                     "milliseconds": round(seconds * 1000, 1),
-                    "client": (scope.get("client") or [None])[0],
+                    "client": client,
                     "user": getattr(user, "name", None),
                 },
             )

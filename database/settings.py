@@ -164,11 +164,15 @@ class Api(_Group):
     )
     """The origins of other frontends that may call the API, separated by commas."""
     api_pool_size: Annotated[int, Field(ge=1)] = 10
-    """How many connections to the database the API opens at most."""
+    """How many connections to the database the API opens at most. One user gets a third of them;
+    three of them do not serve lists and pages, but changes and `/health/ready`."""
     api_pool_timeout: Annotated[float, Field(gt=0)] = 5
     """Seconds that a request waits for a connection."""
     api_statement_timeout: Annotated[int, Field(ge=1)] = 30
     """Seconds after which a query is cancelled."""
+    api_list_timeout: Annotated[float, Field(gt=0)] = 5
+    """Seconds after which a list of deals or the board is given up, so that a search for a word
+    that most deals have does not take the database from the others."""
     api_lock_timeout: Annotated[int, Field(ge=1)] = 10
     """Seconds that an edit waits for a merge that holds the same row."""
     oracle_webhook_secret: SecretStr | None = None

@@ -3,13 +3,17 @@
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 
-from api.auth import CurrentUser
+from api.auth import CurrentUser, User
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
 from api.opportunities.choices import owner_names, people
 from api.opportunities.page import View
 from api.opportunities.service import STALE_DAYS, read_deals
+from api.opportunities.totals import Totals
+from api.opportunities.turns import given_up_in_time
 from api.workflow import MOVES
 
 router = console_router()
@@ -23,20 +27,8 @@ async def show_board(
     request: Request, user: CurrentUser, connection: Connection, view: Annotated[View, Query()]
 ) -> Response:
     """Show the most valuable deals of each state, of those that fulfil the filters."""
-    columns = []
-    for state in MOVES:
-        of_state = view.model_copy(
-            update={
-                "workflow_status": [state],
-                "crm_outcome": OPEN,
-                "sort": "-deal_value",
-                "limit": CARDS,
-                "cursor": None,
-            }
-        )
-        deals, total, more = await read_deals(connection, user, request.app.state.totals, of_state)
-        rest = of_state.query(limit=None, crm_outcome=None) if more else None
-        columns.append((state, deals, total, rest))
+    async with given_up_in_time(request):
+        columns = await _columns(connection, user, request.app.state.totals, view)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
@@ -51,3 +43,24 @@ async def show_board(
         return response
     choices = await request.app.state.choices.get(connection, user)
     return page(request, "board.html", choices=choices, users=users, **context)
+
+
+async def _columns(
+    connection: AsyncConnection[DictRow], user: User, totals: Totals, view: View
+) -> list[tuple[str, list[dict[str, Any]], int, str | None]]:
+    """Return of each state its name, cards, total, and the query of the rest if there is more."""
+    columns = []
+    for state in MOVES:
+        of_state = view.model_copy(
+            update={
+                "workflow_status": [state],
+                "crm_outcome": OPEN,
+                "sort": "-deal_value",
+                "limit": CARDS,
+                "cursor": None,
+            }
+        )
+        deals, total, more = await read_deals(connection, user, totals, of_state)
+        rest = of_state.query(limit=None, crm_outcome=None) if more else None
+        columns.append((state, deals, total, rest))
+    return columns

@@ -17,6 +17,7 @@ from api.opportunities import service
 from api.opportunities.choices import owner_names, people
 from api.opportunities.schemas import PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
+from api.opportunities.turns import given_up_in_time
 from api.types import PathId
 from api.workflow import allowed_moves
 
@@ -197,7 +198,8 @@ async def show_opportunities(
 ) -> Response:
     """Show the table, or the part of it that has changed."""
     totals = request.app.state.totals
-    deals, total, cursor = await service.read_deals(connection, user, totals, view)
+    async with given_up_in_time(request):
+        deals, total, cursor = await service.read_deals(connection, user, totals, view)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,

@@ -3,15 +3,16 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from psycopg.rows import DictRow
 
-from api.auth import CurrentUser, get_token
+from api.auth import CurrentUser, UserWithoutConnection, get_token
 from api.caching import IfMatch, json_response
-from api.database import Connection
+from api.database import Connection, connection_of
 from api.opportunities import service
 from api.opportunities.schemas import (
     Export,
@@ -24,7 +25,7 @@ from api.opportunities.schemas import (
     PageRequest,
     PastChange,
 )
-from api.opportunities.turns import take_turn
+from api.opportunities.turns import given_up_in_time, take_turn
 from api.problems import answers
 from api.types import PathId, Text
 
@@ -51,9 +52,10 @@ async def list_opportunities(
     The next page begins after the last row of the one before: rows that a sync adds or takes
     away meanwhile are neither skipped nor given twice.
     """
-    rows, total, next_cursor = await service.read_page(
-        connection, user, request.app.state.totals, wanted
-    )
+    async with given_up_in_time(request):
+        rows, total, next_cursor = await service.read_page(
+            connection, user, request.app.state.totals, wanted
+        )
     items = ",".join(row["item"] for row in rows)
     return json_response(
         request,
@@ -73,7 +75,7 @@ async def list_opportunities(
     },
 )
 async def export_opportunities(
-    request: Request, user: CurrentUser, wanted: Annotated[Export, Query()]
+    request: Request, user: UserWithoutConnection, wanted: Annotated[Export, Query()]
 ) -> StreamingResponse:
     """Stream all opportunities that fulfil every condition, as of one moment.
 
@@ -82,7 +84,8 @@ async def export_opportunities(
     they are, and so is everything in NDJSON.
     """
     state = request.app.state
-    chunks = service.export(state.pool, state.exports, user, wanted)
+    connections = partial(connection_of, request)
+    chunks = service.export(connections, state.exports, state.limits.exports, user, wanted)
     first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
     return StreamingResponse(
         _follow(request, first, chunks),

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any, LiteralString
 
@@ -11,7 +12,7 @@ from psycopg.rows import DictRow
 
 from api.auth import Role, User
 from api.caching import check_match, etag_of
-from api.database import Pool
+from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
@@ -69,12 +70,16 @@ async def read_page(
 
 
 async def export(
-    pool: Pool, at_once: asyncio.Semaphore, user: User, wanted: Export
+    connections: Callable[[], AbstractAsyncContextManager[AsyncConnection[DictRow]]],
+    at_once: asyncio.Semaphore,
+    of_one: Limit,
+    user: User,
+    wanted: Export,
 ) -> AsyncGenerator[bytes]:
     """Yield all opportunities that fulfil every condition, as of one moment, in chunks of bytes.
 
     Raises:
-        ProblemError: 503, before the first chunk: `at_once` exports are under way.
+        ProblemError: before the first chunk: 429, the user has some under way; 503, others have.
     """
     user.must_be(Role.VIEWER)
     if at_once.locked():
@@ -87,7 +92,11 @@ async def export(
     # Of the transaction, so that the connection goes back to the pool as it came, also after an
     # error: the reader sets the pace.
     limit = "set local statement_timeout = '30min'"
-    async with at_once, pool.connection() as connection, connection.transaction():
+    async with AsyncExitStack() as taken:
+        taken.enter_context(of_one.count(f"user {user.name}"))
+        await taken.enter_async_context(at_once)
+        connection = await taken.enter_async_context(connections())
+        await taken.enter_async_context(connection.transaction())
         await connection.execute(limit)
         buffer = bytearray()
         parameters = conditions | {"search": wanted.search}

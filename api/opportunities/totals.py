@@ -1,6 +1,7 @@
 """How many rows a list has, counted anew only when the database has changed."""
 
 from collections import OrderedDict
+from hashlib import blake2b
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -18,13 +19,13 @@ class Totals:
 
     def __init__(self, size: int = 1000) -> None:
         self._size = size
-        self._known: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
 
     async def get(self, connection: AsyncConnection[DictRow], conditions: dict[str, Any]) -> int:
         """Return how many opportunities fulfil the conditions."""
         row = await (await connection.execute(queries.SNAPSHOT)).fetchone()
         assert row is not None  # noqa: S101 - it gives one
-        listing = repr(conditions)
+        listing = blake2b(repr(conditions).encode(), digest_size=16).digest()
         known = self._known.get(listing)
         if known is None or known[0] != row["snapshot"]:
             count = await connection.execute(queries.total(tuple(conditions)), conditions)

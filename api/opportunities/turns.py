@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
+from api.database import Share
+from api.problems import ProblemError
+
 
 class Turns:
     """So many at once, and for the others a wait that ends.
@@ -38,8 +41,23 @@ class Turns:
             self._free.release()
 
 
-async def take_turn(request: Request) -> AsyncIterator[None]:
+async def take_turn(request: Request, _: Share) -> AsyncIterator[None]:
     """Let a request wait for its turn, and keep it until it has its page."""
     turns: Turns = request.app.state.turns
     async with turns.take():
         yield
+
+
+@asynccontextmanager
+async def given_up_in_time(request: Request) -> AsyncIterator[None]:
+    """Cancel what a list asks of the database when it takes too long.
+
+    Raises:
+        ProblemError: 503, it took `API_LIST_TIMEOUT`.
+    """
+    try:
+        async with asyncio.timeout(request.app.state.settings.api_list_timeout):
+            yield
+    except TimeoutError as error:
+        detail = "The list took too long. Narrow the filters, or search for a rarer word."
+        raise ProblemError(503, detail) from error

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated
 
-from fastapi import Form, Query, Request, Response
+from fastapi import Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -13,7 +13,7 @@ from api.addresses import own_path
 from api.audit import AuditQuery, list_entries
 from api.auth import SESSION_COOKIE, CurrentUser, Role, User, find_user, refuse_cross_site
 from api.console.pages import back_to, console_router, page, wants_part
-from api.database import Connection, Pool
+from api.database import Connection, Share, connection_of
 from api.problems import ProblemError
 from api.types import PathId
 from api.users import service
@@ -26,7 +26,7 @@ from api.users.schemas import (
     PasswordChange,
     UserChange,
 )
-from api.users.session import client_of, set_session_cookie
+from api.users.session import client_of, set_session_cookie, take_turn
 from api.users.sign_in import sign_in, sign_in_by_token
 
 router = console_router()
@@ -53,7 +53,7 @@ async def show_sign_in(request: Request, next: str = "/") -> Response:  # noqa: 
     return page(request, "sign_in.html", next=own_path(next), error=None, name="")
 
 
-@router.post("/sign-in")
+@router.post("/sign-in", dependencies=[Depends(take_turn, scope="function")])
 async def sign_in_by_form(
     request: Request, connection: Connection, given: Annotated[SignInForm, Form()]
 ) -> Response:
@@ -79,13 +79,12 @@ async def sign_in_by_form(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request) -> Response:
+async def sign_out(request: Request, _: Share) -> Response:
     """End the session."""
     refuse_cross_site(request)
     token = request.cookies.get(SESSION_COOKIE)
     if token is not None:
-        pool: Pool = request.app.state.pool
-        async with pool.connection() as connection:
+        async with connection_of(request) as connection:
             if (user := await find_user(connection, token)) is not None:
                 await service.sign_out(connection, user)
     response = RedirectResponse("/sign-in", 303)

@@ -1,10 +1,14 @@
 """The endpoints of one's own account: sign in and out, password, tokens."""
 
-from fastapi import APIRouter, Request, Response
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Depends, Request, Response
 from psycopg.rows import DictRow
 
 from api.auth import SESSION_COOKIE, CurrentUser, refuse_cross_site
-from api.database import Connection
+from api.database import Connection, Share
+from api.limits import busy, take
 from api.problems import answers
 from api.types import Id, PathId
 from api.users import service
@@ -20,6 +24,8 @@ from api.users.schemas import (
 from api.users.sign_in import NewSession, sign_in
 
 router = APIRouter(prefix="/api", tags=["users"])
+
+SIGN_IN_PATIENCE = 10
 
 
 def client_of(request: Request) -> str:
@@ -38,8 +44,19 @@ def set_session_cookie(request: Request, response: Response, session: NewSession
     )
 
 
+async def take_turn(request: Request, _: Share) -> AsyncIterator[None]:
+    """Let a sign-in wait for its turn before it takes a connection: passwords take their time."""
+    turns: asyncio.Semaphore = request.app.state.sign_ins
+    async with take(turns, SIGN_IN_PATIENCE, busy("many are signing in.")):
+        yield
+
+
 @router.post(
-    "/session", status_code=201, response_model=Session, responses=answers(401, 403, 422, 429)
+    "/session",
+    status_code=201,
+    response_model=Session,
+    responses=answers(401, 403, 422, 429),
+    dependencies=[Depends(take_turn, scope="function")],
 )
 async def begin_session(
     request: Request, response: Response, connection: Connection, given: SignIn
