@@ -21,6 +21,7 @@ DBT_SETTINGS = {
     "ORACLE_REGION_FIELD": "Region_c",
     "ORACLE_SECTOR_FIELD": "Sector_c",
     "SYNC_MAX_DELETED_SHARE": "0.2",
+    "SYNC_LOCK_TIMEOUT": "60",
 }
 """The settings that dbt reads, and their defaults: it always finds them in its environment."""
 

@@ -133,6 +133,11 @@ class Database(_Group):
         DBT_SETTINGS["SYNC_MAX_DELETED_SHARE"]
     )
     """The largest share of all deals that one reconcile may mark as deleted."""
+    sync_lock_timeout: Annotated[int, Field(ge=1, le=86_400)] = int(
+        DBT_SETTINGS["SYNC_LOCK_TIMEOUT"]
+    )
+    """Seconds that a sync waits for a lock that another session holds on a table or row. Then it
+    fails and says who holds the lock; what is loaded stays, and the scheduler tries again."""
 
 
 class Schedule(_Group):

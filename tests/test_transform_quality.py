@@ -277,6 +277,131 @@ def test_a_merge_replaces_only_changed_views(warehouse: Warehouse) -> None:
     ]
 
 
+def test_grants_documents_and_views_of_others_survive_a_change(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    project = tmp_path / "transform"
+    shutil.copytree(ROOT / "transform", project, ignore=shutil.ignore_patterns("target", "logs"))
+    settings = project / "dbt_project.yml"
+    declared = "marts:\n      +grants: {select: [bi_reader]}\n      +persist_docs: {relation: true}"
+    settings.write_text(settings.read_text().replace("marts:", declared))
+    contract = project / "models/marts/workflow_ageing.yml"
+    contract.write_text(contract.read_text().replace("enforced: true", "enforced: false"))
+    for role in ("bi_reader", "analyst"):
+        warehouse.query(f"do $$ begin create role {role}; exception when others then end $$")
+    warehouse.query(
+        """
+        grant select on workflow_ageing, opportunities to analyst;
+        create view report as select workflow_status from workflow_ageing;
+        grant select on report to analyst
+        """
+    )
+
+    def run(before: str, after: str) -> str:
+        model = project / "models/marts/workflow_ageing.sql"
+        model.write_text(model.read_text().replace(before, after))
+        chosen = ("workflow_ageing", "opportunities")
+        done = warehouse.dbt("run", "--select", *chosen, "--project-dir", str(project))
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def granted() -> set[tuple[str, str]]:
+        rows = warehouse.query(
+            "select grantee::regrole::text as role, relname from pg_class, aclexplode(relacl)"
+            " where relname in ('workflow_ageing', 'opportunities') and grantee != relowner"
+        )
+        return {(row["role"], row["relname"]) for row in rows}
+
+    everyone = {
+        (role, name)
+        for role in ("bi_reader", "analyst")
+        for name in ("workflow_ageing", "opportunities")
+    }
+    run("count(*) as deals", "count(*) as deals")
+    assert granted() == everyone
+    (described,) = warehouse.query(
+        "select obj_description('workflow_ageing'::regclass) as mart,"
+        " obj_description('opportunities'::regclass) as merged"
+    )
+    assert described["mart"]
+    assert described["merged"]
+
+    said = run("oldest_days", "oldest_days, 1 as one_more")
+    assert "dropped with it" not in said
+    assert warehouse.query("select one_more from workflow_ageing") != []
+    assert warehouse.query("select * from report") != []
+    assert granted() == everyone
+
+    said = run("count(*) as deals", "count(*)::text as deals")
+    assert "WARNING: " in said
+    assert "has other columns now; dropped with it: report" in said
+    assert granted() == everyone
+    for role in ("bi_reader", "analyst"):
+        warehouse.query(f"drop owned by {role}; drop role {role}")
+
+
+def test_a_developers_target_builds_views_of_its_own_and_merges_nothing(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    profiles = (ROOT / "transform" / "profiles.yml").read_text()
+    (tmp_path / "profiles.yml").write_text(profiles.replace("schema: staging", "schema: dev_ann"))
+    options = ("--profiles-dir", str(tmp_path))
+    runs = warehouse.query("select * from sync_runs")
+    warehouse.load(deal(1, Name="Changed since"))
+    refused = warehouse.dbt("run", "--select", "opportunities", "sales_owners", *options)
+    assert refused.returncode == 1
+    assert "leave it out with --exclude config.materialized:merge_into" in refused.stdout
+
+    built = warehouse.dbt("run", "--exclude", "config.materialized:merge_into", *options)
+    assert built.returncode == 0, built.stdout
+    assert warehouse.query("select count(*) as deals from dev_ann.pipeline_by_stage_and_month")
+    assert warehouse.query("select count(*) as deals from dev_ann.stg_opportunities")
+    assert warehouse.query("select * from sync_runs") == runs
+    assert warehouse.query("select name from opportunities where remote_id = '1'") == [
+        {"name": "Deal 1"}
+    ]
+    warehouse.merge()
+    assert warehouse.query("select name from opportunities where remote_id = '1'") == [
+        {"name": "Changed since"}
+    ]
+
+
+def test_the_history_has_every_column_that_a_merge_can_change(warehouse: Warehouse) -> None:
+    left_out = {
+        # what tells a deal apart, and when it was read
+        *("id", "remote_id", "first_synced_at", "last_synced_at"),
+        # the CRM's own times of what the history tells
+        *("remote_created_at", "remote_updated_at"),
+        # follow from status_code and workflow_status
+        *("unknown_status_code", "workflow_status_before_close"),
+    }
+    columns = {
+        row["name"]: row["type"]
+        for row in warehouse.query(
+            "select attname as name, format_type(atttypid, null) as type from pg_attribute"
+            " where attrelid = 'opportunities'::regclass and attnum > 0 and not attisdropped"
+            " and attgenerated = ''"
+        )
+    }
+    values = {
+        "text": "'LOST'",
+        "numeric": "12.5",
+        "date": "date '2030-01-01'",
+        "timestamp with time zone": "timestamptz '2030-01-01Z'",
+    }
+    changed = {
+        name: values[kind]
+        for name, kind in columns.items()
+        if name not in left_out and kind in values
+    }
+    warehouse.query("delete from opportunity_changes")
+    assignments = ", ".join(f"{name} = {value}" for name, value in changed.items())
+    warehouse.query(f"update opportunities set {assignments} where remote_id = '1'")  # noqa: S608
+    fields = {row["field"] for row in warehouse.query("select field from opportunity_changes")}
+    assert fields == changed.keys()
+    assert columns.keys() - changed.keys() - left_out == {"assigned_to"}, "the bid team's own"
+
+
 def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
     project = tmp_path / "transform"
     shutil.copytree(ROOT / "transform", project, ignore=shutil.ignore_patterns("target", "logs"))

@@ -47,11 +47,16 @@
 
 {#- Tests and runs of other models are not a part of a sync. -#}
 {% macro merges_opportunities() -%}
-    {{ return(flags.WHICH in ('run', 'build') and 'model.oracle_crm.opportunities' in selected_resources) }}
+    {{ return(
+        flags.WHICH in ('run', 'build')
+        and is_pipelines_target()
+        and 'model.oracle_crm.opportunities' in selected_resources
+    ) }}
 {%- endmacro %}
 
 {% macro log_transform_start() -%}
     {%- if merges_opportunities() %}
+    {{ wait_for_locks_at_most() }}
     insert into public.sync_runs (run_id, transform_started_at)
     values ({{ sync_run_id() }}, clock_timestamp())
     on conflict (run_id) do update set transform_started_at = excluded.transform_started_at
@@ -199,6 +204,7 @@
         {%- if not failed and 'model.oracle_crm.deleted_opportunities' in selected_resources -%}
             {%- do print_reconciliation() -%}
         {%- endif %}
+    {{ wait_for_locks_at_most() }}
     update public.sync_runs
     set
         transform_completed_at = clock_timestamp(),

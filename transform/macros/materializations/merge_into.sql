@@ -34,10 +34,17 @@
     {%- set on_insert = config.get('on_insert', {}) -%}
     {%- set stamp = config.get('stamp') -%}
     {%- set target_relation = this.incorporate(path={'identifier': config.get('into', this.identifier)}, type='table') -%}
+    {%- if not is_pipelines_target() -%}
+        {{ exceptions.raise_compiler_error(
+            model.name ~ ' merges into ' ~ target_relation ~ ', which only the target with the schema staging may: '
+            ~ 'leave it out with --exclude config.materialized:merge_into'
+        ) }}
+    {%- endif -%}
     {%- set source_relation = staged_relation() -%}
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {%- call statement('lock_timeout') -%} {{ wait_for_locks_at_most() }} {%- endcall -%}
 
     {%- if config.get('windowed') -%}
         {%- call statement('open_window') -%}
@@ -129,6 +136,7 @@
         {%- endcall -%}
     {%- endif -%}
 
+    {%- do grant_and_document(target_relation) -%}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
