@@ -55,7 +55,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.pool = pool = await stack.enter_async_context(
                 make_pool(database_url, settings)
             )
-            app.state.check = health.Once(partial(health.find_version, pool))
+            app.state.check = health.Once(partial(health.find_problem, pool))
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
             yield

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from api.database import Pool
 from api.problems import ProblemError, answers
 from database.migrate import newest_migration
+from database.objects import EXPECTED, MISSING, in_words
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -34,12 +35,18 @@ class Once(Generic[Found]):
         return await asyncio.shield(self._asked)
 
 
-async def find_version(pool: Pool) -> str | None:
-    """Return the newest migration that the database has had."""
+async def find_problem(pool: Pool) -> str | None:
+    """Return why the database can't serve, or None if it can."""
     async with pool.connection() as connection:
         found = await connection.execute("select version_num from alembic_version")
         row = await found.fetchone()
-    return None if row is None else row["version_num"]
+        if row is None or row["version_num"] != NEWEST:
+            return "The database is not up to date: run `make setup`."
+        missing = await (await connection.execute(MISSING, EXPECTED)).fetchall()
+    if missing:
+        names = in_words([one["missing"] for one in missing])
+        return f"The database lacks {names}: `make doctor` says what to do."
+    return None
 
 
 class Health(BaseModel):
@@ -56,8 +63,8 @@ async def live() -> Health:
 
 @router.get("/ready", responses=answers(503))
 async def ready(request: Request) -> Health:
-    """Tell whether the database answers and is up to date: send no requests if this fails."""
+    """Tell whether the database answers and is whole: send no requests if this fails."""
     check: Once[str | None] = request.app.state.check
-    if await check.get() != NEWEST:
-        raise ProblemError(503, "The database is not up to date: run `make setup`.")
+    if problem := await check.get():
+        raise ProblemError(503, problem)
     return Health()

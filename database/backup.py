@@ -29,6 +29,7 @@ from psycopg.rows import dict_row
 from database.address import database_url, libpq_environment
 from database.embedded import BIN, start_embedded, stop_embedded
 from database.environment import DATA
+from database.locks import lock_seconds
 from database.migrate import migrate
 
 BACKUPS = DATA / "backups"
@@ -57,7 +58,11 @@ def backup(url: str, file: Path) -> None:
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as output:
         done = subprocess.run(
-            [_program("pg_dump", _major(url)), "--format=custom"],
+            [
+                _program("pg_dump", _major(url)),
+                "--format=custom",
+                f"--lock-wait-timeout={lock_seconds():.0f}s",
+            ],
             env=os.environ | libpq_environment(url),
             stdout=output,
             check=False,

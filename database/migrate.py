@@ -7,6 +7,9 @@ Tables change by migrations. The raw tables, functions and views are files in `s
 which is run at each migration: to change a view, change its file. Its columns may change as well;
 dbt's views on it are then dropped until the next run. A migration that alters what a view reads
 drops the view first.
+
+What somebody has dropped since is made again in the same way. Only the tables of schema `public`
+can't be: their rows are in a backup.
 """
 
 import hashlib
@@ -15,19 +18,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg import sql
 
-from database import preflight
+from database import objects, preflight
 from database.address import database_url, sqlalchemy_url, url_setting
-from database.environment import ROOT
+from database.environment import ROOT, setting
+from database.locks import LockedError, bounded, lock_seconds, naming_holder, wait_at_most
 from database.preflight import MIGRATIONS, Purpose
-
-_SQL = Path(__file__).parent / "sql"
-_FUNCTIONS = [_SQL / "raw.sql", *sorted(_SQL.glob("functions/*.sql"))]
-_VIEWS = sorted(_SQL.glob("views/*.sql"))
 
 
 def newest_migration() -> str:
@@ -36,14 +36,18 @@ def newest_migration() -> str:
 
 
 def migrate_if_needed(url: str) -> None:
-    """Migrate when the database is behind, or a raw table is gone; in a process of its own.
+    """Migrate when the database is behind, or something in it is gone; in a process of its own.
 
     Raises:
-        SystemExit: the database can't be reached or can't be used, or a migration failed.
+        SystemExit: the database can't be reached or can't be used, another session holds a lock, or
+            a migration failed.
     """
     preflight.require(url, Purpose.RUN)
-    if _state(url) == (newest_migration(), _fingerprint()):
-        return
+    try:
+        if _is_current(url):
+            return
+    except LockedError as error:
+        sys.exit(str(error))
     done = subprocess.run(
         [sys.executable, "-m", "database", "migrate"],
         cwd=ROOT,
@@ -56,22 +60,24 @@ def migrate_if_needed(url: str) -> None:
 
 def _fingerprint() -> str:
     """Return what differs as soon as one of the files in `sql/` does."""
-    return hashlib.sha256(b"".join(map(Path.read_bytes, _FUNCTIONS + _VIEWS))).hexdigest()
+    return hashlib.sha256(b"".join(map(Path.read_bytes, objects.FILES))).hexdigest()
 
 
-def _state(url: str) -> tuple[str, str] | None:
-    """Return the number of the last migration, and the fingerprint of what was made again."""
-    with psycopg.connect(url, connect_timeout=10) as connection:
-        table = connection.execute("select to_regclass('public.alembic_version')").fetchone()
-        if table is None or table[0] is None:
-            return None
-        return connection.execute(
+def _is_current(url: str) -> bool:
+    """Whether the last migration is the newest, with the same files, and all is still there."""
+    with (
+        psycopg.connect(url, connect_timeout=10) as connection,
+        bounded(connection, lock_seconds()),
+    ):
+        if objects.missing(connection):
+            return False
+        state = connection.execute(
             """
             select version_num, obj_description('public.alembic_version'::regclass, 'pg_class')
             from public.alembic_version
-            where to_regclass('raw.opportunities') is not null
             """
         ).fetchone()
+    return state == (newest_migration(), _fingerprint())
 
 
 def migrate(url: str) -> None:
@@ -97,15 +103,18 @@ def bring_up_to_date(
         after: what comes last in it.
 
     Raises:
-        SystemExit: a migration failed.
+        SystemExit: a migration failed, another session holds a lock, or rows are lost.
     """
     from alembic import command
     from alembic.config import Config
+    from meltano.core.job.job import Job
+    from meltano.core.job_state import JobState
     from meltano.core.migration_service import MigrationService
-    from sqlalchemy import create_engine
+    from meltano.core.setting import Setting
+    from sqlalchemy import Table, create_engine
     from sqlalchemy.exc import DBAPIError
 
-    alchemy = sqlalchemy_url(url, "migration")
+    alchemy, seconds = sqlalchemy_url(url, "migration"), lock_seconds()
     with psycopg.connect(url, autocommit=True) as connection:
         # Two migrations at once would trip over each other: the second waits here.
         connection.execute("select pg_advisory_lock(hashtext('oracle_crm_sync.migrate'))")
@@ -114,34 +123,58 @@ def bring_up_to_date(
         try:
             with create_engine(alchemy).begin() as alembic:
                 driver: Any = alembic.connection.driver_connection
-                before(driver)
-                driver.execute("create schema if not exists meltano")
-                config = Config(attributes={"connection": alembic})
-                config.set_main_option("script_location", str(MIGRATIONS))
-                command.upgrade(config, "head")
-                _make_again(driver)
-                after(driver)
+                with naming_holder(driver, seconds):
+                    wait_at_most(driver, seconds)
+                    before(driver)
+                    driver.execute("create schema if not exists meltano")
+                    config = Config(attributes={"connection": alembic})
+                    config.set_main_option("script_location", str(MIGRATIONS))
+                    command.upgrade(config, "head")
+                    _make_again(driver)
+                    after(driver)
         except (psycopg.Error, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             sys.exit(f"The database could not be brought up to date, and is as it was: {said}")
         in_meltano = {"options": "-csearch_path=meltano"}
-        MigrationService(create_engine(alchemy, connect_args=in_meltano)).upgrade(silent=True)
+        engine = create_engine(alchemy, connect_args=in_meltano)
+        MigrationService(engine).upgrade(silent=True)
+        tables = [cast(Table, model.__table__) for model in (Job, JobState, Setting)]
+        Job.metadata.create_all(engine, tables)  # where somebody has dropped one
 
 
-def _make_again(connection: Any) -> None:
-    """Run the files in `sql/`, in the transaction that is open on a connection of psycopg's."""
-    for path in _FUNCTIONS:
-        connection.execute(path.read_bytes())
-    for path in _VIEWS:
+def _make_again(connection: psycopg.Connection[Any]) -> None:
+    """Run the files in `sql/`, in the transaction that is open."""
+    missing = objects.missing(connection)
+    if lost := objects.lost(missing):
+        sys.exit(
+            f"{objects.in_words(lost)} of the database is gone, and its rows with it: restore a "
+            "backup (docs/restore.md)."
+        )
+    connection.execute("create schema if not exists staging")
+    for path in objects.FILES:
         try:
             with connection.transaction():
                 connection.execute(path.read_bytes())
-        except psycopg.errors.InvalidTableDefinition:  # it has other columns now
+        except psycopg.errors.InvalidTableDefinition:  # a view that has other columns now
             drop = sql.SQL("drop view {} cascade").format(sql.Identifier(path.stem))
             connection.execute(drop)
             connection.execute(path.read_bytes())
+    if any(name.startswith("table raw.") for name in missing):
+        _forget_bookmarks(connection)
     fingerprint = sql.Literal(_fingerprint())
     connection.execute(sql.SQL("comment on table alembic_version is {}").format(fingerprint))
+
+
+def _forget_bookmarks(connection: psycopg.Connection[Any]) -> None:
+    """Let the next sync read everything, since the raw tables have lost what was read before."""
+    print("The raw tables were gone: the next sync reads everything.", file=sys.stderr)
+    if setting("MELTANO_STATE_BACKEND_URI"):
+        print(
+            "The state is not in this database, so say it: meltano run --full-refresh ...",
+            file=sys.stderr,
+        )
+    if connection.execute("select to_regclass('meltano.state')").fetchone() != (None,):
+        connection.execute("delete from meltano.state")
 
 
 def main() -> None:

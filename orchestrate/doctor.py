@@ -2,32 +2,45 @@
 
 `python -m orchestrate.doctor` prints a line for each check: ✓ it is well, ! look at it, ✗ syncs
 fail or have stopped; `--json` prints the same for machines. The exit code is 1 if there is any ✗.
-Nothing is changed; the CRM gets two requests.
+Nothing is changed; the CRM gets two requests. No check waits longer than its deadline, be it for a
+lock, a slow query or the network.
 
 Settings: what the sync itself reads, and NOTIFY_LATE_HOURS (26), after which a sync is late.
 """
 
 import argparse
+import ctypes
 import json
+import queue
+import re
+import select
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, LiteralString, cast
 from urllib.parse import unquote, urlsplit
 
 import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from tap_oracle_crm.crm import Crm, Overview
 from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 
-from database.address import database_url, url_setting
+from database import locks as locking
+from database import objects
+from database.address import EMBEDDED, database_url, url_setting
 from database.environment import DATA, ROOT, setting
 from database.migrate import newest_migration
 from database.preflight import Purpose, obstacles
-from database.settings import read_settings, secret_names
+from database.settings import Settings, read_settings, secret_names
 from orchestrate.crm import tap_settings
 from orchestrate.cron import ScheduleError, next_run, time_zone
 from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
@@ -41,6 +54,13 @@ NEW_ROWS, NEW_SHARE = 20, 0.05
 FULL_SYNC = f".venv/bin/meltano run --full-refresh {' '.join(PIPELINE)}"
 GIGABYTE = 1 << 30
 LOW_DISK, FULL_DISK = 5 * GIGABYTE, GIGABYTE // 2
+LOCK_SECONDS, QUERY_SECONDS = 3, 10
+"""How long a check waits for a lock, and for the answer of a query."""
+MANY = 100_000
+"""Rows that are not counted one by one."""
+
+READING, WRITING = pq.PollingStatus.READING, pq.PollingStatus.WRITING
+PQERRORS_SQLSTATE = 3
 
 Connection = psycopg.Connection[DictRow]
 
@@ -62,46 +82,166 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> Iterator[Finding]:
-    """Check everything, what depends on nothing else first."""
-    yield disk(shutil.disk_usage(DATA if DATA.exists() else ROOT).free)
+class Examination:
+    """What the checks learn one after the other.
+
+    Attributes:
+        connection: to the database; None if it can't be used.
+        settings: the settings; None if they are wrong.
+        is_whole: whether all tables and views are there, so that checks can read them.
+        held: what the database holds of the deals, where known.
+    """
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.settings: Settings | None = None
+        self.is_whole = False
+        self.held: Held | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check.
+
+    Attributes:
+        name: the name of its line, where it can't be made.
+        look: makes it.
+        needs: what of the examination it needs: `connection`, `settings` or `is_whole`.
+        seconds: its deadline.
+    """
+
+    name: str
+    look: Callable[[Examination], Iterable[Finding]]
+    needs: tuple[str, ...] = ()
+    seconds: float = 15
+
+
+def checks() -> tuple[Check, ...]:
+    """Return all checks: what depends on nothing else first."""
+    base, whole = ("connection",), ("connection", "is_whole")
+    return (
+        Check("disk", local_disk),
+        Check("settings", settings),
+        Check("database", database, seconds=60),
+        Check("clock of the database", database_clock, base),
+        Check("size", server_disk, base),
+        Check("locks", locks, base),
+        Check("fitness", fitness, base, seconds=30),
+        Check("migrations", migrations, base),
+        Check("objects", whatever_is_missing, whole),
+        Check("crm.yml", declaration),
+        Check("schedule", schedule, whole, seconds=60),
+        Check("last sync", last_sync, whole),
+        Check("runs", runs, whole),
+        Check("views", marts, whole),
+        Check("statuses", statuses, whole),
+        Check("deals", count, whole),
+        Check("crm", crm, seconds=120),
+    )
+
+
+def examine(made: Iterable[Check] | None = None) -> Iterator[Finding]:
+    """Make all checks, or some of them; those whose needs are not met are left out."""
+    examination = Examination()
     try:
-        settings = read_settings()
-    except SystemExit as error:
-        yield Finding("settings", "error", str(error), "Correct it: see .env.example.")
-        return
-    connection: Connection | Finding
-    try:
-        connection = _connect()
-    except _UnusableError as unusable:
-        yield unusable.finding
-        yield declaration()
-        yield from crm(meltano=False)
-        return
-    with connection:
-        yield from database(connection)
+        for check in checks() if made is None else made:
+            if all(getattr(examination, need) for need in check.needs):
+                yield from within_deadline(check, examination)
+    finally:
+        if examination.connection is not None:
+            examination.connection.close()
+
+
+def within_deadline(check: Check, examination: Examination) -> Iterator[Finding]:
+    """Make a check in a thread of its own, which is left alone when it takes too long."""
+    found: queue.SimpleQueue[Finding | None] = queue.SimpleQueue()
+
+    def look() -> None:
         try:
-            in_the_way = obstacles(database_url(), Purpose.MIGRATE)
-        except psycopg.OperationalError as error:
-            yield Finding("database", "error", str(error), "It takes no more connections.")
+            for finding in check.look(examination):
+                found.put(finding)
+        except locking.LockedError as error:
+            found.put(Finding(check.name, "error", *held_up(error.holder)))
+        except psycopg.errors.QueryCanceled as error:
+            found.put(Finding(check.name, "warning", *explain(error)))
+        except psycopg.Error as error:
+            found.put(Finding(check.name, "error", *explain(error)))
+        except Exception as error:  # the other checks are still worth making
+            said = f"{type(error).__name__}: {error}"
+            found.put(Finding(check.name, "error", said, "This is a fault of the doctor itself."))
+        finally:
+            found.put(None)
+
+    threading.Thread(target=look, name=check.name, daemon=True).start()
+    deadline = time.monotonic() + check.seconds
+    while True:
+        try:
+            finding = found.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            yield Finding(
+                check.name,
+                "error",
+                f"no answer within {check.seconds:g} s",
+                "Look at what it asks: its server, the network, a proxy or firewall between.",
+            )
+            if "connection" in check.needs:
+                examination.connection = None  # the thread still waits on it
             return
-        for one in in_the_way:
-            yield Finding(one.check, "error" if one.stops else "warning", one.detail, one.remedy)
-        if any(one.stops for one in in_the_way):
-            yield declaration()
-            yield from crm(meltano=False)
+        if finding is None:
             return
-        migrated = migrations(connection)
-        yield migrated
-        held = None
-        yield declaration(connection if migrated.status == "ok" else None)
-        if migrated.status == "ok":
-            yield from schedule(connection)
-            yield last_sync(connection, timedelta(hours=settings.notify_late_hours))
-            yield from runs(connection)
-            yield from statuses(connection)
-            held = _held(connection)
-        yield from crm(meltano=True, held=held)
+        yield finding
+
+
+@contextmanager
+def asking(examination: Examination) -> Iterator[Connection]:
+    """Open a transaction that reads, and that neither a lock nor a slow query holds up.
+
+    Raises:
+        LockedError: another session holds a lock.
+        psycopg.errors.QueryCanceled: the query took too long.
+    """
+    connection = examination.connection
+    assert connection is not None  # noqa: S101 - what the check needs
+    with locking.bounded(connection, LOCK_SECONDS):
+        connection.execute("set transaction read only")
+        connection.execute(f"set local statement_timeout = '{QUERY_SECONDS}s'")
+        yield connection
+
+
+def held_up(holder: locking.Holder | None) -> tuple[str, str]:
+    """Return what a check waited for, and what to do about it."""
+    if holder is None:
+        return "another session holds a lock", "Try again; then see pg_stat_activity."
+    return (
+        f"{holder} holds a lock: syncs wait, too",
+        f"If that is forgotten, end it: {holder.remedy}",
+    )
+
+
+# By classes and codes, since the server's words are in its own language.
+_ADVICE = {
+    "28": "Check user and password in DATABASE_URL, and pg_hba.conf of the server.",
+    "3D": "Correct the database's name in DATABASE_URL, or create it.",
+    "42501": "Grant the role that right.",
+    "53100": "The server's disk is full: free some.",
+    "53200": "The server is out of memory: give it more, or lower its settings.",
+    "53300": (
+        "The server lets no more sessions in. End those that are not needed "
+        "(select pid, usename, application_name, state from pg_stat_activity), or raise "
+        "max_connections, or the connection limit of the role or database."
+    ),
+    "57014": "The server is busy, or the table is large: look at pg_stat_activity, and try again.",
+    "57P03": "The server starts or stops: wait, and read its log.",
+}
+
+
+def explain(error: psycopg.Error, state: str | None = None) -> tuple[str, str]:
+    """Return what an error of the database says, and what to do about it."""
+    state = state or error.sqlstate or ""
+    said = " ".join(str(error).split())
+    codes = (state, state[:2])
+    advice = next((_ADVICE[code] for code in codes if code in _ADVICE), "")
+    return said, advice or "Look up what it says in the server's log."
 
 
 @dataclass(frozen=True)
@@ -119,35 +259,46 @@ class Held:
     is_loaded: bool
 
 
-class _UnusableError(Exception):
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.detail)
-        self.finding = finding
+def settings(examination: Examination) -> Iterator[Finding]:
+    """Read all settings."""
+    try:
+        examination.settings = read_settings()
+    except SystemExit as error:
+        yield Finding("settings", "error", str(error), "Correct it: see .env.example.")
 
 
-def _connect() -> Connection:
+def database(examination: Examination) -> Iterator[Finding]:
+    """Connect, and tell which server it is."""
     try:
         url = database_url()
     except SystemExit as error:
-        raise _UnusableError(
-            Finding("database", "error", str(error), f"Correct {url_setting()}.")
-        ) from None
+        yield Finding("database", "error", str(error), f"Correct {url_setting()}.")
+        return
     try:
-        return psycopg.connect(url, autocommit=True, connect_timeout=10, row_factory=dict_row)
-    except psycopg.OperationalError as error:
-        said = " ".join(str(error).split())
-        advice = (
-            "Check user and password in DATABASE_URL."
-            if "authentication failed" in said
-            else "Check host, port and name in DATABASE_URL, and that the server runs."
+        connection = psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=10,
+            row_factory=dict_row,
+            application_name="doctor",
+            prepare_threshold=None,
         )
-        raise _UnusableError(Finding("database", "error", said, advice)) from None
-
-
-def database(connection: Connection) -> Iterator[Finding]:
-    """Tell which server it is, and look at its clock."""
+    except psycopg.OperationalError as error:
+        is_answered = not isinstance(error, psycopg.errors.ConnectionTimeout)
+        state = refusal(url) if is_answered else None
+        if state is not None:
+            yield Finding("database", "error", *explain(error, state))
+            return
+        yield Finding(
+            "database",
+            "error",
+            explain(error)[0],
+            f"Check host and port in {url_setting()}, and that the server runs.",
+        )
+        return
     info = connection.info
     where = f"PostgreSQL {info.parameter_status('server_version')}, {info.dbname} at {info.host}"
+    examination.connection = connection
     if setting(url_setting()) is None:
         yield Finding(
             "database",
@@ -157,34 +308,190 @@ def database(connection: Connection) -> Iterator[Finding]:
         )
     else:
         yield Finding("database", "ok", where)
-    before = datetime.now(UTC)
-    there = _scalar(connection, "select clock_timestamp()")
-    yield clock("database", there - before - (datetime.now(UTC) - before) / 2)
 
 
-def migrations(connection: Connection) -> Finding:
+def refusal(url: str) -> str | None:
+    """Return the SQLSTATE with which a server refuses a connection; None if none answers.
+
+    libpq can tell, but not through psycopg, which passes on the server's words alone.
+    """
+    with Path("/proc/self/maps").open() as maps:
+        loaded = {line.split()[-1] for line in maps if "/libpq" in line}
+    connection = pq.PGconn.connect_start(make_conninfo(url, connect_timeout=10).encode())
+    pointer = ctypes.c_void_p(cast(Any, connection).pgconn_ptr)
+    for path in loaded:
+        ctypes.CDLL(path).PQsetErrorVerbosity(pointer, PQERRORS_SQLSTATE)
+    deadline = time.monotonic() + 10
+    while (state := connection.connect_poll()) in {READING, WRITING}:
+        ready = select.poll()
+        ready.register(connection.socket, select.POLLIN if state == READING else select.POLLOUT)
+        if not ready.poll(max(0, deadline - time.monotonic()) * 1000):
+            break
+    said = connection.error_message.decode(errors="replace")
+    connection.finish()
+    codes = re.findall(r": +([0-9A-Z]{5})$", said, re.MULTILINE)
+    return codes[-1] if codes else None
+
+
+def fitness(examination: Examination) -> Iterator[Finding]:
+    """Look whether anything stands in the way of the migrations."""
+    found = obstacles(database_url(), Purpose.MIGRATE)
+    for one in found:
+        yield Finding(one.check, "error" if one.stops else "warning", one.detail, one.remedy)
+    if any(one.stops for one in found) and examination.connection is not None:
+        # Other advice would lead in a circle.
+        examination.connection.close()
+        examination.connection = None
+
+
+def database_clock(examination: Examination) -> Iterator[Finding]:
+    """Compare the database's clock with this machine's."""
+    with asking(examination) as connection:
+        before = datetime.now(UTC)
+        there = _scalar(connection, "select clock_timestamp()")
+        yield clock("database", there - before - (datetime.now(UTC) - before) / 2)
+
+
+def server_disk(examination: Examination) -> Iterator[Finding]:
+    """Look at the disk of the server where it is this machine's, else at the database's size."""
+    with asking(examination) as connection:
+        size = _scalar(connection, "select pg_database_size(current_database())")
+        # Hidden from ordinary roles; this machine may have a folder of the same name, too.
+        folder = _scalar(
+            connection,
+            """
+            select setting from pg_settings
+            where name = 'data_directory' and (
+                inet_server_addr() is null or inet_server_addr() = inet_client_addr()
+            )
+            """,
+        )
+    detail = f"the database has {size / GIGABYTE:,.1f} GB"
+    if setting(url_setting()) is None:
+        folder = str(EMBEDDED)
+    if folder is None or not Path(folder).exists():
+        yield Finding("server's disk", "ok", f"{detail}; its disk can't be seen from here")
+        return
+    seen = disk(shutil.disk_usage(folder).free)
+    yield Finding("server's disk", seen.status, f"{detail}, {seen.detail}", seen.advice)
+
+
+def locks(examination: Examination) -> Iterator[Finding]:
+    """Tell who waits for a lock, who holds it, and whose transaction a sync would wait for."""
+    with asking(examination) as connection:
+        waits = locking.waits(connection)
+        forgotten = locking.forgotten(connection, locking.lock_seconds())
+    if not waits and not forgotten:
+        yield Finding("locks", "ok", "nobody waits for one")
+    for holder in dict.fromkeys(wait.holder for wait in waits):
+        first, *more = [wait for wait in waits if wait.holder == holder]
+        others = f" and {len(more)} more wait" if more else " waits"
+        yield Finding(
+            "locks",
+            "error",
+            f"process {first.pid} ({first.application or 'unnamed'}){others} for a lock that "
+            f"{holder} holds",
+            f"If that is forgotten, end it: {holder.remedy}",
+        )
+    for holder in forgotten:
+        if holder not in {wait.holder for wait in waits}:
+            yield Finding(
+                "locks",
+                "warning",
+                f"{holder} has changed or locked tables, and does nothing now: a sync may wait",
+                f"If that is forgotten, end it: {holder.remedy}",
+            )
+
+
+def migrations(examination: Examination) -> Iterator[Finding]:
     """Compare the database's migration with the newest."""
     newest = newest_migration()
     advice = "Run make setup."
-    if _scalar(connection, "select to_regclass('public.alembic_version')") is None:
-        return Finding("migrations", "error", "the database has no tables yet", advice)
-    current = _scalar(connection, "select max(version_num) from public.alembic_version")
+    with asking(examination) as connection:
+        if _scalar(connection, "select to_regclass('public.alembic_version')") is None:
+            yield Finding("migrations", "error", "the database has no tables yet", advice)
+            return
+        current = _scalar(connection, "select max(version_num) from public.alembic_version")
     if current == newest:
-        return Finding("migrations", "ok", f"{current}, the newest")
+        examination.is_whole = True
+        yield Finding("migrations", "ok", f"{current}, the newest")
+        return
     if current is not None and current > newest:
         advice = "The database is of a newer release: install that one."
-    return Finding("migrations", "error", f"{current}; the newest is {newest}", advice)
+    yield Finding("migrations", "error", f"{current}; the newest is {newest}", advice)
 
 
-def schedule(connection: Connection) -> Iterator[Finding]:
+def whatever_is_missing(examination: Examination) -> Iterator[Finding]:
+    """Look whether all that the migrations have made is still there."""
+    with asking(examination) as connection:
+        missing = objects.missing(connection)
+    if not missing:
+        yield Finding("tables and views", "ok", "all are there")
+        return
+    examination.is_whole = False
+    if lost := objects.lost(missing):
+        yield Finding(
+            "tables and views",
+            "error",
+            f"missing, and its rows with it: {objects.in_words(lost)}",
+            "Restore a backup: docs/restore.md.",
+        )
+        return
+    raw = any(name.startswith("table raw.") for name in missing)
+    yield Finding(
+        "tables and views",
+        "error",
+        f"missing: {objects.in_words(missing)}",
+        "Run make setup: it makes them again."
+        + (" The next sync then reads everything." if raw else ""),
+    )
+
+
+def marts(examination: Examination) -> Iterator[Finding]:
+    """Look whether the views that dbt makes at each run are there."""
+    models = {path.stem: path.read_text() for path in (ROOT / "transform/models").rglob("*.sql")}
+    views = [name for name, text in models.items() if "materialized=" not in text]
+    with asking(examination) as connection:
+        missing = [
+            row["name"]
+            for row in connection.execute(
+                """
+                select name from unnest(%s::text[]) as name
+                where
+                    exists (select from public.sync_logs where status = 'SUCCESS')
+                    and not exists (
+                        select from pg_views
+                        where viewname = name and schemaname in ('public', 'staging')
+                    )
+                order by name
+                """,
+                [views],
+            )
+        ]
+    if missing:
+        yield Finding(
+            "views of dbt",
+            "error",
+            f"missing: {', '.join(missing)}",
+            "The next sync makes them again; at once: .venv/bin/meltano invoke dbt-postgres:run",
+        )
+
+
+def schedule(examination: Examination) -> Iterator[Finding]:
     """Compare Meltano's schedules with those of the scheduler, and see whether it lives."""
     try:
         declared = {
-            (one["name"], one["job"]["name"], one["cron_interval"]) for one in declared_schedules()
+            (one["name"], one["job"]["name"], one["cron_interval"])
+            for one in declared_schedules(timeout=50)
         }
-    except subprocess.CalledProcessError as error:
-        said = _last_line(error.stderr)
-        yield Finding("schedule", "error", f"Meltano lists none: {said}", "Correct meltano.yml.")
+    except subprocess.SubprocessError as error:
+        said = _last_line(getattr(error, "stderr", None)) or str(error)
+        yield Finding(
+            "schedule",
+            "error",
+            f"Meltano lists none: {said}",
+            "See what .venv/bin/meltano schedule list says; in meltano.yml or of the database.",
+        )
         return
     if not declared:
         yield Finding("schedule", "warning", "none", "Declare schedules in meltano.yml.")
@@ -197,15 +504,16 @@ def schedule(connection: Connection) -> Iterator[Finding]:
     else:
         text = ", ".join(f"{name} ({interval})" for name, _, interval in sorted(declared))
         yield Finding("schedule", "ok", text)
-    known = connection.execute(
-        """
-        select name, job, interval, next_run_at, heartbeat_at,
-            heartbeat_at < now() - make_interval(secs => %s) as is_silent
-        from schedules
-        order by next_run_at
-        """,
-        [4 * HEARTBEAT_SECONDS],
-    ).fetchall()
+    with asking(examination) as connection:
+        known = connection.execute(
+            """
+            select name, job, interval, next_run_at, heartbeat_at,
+                heartbeat_at < now() - make_interval(secs => %s) as is_silent
+            from schedules
+            order by next_run_at
+            """,
+            [4 * HEARTBEAT_SECONDS],
+        ).fetchall()
     advice = "Start make schedule, unless cron or Airflow runs the schedules."
     if not known:
         yield Finding("scheduler", "warning", "has not run yet", advice)
@@ -222,48 +530,54 @@ def schedule(connection: Connection) -> Iterator[Finding]:
         yield Finding("scheduler", "ok", detail)
 
 
-def last_sync(connection: Connection, late: timedelta) -> Finding:
-    """Tell how the last sync ended, and whether it is longer ago than `late`."""
+def last_sync(examination: Examination) -> Iterator[Finding]:
+    """Tell how the last sync ended, and whether it is longer ago than NOTIFY_LATE_HOURS."""
     # By the database's clock, as all of the log is: this machine's may be another.
-    run = connection.execute(
-        "select *, clock_timestamp() - completed_at as age from sync_logs order by id desc limit 1"
-    ).fetchone()
+    with asking(examination) as connection:
+        run = connection.execute(
+            "select *, clock_timestamp() - completed_at as age from sync_logs"
+            " order by id desc limit 1"
+        ).fetchone()
     if run is None:
-        return Finding("last sync", "warning", "there was none yet", "Run make sync.")
+        yield Finding("last sync", "warning", "there was none yet", "Run make sync.")
+        return
     if run["status"] == "RUNNING":
-        return Finding("last sync", "ok", f"under way since {_minute(run['started_at'])}")
+        yield Finding("last sync", "ok", f"under way since {_minute(run['started_at'])}")
+        return
     if run["status"] == "FAILED":
-        return Finding(
+        yield Finding(
             "last sync",
             "error",
             f"failed at {_minute(run['completed_at'])}: {run['error_message']}",
             "Mend the cause and run make sync: it goes on from what was kept.",
         )
+        return
     detail = f"succeeded at {_minute(run['completed_at'])}, {run['total_fetched']:,} read"
-    if run["age"] > late:
-        return Finding(
-            "last sync",
-            "error",
-            detail,
-            f"That is more than {late.total_seconds() / 3600:g} hours ago: see scheduler.",
+    hours = examination.settings.notify_late_hours if examination.settings else None
+    if hours is not None and run["age"] > timedelta(hours=hours):
+        yield Finding(
+            "last sync", "error", detail, f"That is more than {hours:g} hours ago: see scheduler."
         )
-    return Finding("last sync", "ok", detail)
+        return
+    yield Finding("last sync", "ok", detail)
 
 
-def runs(connection: Connection) -> Iterator[Finding]:
+def runs(examination: Examination) -> Iterator[Finding]:
     """List other running jobs, and runs that began later than the database's clock says."""
-    for run in connection.execute(
-        "select * from run_logs where status = 'RUNNING' and kind != 'sync' order by id"
-    ):
+    with asking(examination) as connection:
+        under_way = connection.execute(
+            "select * from run_logs where status = 'RUNNING' and kind != 'sync' order by id"
+        ).fetchall()
+        ahead = connection.execute(
+            """
+            select count(*) as runs, max(greatest(started_at, completed_at)) as latest
+            from run_logs
+            where greatest(started_at, completed_at) > clock_timestamp() + interval '1 minute'
+            """
+        ).fetchone()
+    for run in under_way:
         kind = "another run" if run["kind"] == "other" else f"a {run['kind']}"
         yield Finding("run", "ok", f"{kind} is under way since {_minute(run['started_at'])}")
-    ahead = connection.execute(
-        """
-        select count(*) as runs, max(greatest(started_at, completed_at)) as latest
-        from run_logs
-        where greatest(started_at, completed_at) > clock_timestamp() + interval '1 minute'
-        """
-    ).fetchone()
     if ahead and ahead["runs"]:
         yield Finding(
             "clock of the runs",
@@ -275,23 +589,28 @@ def runs(connection: Connection) -> Iterator[Finding]:
         )
 
 
-def declaration(connection: Connection | None = None) -> Finding:
-    """Read what is declared of the CRM's statuses, and compare it with a database."""
+def declaration(examination: Examination) -> Iterator[Finding]:
+    """Read what is declared of the CRM's statuses, and compare it with the database."""
     try:
         declared = read_declared()
     except DeclarationError as error:
-        return Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")
+        yield Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")
+        return
     detail = f"{len(declared.statuses)} statuses, {len(declared.stages)} stages"
-    if connection is not None and differs(connection, declared):
-        detail += "; changed: the next sync applies it to all deals"
-    return Finding("crm.yml", "ok", detail)
+    if examination.connection is not None and examination.is_whole:
+        with asking(examination) as connection:
+            if differs(connection, declared):
+                detail += "; changed: the next sync applies it to all deals"
+    yield Finding("crm.yml", "ok", detail)
 
 
-def statuses(connection: Connection) -> Iterator[Finding]:
+def statuses(examination: Examination) -> Iterator[Finding]:
     """Name the status codes and stages that nothing explains."""
-    unknown = connection.execute(
-        "select *, to_json(name)::text as quoted from unknown_statuses order by deals desc, name"
-    ).fetchall()
+    with asking(examination) as connection:
+        unknown = connection.execute(
+            "select *, to_json(name)::text as quoted from unknown_statuses"
+            " order by deals desc, name"
+        ).fetchall()
     for section in SECTIONS:
         names = [one for one in unknown if one["section"] == section]
         if not names:
@@ -308,37 +627,56 @@ def statuses(connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _held(connection: Connection) -> Held:
-    row = connection.execute(
-        """
-        select
-            (select count(*) from opportunities where deleted_at is null) as rows,
-            (
-                select count(*)
-                from rejected_records as rejected
-                where
-                    rejected.stream = 'opportunities' and rejected.resolved_at is null
-                    and not exists (
-                        select from opportunities as known
-                        where known.remote_id = rejected.remote_id and known.deleted_at is null
-                    )
-            ) as rejects,
-            exists (select from sync_logs where status = 'SUCCESS') as is_loaded
-        """
-    ).fetchone()
-    return Held(**row or {})
+def count(examination: Examination) -> Iterator[Finding]:
+    """Learn how many deals there are; of many, about, by the server's statistics."""
+    with asking(examination) as connection:
+        about = _scalar(
+            connection,
+            """
+            select case when reltuples > %s then reltuples * coalesce(
+                (
+                    select null_frac from pg_stats
+                    where schemaname = 'public' and tablename = 'opportunities'
+                        and attname = 'deleted_at'
+                ),
+                1
+            ) end
+            from pg_class where oid = 'public.opportunities'::regclass
+            """,
+            MANY,
+        )
+        row = connection.execute(
+            """
+            select
+                coalesce(
+                    %s::bigint, (select count(*) from opportunities where deleted_at is null)
+                ) as rows,
+                (
+                    select count(*)
+                    from rejected_records as rejected
+                    where
+                        rejected.stream = 'opportunities' and rejected.resolved_at is null
+                        and not exists (
+                            select from opportunities as known
+                            where known.remote_id = rejected.remote_id
+                                and known.deleted_at is null
+                        )
+                ) as rejects,
+                exists (select from sync_logs where status = 'SUCCESS') as is_loaded
+            """,
+            [None if about is None else round(about)],
+        ).fetchone()
+    examination.held = Held(**row or {})
+    yield from ()
 
 
-def crm(*, meltano: bool, held: Held | None = None) -> Iterator[Finding]:
-    """Ask the CRM for one row as the sync does, and for its attributes.
-
-    Args:
-        meltano: whether Meltano can be asked for the tap's settings.
-        held: what the database holds of the deals, where known.
-    """
+def crm(examination: Examination) -> Iterator[Finding]:
+    """Ask the CRM for one row as the sync does, and for its attributes."""
+    held = examination.held
     try:
         # Two attempts: a person waits for the answer.
-        reached = Crm(tap_settings(meltano=meltano, max_retries=1, request_timeout=30))
+        is_asked = examination.connection is not None
+        reached = Crm(tap_settings(meltano=is_asked, max_retries=1, request_timeout=30))
     except ConfigError as error:
         yield Finding("crm", "error", str(error), "Set what it names in .env; see .env.example.")
         return
@@ -446,6 +784,11 @@ def clock(whose: str, ahead: timedelta) -> Finding:
     )
 
 
+def local_disk(_: Examination) -> Iterator[Finding]:
+    """Look at the disk where logs and the embedded database lie."""
+    yield disk(shutil.disk_usage(DATA if DATA.exists() else ROOT).free)
+
+
 def disk(free: int) -> Finding:
     """Judge the bytes that are free where logs and the embedded database lie."""
     detail = f"{free / GIGABYTE:,.1f} GB free"
@@ -461,8 +804,8 @@ def _advice(error: OracleCrmError) -> tuple[str, str]:
     return error.problem, error.advice or "See the tap's README."
 
 
-def _scalar(connection: Connection, statement: str) -> Any:
-    row = connection.execute(statement).fetchone()
+def _scalar(connection: Connection, statement: LiteralString, *values: object) -> Any:
+    row = connection.execute(statement, values or None).fetchone()
     return next(iter(row.values())) if row else None
 
 
@@ -470,9 +813,10 @@ def _minute(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _last_line(text: str | None) -> str:
-    lines = (text or "").strip().splitlines()
-    return lines[-1].strip() if lines else "without a word"
+def _last_line(text: str | bytes | None) -> str:
+    text = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _hider() -> Callable[[str], str]:

@@ -5,6 +5,7 @@ successful run of each kind and all running runs, so these always stay. Opportun
 deleted.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import psycopg
 
 from database.address import database_url
+from database.locks import LockedError, bounded, lock_seconds
 from database.settings import read_settings
 from runs.meltano_runs import remove_old_ones
 
@@ -183,15 +185,23 @@ def clean(
 
     Raises:
         SystemExit: a setting is invalid.
+        LockedError: another session holds a lock.
     """
     settings = read_settings()
     for retention in RETENTIONS:
         days: int = getattr(settings, retention.setting.lower())
         removed = 0
         if all(_exists(connection, table) for table in retention.tables):
-            while gone := retention.remove(connection, days, batch):
+            while gone := _remove_batch(retention, connection, days, batch):
                 removed += gone
         yield f"{retention.rows} after {days} days ({retention.setting})", removed
+
+
+def _remove_batch(
+    retention: Retention, connection: psycopg.Connection[Any], days: int, batch: int
+) -> int:
+    with bounded(connection, lock_seconds()):
+        return retention.remove(connection, days, batch)
 
 
 def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
@@ -201,8 +211,11 @@ def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
 def main() -> None:
     """Clean the database of `DATABASE_URL` and print the numbers of deleted rows."""
     with psycopg.connect(database_url(), autocommit=True) as connection:
-        for rows, removed in clean(connection):
-            print(f"Removed {removed:,} {rows}", flush=True)
+        try:
+            for rows, removed in clean(connection):
+                print(f"Removed {removed:,} {rows}", flush=True)
+        except LockedError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import shutil
 import sqlite3
 import sys
 import uuid
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,11 +25,13 @@ from meltano.core.setting_definition import SettingDefinition
 from database import preflight
 from database.address import database_url, libpq_environment, sqlalchemy_url
 from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
+from database.locks import LockedError
 from database.migrate import migrate_if_needed
 from database.preflight import Purpose
 from notifications import run_end
 from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
+from runs.control import PIPELINE
 from runs.recorder import RunRecorder
 from runs.registry import Job
 
@@ -45,6 +46,7 @@ def prepare_environment() -> None:
     for name, default in DBT_SETTINGS.items():
         os.environ[name] = setting(name) or default
     options = _run_options()
+    _refuse_el()
     if {"--help", "--version"} & set(sys.argv) or (options and options["dry_run"]):
         _give_meltano_an_empty_database()
         return
@@ -52,9 +54,13 @@ def prepare_environment() -> None:
     if options is not None:
         run_end.prepare(url, str(options["run_id"]))
     os.environ |= libpq_environment(url) | {
-        "MELTANO_DATABASE_URI": sqlalchemy_url(url, "meltano", search_path="meltano"),
+        # Meltano's session stays in a transaction, and idle, for as long as a run takes.
+        "MELTANO_DATABASE_URI": sqlalchemy_url(
+            url, "meltano", search_path="meltano", idle_in_transaction_session_timeout="0"
+        ),
         # The loader drops the offsets of timestamps; in UTC that changes nothing.
         "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+        "TARGET_POSTGRES_LOCK_TIMEOUT": os.environ["SYNC_LOCK_TIMEOUT"],
     }
     if options is None and not _calls_dbt():
         # Whatever Meltano is called for, it migrates its own tables.
@@ -68,8 +74,11 @@ def prepare_environment() -> None:
             register_run(url, options)
             registry.end(url, str(options["run_id"]), str(error))
         sys.exit(str(error))
-    with closing(registry.connect(url)) as connection:
-        declare(connection, declared)
+    try:
+        with registry.transaction(url) as connection:
+            declare(connection, declared)
+    except LockedError as error:
+        sys.exit(str(error))
     if options is not None:
         register_run(url, options)
 
@@ -91,7 +100,8 @@ def register_run(url: str, options: dict[str, Any]) -> None:
         options: what `meltano run` was given, by parameter.
 
     Raises:
-        SystemExit: another run that loads is under way, or has taken this one's place.
+        SystemExit: another run that loads is under way, or has taken this one's place, or another
+            session holds a lock.
     """
     run_id = str(options["run_id"])
     os.environ["MELTANO_RUN_ID"] = run_id
@@ -106,7 +116,7 @@ def register_run(url: str, options: dict[str, Any]) -> None:
             number=registry.number_from_environment(),
             force=options["force"],
         )
-    except (registry.RunningError, registry.SupersededError) as refused:
+    except (registry.RunningError, registry.SupersededError, LockedError) as refused:
         sys.exit(str(refused))
     # Empty where nothing is loaded: a merge is fenced by the number of the run it belongs to.
     os.environ[registry.NUMBER] = "" if number is None else str(number)
@@ -147,6 +157,22 @@ def _run_options() -> dict[str, Any] | None:
     options = command.make_context("run", arguments, parent=context, resilient_parsing=True).params
     # Without an id the one that was given is none, which Meltano will say.
     return options if options["run_id"] else None
+
+
+def _refuse_el() -> None:
+    """Refuse `meltano el` into our tables: it gets no number, and its log events differ.
+
+    Raises:
+        SystemExit: the command is `meltano el` or `meltano elt` with our loader.
+    """
+    context = click.get_current_context(silent=True)
+    command = context.invoked_subcommand if context else None
+    if command in {"el", "elt"} and registry.LOADER in sys.argv and "--help" not in sys.argv:
+        sys.exit(
+            f"meltano {command} is not logged, and another load could run at the same time: use "
+            f"`meltano run` with the same plugins, such as meltano run {' '.join(PIPELINE)}. "
+            "--state-id-suffix gives such a run a state of its own."
+        )
 
 
 def _calls_dbt() -> bool:

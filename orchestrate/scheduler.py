@@ -280,14 +280,20 @@ class Scheduler:
                 time.sleep(1)
 
 
-def declared_schedules() -> list[dict[str, Any]]:
-    """Return the schedules of `meltano.yml`, except those that are started by hand (`@manual`)."""
+def declared_schedules(timeout: float | None = None) -> list[dict[str, Any]]:
+    """Return the schedules of `meltano.yml`, except those that are started by hand (`@manual`).
+
+    Raises:
+        CalledProcessError: Meltano can't list them.
+        TimeoutExpired: it takes longer than the timeout, in seconds.
+    """
     listed = subprocess.run(
         [MELTANO, "schedule", "list", "--format=json"],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
+        timeout=timeout,
     ).stdout
     return [one for one in json.loads(listed)["schedules"]["job"] if one["cron_interval"]]
 

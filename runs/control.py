@@ -11,7 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def start(
     threading.Thread(
         target=_wait_for, args=(url, run_id, process), name=f"sync {run_id}", daemon=True
     ).start()
-    with closing(registry.connect(url)) as connection:
+    with registry.transaction(url) as connection:
         # The run writes this itself, too, but only after a second or more.
         connection.execute(
             "update public.sync_runs set pid = %(pid)s, process_started_at = %(process_started_at)s"
@@ -118,7 +118,7 @@ def cancel(url: str, run_id: str, cancelled_by: str) -> None:
     Raises:
         CannotCancelError: the run has ended, or its process is on another machine.
     """
-    with closing(registry.connect(url)) as connection, connection.transaction():
+    with registry.transaction(url) as connection:
         run = connection.execute(
             "select * from public.sync_runs where run_id = %s for update", [run_id]
         ).fetchone()

@@ -2,7 +2,8 @@
 
 The number of records read, the coverage, the success of the load, and the cause of a failure are
 only in Meltano's log; `logging.yaml` makes this handler see it. The handler runs in each Meltano
-process and writes a heartbeat, by the database's clock, as long as the process lives.
+process and writes a heartbeat, by the database's clock, as long as the process lives. It also sees
+who holds a lock that the loader or dbt waits for: they themselves can't tell when they give up.
 
 If the recorder can't reach the database, the run still continues.
 """
@@ -19,9 +20,12 @@ from typing import Any
 import psycopg
 
 from database.address import database_url
+from database.locks import lock_seconds, waits
 
 INTERVAL_SECONDS = 2
 TAP = "tap-oracle-crm"
+SESSIONS = {"target-postgres", "dbt"}
+"""What the sessions of a run call themselves."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DBT_ERROR = re.compile(r"\b(?:Runtime|Database|Compilation|Parsing) Error\b|Encountered an error")
 
@@ -40,9 +44,15 @@ _SAVE = """
         scope = %(scope)s,
         bookmark = %(bookmark)s,
         load_succeeded = %(load_succeeded)s,
-        error_message = coalesce(
-            nullif(error_message, %(note)s), %(error_message)s, %(note)s
-        )
+        error_message = case
+            when
+                %(ended)s and %(waited_for)s::text is not null
+                and (%(load_succeeded)s is false or transform_succeeded is false)
+                then
+                    rtrim(coalesce(error_message, %(error_message)s), '.')
+                    || '. ' || %(waited_for)s
+            else coalesce(nullif(error_message, %(note)s), %(error_message)s, %(note)s)
+        end
     where run_id = %(run_id)s and ended_at is null
 """
 
@@ -112,6 +122,8 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
         try:
             if connection is None or connection.broken:
                 connection = _connect()
+            if not ended:
+                run.see_waits(connection)
             connection.execute(_SAVE, run.__dict__ | {"changed": changed, "ended": ended})
             changed = False
             written = ended
@@ -148,6 +160,23 @@ class _Run:
         self.note: str | None = None
         self.is_urgent = False
         """Write at once, since the next step of the run relies on it."""
+        self.waited_for: str | None = None
+        """Who held the lock that the run waited for last, if it still did lately."""
+        self._waited_at = 0.0
+
+    def see_waits(self, connection: psycopg.Connection) -> None:
+        """Look who holds a lock that a session of this run waits for."""
+        now = time.monotonic()
+        for wait in waits(connection):
+            if wait.application in SESSIONS:
+                said = f"It waited for a lock that {wait.holder} holds."
+                if self.waited_for is None:
+                    text = f"{wait.application} waits for a lock that {wait.holder} holds."
+                    print(f"{text} To end that: {wait.holder.remedy}", file=sys.stderr)
+                self.waited_for, self._waited_at = said, now
+                return
+        if now - self._waited_at > lock_seconds():
+            self.waited_for = None
 
     def observe(self, event: Mapping[str, Any]) -> bool:
         """Process a log event; return whether a column changed."""

@@ -8,8 +8,8 @@ all of this works through a connection pooler.
 """
 
 import os
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -17,6 +17,7 @@ import psutil
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from database.locks import bounded, lock_seconds
 from runs import meltano_runs, processes
 
 NUMBER = "ORACLE_CRM_RUN_NUMBER"
@@ -103,6 +104,17 @@ class Job:
         return LOADER in self.blocks
 
 
+@contextmanager
+def transaction(url: str) -> Iterator[psycopg.Connection[DictRow]]:
+    """Open a connection for a short transaction.
+
+    Raises:
+        LockedError: another session holds a lock for longer than SYNC_LOCK_TIMEOUT.
+    """
+    with closing(connect(url)) as connection, bounded(connection, lock_seconds()):
+        yield connection
+
+
 def connect(url: str) -> psycopg.Connection[DictRow]:
     """Connect for one or two short transactions; this also works through a pooler."""
     return psycopg.connect(
@@ -145,8 +157,9 @@ def register(
     Raises:
         RunningError: another load is running.
         SupersededError: a later run has taken its place, or a run with this id has ended.
+        LockedError: another session holds a lock for longer than SYNC_LOCK_TIMEOUT.
     """
-    with closing(connect(url)) as connection, connection.transaction():
+    with transaction(url) as connection:
         current = _lock_fence(connection)
         own = connection.execute(
             "select * from public.sync_runs where run_id = %s", [run_id]
@@ -201,7 +214,7 @@ def begin_shared_load(url: str) -> int:
     Raises:
         RunningError: another load is running.
     """
-    with closing(connect(url)) as connection, connection.transaction():
+    with transaction(url) as connection:
         _lock_fence(connection)
         return _next_number(connection, force=False)
 
@@ -215,13 +228,13 @@ def end(url: str, run_id: str, words: str | None = None, *, died: bool | None = 
         words: the last line that it printed, if it failed.
         died: whether its process was killed, if that is known.
     """
-    with closing(connect(url)) as connection:
+    with transaction(url) as connection:
         connection.execute(_END, {"run_id": run_id, "words": words, "died": died})
 
 
 def ended(url: str, run_ids: Sequence[str]) -> list[str]:
     """Return which of these runs have ended."""
-    with closing(connect(url)) as connection:
+    with transaction(url) as connection:
         rows = connection.execute(
             "select run_id::text from public.sync_runs"
             " where run_id::text = any(%s) and ended_at is not null",

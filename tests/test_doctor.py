@@ -3,6 +3,11 @@
 import json
 import subprocess
 import sys
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -10,8 +15,11 @@ import pytest
 
 from database.environment import ROOT
 from database.preflight import Purpose, obstacles
-from orchestrate.doctor import GIGABYTE, disk
-from tests.conftest import Pipeline
+from orchestrate import doctor
+from orchestrate.doctor import GIGABYTE, Check, Examination, Finding, checks, disk
+from runs import registry
+from runs.registry import Job
+from tests.conftest import Pipeline, wait_until
 from tests.runs import add_run, live_run
 
 PASSWORD = "s3cret:w%rd"
@@ -198,40 +206,167 @@ def test_a_database_that_cannot_be_used(pipeline: Pipeline, url: str, detail: st
     assert code == 1
 
 
-def test_a_setting_that_is_wrong(pipeline: Pipeline) -> None:
-    findings, code = examine(pipeline, API_PORT="web")
-    assert findings["settings"]["status"] == "error"
-    assert findings["settings"]["detail"].startswith("API_PORT: ")
-    assert code == 1
+def look(url: str, *names: str) -> dict[str, Finding]:
+    """Make some of the checks in this process; return what they find, by its lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", url)
+        patch.setattr("orchestrate.doctor.database_url", lambda: url)
+        made = [check for check in checks() if check.name in names]
+        return {finding.check: finding for finding in doctor.examine(made)}
 
 
-def test_a_refused_role_and_a_database_without_tables(pipeline: Pipeline) -> None:
-    postgres = pipeline.database.rsplit("/", 1)[0]
-    pipeline.query("create database empty_one")
-    findings, code = examine(pipeline, DATABASE_URL=f"{postgres}/empty_one")
-    assert findings["migrations"]["status"] == "error"
-    assert findings["migrations"]["advice"] == "Run make setup."
-    assert code == 1
+def apply(url: str, remedy: str) -> None:
+    """Run the SQL at the end of a finding's advice, as a person would paste it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(remedy.rpartition(": ")[2].encode())
+
+
+def test_a_setting_that_is_wrong(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_PORT", "web")
+    found = look(database, "settings")["settings"]
+    assert found.status == "error"
+    assert found.detail.startswith("API_PORT: ")
+
+
+def test_a_database_without_tables(postgres: str, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("drop database if exists empty_one")
+        connection.execute("create database empty_one")
+    found = look(f"{postgres}/empty_one", "database", "migrations", "objects", "last sync")
+    assert found["migrations"] == Finding(
+        "migrations", "error", "the database has no tables yet", "Run make setup."
+    )
+    assert found.keys() == {"database", "migrations"}
 
     with psycopg.connect(f"{postgres}/empty_one", autocommit=True) as connection:
         connection.execute("create table tokens (id int)")
-    findings, code = examine(pipeline, DATABASE_URL=f"{postgres}/empty_one")
+    found = look(f"{postgres}/empty_one", "database", "fitness", "migrations")
     (obstacle,) = obstacles(f"{postgres}/empty_one", Purpose.MIGRATE)
-    assert findings[obstacle.check]["detail"] == obstacle.detail
-    assert findings[obstacle.check]["advice"] == obstacle.remedy
-    assert "migrations" not in findings  # its advice would lead in a circle
-    assert code == 1
-
-    at = postgres.split("@")[1]
-    findings, _ = examine(pipeline, DATABASE_URL=f"postgresql://postgres:{ENCODED}@{at}/empty_one")
-    assert "authentication failed" in findings["database"]["detail"]
-    assert "user and password" in findings["database"]["advice"]
+    assert found[obstacle.check].detail == obstacle.detail
+    assert found[obstacle.check].advice == obstacle.remedy
+    assert "migrations" not in found  # its advice would lead in a circle
 
 
-def test_what_is_under_way_is_told(pipeline: Pipeline) -> None:
-    with live_run(pipeline.database, kind="reconcile"):
-        findings, _ = examine(pipeline)
-    assert findings["run"]["detail"].startswith("a reconcile is under way since ")
+def test_what_is_under_way_is_told(database: str) -> None:
+    with live_run(database, kind="reconcile"):
+        found = look(database, "database", "migrations", "objects", "runs")
+    assert found["run"].detail.startswith("a reconcile is under way since ")
+
+
+def test_who_holds_the_lock_that_a_sync_waits_for(database: str) -> None:
+    names = ("database", "locks", "migrations", "objects", "last sync", "deals")
+    with (
+        closing(psycopg.connect(database, application_name="report")) as holder,
+        ThreadPoolExecutor() as threads,
+    ):
+        holder.execute("lock table opportunities, sync_runs")
+        job = Job.of(["tap-oracle-crm", "target-postgres"])
+        sync = threads.submit(registry.register, database, str(uuid.uuid4()), job, None)
+        wait_until(lambda: look(database, "database", "locks")["locks"].status == "error")
+        began = time.monotonic()
+        found = look(database, *names)
+        assert time.monotonic() - began < 15
+        process = f"process {holder.info.backend_pid} (report, role postgres, since 20"
+        assert found["locks"].detail.startswith("process ")
+        assert f"(runs) waits for a lock that {process}" in found["locks"].detail
+        for check in ("last sync", "deals"):
+            assert found[check].status == "error"
+            assert found[check].detail.startswith(process)
+        apply(database, found["deals"].advice)
+        assert sync.result(timeout=60) == 1
+    assert look(database, *names)["locks"] == Finding("locks", "ok", "nobody waits for one")
+
+
+def test_who_has_forgotten_a_transaction(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SYNC_LOCK_TIMEOUT", "1")
+    with closing(psycopg.connect(database, application_name="shell")) as shell:
+        shell.execute("update sync_wanted set events = events")
+        wait_until(lambda: look(database, "database", "locks")["locks"].status == "warning")
+        found = look(database, "database", "locks")["locks"]
+        assert found.detail.startswith(f"process {shell.info.backend_pid} (shell, role postgres")
+        apply(database, found.advice)
+    assert look(database, "database", "locks")["locks"].status == "ok"
+
+
+def test_a_server_that_lets_no_more_sessions_in(postgres: str, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("drop role if exists crowded")
+        connection.execute("create role crowded login password 'secret' connection limit 0")
+        url = f"postgresql://crowded:secret@{postgres.split('@')[1]}/test"
+        found = look(url, "database")["database"]
+        assert found.status == "error"
+        assert "lets no more sessions in" in found.advice
+        assert "connection limit" in found.advice
+        connection.execute("alter role crowded connection limit 1")
+        assert look(url, "database")["database"].status == "ok"
+        connection.execute("drop role crowded")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("postgresql://{user}@{server}/no_such_database", "Correct the database's name"),
+        (f"postgresql://postgres:{ENCODED}@{{server}}/postgres", "Check user and password"),
+        ("postgresql://postgres@127.0.0.1:9/postgres", "Check host and port"),
+    ],
+)
+def test_a_server_that_refuses_and_one_that_is_not_there(
+    postgres: str, address: str, words: str
+) -> None:
+    user, server = postgres.removeprefix("postgresql://").split("@")
+    found = look(address.format(user=user, server=server), "database")["database"]
+    assert found.status == "error"
+    assert words in found.advice
+
+
+def test_a_check_that_gets_no_answer_ends_at_its_deadline(database: str) -> None:
+    def hang(_: Examination) -> Iterator[Finding]:
+        yield Finding("first", "ok", "there")
+        time.sleep(5)
+
+    def fail(_: Examination) -> Iterator[Finding]:
+        raise ValueError("a fault")
+
+    hanging = Check("crm", hang, seconds=0.2)
+    first, finding, failed = doctor.examine([hanging, Check("next", fail)])
+    assert first.check == "first"
+    assert (finding.check, finding.status) == ("crm", "error")
+    assert finding.detail == "no answer within 0.2 s"
+    assert (failed.status, failed.detail) == ("error", "ValueError: a fault")
+
+
+def test_the_servers_disk_where_it_can_be_seen(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = look(database, "database", "size")["server's disk"]
+    assert "the database has 0.0 GB, " in seen.detail
+    assert "GB free" in seen.detail
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("drop role if exists blind")
+        connection.execute("create role blind login password 'secret'")
+        url = database.replace(database.split("//")[1].split("@")[0], "blind:secret")
+        assert "can't be seen from here" in look(url, "database", "size")["server's disk"].detail
+        connection.execute("drop role blind")
+
+
+def test_many_deals_are_not_counted_one_by_one(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrate.doctor.MANY", 100)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "insert into opportunities (remote_id, deleted_at)"
+            " select n, case when n % 4 = 0 then now() end from generate_series(1, 400) as n"
+        )
+        connection.execute("analyze opportunities")
+        connection.execute("delete from opportunities where remote_id::int > 200")
+    examination = Examination()
+    monkeypatch.setattr("orchestrate.doctor.database_url", lambda: database)
+    for check in checks():
+        if check.name in {"database", "deals"}:
+            list(check.look(examination))
+    assert examination.held is not None
+    assert examination.held.rows == 300  # as the statistics still say
 
 
 def test_a_disk_that_fills() -> None:

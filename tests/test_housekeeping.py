@@ -329,3 +329,15 @@ def test_meltano_runs_it_every_week(pipeline: Pipeline, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "Removed 1 resolved rejects" in done.stdout
     assert pipeline.query("select * from rejected_records") == []
+
+
+def test_a_lock_ends_it_and_is_named(database: str) -> None:
+    with psycopg.connect(database, application_name="report") as holder:
+        holder.execute("lock table opportunity_changes")
+        done = housekeeping(database, SYNC_LOCK_TIMEOUT="1")
+        pid = holder.info.backend_pid
+    assert done.returncode == 1
+    assert "did not give a lock within 1 s" in done.stdout
+    assert f"process {pid} (report, " in done.stdout
+    assert "Traceback" not in done.stdout
+    assert housekeeping(database).returncode == 0

@@ -229,3 +229,13 @@ def work_of_the_bid_team(pipeline: Pipeline) -> list[dict[str, Any]]:
     return pipeline.query(
         "select id, remote_id, workflow_status, first_synced_at from opportunities order by id"
     )
+
+
+def test_a_backup_waits_for_a_lock_a_bounded_time(database: str, tmp_path: Path) -> None:
+    file = tmp_path / "backup"
+    with psycopg.connect(database) as holder:
+        holder.execute("lock table opportunities")
+        done = command(database, "backup", str(file), SYNC_LOCK_TIMEOUT="1")
+    assert done.returncode == 1
+    assert "Query was: LOCK" in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -167,6 +167,15 @@ def test_a_second_run_is_refused_with_any_state(pipeline: Pipeline) -> None:
     assert len(pipeline.query("select * from run_logs")) == 2
 
 
+def test_a_load_that_meltano_would_not_log_is_refused(pipeline: Pipeline) -> None:
+    for command in ("el", "elt"):
+        said = refused(pipeline, command, *PIPELINE[:2])
+        assert f"meltano {command} is not logged" in said
+        assert "meltano run tap-oracle-crm target-postgres dbt-postgres:run" in said
+    assert pipeline.query("select * from raw.opportunities") == []
+    assert pipeline.query("select * from run_logs") == []
+
+
 def test_the_parts_of_a_load_run_at_once_in_one_folder(pipeline: Pipeline) -> None:
     planned = subprocess.run(
         [sys.executable, "-m", "orchestrate.airflow.first_load", "plan", "3"],

@@ -45,7 +45,7 @@ def test_all_settings_in_use_are_declared_and_all_declared_ones_are_used() -> No
     text = "\n".join(path.read_text() for path in sources)
     asked_for = set(re.findall(r'\bsetting\(\s*"([A-Z_]+)"', text))
     assert asked_for
-    assert asked_for - {"MELTANO_RUN_ID"} <= NAMES
+    assert asked_for - {"MELTANO_RUN_ID", "MELTANO_STATE_BACKEND_URI"} <= NAMES
     for name in NAMES:
         of_the_tap = name.removeprefix("TAP_ORACLE_CRM_").lower()
         shapes = (name, f".{name.lower()}", f"{{name: {of_the_tap}, kind")

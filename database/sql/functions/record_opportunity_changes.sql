@@ -45,3 +45,7 @@ begin
     return null;
 end
 $$;
+
+create or replace trigger record_changes after update on opportunities
+referencing old table as old_rows new table as new_rows
+for each statement execute function record_opportunity_changes();

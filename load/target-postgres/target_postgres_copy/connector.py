@@ -32,13 +32,14 @@ class CopyConnector(PostgresConnector):  # type: ignore[misc]
             json_deserializer=self.deserialize_json,
             connect_args={"prepare_threshold": None},  # a prepared statement belongs to a session
         )
-        sqlalchemy.event.listen(engine, "begin", _in_utc)
+        # Times without an offset are UTC, in any time zone of the server.
+        settings = "set local time zone 'UTC'"
+        if seconds := self.config.get("lock_timeout"):
+            settings += f"; set local lock_timeout = '{seconds:d}s'"
+        sqlalchemy.event.listen(
+            engine, "begin", lambda connection: connection.exec_driver_sql(settings)
+        )
         return engine
-
-
-def _in_utc(connection: sqlalchemy.Connection) -> None:
-    """Read times without an offset as UTC, in any time zone of the server."""
-    connection.exec_driver_sql("set local time zone 'UTC'")
 
 
 @contextmanager

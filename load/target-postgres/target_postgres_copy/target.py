@@ -78,6 +78,14 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
                 "run has begun; the keys it read go to the table `read_keys` of that schema."
             ),
         ).to_dict()
+        | th.Property(
+            "lock_timeout",
+            th.IntegerType(minimum=1),
+            description=(
+                "Seconds that a batch waits for a lock that another session holds. Then the load "
+                "fails; without this setting, the server decides."
+            ),
+        ).to_dict()
     }
 
     def __init__(self, **kwargs: Any) -> None:

@@ -258,6 +258,18 @@ def test_a_value_that_cannot_be_read_is_not_repeated(
         assert str(caught.value).endswith(f'column "{column}"')
 
 
+@pytest.mark.parametrize("use_copy", [True, False])
+def test_a_lock_is_waited_for_a_bounded_time(database: str, use_copy: bool) -> None:
+    loaded = Loaded(database, use_copy=use_copy, lock_timeout=1)
+    loaded.load(schema(), record({"id": 1, "name": "first"}))
+    with psycopg.connect(database) as holder:
+        holder.execute(f"lock table {loaded.name}.deals".encode())
+        with pytest.raises(LoadRefusedError, match="lock timeout"):
+            loaded.load(schema(), record({"id": 1, "name": "second"}))
+    loaded.load(schema(), record({"id": 1, "name": "second"}))
+    assert loaded.rows("name") == [{"name": "second"}]
+
+
 def test_the_command_is_the_stock_targets(database: str, tmp_path: Path) -> None:
     loaded = Loaded(database)
     process = loaded.start(tmp_path)

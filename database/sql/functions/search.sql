@@ -1,0 +1,35 @@
+-- The search of lists. The extension may be missing: the role may not create it, or the server does
+-- not carry it.
+create or replace function search_pattern(word text) returns text
+language sql immutable parallel safe as $$
+    select '%' || regexp_replace(search_text(word), '([\\%_])', '\\\1', 'g') || '%'
+$$;
+comment on function search_pattern is 'The pattern for `like` that finds a word anywhere.';
+
+do $do$
+begin
+    if exists (select from pg_extension where extname = 'pg_trgm') then
+        create index if not exists opportunities_search on opportunities
+        using gin (search_text gin_trgm_ops);
+        create or replace function search_matches(haystack text, word text) returns boolean
+        language sql stable parallel safe as $$
+            select haystack like search_pattern(word) or search_text(word) <% haystack
+        $$;
+        create or replace function search_rank(haystack text, words text) returns real
+        language sql immutable parallel safe as $$
+            select word_similarity(search_text(words), haystack)
+        $$;
+    else
+        create or replace function search_matches(haystack text, word text) returns boolean
+        language sql immutable parallel safe as $$
+            select haystack like search_pattern(word)
+        $$;
+        create or replace function search_rank(haystack text, words text) returns real
+        language sql immutable parallel safe as $$
+            select case when haystack like search_pattern(words) then 1 else 0 end::real
+        $$;
+    end if;
+end
+$do$;
+comment on function search_matches is 'Whether a word is in a search_text, about.';
+comment on function search_rank is 'How well a search_text fits, from 0 to 1.';
