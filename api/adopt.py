@@ -1,12 +1,12 @@
 """`make adopt`: take over the database of the hand-written system that this one replaces.
 
-`python -m api.adopt` moves the tables of that system from schema `public` to schema `legacy`,
-makes this system's own, and takes over the bid team's work: all of it in one transaction. The old
-tables stay in `legacy`, and `legacy.not_adopted` says of each row what did not fit. A second call
+`python -m api.adopt` moves the old tables from schema `public` to schema `legacy`, runs the
+migrations, and takes over the bid team's work, all in one transaction. The old tables stay in
+`legacy`; `legacy.not_adopted` has a reason for everything that was not taken over. A second call
 changes nothing, and prints the report again.
 
-A deal waits, marked as deleted, until a sync finds it in the CRM; then its status follows the
-workflow rule. Users come without a password.
+A deal is marked as deleted until a sync finds it in the CRM; from then on the workflow rule decides
+about its status. Users have no password.
 """
 
 import json
@@ -126,7 +126,7 @@ def adopt(url: str) -> str:
     with psycopg.connect(url, row_factory=dict_row) as connection:
         if _is_there(connection, "adoption"):
             (done,) = connection.execute("select report from legacy.adoption")
-            return f"It was done before, and nothing is changed now.\n{done['report']}"
+            return f"Nothing is changed: it was done before.\n{done['report']}"
         found = set(in_the_way(connection)) & set(ADOPTABLE)
         if not found and not any(_is_there(connection, name) for name in ADOPTABLE):
             sys.exit(
@@ -148,7 +148,7 @@ class Adoption:
         self._unfit: list[tuple[str, str | None, str]] = []
 
     def set_aside(self, connection: psycopg.Connection[Any]) -> None:
-        """Move what stands in the way of this system's tables to schema `legacy`."""
+        """Move the tables whose names this system needs to schema `legacy`."""
         self._moved = in_the_way(connection)
         connection.execute("create schema if not exists legacy")
         for name in self._moved:
@@ -156,7 +156,7 @@ class Adoption:
             connection.execute(move)
 
     def take_over(self, connection: psycopg.Connection[Any]) -> None:
-        """Copy what fits from `legacy` into this system's tables, and note what does not."""
+        """Copy the data of the tables in `legacy` into this system's tables."""
         # The CRM's keys are longer than a float is exact.
         set_json_loads(partial(json.loads, parse_float=Decimal), connection)
         with connection.cursor(row_factory=dict_row) as cursor:
@@ -173,7 +173,7 @@ class Adoption:
             )
 
     def report(self) -> str:
-        """Say what was moved and taken over, and what did not fit."""
+        """Return what was moved, what was taken over, and what was not."""
         lines = [f"Moved to schema legacy, where they stay: {', '.join(self._moved) or 'none'}."]
         for table, old in self._old.items():
             counts = self._taken[table]
@@ -184,12 +184,12 @@ class Adoption:
                     + (f" ({kinds})" if kinds else "")
                 )
         reasons = Counter((table, reason) for table, _, reason in self._unfit)
-        lines += ["What did not fit, row by row in legacy.not_adopted:"] if reasons else []
+        lines += ["Not taken over (each row is in legacy.not_adopted):"] if reasons else []
         lines += [f"  {table}: {reason} ({n:,})" for (table, reason), n in sorted(reasons.items())]
         lines += [
-            "The deals appear as a sync finds them in the CRM: make sync.",
-            "Users have no password yet: an admin sets it in the console."
-            " The first admin, under a new name: .venv/bin/python -m api.users NAME --role admin",
+            "Next: make sync. A deal is marked as deleted until a sync finds it in the CRM.",
+            "Users have no password: an admin sets one in the console. To make the first admin:"
+            " .venv/bin/python -m api.users NEW_NAME --role admin",
         ]
         return "\n".join(lines)
 
@@ -202,11 +202,11 @@ class Adoption:
         for row in sorted(self._old["users"], key=lambda row: not _is_active(row)):
             name = _text(row, "name", "username", "user_name", "login", "email")
             if name is None or len(name) > 100 or not name.isprintable():
-                self._misfit("users", row, "it has no name that can be typed")
+                self._misfit("users", row, "no name")
                 continue
             role = (_text(row, "role") or "").lower()
             if role not in set(Role):
-                self._misfit("users", row, f"role {role or 'null'} is not known: made a viewer")
+                self._misfit("users", row, f"role {role or 'null'}: made a viewer")
                 role = Role.VIEWER
             email = _text(row, "email") or ""
             user = {
@@ -219,7 +219,7 @@ class Adoption:
             if cursor.execute(TAKE_USER, user).rowcount:
                 self._taken["users"][role] += 1
             else:
-                self._misfit("users", row, "there is a user of this name")
+                self._misfit("users", row, "the name exists already")
             (found,) = cursor.execute("select id from users where lower(name) = lower(%s)", [name])
             people[str(row.get("id"))] = people[name.casefold()] = found["id"]
         return people
@@ -229,7 +229,7 @@ class Adoption:
         by_key: dict[str, list[Row]] = defaultdict(list)
         for row in self._old["opportunities"]:
             if (key := _crm_key(_text(row, "remote_id"))) is None:
-                self._misfit("opportunities", row, "remote_id is no key of the CRM")
+                self._misfit("opportunities", row, "remote_id is not a key of the CRM")
             else:
                 by_key[key].append(row)
         keeps_ids = not cursor.execute("select from opportunities limit 1").rowcount
@@ -262,7 +262,7 @@ class Adoption:
     def _deal(self, key: str, row: Row) -> Row:
         status = _word(row, "workflow_status", STATUSES) or "NEW"
         if status not in STATUSES:
-            why = "is not in the workflow: it stays until a manager moves the deal"
+            why = "is not in the workflow: it stays until a manager changes it"
             self._misfit("opportunities", row, f"status {status} {why}")
         self._taken["opportunities"][status] += 1
         return {name: _text(row, name) for name in TEXTS} | {
@@ -285,7 +285,7 @@ class Adoption:
             key = _text(row, "opportunity_id", "remote_id", "opportunity_remote_id") or ""
             deal = deals.get(key, deals.get(_crm_key(key) or ""))
             if deal is None:
-                self._misfit("assessments", row, "its deal is not there")
+                self._misfit("assessments", row, "its opportunity was not taken over")
             else:
                 by_deal[deal].append(row)
         cursor.execute(
@@ -306,7 +306,7 @@ class Adoption:
             for row in reversed(rows):
                 assessment = self._assessment(row, people)
                 if assessment["status"] in OPEN and is_open:
-                    self._misfit("assessments", row, "the deal has a newer one that is open")
+                    self._misfit("assessments", row, "a newer one of the deal is open")
                     continue
                 is_open = is_open or assessment["status"] in OPEN
                 taken.append(assessment)
@@ -318,12 +318,12 @@ class Adoption:
     def _assessment(self, row: Row, people: dict[str, int]) -> Row:
         status = _word(row, "status", {*OPEN, *DECIDED}) or "DRAFT"
         if status not in {*OPEN, *DECIDED}:
-            self._misfit("assessments", row, f"status {status} is not known: made a draft")
+            self._misfit("assessments", row, f"status {status}: made a draft")
             status = "DRAFT"
         scores = _scores(row)
         summary = _text(row, *SUMMARIES) or ""
         if len(summary) > MOST_CHARACTERS:
-            self._misfit("assessments", row, f"its text is cut to {MOST_CHARACTERS:,} characters")
+            self._misfit("assessments", row, f"text cut to {MOST_CHARACTERS:,} characters")
         recommendation = RECOMMENDATIONS.get(_word(row, "recommendation") or "")
         for name in _left_out(row, scores, recommendation):
             self._misfit("assessments", row, f"without {name}")

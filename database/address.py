@@ -1,7 +1,7 @@
 """The address of the database: the one that `DATABASE_URL` names, or an embedded PostgreSQL.
 
-`parameters` is the one reading of such a URL, by PostgreSQL's own client library. Each form in
-which psycopg, SQLAlchemy, dbt and PostgreSQL's programs want it is made of what that gives.
+Only `parameters` parses such a URL, with PostgreSQL's own client library. The formats for psycopg,
+SQLAlchemy, dbt and PostgreSQL's programs are all made from its result.
 """
 
 import sys
@@ -21,7 +21,7 @@ EMBEDDED = DATA / "postgres"
 OF_OTHER_PROGRAMS = frozenset(
     {"connection_limit", "pgbouncer", "pool_timeout", "schema", "statement_cache_size", "supa"}
 )
-"""Parameters in the addresses that hosts show, which are meant for the pools of other programs."""
+"""Parameters for the connection pools of other programs. Hosting providers put them into URLs."""
 
 _VARIABLES = {
     option.keyword.decode(): (option.envvar or b"").decode()
@@ -29,10 +29,12 @@ _VARIABLES = {
 }
 """libpq's parameters, and the environment variable of each that has one."""
 _PLACES = frozenset({"user", "password", "host", "port", "dbname"})
+_INHERITED = frozenset({b"user", b"password", b"host", b"port", b"dbname", b"options"})
+"""What is made explicit, since some readers add to it or do not know libpq's defaults."""
 
 
 class AddressError(Exception):
-    """A database URL can't be used; the message goes on after its name, and shows no secret."""
+    """A database URL can't be used. The message follows the setting's name and has no secret."""
 
 
 def url_setting() -> str:
@@ -44,10 +46,10 @@ def url_setting() -> str:
 def database_url() -> str:
     """Return the URL of the database, starting the embedded server if it is to be used.
 
-    Where `DATABASE_URL` leads to a pooler, `DATABASE_DIRECT_URL` leads past it, and comes first.
+    `DATABASE_DIRECT_URL` comes first: it is set if `DATABASE_URL` is the address of a pooler.
 
     Returns:
-        A libpq URL, `postgresql://user:password@host:port/database`, that is complete.
+        A complete libpq URL, `postgresql://user:password@host:port/database`.
 
     Raises:
         SystemExit: it is no PostgreSQL URL, or the embedded server can't start.
@@ -66,11 +68,11 @@ def database_url() -> str:
 def parameters(url: str) -> dict[str, str]:
     """Return what a database URL says, by the names that libpq has for it.
 
-    What it leaves out is what libpq would take: for user, password, host and port, its
-    environment. Of a parameter that is there twice, the last one counts.
+    Missing parts come from libpq's environment variables and defaults. If a parameter is repeated,
+    the last value counts.
 
     Raises:
-        AddressError: it is no URL of a PostgreSQL database, or says what not all can read.
+        AddressError: it is no PostgreSQL URL, or one of its readers does not support a part of it.
     """
     if not url.startswith(("postgresql://", "postgres://")):
         raise AddressError("must look like postgresql://user:password@host:5432/database")
@@ -93,7 +95,7 @@ def parameters(url: str) -> dict[str, str]:
     if "service" in read:
         raise AddressError("has the parameter service: write into the URL what the service says")
     for option in pq.Conninfo.get_defaults():
-        if option.keyword in {b"user", b"password", b"host", b"port"} and option.val:
+        if option.keyword in _INHERITED and option.val:
             read.setdefault(option.keyword.decode(), option.val.decode())
     read.setdefault("host", "localhost")
     read.setdefault("dbname", read["user"])
@@ -106,7 +108,7 @@ def parameters(url: str) -> dict[str, str]:
 def libpq_environment(url: str) -> dict[str, str]:
     """Return a database URL as libpq's environment variables, for dbt and PostgreSQL's programs.
 
-    A few parameters, which tune the socket, have no variable: `keepalives` and the like.
+    A few parameters, such as `keepalives`, have no variable and are left out.
     """
     read = parameters(url)
     return {"PGPASSWORD": ""} | {
@@ -125,10 +127,10 @@ def sqlalchemy_url(
 
     Args:
         url: the database.
-        application: what the server calls the connections, if not what the URL says.
+        application: the connections' name on the server; None leaves the URL's own.
         driver: SQLAlchemy's name of the driver.
-        database: another database of that server.
-        settings: the server's settings for these connections; the URL's own `options` come first.
+        database: another database on that server.
+        settings: server settings for these connections, added to the URL's own `options`.
     """
     read = parameters(url) | ({"application_name": application} if application else {})
     options = [read.get("options", ""), *(f"-c{name}={value}" for name, value in settings.items())]
@@ -140,7 +142,7 @@ def sqlalchemy_url(
 
 
 def _url(scheme: str, read: dict[str, str], path: str) -> str:
-    """Return a URL of what was read; what neither its host nor its path can say is its query's."""
+    """Return a URL of parameters; the query has what host and path can't hold."""
     user, password, host, port = (
         read.get(name, "") for name in ("user", "password", "host", "port")
     )

@@ -1,6 +1,6 @@
-"""What a database must be for this system, asked before anything in it is changed.
+"""Check that a database meets the requirements, before anything in it is changed.
 
-Each obstacle says what to do: as SQL to paste where that helps. Nothing is changed here.
+Each problem is an obstacle, with a remedy: SQL to paste where possible. Nothing is changed here.
 """
 
 import re
@@ -30,7 +30,7 @@ Connection = psycopg.Connection[DictRow]
 
 
 class Purpose(IntEnum):
-    """What a database is wanted for; each asks for all that those before it do."""
+    """What a database is used for; each purpose has all requirements of those before it."""
 
     QUERY = 1
     RUN = 2
@@ -40,13 +40,13 @@ class Purpose(IntEnum):
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Something about a database that stands in the way.
+    """A requirement that a database does not meet.
 
     Attributes:
-        check: what was looked at.
-        detail: what is so.
-        remedy: what to do, as SQL to paste where that helps.
-        stops: whether it must be done first; without, something works less well.
+        check: the check's name.
+        detail: the problem.
+        remedy: what to do, as SQL to paste where possible.
+        stops: whether it must be solved first; if not, something works less well.
     """
 
     check: str
@@ -55,21 +55,21 @@ class Obstacle:
     stops: bool = True
 
     def __str__(self) -> str:
-        """Say all of it in one line."""
+        """Return one line with all of it."""
         return f"{self.check}: {self.detail} → {self.remedy}"
 
 
 def require(url: str, purpose: Purpose) -> None:
-    """Go on if nothing stands in the way.
+    """Return if a database meets the requirements of a purpose.
 
     Raises:
-        SystemExit: something does, with a line for each obstacle; or the database can't be reached.
+        SystemExit: it does not, with a line for each obstacle; or it can't be reached.
     """
     try:
         found = obstacles(url, purpose)
     except psycopg.OperationalError as error:
         if purpose == Purpose.QUERY:
-            return  # what comes next says so, if it needs the database
+            return  # the caller reports it, if it needs the database
         sys.exit(f"The database of {url_setting()} can't be reached: {error}".strip())
     lines = "\n".join(map(str, found))
     if any(one.stops for one in found):
@@ -79,7 +79,7 @@ def require(url: str, purpose: Purpose) -> None:
 
 
 def obstacles(url: str, purpose: Purpose) -> list[Obstacle]:
-    """Return what stands in the way of a purpose.
+    """Return the requirements of a purpose that a database does not meet.
 
     Raises:
         psycopg.OperationalError: the database can't be reached.
@@ -87,7 +87,7 @@ def obstacles(url: str, purpose: Purpose) -> list[Obstacle]:
     try:
         with _connect(url) as one, _connect(url) as other:
             if pooled := _pooled(one, other):
-                return [pooled]  # what else could be asked, another session might answer
+                return [pooled]  # another session might answer the other checks
             return [*_checks(one, purpose)]
     except psycopg.OperationalError as error:
         # The words of PgBouncer and of RDS Proxy.
@@ -97,7 +97,7 @@ def obstacles(url: str, purpose: Purpose) -> list[Obstacle]:
 
 
 def names() -> set[str]:
-    """Return the names of the tables and views in schema `public` that migrations and dbt make."""
+    """Return the names of all tables and views that migrations and dbt create in `public`."""
     migrations = "".join(path.read_text() for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
     return {
         "alembic_version",
@@ -108,7 +108,7 @@ def names() -> set[str]:
 
 
 def in_the_way(connection: psycopg.Connection[Any]) -> list[str]:
-    """Return the relations in schema `public` that have one of our names, and are not ours."""
+    """Return the tables and views in `public` that have one of our names but are not ours."""
     if _is_ours(connection):
         return []
     found = connection.cursor(row_factory=dict_row).execute(
@@ -129,7 +129,7 @@ def _connect(url: str) -> Connection:
         url,
         options=f"{given} -c{PROBE}=given",
         application_name="preflight",
-        # A database of another encoding is to answer, too.
+        # psycopg can't decode what a database in another encoding returns.
         client_encoding="UTF8",
         autocommit=True,
         connect_timeout=10,
@@ -139,7 +139,7 @@ def _connect(url: str) -> Connection:
 
 
 def _pooled(one: Connection, other: Connection) -> Obstacle | None:
-    """Find a pooler by what it takes away: start-up options, and a session of one's own."""
+    """Detect a pooler: start-up options get lost, or a connection has no session of its own."""
     if _row(one, f"select current_setting('{PROBE}', true) as probe")["probe"] != "given":
         return _pooler("drops start-up options")
     sessions = [
@@ -154,7 +154,7 @@ def _pooled(one: Connection, other: Connection) -> Obstacle | None:
 def _pooler(what_it_does: str) -> Obstacle:
     return Obstacle(
         "pooler",
-        f"{url_setting()} leads to a connection pooler that {what_it_does}",
+        f"{url_setting()} is the address of a connection pooler that {what_it_does}",
         "set DATABASE_DIRECT_URL to the address of the PostgreSQL server itself",
     )
 
@@ -193,7 +193,7 @@ def _version(number: int) -> Iterator[Obstacle]:
         yield Obstacle(
             "version",
             f"the server is PostgreSQL {major}",
-            f"upgrade it, or use another: {OLDEST_POSTGRES} or newer is needed",
+            f"use PostgreSQL {OLDEST_POSTGRES} or newer",
         )
 
 
@@ -203,9 +203,9 @@ def _read_only(
     if _row(connection, "select pg_is_in_recovery() as is_standby")["is_standby"]:
         yield Obstacle(
             "read-only",
-            "the server is a standby, which nobody can write to",
-            f"name the primary in {url_setting()}; with all servers and "
-            "?target_session_attrs=read-write it is found",
+            "the server is a standby, which is read-only",
+            f"set {url_setting()} to the primary, or to all servers with "
+            "?target_session_attrs=read-write",
         )
     elif _row(connection, "show transaction_read_only")["transaction_read_only"] == "on":
         yield Obstacle(
@@ -255,8 +255,8 @@ def _encoding(
     )
     yield Obstacle(
         "encoding",
-        f"the database is {found['encoding']}, and the CRM's texts need UTF8",
-        f"{remedy} and name it in {url_setting()}",
+        f"the database has the encoding {found['encoding']}, and the CRM's texts need UTF8",
+        f"{remedy} Then set {url_setting()} to that database",
     )
 
 
@@ -304,7 +304,7 @@ def _search_path(
     if first != "public":
         yield Obstacle(
             "search path",
-            f"new tables would lie in schema {first}, not in public",
+            f"new tables would be created in schema {first}, not in public",
             _change(
                 connection,
                 "search_path",
@@ -334,8 +334,7 @@ def _owners(connection: Connection, role: sql.Identifier) -> Iterator[Obstacle]:
     ):
         yield Obstacle(
             "owner",
-            f"{row['example']} belongs to the role {row['name']}, and only who owns a table may "
-            "change it",
+            f"{row['example']} belongs to the role {row['name']}, and only its owner can change it",
             _sql("grant {} to {};", sql.Identifier(row["name"]), role),
         )
 
@@ -347,9 +346,9 @@ def _foreign_tables(connection: Connection, role: sql.Identifier) -> Iterator[Ob
     name = _row(connection, "select current_database() as name")["name"]
     own = (
         _sql("create database {} owner {};", sql.Identifier(f"{name}_crm"), role)
-        + f" and name it in {url_setting()}"
+        + f" Then set {url_setting()} to that database"
     )
-    adopt = "make adopt, if they are the hand-written system's that this one replaces; else "
+    adopt = "if they are of the old, hand-written system: make adopt. If not: "
     yield Obstacle(
         "foreign tables",
         f"schema public has tables of another system: {', '.join(found)}",
@@ -399,22 +398,27 @@ def _trigrams(connection: Connection) -> Iterator[Obstacle]:
     elif not found["is_there"] and found["is_offered"] and not found["may_create"]:
         yield Obstacle(
             "extension",
-            "the role may not create pg_trgm: without it, search is slow and takes words as typed",
+            "the role may not create pg_trgm; without it, search is slow and exact",
             "create extension pg_trgm schema public;",
             stops=False,
         )
 
 
 def _is_ours(connection: psycopg.Connection[Any]) -> bool:
-    """Tell whether the tables in schema `public` are this system's, of whatever release."""
+    """Tell whether the tables in `public` are this system's, of any release."""
     cursor = connection.cursor(row_factory=dict_row)
     found = cursor.execute(
         """
-        select from pg_attribute
+        select
         where
-            attrelid = to_regclass('public.opportunities')
-            and attname = 'workflow_status_before_close'
-            and to_regclass('public.alembic_version') is not null
+            -- The fingerprint of database.migrate; the first releases had none.
+            obj_description(to_regclass('public.alembic_version'), 'pg_class') ~ '^[0-9a-f]{64}$'
+            or to_regclass('public.alembic_version') is not null and exists (
+                select from pg_attribute
+                where
+                    attrelid = to_regclass('public.opportunities')
+                    and attname = 'workflow_status_before_close'
+            )
         """
     )
     return found.rowcount > 0
@@ -423,10 +427,10 @@ def _is_ours(connection: psycopg.Connection[Any]) -> bool:
 def _change(
     connection: Connection, setting: str, statement: LiteralString, *names: sql.Composable
 ) -> str:
-    """Return how a setting of the server's is changed: where it comes from the URL, there."""
+    """Return how to change a server setting: in the URL, if it comes from there."""
     (source,) = connection.execute("select source from pg_settings where name = %s", [setting])
     if source["source"] == "client":
-        return f"take {setting} out of the options in {url_setting()}"
+        return f"remove {setting} from the options in {url_setting()}"
     return _sql(statement, *names)
 
 

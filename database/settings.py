@@ -121,14 +121,13 @@ class Database(_Group):
         default=None, examples=["postgresql://user:password@host:5432/database"]
     )
     """The PostgreSQL database; percent-encode special characters. Through a socket:
-    `postgresql://user@/database?host=/folder`. Parameters that are meant for the pools of other
-    programs, such as `pgbouncer=true`, are ignored; another one that PostgreSQL does not know is an
-    error. If it is not set, an embedded PostgreSQL is used, with its data in `.data/`."""
+    `postgresql://user@/database?host=/folder`. Parameters for the connection pools of other
+    programs, such as `pgbouncer=true`, are ignored; other parameters that PostgreSQL does not know
+    are an error. If it is not set, an embedded PostgreSQL is used, with its data in `.data/`."""
     database_direct_url: SecretStr | None = None
-    """The address of the server itself, in the same form, if `DATABASE_URL` leads to a pooler that
-    gives each transaction another session, such as PgBouncer or RDS Proxy. Then all is done through
-    this one: a sync and the API need sessions of their own. The API keeps a pool itself, of
-    `API_POOL_SIZE`."""
+    """The server's own address, in the same format, if `DATABASE_URL` is the address of a
+    connection pooler in transaction mode, such as PgBouncer or RDS Proxy. Everything then uses this
+    one, since syncs and the API need sessions. The API has its own pool: see `API_POOL_SIZE`."""
     sync_max_deleted_share: Annotated[float, Field(ge=0, le=1)] = float(
         DBT_SETTINGS["SYNC_MAX_DELETED_SHARE"]
     )

@@ -77,25 +77,25 @@ opportunities: 6 of 9 taken over (1 APPROVED, 1 ASSIGNED, 1 NEW, 1 UNDER_ASSESSM
 1 Waiting for legal)
 assessments: 2 of 4 taken over (1 APPROVED, 1 DRAFT)
 users: 3 of 5 taken over (1 assessor, 1 manager, 1 viewer)
-What did not fit, row by row in legacy.not_adopted:
-  assessments: its deal is not there (1)
-  assessments: its text is cut to 10,000 characters (1)
-  assessments: status In review is not known: made a draft (1)
-  assessments: the deal has a newer one that is open (1)
+Not taken over (each row is in legacy.not_adopted):
+  assessments: a newer one of the deal is open (1)
+  assessments: its opportunity was not taken over (1)
+  assessments: status In review: made a draft (1)
+  assessments: text cut to 10,000 characters (1)
   assessments: without recommendation (1)
   assessments: without risk_level (1)
   assessments: without scores: mood (1)
   assessments: without scores: win_chance (1)
   opportunities: another row has the same remote_id (1)
-  opportunities: remote_id is no key of the CRM (2)
-  opportunities: status Waiting for legal is not in the workflow: it stays until a manager moves \
-the deal (1)
-  users: it has no name that can be typed (1)
-  users: role superuser is not known: made a viewer (1)
-  users: there is a user of this name (1)
-The deals appear as a sync finds them in the CRM: make sync.
-Users have no password yet: an admin sets it in the console. The first admin, under a new name: \
-.venv/bin/python -m api.users NAME --role admin
+  opportunities: remote_id is not a key of the CRM (2)
+  opportunities: status Waiting for legal is not in the workflow: it stays until a manager changes \
+it (1)
+  users: no name (1)
+  users: role superuser: made a viewer (1)
+  users: the name exists already (1)
+Next: make sync. A deal is marked as deleted until a sync finds it in the CRM.
+Users have no password: an admin sets one in the console. To make the first admin: \
+.venv/bin/python -m api.users NEW_NAME --role admin
 """
 
 
@@ -120,7 +120,7 @@ def test_the_old_tables_are_taken_over(pipeline: Pipeline, postgres: str) -> Non
     assert pipeline.query("select id from large_deals order by id") == [{"id": 2}, {"id": 3}]
 
     again = make_adopt(url)
-    assert again.stdout == f"It was done before, and nothing is changed now.\n{REPORT}"
+    assert again.stdout == f"Nothing is changed: it was done before.\n{REPORT}"
     assert everything(pipeline) == after
 
     assert all(row["deleted_at"] for row in deals(pipeline).values())

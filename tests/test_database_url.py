@@ -156,6 +156,16 @@ async def as_the_api_sees_it(url: str) -> list[str]:
         return [*found.values()]
 
 
+def test_libpqs_environment_completes_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PGPORT": "5499", "PGUSER": "ada", "PGOPTIONS": "-c jit=off"}.items():
+        monkeypatch.setenv(name, value)
+    url = "postgresql://db.example.com"
+    completed = {"port": "5499", "user": "ada", "dbname": "ada", "options": "-c jit=off"}
+    assert parameters(url) == completed | {"host": "db.example.com"}
+    alchemy = make_url(sqlalchemy_url(url, "meltano", search_path="meltano"))
+    assert alchemy.query["options"] == "-c jit=off -csearch_path=meltano"
+
+
 def test_dbt_takes_the_rest_from_the_environment(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
