@@ -135,8 +135,7 @@ def bring_up_to_date(
         except (psycopg.Error, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             sys.exit(f"The database could not be brought up to date, and is as it was: {said}")
-        in_meltano = {"options": "-csearch_path=meltano"}
-        engine = create_engine(alchemy, connect_args=in_meltano)
+        engine = create_engine(sqlalchemy_url(url, "migration", search_path="meltano"))
         MigrationService(engine).upgrade(silent=True)
         tables = [cast(Table, model.__table__) for model in (Job, JobState, Setting)]
         Job.metadata.create_all(engine, tables)  # where somebody has dropped one

@@ -23,8 +23,10 @@ from database.address import (
     sqlalchemy_url,
 )
 from database.embedded import BIN
+from database.migrate import migrate
 from database.settings import Settings
 from tests.conftest import Pipeline
+from tests.warehouse import create_database
 
 words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 SHOWN: LiteralString = """
@@ -154,6 +156,24 @@ async def as_the_api_sees_it(url: str) -> list[str]:
         found = await (await connection.execute(SHOWN)).fetchone()
         assert found is not None
         return [*found.values()]
+
+
+def test_the_migrations_keep_the_options(postgres: str) -> None:
+    """Meltano's too: what a role creates belongs to it."""
+    url = create_database(postgres, "empty", "template0")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create role keeper; alter database empty owner to keeper")
+        migrate(f"{url}?options=-crole%3Dkeeper")
+        owners = connection.execute(
+            """
+            select distinct relnamespace::regnamespace::text, relowner::regrole::text
+            from pg_class
+            where relnamespace::regnamespace::text in ('public', 'meltano')
+            """
+        ).fetchall()
+        assert sorted(owners) == [("meltano", "keeper"), ("public", "keeper")]
+        connection.execute("alter database empty owner to current_user")
+        connection.execute("drop owned by keeper cascade; drop role keeper")
 
 
 def test_libpqs_environment_completes_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
