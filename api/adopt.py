@@ -57,11 +57,25 @@ CRITERIA_KEYS = {criterion.key for criterion in CRITERIA}
 SUMMARIES = ("summary", "comments", "comment", "notes", "text")
 AUTHORS = ("created_by", "assessor", "assessor_id", "assessed_by", "user_id")
 DECIDERS = ("decided_by", "decided_by_id", "approved_by", "reviewer", "reviewer_id")
+NAMES, FULL_NAMES = (
+    ("name", "username", "user_name", "login", "email"),
+    ("full_name", "display_name"),
+)
+ACTIVE = ("active", "is_active", "enabled", "status")
 READ = {
-    *("id", "opportunity_id", "remote_id", "opportunity_remote_id", "status", "scores"),
-    *("recommendation", "decision_comment", "created_at", "updated_at", "submitted_at"),
-    *("decided_at", *SUMMARIES, *AUTHORS, *DECIDERS, *CRITERIA_KEYS),
+    "opportunities": {
+        *("id", "remote_id", "deal_value", "win_probability", "close_date", "workflow_status"),
+        *("last_synced_at", *TEXTS),
+    },
+    "users": {"id", "role", *NAMES, *FULL_NAMES, *ACTIVE},
+    "assessments": {
+        *("id", "opportunity_id", "remote_id", "opportunity_remote_id", "status", "scores"),
+        *("recommendation", "decision_comment", "created_at", "updated_at", "submitted_at"),
+        *("decided_at", *SUMMARIES, *AUTHORS, *DECIDERS, *CRITERIA_KEYS),
+    },
 }
+"""The old columns that are taken over."""
+BLANK: tuple[Any, ...] = (None, "", [], {})
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 NO = {"false", "f", "no", "n", "0", "inactive", "disabled", "blocked", "deleted"}
 
@@ -160,7 +174,10 @@ class Adoption:
         # The CRM's keys are longer than a float is exact.
         set_json_loads(partial(json.loads, parse_float=Decimal), connection)
         with connection.cursor(row_factory=dict_row) as cursor:
-            self._old = {name: [*_rows(cursor, name)] for name in ADOPTABLE}
+            self._old = {name: _rows(cursor, name) for name in ADOPTABLE}
+            for table, read in READ.items():
+                held = {name for row in self._old[table] for name in row if row[name] not in BLANK}
+                self._unfit += [(table, None, f"column {name}") for name in sorted(held - read)]
             cursor.execute("select set_config('app.changed_by', 'make adopt', true)")
             people = self._take_users(cursor)
             deals = self._take_deals(cursor)
@@ -184,8 +201,12 @@ class Adoption:
                     + (f" ({kinds})" if kinds else "")
                 )
         reasons = Counter((table, reason) for table, _, reason in self._unfit)
+        columns = {(table, reason) for table, row, reason in self._unfit if row is None}
         lines += ["Not taken over (each row is in legacy.not_adopted):"] if reasons else []
-        lines += [f"  {table}: {reason} ({n:,})" for (table, reason), n in sorted(reasons.items())]
+        lines += [
+            f"  {table}: {reason}" + ("" if (table, reason) in columns else f" ({count:,})")
+            for (table, reason), count in sorted(reasons.items())
+        ]
         lines += [
             "Next: make sync. A deal is marked as deleted until a sync finds it in the CRM.",
             "Users have no password: an admin sets one in the console. To make the first admin:"
@@ -200,7 +221,7 @@ class Adoption:
         """Take over the users; returns the new ids by the `id` and by the name of old."""
         people: dict[str, int] = {}
         for row in sorted(self._old["users"], key=lambda row: not _is_active(row)):
-            name = _text(row, "name", "username", "user_name", "login", "email")
+            name = _text(row, *NAMES)
             if name is None or len(name) > 100 or not name.isprintable():
                 self._misfit("users", row, "no name")
                 continue
@@ -211,7 +232,7 @@ class Adoption:
             email = _text(row, "email") or ""
             user = {
                 "name": name,
-                "full_name": (_text(row, "full_name", "display_name") or "")[:200] or None,
+                "full_name": (_text(row, *FULL_NAMES) or "")[:200] or None,
                 "email": email if re.fullmatch(r"[^@\s]+@[^@\s]+", email) else None,
                 "role": role,
                 "active": _is_active(row),
@@ -321,12 +342,18 @@ class Adoption:
             self._misfit("assessments", row, f"status {status}: made a draft")
             status = "DRAFT"
         scores = _scores(row)
-        summary = _text(row, *SUMMARIES) or ""
+        summary = "\n\n".join(filter(None, (_text(row, name) for name in SUMMARIES)))
         if len(summary) > MOST_CHARACTERS:
             self._misfit("assessments", row, f"text cut to {MOST_CHARACTERS:,} characters")
         recommendation = RECOMMENDATIONS.get(_word(row, "recommendation") or "")
-        for name in _left_out(row, scores, recommendation):
-            self._misfit("assessments", row, f"without {name}")
+        if _text(row, "recommendation") and recommendation is None:
+            self._misfit("assessments", row, "without recommendation")
+        if isinstance(given := row.get("scores"), dict):
+            for name in given.keys() - scores.keys():
+                self._misfit("assessments", row, f"without the score {name}")
+        for name in (*AUTHORS, *DECIDERS):
+            if (person := _text(row, name)) and person.casefold() not in people:
+                self._misfit("assessments", row, f"without {name} {person}: no such user")
         created = _moment(row, "created_at") or datetime.now(UTC)
         updated = _moment(row, "updated_at") or created
         submitted = _moment(row, "submitted_at") or updated
@@ -424,7 +451,7 @@ def _moment(row: Row, name: str) -> datetime | None:
 
 
 def _is_active(row: Row) -> bool:
-    said = (_text(row, "active", "is_active", "enabled", "status") or "").lower()
+    said = (_text(row, *ACTIVE) or "").lower()
     return said not in NO
 
 
@@ -440,16 +467,6 @@ def _scores(row: Row) -> dict[str, dict[str, Any]]:
             comment = (_text(one, "comment") or "")[:MOST_CHARACTERS]
             scores[key] = {"score": int(number), "comment": comment}
     return scores
-
-
-def _left_out(row: Row, scores: Row, recommendation: str | None) -> list[str]:
-    """Return what an old assessment says that none of ours can."""
-    missing = {name for name, value in row.items() if value not in (None, "", [], {})} - READ
-    if isinstance(given := row.get("scores"), dict):
-        missing |= {f"scores: {name}" for name in given.keys() - scores.keys()}
-    if _text(row, "recommendation") and recommendation is None:
-        missing.add("recommendation")
-    return sorted(missing)
 
 
 def main() -> None:

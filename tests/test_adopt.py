@@ -79,17 +79,19 @@ assessments: 2 of 4 taken over (1 APPROVED, 1 DRAFT)
 users: 3 of 5 taken over (1 assessor, 1 manager, 1 viewer)
 Not taken over (each row is in legacy.not_adopted):
   assessments: a newer one of the deal is open (1)
+  assessments: column risk_level
   assessments: its opportunity was not taken over (1)
   assessments: status In review: made a draft (1)
   assessments: text cut to 10,000 characters (1)
+  assessments: without assessor dave: no such user (1)
   assessments: without recommendation (1)
-  assessments: without risk_level (1)
-  assessments: without scores: mood (1)
-  assessments: without scores: win_chance (1)
+  assessments: without the score mood (1)
+  assessments: without the score win_chance (1)
   opportunities: another row has the same remote_id (1)
   opportunities: remote_id is not a key of the CRM (2)
   opportunities: status Waiting for legal is not in the workflow: it stays until a manager changes \
 it (1)
+  users: column hashed_password
   users: no name (1)
   users: role superuser: made a viewer (1)
   users: the name exists already (1)
