@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
+from database import objects
 from database.address import url_setting
 from database.environment import ROOT
 
@@ -23,7 +24,7 @@ OLDEST_POSTGRES = 15
 ADOPTABLE = ("opportunities", "sync_logs", "assessments", "users")
 """Tables of the hand-written system, which `make adopt` takes over."""
 MIGRATIONS = Path(__file__).parent / "migrations"
-SCHEMAS = ["public", "raw", "staging", "meltano"]
+SCHEMAS = ["public", *objects.SCHEMAS]
 PROBE = "oracle_crm.probe"
 
 Connection = psycopg.Connection[DictRow]
@@ -324,13 +325,13 @@ def _owners(connection: Connection, role: sql.Identifier) -> Iterator[Obstacle]:
         where
             relkind in ('r', 'p', 'v', 'm', 'f')
             and (
-                relnamespace::regnamespace::text in ('raw', 'staging', 'meltano')
-                or relnamespace::regnamespace::text = 'public' and relname = any(%s)
+                relnamespace::regnamespace::text = any(%(schemas)s)
+                or relnamespace::regnamespace::text = 'public' and relname = any(%(names)s)
             )
             and not pg_has_role(relowner, 'usage')
         group by relowner
         """,
-        [[*names()]],
+        {"schemas": [*objects.SCHEMAS], "names": [*names()]},
     ):
         yield Obstacle(
             "owner",
