@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from api.addresses import split
-from api.database import SAFE_METHODS, Connection, Share, connection_of, fetch_one
+from api.database import SAFE_METHODS, Connection, connection_in_turn, fetch_one
 from api.problems import ProblemError
 
 PREFIX = "ocs_"
@@ -170,16 +170,16 @@ async def identify(request: Request, token: Token, connection: Connection) -> Us
         error = ', error="invalid_token"' if "authorization" in request.headers else ""
         raise _unauthorised("The token is unknown, expired or revoked.", error)
     request.state.user = user
-    request.app.state.limits.callers.know(request.headers, user.name)
+    request.app.state.limits.callers.know(request.state.credentials, user.name)
     return user
 
 
-async def identify_first(request: Request, token: Token, _: Share) -> User:
+async def identify_first(request: Request, token: Token) -> User:
     """Return the user of a request that will take connections of its own; raises as `identify`.
 
     To wait for another connection while one holds one is to wait for those who do the same.
     """
-    async with connection_of(request) as connection:
+    async with connection_in_turn(request) as connection:
         return await identify(request, token, connection)
 
 

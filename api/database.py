@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Annotated, LiteralString
 from weakref import WeakKeyDictionary
 
@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from api.limits import Limits, busy, take
+from api.limits import Limits, Place, busy
 from api.problems import ProblemError
 from database.settings import Settings
 
@@ -23,6 +23,7 @@ Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Of the pool's connections one is kept for health, and so many more for changes.
 KEPT_FOR_CHANGES = 2
+_AT_ONCE: AbstractAsyncContextManager[None] = nullcontext()
 
 # A server may have gone since; asking before each use would cost as much as most queries do.
 IDLE_SECONDS = 2
@@ -72,10 +73,10 @@ class Connections:
     """The pool's connections for requests: reading takes no more than leaves others some."""
 
     def __init__(self, settings: Settings) -> None:
-        self._patience = settings.api_pool_timeout
-        self._all = asyncio.Semaphore(max(1, settings.api_pool_size - 1))
-        self.for_reading = max(1, settings.api_pool_size - 1 - KEPT_FOR_CHANGES)
-        self._reading = asyncio.Semaphore(self.for_reading)
+        size, patience = settings.api_pool_size, settings.api_pool_timeout
+        self.for_reading = max(1, size - 1 - KEPT_FOR_CHANGES)
+        self._reading = Place(asyncio.Semaphore(self.for_reading), patience, _busy)
+        self._any = Place(asyncio.Semaphore(max(1, size - 1)), patience, _busy)
 
     @asynccontextmanager
     async def take(self, pool: Pool, method: str) -> AsyncIterator[AsyncConnection[DictRow]]:
@@ -84,35 +85,42 @@ class Connections:
         Raises:
             ProblemError: 503, none became free for `API_POOL_TIMEOUT`.
         """
-        refusal = busy("other requests have all connections to the database.")
-        async with AsyncExitStack() as taken:
-            if method in SAFE_METHODS:
-                await taken.enter_async_context(take(self._reading, self._patience, refusal))
-            await taken.enter_async_context(take(self._all, self._patience, refusal))
-            yield await taken.enter_async_context(pool.connection())
+        first = self._reading if method in SAFE_METHODS else _AT_ONCE
+        async with first, self._any, pool.connection() as connection:
+            yield connection
 
 
-async def _take_share(request: Request) -> AsyncIterator[None]:
-    limits: Limits = request.app.state.limits
-    async with limits.shares.take(request.state.caller):
-        yield
+def _busy() -> ProblemError:
+    return busy("other requests have all connections to the database.")
 
 
-# What comes after it waits for nobody but others, and holds nothing up before.
-Share = Annotated[None, Depends(_take_share, scope="function")]
+def let_wait(request: Request, turn: AbstractAsyncContextManager[None]) -> None:
+    """Let a request wait for a turn before it takes its connection, and keep it as long."""
+    request.state.turn = turn
 
 
-@asynccontextmanager
-async def connection_of(request: Request) -> AsyncIterator[AsyncConnection[DictRow]]:
-    """Take a connection for a moment of a request, within its caller's share or without."""
+async def _connection(request: Request) -> AsyncIterator[AsyncConnection[DictRow]]:
+    state, own = request.app.state, request.state
+    limits: Limits = state.limits
+    connections: Connections = state.connections
+    turn: AbstractAsyncContextManager[None] = getattr(own, "turn", _AT_ONCE)
+    async with (
+        limits.shares.take(own.caller),
+        turn,
+        connections.take(state.pool, request.method) as connection,
+    ):
+        yield connection
+
+
+connection_in_turn = asynccontextmanager(_connection)
+"""Take a connection of the caller's share, after the turn that `let_wait` named."""
+
+
+def connection_of(request: Request) -> AbstractAsyncContextManager[AsyncConnection[DictRow]]:
+    """Take a connection for a request, beside its caller's share: other limits see to that."""
     state = request.app.state
-    async with state.connections.take(state.pool, request.method) as connection:
-        yield connection
-
-
-async def _connection(request: Request, _: Share) -> AsyncIterator[AsyncConnection[DictRow]]:
-    async with connection_of(request) as connection:
-        yield connection
+    connections: Connections = state.connections
+    return connections.take(state.pool, request.method)
 
 
 Connection = Annotated[AsyncConnection[DictRow], Depends(_connection, scope="function")]

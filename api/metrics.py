@@ -136,7 +136,7 @@ async def _may_read(
     ):
         return
     token = await get_token(request, credentials, session)
-    await identify_first(request, token, None)
+    await identify_first(request, token)
 
 
 async def _count_deals(request: Request, connection: Connection) -> int:

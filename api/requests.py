@@ -7,7 +7,6 @@ import time
 import uuid
 from contextvars import ContextVar
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,7 +53,7 @@ def body_bytes(path: str) -> int:
     return BODY_BYTES
 
 
-async def _read_body(scope: Scope, headers: Headers, receive: Receive) -> Receive:
+async def _read_body(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
     """Wait for the whole body, and return what gives it to the application.
 
     Whoever sends it slowly holds up nobody else: nothing is taken for the request before.
@@ -63,12 +62,12 @@ async def _read_body(scope: Scope, headers: Headers, receive: Receive) -> Receiv
         ProblemError: 408, it does not come; 413, it is too large.
         ClientDisconnect: the client has gone.
     """
-    length = headers.get("content-length")
-    if "transfer-encoding" not in headers and (length is None or length == "0"):
+    length = headers.get(b"content-length")
+    if b"transfer-encoding" not in headers and (length is None or length == b"0"):
         return receive
     most = body_bytes(scope["path"])
     too_large = ProblemError(413, f"This may have {most} bytes at most.")
-    if length is not None and length.isdecimal() and int(length) > most:
+    if length is not None and length.isdigit() and int(length) > most:
         raise too_large
     body = bytearray()
     more = True
@@ -107,14 +106,15 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_headers = Headers(scope=scope)
-        given = request_headers.get("x-request-id", "")
+        request_headers = dict(scope["headers"])
+        given = request_headers.get(b"x-request-id", b"").decode("latin-1")
         own_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         request_id.set(own_id)
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         client = (scope.get("client") or [None])[0]
-        caller = self.limits.callers.find(request_headers, client)
-        scope.setdefault("state", {})["caller"] = caller
+        credentials = request_headers.get(b"authorization") or request_headers.get(b"cookie", b"")
+        caller = self.limits.callers.find(credentials, client)
+        scope.setdefault("state", {}).update(caller=caller, credentials=credentials)
         started = time.perf_counter()
         status = 0
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from psycopg.rows import DictRow
 
-from api.auth import CurrentUser, UserWithoutConnection, get_token
+from api.auth import CurrentUser, UserWithoutConnection
 from api.caching import IfMatch, json_response
 from api.database import Connection, connection_of
 from api.opportunities import service
@@ -39,7 +39,7 @@ CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "applicat
     response_model=Page,
     responses=answers(401, 422),
     # Before anything of the request, its sign-in included, takes the database's time.
-    dependencies=[Depends(get_token), Depends(take_turn, scope="function")],
+    dependencies=[Depends(take_turn)],
 )
 async def list_opportunities(
     request: Request,

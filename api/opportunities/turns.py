@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Request
 
-from api.database import Share
+from api.database import let_wait
 from api.problems import ProblemError
 
 
@@ -41,11 +41,10 @@ class Turns:
             self._free.release()
 
 
-async def take_turn(request: Request, _: Share) -> AsyncIterator[None]:
+async def take_turn(request: Request) -> None:
     """Let a request wait for its turn, and keep it until it has its page."""
     turns: Turns = request.app.state.turns
-    async with turns.take():
-        yield
+    let_wait(request, turns.take())
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from api.addresses import own_path
 from api.audit import AuditQuery, list_entries
 from api.auth import SESSION_COOKIE, CurrentUser, Role, User, find_user, refuse_cross_site
 from api.console.pages import back_to, console_router, page, wants_part
-from api.database import Connection, Share, connection_of
+from api.database import Connection, connection_in_turn
 from api.problems import ProblemError
 from api.types import PathId
 from api.users import service
@@ -53,7 +53,7 @@ async def show_sign_in(request: Request, next: str = "/") -> Response:  # noqa: 
     return page(request, "sign_in.html", next=own_path(next), error=None, name="")
 
 
-@router.post("/sign-in", dependencies=[Depends(take_turn, scope="function")])
+@router.post("/sign-in", dependencies=[Depends(take_turn)])
 async def sign_in_by_form(
     request: Request, connection: Connection, given: Annotated[SignInForm, Form()]
 ) -> Response:
@@ -79,12 +79,12 @@ async def sign_in_by_form(
 
 
 @router.post("/sign-out")
-async def sign_out(request: Request, _: Share) -> Response:
+async def sign_out(request: Request) -> Response:
     """End the session."""
     refuse_cross_site(request)
     token = request.cookies.get(SESSION_COOKIE)
     if token is not None:
-        async with connection_of(request) as connection:
+        async with connection_in_turn(request) as connection:
             if (user := await find_user(connection, token)) is not None:
                 await service.sign_out(connection, user)
     response = RedirectResponse("/sign-in", 303)

@@ -1,14 +1,13 @@
 """The endpoints of one's own account: sign in and out, password, tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Depends, Request, Response
 from psycopg.rows import DictRow
 
 from api.auth import SESSION_COOKIE, CurrentUser, refuse_cross_site
-from api.database import Connection, Share
-from api.limits import busy, take
+from api.database import Connection, let_wait
+from api.limits import Place, busy
 from api.problems import answers
 from api.types import Id, PathId
 from api.users import service
@@ -44,11 +43,10 @@ def set_session_cookie(request: Request, response: Response, session: NewSession
     )
 
 
-async def take_turn(request: Request, _: Share) -> AsyncIterator[None]:
+async def take_turn(request: Request) -> None:
     """Let a sign-in wait for its turn before it takes a connection: passwords take their time."""
     turns: asyncio.Semaphore = request.app.state.sign_ins
-    async with take(turns, SIGN_IN_PATIENCE, busy("many are signing in.")):
-        yield
+    let_wait(request, Place(turns, SIGN_IN_PATIENCE, lambda: busy("many are signing in.")))
 
 
 @router.post(
@@ -56,7 +54,7 @@ async def take_turn(request: Request, _: Share) -> AsyncIterator[None]:
     status_code=201,
     response_model=Session,
     responses=answers(401, 403, 422, 429),
-    dependencies=[Depends(take_turn, scope="function")],
+    dependencies=[Depends(take_turn)],
 )
 async def begin_session(
     request: Request, response: Response, connection: Connection, given: SignIn

@@ -11,7 +11,6 @@ from datetime import timedelta
 import httpx
 import psycopg
 import pytest
-from starlette.datastructures import Headers
 
 from api import limits
 from api.auth import Role
@@ -20,6 +19,7 @@ from api.problems import ProblemError
 from api.token import make_token
 from database.settings import Settings
 from tests.api.conftest import Caller, DefaultSettings
+from tests.conftest import wait_until
 from tests.runs import live_run
 
 LIST = "/api/opportunities"
@@ -130,18 +130,17 @@ def test_an_address_has_few_requests_at_work(caller: Caller) -> None:
 
     def body() -> Iterator[bytes]:
         yield b"a"
-        release.wait(5)
+        release.wait(60)
 
     with slow, ThreadPoolExecutor(limits.REQUESTS) as pool:
-        asked = [
-            pool.submit(httpx.post, f"{caller.base_url}/sign-in", content=body(), timeout=30)
-            for _ in range(limits.REQUESTS)
-        ]
-        time.sleep(1.5)
-        refused = slow.get("/sign-in")
-        alive = slow.get("/health/live")
-        release.set()
-        assert {one.result().status_code for one in asked} <= {401, 422, 429}
+        for _ in range(limits.REQUESTS):
+            pool.submit(httpx.post, f"{caller.base_url}/sign-in", content=body(), timeout=90)
+        try:
+            wait_until(lambda: slow.get("/sign-in").status_code == 429, 8)
+            refused = slow.get("/sign-in")
+            alive = slow.get("/health/live")
+        finally:
+            release.set()
     assert refused.status_code == 429
     assert (
         "The address 127.0.0.1 has as many requests at work as one may have: 50."
@@ -153,7 +152,7 @@ def test_an_address_has_few_requests_at_work(caller: Caller) -> None:
 
 def test_who_a_caller_is() -> None:
     callers = Callers(size=2)
-    one, two, none = (Headers({"authorization": text}) for text in ("Bearer 1", "Bearer 2", ""))
+    one, two, none = b"Bearer 1", b"Bearer 2", b""
     callers.know(one, "ada")
     assert callers.find(one, "192.0.2.7") == "user ada"
     assert callers.find(two, "192.0.2.7") == "address 192.0.2.7"
@@ -162,7 +161,7 @@ def test_who_a_caller_is() -> None:
     assert callers.find(none, "not\xff one") == "address not\xff one"
     assert callers.find(none, None) == "address unknown"
     for number in range(3):
-        callers.know(Headers({"cookie": f"session={number}"}), "grace")
+        callers.know(f"session={number}".encode(), "grace")
     assert callers.find(one, "192.0.2.7") == "address 192.0.2.7"
 
 
