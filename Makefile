@@ -52,8 +52,8 @@ serve: setup ## The API and the console
 schedule: setup ## Run what meltano.yml schedules, when it is due
 	$(PYTHON) -m orchestrate.scheduler
 
-doctor: .venv/.installed ## Check settings, database, CRM and schedule; say what to do
-	@$(PYTHON) -m orchestrate.doctor
+doctor: .venv/.installed ## Check all that a sync needs; NOTIFY=1 sends a test message, too
+	@$(PYTHON) -m orchestrate.doctor $(if $(NOTIFY),--notify)
 
 probe: .venv/.installed ## Test which requests the CRM refuses, in 30 requests: make probe [SAVE=FILE]
 	@$(PYTHON) -m orchestrate.crm $(SAVE)

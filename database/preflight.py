@@ -128,7 +128,7 @@ def _connect(url: str) -> Connection:
     given = str(conninfo_to_dict(url).get("options") or "")
     return psycopg.connect(
         url,
-        options=f"{given} -c{PROBE}=given",
+        options=f"{given} -c{PROBE}=given -clock_timeout=10s",
         application_name="preflight",
         # psycopg can't decode what a database in another encoding returns.
         client_encoding="UTF8",

@@ -3,7 +3,7 @@
 `python -m orchestrate.doctor` prints a line for each check: ✓ it is well, ! look at it, ✗ syncs
 fail or have stopped; `--json` prints the same for machines. The exit code is 1 if there is any ✗.
 Nothing is changed; the CRM gets two requests. No check waits longer than its deadline, be it for a
-lock, a slow query or the network.
+lock, a slow query or the network. `--notify` sends a test message to each service of NOTIFY_URLS.
 
 Settings: what the sync itself reads, and NOTIFY_LATE_HOURS (26), after which a sync is late.
 """
@@ -136,6 +136,7 @@ def checks() -> tuple[Check, ...]:
         Check("views", marts, whole),
         Check("statuses", statuses, whole),
         Check("deals", count, whole),
+        Check("notifications", notifications),
         Check("crm", crm, seconds=120),
     )
 
@@ -670,6 +671,37 @@ def count(examination: Examination) -> Iterator[Finding]:
     yield from ()
 
 
+def notifications(_: Examination) -> Iterator[Finding]:
+    """Look whether anybody is told when syncs fail."""
+    from notifications.services import Services  # only now: it takes half a second
+
+    try:
+        services = len(Services(setting("NOTIFY_URLS") or ""))
+    except ValueError as error:
+        yield Finding("notifications", "error", str(error), "Correct it: see docs/settings.md.")
+        return
+    if services == 0:
+        yield Finding(
+            "notifications",
+            "warning",
+            "nobody is told when syncs fail or are late",
+            "Set NOTIFY_URLS.",
+        )
+    else:
+        yield Finding("notifications", "ok", f"services: {services}; --notify sends them a test")
+
+
+def sent_test(_: Examination) -> Iterator[Finding]:
+    """Send a test message to each service of NOTIFY_URLS."""
+    from notifications.services import send_test
+
+    for service, problem in send_test().items():
+        if problem is None:
+            yield Finding(f"notification {service}", "ok", "a test message was accepted")
+        else:
+            yield Finding(f"notification {service}", "error", problem, "Correct NOTIFY_URLS.")
+
+
 def crm(examination: Examination) -> Iterator[Finding]:
     """Ask the CRM for one row as the sync does, and for its attributes."""
     held = examination.held
@@ -841,10 +873,13 @@ def main() -> int:
     """Print the findings; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m orchestrate.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
-    as_json = parser.parse_args().json
+    parser.add_argument("--notify", action="store_true", help="send a test message, too")
+    arguments = parser.parse_args()
+    as_json = arguments.json
+    tests = [Check("notification", sent_test, seconds=60)] if arguments.notify else []
     hide = _hider()
     findings = []
-    for finding in examine():
+    for finding in examine([*checks(), *tests]):
         shown = Finding(**{name: hide(text) for name, text in asdict(finding).items()})
         findings.append(shown)
         if not as_json:

@@ -20,6 +20,7 @@ from orchestrate.doctor import GIGABYTE, Check, Examination, Finding, checks, di
 from runs import registry
 from runs.registry import Job
 from tests.conftest import Pipeline, wait_until
+from tests.receiver import Receiver
 from tests.runs import add_run, live_run
 
 PASSWORD = "s3cret:w%rd"
@@ -72,6 +73,7 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     declared = tmp_path / "crm.yml"
     declared.write_text(DECLARED)
     pipeline.environment["CRM_FILE"] = str(declared)
+    pipeline.environment["NOTIFY_URLS"] = "json://127.0.0.1:9/ops"  # called with --notify alone
     pipeline.sync()  # Meltano finds them there too
     pipeline.query(
         """
@@ -367,6 +369,40 @@ def test_many_deals_are_not_counted_one_by_one(
             list(check.look(examination))
     assert examination.held is not None
     assert examination.held.rows == 300  # as the statistics still say
+
+
+def test_whether_anybody_is_told(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_URLS", raising=False)
+    found = look(database, "notifications")["notifications"]
+    assert (found.status, found.advice) == ("warning", "Set NOTIFY_URLS.")
+    monkeypatch.setenv("NOTIFY_URLS", "nonsense")
+    assert look(database, "notifications")["notifications"].status == "error"
+    with Receiver() as receiver:
+        receiver.refusing["second"] = 500
+        monkeypatch.setenv("NOTIFY_URLS", f"{receiver.url('first')} {receiver.url('second')}")
+        assert look(database, "notifications")["notifications"].status == "ok"
+        assert receiver.received == []
+        sent = list(doctor.examine([Check("notification", doctor.sent_test)]))
+        assert [finding.status for finding in sent] == ["ok", "error"]
+        assert [service for service, _ in receiver.received] == ["first"]
+
+
+def test_runs_in_the_future_are_named_until_the_clock_is_right(database: str) -> None:
+    names = ("database", "migrations", "objects", "runs")
+    add_run(database, "-2 hours", kind="reconcile")
+    found = look(database, *names)["clock of the runs"]
+    assert found.status == "warning"
+    assert "correct it (NTP)" in found.advice
+    with psycopg.connect(database, autocommit=True) as connection:  # two hours later
+        connection.execute(
+            """
+            update sync_runs set
+                started_at = started_at - interval '3 hours',
+                ended_at = ended_at - interval '3 hours',
+                heartbeat_at = heartbeat_at - interval '3 hours'
+            """
+        )
+    assert "clock of the runs" not in look(database, *names)
 
 
 def test_a_disk_that_fills() -> None:

@@ -7,7 +7,7 @@ from database import objects
 from database.migrate import migrate, migrate_if_needed
 from orchestrate.doctor import Check, Finding, checks, examine
 from tests.api.conftest import DefaultSettings, calling
-from tests.conftest import Pipeline, assert_equal_to_crm
+from tests.conftest import Pipeline, assert_equal_to_crm, wait_until
 
 
 def of_database(check: Check) -> bool:
@@ -70,7 +70,8 @@ def test_what_was_dropped_is_told_and_made_again(
         assert answer.status_code == 503
         assert answer.json()["detail"].startswith(f"The database lacks {named}")
         migrate(database)
-        assert caller.get("/health/ready").json() == {"status": "ok"}
+        # It asks at most once a second.
+        wait_until(lambda: caller.get("/health/ready").status_code == 200, seconds=10)
         assert caller.get("/api/sync-history").status_code == 200
     assert found(database, monkeypatch)["tables and views"].status == "ok"
 
