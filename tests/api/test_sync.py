@@ -236,7 +236,7 @@ def test_a_run_whose_process_nobody_knows_is_not_cancelled(caller: Caller) -> No
     run_id = add_run(caller.database, "0", None, host=socket.gethostname())
     answer = caller.post(f"/api/sync-runs/{run_id}/cancel")
     assert answer.status_code == 409
-    assert "just being started" in answer.json()["detail"]
+    assert "It is starting" in answer.json()["detail"]
     assert caller.get(f"/api/sync-runs/{run_id}").json()["status"] == "RUNNING"
 
 
