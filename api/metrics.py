@@ -40,7 +40,7 @@ GAUGES = {
         "sync_last_failed_records": "Records that the last completed run could not load",
         "scheduler_heartbeat_timestamp_seconds": "When the scheduler last was seen alive",
         "schedule_next_run_timestamp_seconds": "When the next scheduled run is due",
-        "scheduled_jobs_failed": "Schedules whose last run failed in all attempts",
+        "scheduled_jobs_failed": "Schedules whose last run failed, without cancelled ones",
         "notifications_not_accepted": "Messages that a service did not accept and that are retried",
         "sync_freshness_seconds": "How old the table is: since the last successful run began",
         "reconcile_last_timestamp_seconds": "When the CRM was last compared as a whole",
@@ -98,7 +98,18 @@ select
         as scheduler_heartbeat_timestamp_seconds,
     (select extract(epoch from min(next_run_at)) from schedules)
         as schedule_next_run_timestamp_seconds,
-    (select count(*) from schedules where last_succeeded = false) as scheduled_jobs_failed,
+    (
+        select count(*)
+        from schedules
+        where last_succeeded = false
+            and 'cancelled' is distinct from (
+                select end_reason
+                from run_logs
+                where kind = schedules.job and status != 'RUNNING'
+                order by id desc
+                limit 1
+            )
+    ) as scheduled_jobs_failed,
     -- Without those of closed incidents, which are not retried.
     (
         select count(*)

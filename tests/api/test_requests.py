@@ -199,7 +199,9 @@ def test_metrics(caller: Caller) -> None:
         connection.execute(
             """
             insert into schedules (name, job, interval, timezone, last_succeeded)
-            values ('weekly', 'housekeeping', '0 4 * * 0', 'UTC', false);
+            values
+                ('weekly', 'housekeeping', '0 4 * * 0', 'UTC', false),
+                ('cancelled', 'reconcile', '0 3 * * *', 'UTC', false);
             insert into incidents (kind, detail) values ('rejects', 'one'), ('empty', 'none');
             update incidents set closed_at = now() where kind = 'empty';
             -- One is not retried any more, the other is.
@@ -209,6 +211,7 @@ def test_metrics(caller: Caller) -> None:
             """
         )
     assert math.isnan(counts["oracle_crm_sync_last_succeeded[]"])
+    add_run(caller.database, kind="reconcile", cancelled_by="ada")
     add_run(caller.database, "3 minutes")
     add_run(caller.database, load_succeeded=False, cancelled_by="ada")
     counts = metrics(caller)
