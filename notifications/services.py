@@ -72,7 +72,7 @@ def send_test() -> dict[str, str | None]:
         ValueError: Apprise does not know one of the addresses; the error does not show it.
     """
     services = Services(setting("NOTIFY_URLS") or "")
-    text = Message("Test", "This is a test of NOTIFY_URLS. Nothing is wrong.", "info")
+    text = Message("Test", "This is only a test of NOTIFY_URLS.", "info")
     return {
         services.name(number): services.send(number, text) for number in range(1, len(services) + 1)
     }
