@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-all docs backup restore restore-check adopt settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-all docs backup restore restore-check adopt settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ lint: .venv/.installed-dev ## Every linter, formatter and type checker
 bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and the limit
 	$(PYTHON) -m tests.bench
 	$(PYTHON) -m tests.bench.merge
+
+bench-scale: .venv/.installed-dev ## All that 1,000,000 deals cost; 10 minutes
+	$(PYTHON) -m tests.bench.scale
 
 bench-api: .venv/.installed-dev ## The API beside a plain ORM endpoint
 	$(PYTHON) -m tests.api.bench
