@@ -90,6 +90,19 @@ def test_rows_that_only_a_backup_has(
     assert "Traceback" not in said
 
 
+def test_a_raw_table_that_a_release_brings_costs_no_full_read(database: str) -> None:
+    state = "insert into meltano.state (state_id, updated_at) values ('dev:sync', now())"
+    for of_other_files, kept in ((True, 1), (False, 0)):
+        execute(database, state)
+        execute(database, "drop table raw.accounts")
+        if of_other_files:
+            execute(database, "comment on table alembic_version is 'of other files'")
+        migrate(database)
+        with psycopg.connect(database) as connection:
+            assert connection.execute("select * from meltano.state").rowcount == kept
+        execute(database, "delete from meltano.state")
+
+
 def test_after_the_raw_tables_are_gone_everything_is_read(
     synced: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,5 +25,6 @@
         ) -%}
         {%- if statements -%} {%- do call_dcl_statements(statements) -%} {%- endif -%}
     {%- endif -%}
-    {%- do persist_docs(relation, model) -%}
+    {#- Not by a model that merges into another one's table. -#}
+    {%- if relation.identifier == model.name -%} {%- do persist_docs(relation, model) -%} {%- endif -%}
 {%- endmacro %}
