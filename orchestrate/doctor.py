@@ -356,7 +356,7 @@ def database_clock(examination: Examination) -> Iterator[Finding]:
 def server_disk(examination: Examination) -> Iterator[Finding]:
     """Look at the disk of the server where it is this machine's, else at the database's size."""
     with asking(examination) as connection:
-        size = _scalar(connection, "select pg_database_size(current_database())")
+        size = _scalar(connection, "select pg_size_pretty(pg_database_size(current_database()))")
         # Hidden from ordinary roles; this machine may have a folder of the same name, too.
         folder = _scalar(
             connection,
@@ -367,7 +367,7 @@ def server_disk(examination: Examination) -> Iterator[Finding]:
             )
             """,
         )
-    detail = f"the database has {size / GIGABYTE:,.1f} GB"
+    detail = f"the database has {size}"
     if setting(url_setting()) is None:
         folder = str(EMBEDDED)
     if folder is None or not Path(folder).exists():
