@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
 
+from database.locks import LockedError
+
 log = logging.getLogger(__name__)
 
 # Of the errors of one request, and of the name of each field.
@@ -143,6 +145,9 @@ async def _data(_: Request, error: Exception) -> ProblemResponse:
 
 async def _locked(_: Request, error: Exception) -> ProblemResponse:
     detail = "A sync is merging this row at the moment. Try again."
+    if isinstance(error, LockedError):  # of the runs, not of a row
+        log.error("%s", error)
+        detail = "Another session locks the log of the runs: `make doctor` names it."
     return problem(503, detail, {"Retry-After": "5"})
 
 

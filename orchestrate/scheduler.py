@@ -190,7 +190,7 @@ class Scheduler:
             )
             return
         except psycopg.OperationalError as error:
-            log.error("%s: the database cannot be reached: %s", name, error)
+            log.error("%s: the database cannot be used: %s", name, error)
             succeeded = False
         except OSError as error:
             log.error("%s: it can't be started: %s", name, error)

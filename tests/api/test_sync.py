@@ -43,6 +43,20 @@ def test_a_sync_shows_as_running_from_the_moment_it_is_started(
     assert caller.get("/api/sync-history").json() == [run]
 
 
+def test_a_start_that_waits_for_a_lock_is_given_up(
+    caller: Caller, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNC_LOCK_TIMEOUT", "1")
+    with psycopg.connect(caller.database) as holder:
+        holder.execute("lock table load_fence")
+        answer = caller.post("/api/sync-database")
+        assert answer.status_code == 503
+        assert "`make doctor` names it" in answer.json()["detail"]
+        assert "pg_terminate" not in answer.text
+        assert command.full == []
+    assert caller.post("/api/sync-database").status_code == 202
+
+
 def test_of_many_at_once_one_is_started_and_the_rest_are_told_which(
     caller: Caller, command: Command
 ) -> None:
