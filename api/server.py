@@ -10,7 +10,12 @@ from math import inf
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
 HEADER_BYTES = 32_768
@@ -51,7 +56,7 @@ class Waiting:
 
     def _give_up(self, connection: "Protocol") -> None:
         self.remove(connection)
-        connection.transport.abort()
+        connection.drop()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         begun_by = loop.time() - self._seconds
@@ -85,6 +90,7 @@ class Protocol(HttpToolsProtocol):
         self._idle, self._stalled = _waiting[server_state]
         # Bytes of the present message that were no body: header, trailer, the frames of chunks.
         self._beside = 0
+        self._at_work: RequestResponseCycle | None = None
 
     @property
     def unsent(self) -> int:
@@ -100,7 +106,24 @@ class Protocol(HttpToolsProtocol):
         """Forget the connection."""
         self._idle.remove(self)
         self._stalled.remove(self)
+        self._tell_of_the_end()
         super().connection_lost(exc)
+
+    def drop(self) -> None:
+        """Close at once, whatever is still to be sent."""
+        self._tell_of_the_end()
+        self.transport.abort()
+
+    def _tell_of_the_end(self) -> None:
+        # uvicorn tells the request that came last, which may wait for the one at work.
+        self.pipeline.clear()
+        if self._at_work is not None:
+            self._at_work.disconnected = True
+            self._at_work.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._at_work = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, unless it is too much."""
@@ -146,7 +169,7 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what can't be served, and close."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.abort()  # an answer is on its way, into which no other one may come
+            self.drop()  # an answer is on its way, into which no other one may come
         elif self._beside > HEADER_BYTES or len(self.headers or ()) > HEADER_LINES:
             self.transport.write(
                 STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n"

@@ -1,7 +1,7 @@
 """The endpoints of opportunities."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated
@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from psycopg.rows import DictRow
+from starlette.types import Receive, Scope, Send
 
 from api.auth import CurrentUser, UserWithoutConnection
 from api.caching import IfMatch, json_response
@@ -87,7 +88,7 @@ async def export_opportunities(
     connections = partial(connection_of, request)
     chunks = service.export(connections, state.exports, state.limits.exports, user, wanted)
     first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
-    return StreamingResponse(
+    return _ClosedInTime(
         _follow(request, first, chunks),
         media_type=CONTENT_TYPES[wanted.format],
         headers={
@@ -153,9 +154,19 @@ async def list_changes(
     return await service.list_changes(connection, user, opportunity_id, wanted)
 
 
+class _ClosedInTime(StreamingResponse):
+    """Ends its export when its reader goes, not when the memory is tidied up."""
+
+    body_iterator: AsyncGenerator[bytes]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.body_iterator):
+            await super().__call__(scope, receive, send)
+
+
 async def _follow(
     request: Request, first: bytes, chunks: AsyncGenerator[bytes]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     async with aclosing(chunks):
         yield first
         async for chunk in chunks:

@@ -1,8 +1,8 @@
 """Whoever connects and sends nothing, too much or too slowly is in nobody's way."""
 
 import asyncio
+import logging
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing, suppress
@@ -17,6 +17,7 @@ from api import requests, server
 from api.requests import RequestMiddleware
 from database.settings import Settings
 from tests.api.conftest import Caller, DefaultSettings, running
+from tests.conftest import wait_until
 
 SLOW = "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nX-Webhook-Signature: x\r\n\r\n"
 
@@ -157,19 +158,18 @@ def test_requests_sent_ahead_are_few(
     assert caller.get("/health/ready").status_code == 200
 
 
-def test_who_takes_nothing_of_an_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_takes_nothing_of_an_answer_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(server, "STALLED_SECONDS", 1)
+    caplog.set_level(logging.INFO, "api.requests")
     app = FastAPI()
     app.add_middleware(RequestMiddleware)
-    ended = threading.Event()
 
     async def endless() -> AsyncIterator[bytes]:
-        try:
-            while True:
-                yield bytes(65_536)
-                await asyncio.sleep(0)
-        finally:
-            ended.set()
+        while True:
+            yield bytes(65_536)
+            await asyncio.sleep(0)
 
     @app.get("/endless")
     async def answer_for_ever() -> StreamingResponse:
@@ -177,5 +177,7 @@ def test_who_takes_nothing_of_an_answer_is_left(monkeypatch: pytest.MonkeyPatch)
 
     with running(app) as address, closing(socket.socket()) as connection:
         connection.connect(("127.0.0.1", int(address.rsplit(":", 1)[1])))
-        connection.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert ended.wait(30)
+        connection.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+        wait_until(lambda: "request" in caplog.messages, 30)
+        assert caplog.messages.count("request") == 1
+    assert not [record for record in caplog.records if record.exc_info]
