@@ -23,7 +23,7 @@ from database.migrate import migrate_if_needed
 
 async def create(url: str, new: NewUser) -> None:
     """Make a user in the database at a URL."""
-    password_hash = await hash_password(new.password)
+    password_hash = await hash_password(new.password, new.name, new.full_name, new.email)
     async with await psycopg.AsyncConnection.connect(url, row_factory=dict_row) as connection:
         await insert_user(connection, new, password_hash)
 

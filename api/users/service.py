@@ -47,7 +47,7 @@ async def get_account(connection: AsyncConnection[DictRow], user: User) -> DictR
 async def create_user(connection: AsyncConnection[DictRow], user: User, new: NewUser) -> DictRow:
     """Create a person with a password, or a service without; raises 409 if the name is taken."""
     user.must_be(Role.ADMIN)
-    password_hash = await hash_password(new.password)
+    password_hash = await hash_password(new.password, new.name, new.full_name, new.email)
     async with connection.transaction():
         created = await insert_user(connection, new, password_hash)
         await record(connection, user, "create", "user", created["id"], after=_trace(created))
@@ -78,7 +78,10 @@ async def change_user(
         ProblemError: 404, there is no such user; 409, it is the last active admin.
     """
     user.must_be(Role.ADMIN)
-    password_hash = await hash_password(change.password)
+    known = await get_user(connection, user, user_id)
+    password_hash = await hash_password(
+        change.password, known["name"], known["full_name"], known["email"]
+    )
     wanted = change.model_dump(exclude_unset=True, exclude={"password"})
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
@@ -132,7 +135,7 @@ async def change_password(
     present = change.present.get_secret_value()
     if not await find_by_password(connection, user.name, present, client):
         raise ProblemError(409, "The present password is not right.")
-    password_hash = await hash_password(change.new)
+    password_hash = await hash_password(change.new, user.name)
     async with connection.transaction():
         await connection.execute(queries.SET_PASSWORD, [password_hash, user.id])
         await connection.execute(queries.END_SESSIONS, [user.id])

@@ -140,6 +140,35 @@ def test_users_that_make_no_sense(caller: Caller, wrong: dict[str, object]) -> N
     assert str(wrong.get("password", PASSWORD)) not in answer.text
 
 
+@pytest.mark.parametrize(
+    "password",
+    [
+        "passwordpassword",
+        "123456789012",
+        "aaaaaaaaaaaa",
+        "Password1234",
+        "grace.hopper",
+        "Grace.Hopper-GRACE.hopper",
+        "grace.hopper1906",
+    ],
+)
+def test_passwords_that_are_easy_to_guess(caller: Caller, password: str) -> None:
+    user_id = make_user(caller, "grace.hopper")
+    new = {"name": "ada", "full_name": "Grace Hopper", "role": "viewer", "password": password}
+    answers = [
+        caller.post("/api/users", json=new | {"name": "Grace.Hopper"}),
+        caller.patch(f"/api/users/{user_id}", json={"password": password}),
+    ]
+    caller.be(None)
+    sign_in(caller, "grace.hopper")
+    answers.append(caller.put("/api/password", json={"present": PASSWORD, "new": password}))
+    for answer in answers:
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith("This password is easy to guess. ")
+        assert password not in answer.text
+    assert sign_in(caller, "grace.hopper") == 201
+
+
 def test_names_are_unique_whatever_their_case(caller: Caller) -> None:
     make_user(caller)
     answer = caller.post("/api/users", json={"name": "Ada", "role": "viewer"})
@@ -224,6 +253,9 @@ def test_the_first_admin_is_made_by_a_command(caller: Caller) -> None:
     refused = make("short")
     assert refused.returncode == 1
     assert refused.stderr.startswith("password: ")
+    refused = make("ada-ada-ada-ada")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("This password is easy to guess. ")
     assert make(PASSWORD).returncode == 0
     caller.be(None)
     assert sign_in(caller) == 201
