@@ -48,17 +48,18 @@ class AuditEntry(BaseModel):
 
 async def record(
     connection: AsyncConnection[DictRow],
-    user: User,
+    user: User | None,
     action: str,
     subject: str,
     subject_id: object,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
 ) -> None:
-    """Write down a change, in the transaction that makes it."""
+    """Write down a change, in the transaction that makes it; no user: nobody was signed in."""
     states = [None if state is None else Jsonb(state) for state in (before, after)]
+    who: list[object] = [None, "(not signed in)"] if user is None else [user.id, user.name]
     await connection.execute(
-        RECORD, [user.id, user.name, action, subject, str(subject_id), *states, request_id.get()]
+        RECORD, [*who, action, subject, str(subject_id), *states, request_id.get()]
     )
 
 

@@ -6,10 +6,11 @@ who holds one and that it is neither expired nor revoked, so there is no signing
 
 import hashlib
 import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, LiteralString
+from typing import Annotated, Any, LiteralString, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
@@ -22,6 +23,8 @@ from api.problems import ProblemError
 
 PREFIX = "ocs_"
 SESSION_COOKIE = "session"
+MOST_DAYS = 366
+"""An API token lives no longer."""
 
 
 class Role(StrEnum):
@@ -38,6 +41,24 @@ class Role(StrEnum):
         return roles.index(self) >= roles.index(other)
 
 
+class Scope(StrEnum):
+    """What a token is good for, within its user's role. All of them include reading."""
+
+    READ = "read"
+    WORKFLOW = "workflow"
+    SYNC = "sync"
+    ADMIN = "admin"
+
+
+# What changes need if nothing else is said.
+USUAL_SCOPES = {
+    Role.VIEWER: Scope.READ,
+    Role.ASSESSOR: Scope.WORKFLOW,
+    Role.MANAGER: Scope.WORKFLOW,
+    Role.ADMIN: Scope.ADMIN,
+}
+
+
 @dataclass(frozen=True)
 class User:
     """The caller of a request."""
@@ -46,9 +67,14 @@ class User:
     name: str
     role: Role
     token_id: int
+    scopes: frozenset[Scope]
+    is_signed_in: bool
+    """By password. Else an API token is behind the request, also if it opened the console."""
+    is_confirmed: bool
+    """The password was given a few minutes ago."""
 
-    def must_be(self, role: Role) -> None:
-        """Let nobody go on whose role is a lesser one.
+    def must_be(self, role: Role, scope: Scope | None = None) -> None:
+        """Let nobody go on whose role is a lesser one, or whose token is not for this.
 
         Services ask before they do anything else, so that whoever calls them need not.
 
@@ -57,31 +83,91 @@ class User:
         """
         if not self.role.includes(role):
             raise ProblemError(403, f"This needs the role {role}; {self.name} is {self.role}.")
+        needed = scope or USUAL_SCOPES[role]
+        if needed is not Scope.READ and needed not in self.scopes:
+            raise ProblemError(403, f"This needs a token with the scope {needed}.")
+
+    def must_be_signed_in(self) -> None:
+        """Let no API token go on: what it could make would outlive it.
+
+        Raises:
+            ProblemError: 403.
+        """
+        if not self.is_signed_in:
+            raise ProblemError(403, "No API token can do this: sign in with your password.")
+
+
+class Client(NamedTuple):
+    """Where a request comes from."""
+
+    address: str
+    browser: str
+    token: str | None
+
+
+def client_of(request: Request) -> Client:
+    """Return where a request comes from, and the token that it carries, good or not."""
+    return Client(
+        address=request.client.host if request.client else "unknown",
+        browser=request.headers.get("user-agent", "")[:300],
+        token=request.headers.get("authorization", "").partition(" ")[2]
+        or request.cookies.get(SESSION_COOKIE),
+    )
+
+
+_Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
+_unattended: set[Callable[..., Any]] = set()
+
+
+def unattended(endpoint: _Endpoint) -> _Endpoint:
+    """Mark an endpoint that pages call by themselves: it keeps no session alive."""
+    _unattended.add(endpoint)
+    return endpoint
 
 
 bearer = HTTPBearer(auto_error=False, description="A token of `make token`, or of a sign-in")
 cookie = APIKeyCookie(name=SESSION_COOKIE, auto_error=False, description="The console's session")
 
 ISSUE: LiteralString = """
-insert into tokens (user_id, kind, name, secret_hash, expires_at)
-values (%s, %s, %s, %s, now() + %s)
+insert into tokens (
+    user_id, kind, name, secret_hash, expires_at, scopes, parent_id, address, browser,
+    signed_in_from, confirmed_at
+)
+values (
+    %(user_id)s, %(kind)s, %(name)s, %(secret_hash)s, now() + %(life)s, %(scopes)s, %(parent_id)s,
+    %(address)s, %(browser)s, %(signed_in_from)s,
+    case when %(kind)s = 'session' and %(parent_id)s::bigint is null then now() end
+)
 returning id, expires_at
 """
-FIND: LiteralString = """
+IS_LIVE: LiteralString = """
+tokens.revoked_at is null
+and tokens.expires_at > now()
+and users.active
+and not exists (
+    select
+    from tokens as parent
+    where parent.id = tokens.parent_id
+        and (parent.revoked_at is not null or parent.expires_at <= now())
+)
+"""
+FIND: LiteralString = f"""
 with found as (
-    select users.id, users.name, users.role, tokens.id as token_id, tokens.last_used_at
+    select
+        users.id, users.name, users.role, tokens.id as token_id, tokens.scopes,
+        tokens.kind = 'session' and tokens.parent_id is null as is_signed_in,
+        coalesce(tokens.confirmed_at > now() - interval '10 minutes', false) as is_confirmed,
+        tokens.last_used_at
     from tokens
     join users on users.id = tokens.user_id
-    where tokens.secret_hash = %s
-        and tokens.revoked_at is null
-        and tokens.expires_at > now()
-        and users.active
+    where tokens.secret_hash = %(secret_hash)s and {IS_LIVE}
 ),
 -- To the minute is enough, and spares a write for each request.
 used as (
     update tokens
     set
         last_used_at = now(),
+        address = coalesce(%(address)s, address),
         -- A session lives on while it is used, for a day's work at most.
         expires_at = case when kind = 'session'
             then least(created_at + interval '12 hours', now() + interval '1 hour')
@@ -89,28 +175,47 @@ used as (
         end
     from found
     where tokens.id = found.token_id
+        and %(is_use)s
         and coalesce(found.last_used_at, '-infinity') < now() - interval '1 minute'
 )
-select id, name, role, token_id from found
-"""
+select id, name, role, token_id, scopes, is_signed_in, is_confirmed from found
+"""  # noqa: S608 - put together in this file
 
-IS_GOOD: LiteralString = """
+IS_GOOD: LiteralString = f"""
 select exists (
     select
     from tokens
     join users on users.id = tokens.user_id
-    where tokens.id = %s
-        and tokens.revoked_at is null
-        and tokens.expires_at > now()
-        and users.active
+    where tokens.id = %s and {IS_LIVE}
 ) as is_good
-"""
+"""  # noqa: S608 - put together in this file
 
 
-def new_token() -> tuple[str, bytes]:
-    """Return a fresh token and the hash to store of it."""
+def new_token(
+    user_id: int,
+    kind: str,
+    name: str,
+    life: timedelta,
+    *,
+    scopes: Iterable[Scope] = tuple(Scope),
+    parent_id: int | None = None,
+    client: Client | None = None,
+    signed_in_from: str | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """Return a fresh token of a user, and the values to store of it by `ISSUE`."""
     token = PREFIX + secrets.token_urlsafe(32)
-    return token, hash_token(token)
+    return token, {
+        "user_id": user_id,
+        "kind": kind,
+        "name": name,
+        "secret_hash": hash_token(token),
+        "life": life,
+        "scopes": sorted({Scope.READ, *scopes}, key=list(Scope).index),
+        "parent_id": parent_id,
+        "address": client and client.address,
+        "browser": client and client.browser,
+        "signed_in_from": signed_in_from,
+    }
 
 
 def hash_token(token: str) -> bytes:
@@ -119,18 +224,40 @@ def hash_token(token: str) -> bytes:
 
 
 async def issue_token(
-    connection: AsyncConnection[DictRow], user_id: int, kind: str, name: str, life: timedelta
+    connection: AsyncConnection[DictRow],
+    user_id: int,
+    kind: str,
+    name: str,
+    life: timedelta,
+    **more: Any,
 ) -> tuple[str, int, datetime]:
-    """Store a new token of a user and return it, its id and when it expires."""
-    token, secret_hash = new_token()
-    row = await fetch_one(connection, ISSUE, [user_id, kind, name, secret_hash, life])
+    """Store a new token as `new_token` makes it; return it, its id and when it expires."""
+    token, values = new_token(user_id, kind, name, life, **more)
+    row = await fetch_one(connection, ISSUE, values)
     return token, row["id"], row["expires_at"]
 
 
-async def find_user(connection: AsyncConnection[DictRow], token: str) -> User | None:
-    """Return the user of a token; None if it is unknown, expired or revoked."""
-    row = await (await connection.execute(FIND, [hash_token(token)])).fetchone()
-    return None if row is None else User(row["id"], row["name"], Role(row["role"]), row["token_id"])
+async def find_user(
+    connection: AsyncConnection[DictRow],
+    token: str,
+    *,
+    address: str | None = None,
+    is_use: bool = True,
+) -> User | None:
+    """Return the user of a token; None if it is unknown, expired or revoked.
+
+    Args:
+        connection: To the database.
+        token: What the caller sent.
+        address: Where it was sent from.
+        is_use: Whether a person or program asks, so that a session goes on.
+    """
+    values = {"secret_hash": hash_token(token), "address": address, "is_use": is_use}
+    row = await (await connection.execute(FIND, values)).fetchone()
+    if row is None:
+        return None
+    given = {"role": Role(row["role"]), "scopes": frozenset(map(Scope, row["scopes"]))}
+    return User(**row | given)
 
 
 async def is_still_let_in(connection: AsyncConnection[DictRow], user: User) -> bool:
@@ -165,7 +292,12 @@ async def identify(request: Request, token: Token, connection: Connection) -> Us
     Raises:
         ProblemError: 401, nobody known; 403, a page of another site with the user's cookie.
     """
-    user = await find_user(connection, token)
+    user = await find_user(
+        connection,
+        token,
+        address=client_of(request).address,
+        is_use=request.scope.get("endpoint") not in _unattended,
+    )
     if user is None:
         error = ', error="invalid_token"' if "authorization" in request.headers else ""
         raise _unauthorised("The token is unknown, expired or revoked.", error)

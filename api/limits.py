@@ -31,7 +31,7 @@ class Callers:
 
     def find(self, credentials: bytes, address: str | None) -> str:
         """Return the caller in words: `user ada`, or `address 192.0.2.7`."""
-        return self._known.get(_digest(credentials)) or f"address {_network(address)}"
+        return self._known.get(_digest(credentials)) or f"address {network_of(address)}"
 
     def know(self, credentials: bytes, name: str) -> None:
         """Remember that a request with these credentials was found to be a user's."""
@@ -46,7 +46,7 @@ def _digest(credentials: bytes) -> bytes:
     return blake2b(credentials, digest_size=16).digest()
 
 
-def _network(address: str | None) -> str:
+def network_of(address: str | None) -> str:
     """Return an address; of IPv6 the network, of which one client has all addresses."""
     try:
         parsed = ip_address(address or "")

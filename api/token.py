@@ -6,11 +6,12 @@ no password.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 
 import psycopg
 
-from api.auth import ISSUE, Role, new_token
+from api.auth import ISSUE, MOST_DAYS, Role, Scope, new_token
 from database.address import database_url
 from database.migrate import migrate_if_needed
 
@@ -22,13 +23,14 @@ returning id, role, active
 """
 
 
-def make_token(url: str, role: Role, life: timedelta) -> str:
+def make_token(
+    url: str, role: Role, life: timedelta, scopes: Iterable[Scope] = tuple(Scope)
+) -> str:
     """Return a new token of the role's service user.
 
     Raises:
         ValueError: somebody has barred that user, or given it another role.
     """
-    token, secret_hash = new_token()
     with psycopg.connect(url) as connection:
         row = connection.execute(SERVICE_USER, {"role": role}).fetchone()
         assert row is not None  # noqa: S101 - `returning` gives one
@@ -36,20 +38,37 @@ def make_token(url: str, role: Role, life: timedelta) -> str:
         if its_role != role or not is_active:
             state = f"has the role {its_role}" if is_active else "is barred"
             raise ValueError(f"The user service-{role} {state}: correct that in the console first.")
-        connection.execute(ISSUE, [user_id, "personal", "command line", secret_hash, life])
+        token, values = new_token(user_id, "personal", "command line", life, scopes=scopes)
+        connection.execute(ISSUE, values)
     return token
+
+
+def _days(text: str) -> int:
+    days = int(text)
+    if not 1 <= days <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"a token lives for 1 to {MOST_DAYS} days")
+    return days
 
 
 def main() -> None:
     """Read the command line, and print a token."""
     parser = argparse.ArgumentParser(prog="python -m api.token", description=make_token.__doc__)
     parser.add_argument("role", type=Role, choices=list(Role), metavar="|".join(Role))
-    parser.add_argument("--days", type=int, default=90, help="until it expires (default 90)")
+    parser.add_argument("--days", type=_days, default=90, help="until it expires (default 90)")
+    parser.add_argument(
+        "--scope",
+        type=Scope,
+        choices=list(Scope),
+        action="append",
+        metavar="|".join(Scope),
+        help="what it is good for, may be repeated (default: all that the role may do)",
+    )
     arguments = parser.parse_args()
     url = database_url()
     migrate_if_needed(url)
     try:
-        print(make_token(url, arguments.role, timedelta(days=arguments.days)))
+        life = timedelta(days=arguments.days)
+        print(make_token(url, arguments.role, life, arguments.scope or list(Scope)))
     except ValueError as error:
         sys.exit(str(error))
 

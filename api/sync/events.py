@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from psycopg import OperationalError
 from psycopg_pool import PoolTimeout
 
-from api.auth import CurrentUser, User, is_still_let_in
+from api.auth import CurrentUser, User, is_still_let_in, unattended
 from api.database import Connection, connection_of
 from api.problems import ProblemError, answers
 from api.sync import service
@@ -45,6 +45,7 @@ async def _look_again(request: Request, user: User, run_id: UUID) -> SyncProgres
     responses=answers(401, 404, 422),
     dependencies=[Depends(_count)],
 )
+@unattended
 async def follow_sync(
     request: Request,
     user: CurrentUser,

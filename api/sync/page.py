@@ -9,7 +9,7 @@ from fastapi import Form, Query, Request, Response
 from psycopg.rows import DictRow
 from pydantic import BaseModel
 
-from api.auth import CurrentUser
+from api.auth import CurrentUser, unattended
 from api.console.charts import Bar, Columns, columns
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
@@ -38,6 +38,7 @@ async def show_sync(request: Request, user: CurrentUser, connection: Connection)
 
 
 @router.get("/sync/indicator")
+@unattended
 async def show_indicator(request: Request, user: CurrentUser, connection: Connection) -> Response:
     """Show in a few words how fresh the data is."""
     return page(request, "_indicator.html", **await service.get_freshness(connection, user))

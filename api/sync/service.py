@@ -8,7 +8,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from api.audit import record
-from api.auth import Role, User
+from api.auth import Role, Scope, User
 from api.database import fetch_one
 from api.problems import ProblemError
 from api.sync import queries
@@ -24,7 +24,7 @@ async def start(
     Raises:
         ProblemError: 409, a run that loads is under way, whoever started it.
     """
-    user.must_be(Role.MANAGER)
+    user.must_be(Role.MANAGER, Scope.SYNC)
     try:
         run = await run_in_threadpool(control.start, database_url, order.full, "api", user.name)
     except control.RunningError as error:
@@ -43,7 +43,7 @@ async def cancel(
     Raises:
         ProblemError: 404, there is no such run; 409, it has ended, or can't be stopped from here.
     """
-    user.must_be(Role.MANAGER)
+    user.must_be(Role.MANAGER, Scope.SYNC)
     run = await get_progress(connection, user, run_id)
     if run["status"] != "RUNNING":
         raise ProblemError(409, f"It has ended: {run['status']}.")

@@ -2,6 +2,7 @@
 
 import json
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import Depends, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -11,8 +12,17 @@ from pydantic import BaseModel, Field, SecretStr
 
 from api.addresses import own_path
 from api.audit import AuditQuery, list_entries
-from api.auth import SESSION_COOKIE, CurrentUser, Role, User, find_user, refuse_cross_site
-from api.console.pages import back_to, console_router, page, wants_part
+from api.auth import (
+    SESSION_COOKIE,
+    CurrentUser,
+    Role,
+    Scope,
+    User,
+    client_of,
+    find_user,
+    refuse_cross_site,
+)
+from api.console.pages import back_to, changed, console_router, page, wants_part
 from api.database import Connection, connection_in_turn
 from api.problems import ProblemError
 from api.types import PathId
@@ -26,8 +36,8 @@ from api.users.schemas import (
     PasswordChange,
     UserChange,
 )
-from api.users.session import client_of, set_session_cookie, take_turn
-from api.users.sign_in import sign_in, sign_in_by_token
+from api.users.session import set_session_cookie, take_turn
+from api.users.sign_in import FREE_ATTEMPTS, sign_in, sign_in_by_token
 
 router = console_router()
 
@@ -61,7 +71,7 @@ async def sign_in_by_form(
     refuse_cross_site(request)
     try:
         if given.token:
-            session = await sign_in_by_token(connection, given.token)
+            session = await sign_in_by_token(connection, given.token, client_of(request))
         else:
             session = await sign_in(connection, given.name, given.password, client_of(request))
     except ProblemError as error:
@@ -73,7 +83,11 @@ async def sign_in_by_form(
             error=error.detail,
             name=given.name,
         )
-    response = RedirectResponse(own_path(given.next), 303)
+    after = own_path(given.next)
+    if session.failed_attempts >= FREE_ATTEMPTS:
+        # The user should know, and then go on.
+        after = "/account?" + urlencode({"failed": session.failed_attempts, "next": after})
+    response = RedirectResponse(after, 303)
     set_session_cookie(request, response, session)
     return response
 
@@ -93,13 +107,24 @@ async def sign_out(request: Request) -> Response:
 
 
 @router.get("/account")
-async def show_account(request: Request, user: CurrentUser, connection: Connection) -> Response:
-    """Show who one is, and the tokens one holds."""
+async def show_account(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    failed: Annotated[int, Query(ge=0)] = 0,
+    next: str = "/",  # noqa: A002 - the address
+) -> Response:
+    """Show who one is, one's tokens and sessions, and attempts to sign in with one's name."""
     return page(
         request,
         "account.html",
         account=await service.get_account(connection, user),
         tokens=await service.list_tokens(connection, user),
+        sessions=await service.list_sessions(connection, user),
+        failures=await service.list_failures(connection, user),
+        scopes=list(Scope),
+        failed=failed,
+        next=own_path(next),
         issued=None,
     )
 
@@ -121,7 +146,7 @@ async def issue(
     request: Request, user: CurrentUser, connection: Connection, new: Annotated[NewToken, Form()]
 ) -> Response:
     """Make a token, and show it this once."""
-    issued = await service.create_token(connection, user, new)
+    issued = await service.create_token(connection, user, new, client_of(request))
     return page(
         request,
         "_tokens.html",
@@ -138,6 +163,23 @@ async def revoke(
     owner = await service.revoke_token(connection, user, token_id)
     tokens = await service.list_tokens(connection, user, owner)
     return page(request, "_tokens.html", tokens=tokens, issued=None)
+
+
+@router.post("/sessions/{id}/end")
+async def end_session(
+    request: Request, user: CurrentUser, connection: Connection, session_id: PathId
+) -> Response:
+    """End a session, and show its user's."""
+    owner = await service.end_session(connection, user, session_id)
+    sessions = await service.list_sessions(connection, user, owner)
+    return page(request, "_sessions.html", sessions=sessions)
+
+
+@router.post("/account/end-access")
+async def end_own_access(request: Request, user: CurrentUser, connection: Connection) -> Response:
+    """End all of one's sessions, this one too, and revoke all tokens."""
+    await service.end_access(connection, user, user.id)
+    return back_to(request, "/sign-in")
 
 
 @router.get("/admin/users")
@@ -214,9 +256,28 @@ async def _users(
 async def show_tokens(
     request: Request, user: CurrentUser, connection: Connection, user_id: PathId
 ) -> Response:
-    """Show the tokens of a user."""
-    holder, tokens = await service.get_holder(connection, user, user_id)
-    return page(request, "user_tokens.html", of=holder, issued=None, tokens=tokens)
+    """Show what a user gets in with: tokens, sessions, and attempts that failed."""
+    access = await service.get_access(connection, user, user_id)
+    return page(request, "user_tokens.html", issued=None, **access)
+
+
+@router.post("/admin/users/{id}/end-access")
+async def end_access(
+    request: Request, user: CurrentUser, connection: Connection, user_id: PathId
+) -> Response:
+    """End all sessions of a user, and revoke all tokens."""
+    await service.end_access(connection, user, user_id)
+    return back_to(request, f"/admin/users/{user_id}/tokens")
+
+
+@router.post("/admin/users/{id}/unlock")
+async def unlock(
+    request: Request, user: CurrentUser, connection: Connection, user_id: PathId
+) -> Response:
+    """Forget the wrong passwords that were tried with a user's name."""
+    account = await service.unlock(connection, user, user_id)
+    words = f"{account['name']} can sign in again."
+    return changed(request, f"/admin/users/{user_id}/tokens", words)
 
 
 @router.get("/admin/audit")

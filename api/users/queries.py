@@ -4,14 +4,34 @@
 
 from typing import LiteralString
 
+from api.auth import IS_LIVE
+
 USER: LiteralString = """
 id, name, full_name, email, role, active, created_at, updated_at, last_signed_in_at,
 password_hash is null as is_service
 """
-TOKEN: LiteralString = "id, user_id, kind, name, created_at, expires_at, last_used_at, revoked_at"  # noqa: S105
+TOKEN: LiteralString = """
+id, user_id, kind, name, scopes, created_at, expires_at, last_used_at, address, revoked_at
+"""  # noqa: S105
 LIST: LiteralString = f"select {USER} from users order by lower(name)"
+# Those of a quarter of an hour, which slow down who tries.
+RECENT_FAILURES: LiteralString = """
+select users.id, count(*) as count
+from users
+join sign_in_attempts on sign_in_attempts.name = lower(users.name)
+where sign_in_attempts.at > now() - interval '15 minutes' and not sign_in_attempts.is_forgiven
+group by users.id
+"""
+FAILURES: LiteralString = """
+select sign_in_attempts.client, count(*) as count, max(sign_in_attempts.at) as last_at
+from users
+join sign_in_attempts on sign_in_attempts.name = lower(users.name)
+where users.id = %s and sign_in_attempts.at > now() - interval '30 days'
+group by sign_in_attempts.client
+order by last_at desc
+limit 20
+"""
 GET: LiteralString = f"select {USER} from users where id = %s"
-GET_FOR_CHANGE: LiteralString = f"select {USER} from users where id = %s for update"
 CREATE: LiteralString = f"""
 insert into users (name, full_name, email, role, password_hash)
 values (%(name)s, %(full_name)s, %(email)s, %(role)s, %(password_hash)s)
@@ -30,12 +50,46 @@ SET_PASSWORD: LiteralString = (
 )
 # Two admins who demote each other at the same moment would leave none.
 LOCK_ADMINS: LiteralString = "select pg_advisory_xact_lock(hashtext('oracle_crm_sync.admins'))"
-COUNT_ADMINS: LiteralString = "select count(*) from users where role = 'admin' and active"
+COUNT_ADMINS: LiteralString = """
+select count(*) from users where role = 'admin' and active and password_hash is not null
+"""
 END_SESSIONS: LiteralString = """
 update tokens set revoked_at = now()
 where user_id = %s and kind = 'session' and revoked_at is null
 """
-FORGET_ATTEMPTS: LiteralString = "delete from sign_in_attempts where name = lower(%s)"
+END_ACCESS: LiteralString = """
+update tokens set revoked_at = now()
+where user_id = %s and revoked_at is null and expires_at > now()
+returning kind
+"""
+# No new access comes into being before the transaction ends.
+LOCK_USER: LiteralString = f"select {USER} from users where id = %s for update"
+SHARE_USER: LiteralString = "select from users where id = %s for share"
+UNLOCK: LiteralString = """
+update sign_in_attempts
+set is_forgiven = true
+where name = (select lower(name) from users where id = %s) and not is_forgiven
+"""
+
+SESSION: LiteralString = """
+tokens.id, tokens.user_id, tokens.created_at, tokens.last_used_at, tokens.expires_at,
+tokens.address, tokens.browser, parent.name as token_name
+"""
+SESSIONS: LiteralString = f"""
+select {SESSION}
+from tokens
+join users on users.id = tokens.user_id
+left join tokens as parent on parent.id = tokens.parent_id
+where tokens.user_id = %s and tokens.kind = 'session' and {IS_LIVE}
+order by tokens.id
+"""
+ONE_OF_SESSIONS: LiteralString = f"""
+select {SESSION}
+from tokens
+left join tokens as parent on parent.id = tokens.parent_id
+where tokens.id = %s and tokens.kind = 'session'
+"""
+CONFIRM: LiteralString = "update tokens set confirmed_at = now() where id = %s"
 
 TOKENS: LiteralString = (
     f"select {TOKEN} from tokens where user_id = %s and kind = 'personal' order by id"

@@ -35,5 +35,17 @@ async def get_user(user: CurrentUser, connection: Connection, user_id: PathId) -
 async def change_user(
     user: CurrentUser, connection: Connection, user_id: PathId, change: UserChange
 ) -> DictRow:
-    """Change a user. A new role or password, or barring them, ends their sessions."""
+    """Change a user. A new password, or barring them, ends all their access; a role, sessions."""
     return await service.change_user(connection, user, user_id, change)
+
+
+@router.delete("/{id:int}/access", status_code=204, responses=answers(401, 403, 404, 422))
+async def end_access(user: CurrentUser, connection: Connection, user_id: PathId) -> None:
+    """End all sessions of a user and revoke all tokens: one's own, or an admin anybody's."""
+    await service.end_access(connection, user, user_id)
+
+
+@router.delete("/{id:int}/lock", status_code=204, responses=answers(401, 403, 404, 422))
+async def unlock(user: CurrentUser, connection: Connection, user_id: PathId) -> None:
+    """Forget the wrong passwords that were tried with a user's name."""
+    await service.unlock(connection, user, user_id)

@@ -3,14 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from api.auth import Role
+from api.auth import MOST_DAYS, Role, Scope
 from api.types import Input, Secret, Text
+from api.users.names import refuse_look_alikes, unify
 
 Name = Annotated[
     str,
+    BeforeValidator(lambda given: unify(given) if isinstance(given, str) else given),
+    AfterValidator(refuse_look_alikes),
     Field(
         min_length=1,
         max_length=100,
@@ -77,6 +80,7 @@ class Session(BaseModel):
 
     token: str = Field(description="For `Authorization: Bearer`")
     expires_at: datetime = Field(description="Moves on while the session is used")
+    failed_attempts: int = Field(description="Sign-ins with the name that failed since the last")
     user: UserAnswer
 
 
@@ -91,7 +95,15 @@ class NewToken(Input):
     """A personal API token to be made."""
 
     name: Text = Field(description="What it is for", examples=["nightly report"])
-    days: int = Field(90, ge=1, le=366, description="How long it is good for")
+    days: int = Field(90, ge=1, le=MOST_DAYS, description="How long it is good for")
+    scopes: list[Scope] = Field(
+        [Scope.READ],
+        max_length=len(Scope),
+        description="What it is good for, as far as the role of its owner goes; reading always",
+    )
+    password: Password | None = Field(
+        None, description="One's own, needed if one signed in more than 10 minutes ago"
+    )
 
 
 class TokenAnswer(BaseModel):
@@ -100,9 +112,11 @@ class TokenAnswer(BaseModel):
     id: int
     user_id: int
     name: str
+    scopes: list[Scope]
     created_at: datetime
     expires_at: datetime
     last_used_at: datetime | None = Field(description="To the minute")
+    address: str | None = Field(description="Where it was last used from")
     revoked_at: datetime | None
 
 
@@ -110,3 +124,17 @@ class IssuedToken(TokenAnswer):
     """A personal API token that was just made."""
 
     token: str = Field(description="Shown this once")
+
+
+class SessionAnswer(BaseModel):
+    """A session that is under way."""
+
+    id: int
+    user_id: int
+    created_at: datetime
+    last_used_at: datetime | None = Field(description="To the minute")
+    expires_at: datetime
+    address: str | None = Field(description="Where it was last used from")
+    browser: str | None = Field(description="As it called itself at the sign-in (User-Agent)")
+    token_name: str | None = Field(description="The API token that it was begun with, if any")
+    is_current: bool = Field(description="Whether it is the one that asks")

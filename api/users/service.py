@@ -6,9 +6,10 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from pydantic import SecretStr
 
 from api.audit import record
-from api.auth import Role, User, issue_token
+from api.auth import Client, Role, Scope, User, is_still_let_in, issue_token
 from api.database import fetch_one, fetch_or_404
 from api.passwords import hash_password
 from api.problems import ProblemError
@@ -18,23 +19,27 @@ from api.users.sign_in import find_by_password
 
 NO_USER = "There is no such user."
 NO_TOKEN = "There is no such token."  # noqa: S105 - no password
+NO_SESSION = "There is no such session."
 
 
 async def list_users(connection: AsyncConnection[DictRow], user: User) -> list[DictRow]:
     """List all users: deals are assigned to them."""
-    user.must_be(Role.MANAGER)
+    user.must_be(Role.MANAGER, Scope.READ)
     return await (await connection.execute(queries.LIST)).fetchall()
 
 
 async def list_accounts(connection: AsyncConnection[DictRow], user: User) -> list[DictRow]:
-    """List all users for their administration."""
+    """List all users for their administration, and how many sign-ins failed just now."""
     user.must_be(Role.ADMIN)
-    return await list_users(connection, user)
+    users = await list_users(connection, user)
+    found = await (await connection.execute(queries.RECENT_FAILURES)).fetchall()
+    failures = {row["id"]: row["count"] for row in found}
+    return [one | {"failures": failures.get(one["id"], 0)} for one in users]
 
 
 async def get_user(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
     """Return a user; raises 404 if there is none."""
-    user.must_be(Role.MANAGER)
+    user.must_be(Role.MANAGER, Scope.READ)
     return await fetch_or_404(connection, queries.GET, [user_id], NO_USER)
 
 
@@ -72,10 +77,11 @@ async def insert_user(
 async def change_user(
     connection: AsyncConnection[DictRow], user: User, user_id: int, change: UserChange
 ) -> DictRow:
-    """Change a user. A new role or password, or barring them, ends their sessions.
+    """Change a user. A new password, or barring them, ends all their access; a role, sessions.
 
     Raises:
-        ProblemError: 404, there is no such user; 409, it is the last active admin.
+        ProblemError: 404, there is no such user; 409, it is the last admin who can sign in; 422,
+            the password is easy to guess.
     """
     user.must_be(Role.ADMIN)
     known = await get_user(connection, user, user_id)
@@ -85,17 +91,19 @@ async def change_user(
     wanted = change.model_dump(exclude_unset=True, exclude={"password"})
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
-        before = await fetch_or_404(connection, queries.GET_FOR_CHANGE, [user_id], NO_USER)
+        before = await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
         after = await fetch_one(connection, queries.CHANGE, before | wanted)
         admins = await fetch_one(connection, queries.COUNT_ADMINS)
-        if before["role"] == Role.ADMIN and admins["count"] == 0:
-            raise ProblemError(409, f"{after['name']} is the last active admin.")
+        if _is_admin(before) and not _is_admin(after) and admins["count"] == 0:
+            raise ProblemError(409, f"{after['name']} is the last admin who can sign in.")
         traced = _trace(after)
         if password_hash:
             await connection.execute(queries.SET_PASSWORD, [password_hash, user_id])
-            await connection.execute(queries.FORGET_ATTEMPTS, [after["name"]])
+            await connection.execute(queries.UNLOCK, [user_id])
             traced |= {"password": "new"}
-        if password_hash or {"role", "active"} & wanted.keys():
+        if password_hash or not after["active"]:
+            await connection.execute(queries.END_ACCESS, [user_id])
+        elif {"role", "active"} & wanted.keys():
             await connection.execute(queries.END_SESSIONS, [user_id])
         await record(connection, user, "update", "user", user_id, _trace(before), traced)
     return after
@@ -124,17 +132,16 @@ async def change_account(
 
 
 async def change_password(
-    connection: AsyncConnection[DictRow], user: User, change: PasswordChange, client: str
+    connection: AsyncConnection[DictRow], user: User, change: PasswordChange, client: Client
 ) -> None:
     """Change the password of the user who asks, and end all sessions of theirs.
 
     Raises:
-        ProblemError: 409, the present password is wrong; 429, it was wrong too often.
+        ProblemError: 403, an API token asks; 409, the present password is wrong; 422, the new one
+            is easy to guess; 429, it was wrong too often.
     """
-    user.must_be(Role.VIEWER)
-    present = change.present.get_secret_value()
-    if not await find_by_password(connection, user.name, present, client):
-        raise ProblemError(409, "The present password is not right.")
+    user.must_be_signed_in()
+    await _confirm(connection, user, change.present, client)
     password_hash = await hash_password(change.new, user.name)
     async with connection.transaction():
         await connection.execute(queries.SET_PASSWORD, [password_hash, user.id])
@@ -157,25 +164,72 @@ async def list_tokens(
     ).fetchall()
 
 
-async def get_holder(
-    connection: AsyncConnection[DictRow], user: User, user_id: int
-) -> tuple[DictRow, list[DictRow]]:
-    """Return a user and the API tokens they hold, for administration; raises 404 if no user."""
+async def list_sessions(
+    connection: AsyncConnection[DictRow], user: User, owner: int | None = None
+) -> list[DictRow]:
+    """List the sessions of the user who asks, or of another one if an admin asks."""
+    user.must_be(Role.VIEWER if owner in (None, user.id) else Role.ADMIN)
+    sessions = await (
+        await connection.execute(queries.SESSIONS, [user.id if owner is None else owner])
+    ).fetchall()
+    return [one | {"is_current": one["id"] == user.token_id} for one in sessions]
+
+
+async def list_failures(
+    connection: AsyncConnection[DictRow], user: User, owner: int | None = None
+) -> list[DictRow]:
+    """List where sign-ins with a name have failed lately: client, count, last_at."""
+    user.must_be(Role.VIEWER if owner in (None, user.id) else Role.ADMIN)
+    return await (
+        await connection.execute(queries.FAILURES, [user.id if owner is None else owner])
+    ).fetchall()
+
+
+async def get_access(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
+    """Return a user's account, tokens, sessions and failures, for administration.
+
+    Raises:
+        ProblemError: 404, there is no such user.
+    """
     user.must_be(Role.ADMIN)
-    holder = await get_user(connection, user, user_id)
-    return holder, await list_tokens(connection, user, user_id)
+    return {
+        "account": await get_user(connection, user, user_id),
+        "tokens": await list_tokens(connection, user, user_id),
+        "sessions": await list_sessions(connection, user, user_id),
+        "failures": await list_failures(connection, user, user_id),
+    }
 
 
 async def create_token(
-    connection: AsyncConnection[DictRow], user: User, new: NewToken
+    connection: AsyncConnection[DictRow], user: User, new: NewToken, client: Client
 ) -> dict[str, Any]:
-    """Create an API token, which may do what its owner may; the answer alone shows it."""
-    user.must_be(Role.VIEWER)
+    """Create an API token; the answer alone shows it.
+
+    Raises:
+        ProblemError: 401, the session has just ended; 403, an API token asks, or the sign-in was
+            some time ago and there is no password; 409, the password is wrong; 429, it was wrong
+            too often.
+    """
+    user.must_be_signed_in()
+    if new.password is not None:
+        await _confirm(connection, user, new.password, client)
+    elif not user.is_confirmed:
+        detail = "You signed in more than 10 minutes ago: give your password, too."
+        raise ProblemError(403, detail)
     async with connection.transaction():
+        await connection.execute(queries.SHARE_USER, [user.id])
+        if not await is_still_let_in(connection, user):
+            raise ProblemError(401, "This session has just ended.")
         token, token_id, _ = await issue_token(
-            connection, user.id, "personal", new.name, timedelta(days=new.days)
+            connection,
+            user.id,
+            "personal",
+            new.name,
+            timedelta(days=new.days),
+            scopes=new.scopes,
         )
-        await record(connection, user, "create", "token", token_id, after={"name": new.name})
+        made = {"name": new.name, "scopes": new.scopes}
+        await record(connection, user, "create", "token", token_id, after=made)
         row = await fetch_one(connection, queries.ONE_OF_TOKENS, [token_id])
     return {"token": token, **row}
 
@@ -186,14 +240,80 @@ async def revoke_token(connection: AsyncConnection[DictRow], user: User, token_i
     Raises:
         ProblemError: 404, there is none, or it is another user's.
     """
-    user.must_be(Role.VIEWER)
     async with connection.transaction():
         token = await fetch_or_404(connection, queries.ONE_OF_TOKENS, [token_id], NO_TOKEN)
-        if token["user_id"] != user.id and user.role is not Role.ADMIN:
-            raise ProblemError(404, NO_TOKEN)
+        _must_manage(user, token["user_id"], NO_TOKEN)
         await connection.execute(queries.REVOKE, [token_id])
         await record(connection, user, "revoke", "token", token_id, {"name": token["name"]})
     return int(token["user_id"])
+
+
+async def end_session(connection: AsyncConnection[DictRow], user: User, session_id: int) -> int:
+    """End a session and return its user's id; an admin may end anybody's.
+
+    Raises:
+        ProblemError: 404, there is none, or it is another user's.
+    """
+    async with connection.transaction():
+        session = await fetch_or_404(connection, queries.ONE_OF_SESSIONS, [session_id], NO_SESSION)
+        _must_manage(user, session["user_id"], NO_SESSION)
+        await connection.execute(queries.REVOKE, [session_id])
+        before = {"address": session["address"], "browser": session["browser"]}
+        await record(connection, user, "end", "session", session_id, before)
+    return int(session["user_id"])
+
+
+async def end_access(connection: AsyncConnection[DictRow], user: User, user_id: int) -> None:
+    """End all sessions of a user and revoke all tokens; an admin may do so to anybody.
+
+    Raises:
+        ProblemError: 404, there is no such user, or it is another one.
+    """
+    async with connection.transaction():
+        _must_manage(user, user_id, NO_USER)
+        await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
+        ended = await (await connection.execute(queries.END_ACCESS, [user_id])).fetchall()
+        kinds = [row["kind"] for row in ended]
+        counts = {"sessions": kinds.count("session"), "tokens": kinds.count("personal")}
+        await record(connection, user, "end access", "user", user_id, before=counts)
+
+
+async def unlock(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
+    """Let a user sign in again at once, after whatever wrong passwords; raises 404 if no user."""
+    user.must_be(Role.ADMIN)
+    async with connection.transaction():
+        account = await fetch_or_404(connection, queries.GET, [user_id], NO_USER)
+        await connection.execute(queries.UNLOCK, [user_id])
+        await record(connection, user, "unlock", "user", user_id)
+    return account
+
+
+def _must_manage(user: User, owner: int, missing: str) -> None:
+    """Let only the owner go on who has signed in, and admins: for others it does not exist.
+
+    Raises:
+        ProblemError: 403 or 404.
+    """
+    if owner == user.id:
+        user.must_be_signed_in()
+    elif user.role is Role.ADMIN:
+        user.must_be(Role.ADMIN)
+    else:
+        raise ProblemError(404, missing)
+
+
+async def _confirm(
+    connection: AsyncConnection[DictRow], user: User, password: SecretStr, client: Client
+) -> None:
+    """Check the password of the user who asks; raises 409 if it is wrong, 429 if too often."""
+    given = password.get_secret_value()
+    if await find_by_password(connection, user.name, given, client) is None:
+        raise ProblemError(409, "The present password is not right.")
+    await connection.execute(queries.CONFIRM, [user.token_id])
+
+
+def _is_admin(user: DictRow) -> bool:
+    return bool(user["role"] == Role.ADMIN and user["active"])
 
 
 def _trace(user: DictRow) -> DictRow:

@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Depends, Request, Response
 from psycopg.rows import DictRow
 
-from api.auth import SESSION_COOKIE, CurrentUser, refuse_cross_site
+from api.auth import SESSION_COOKIE, CurrentUser, client_of, refuse_cross_site
 from api.database import Connection, let_wait
 from api.limits import Place, busy
 from api.problems import answers
@@ -16,6 +16,7 @@ from api.users.schemas import (
     NewToken,
     PasswordChange,
     Session,
+    SessionAnswer,
     SignIn,
     TokenAnswer,
     UserAnswer,
@@ -25,11 +26,6 @@ from api.users.sign_in import NewSession, sign_in
 router = APIRouter(prefix="/api", tags=["users"])
 
 SIGN_IN_PATIENCE = 10
-
-
-def client_of(request: Request) -> str:
-    """Return the address that a request came from."""
-    return request.client.host if request.client else "unknown"
 
 
 def set_session_cookie(request: Request, response: Response, session: NewSession) -> None:
@@ -65,7 +61,12 @@ async def begin_session(
     session = await sign_in(connection, given.name, password, client_of(request))
     set_session_cookie(request, response, session)
     account = await service.get_account(connection, session.user)
-    return {"token": session.token, "expires_at": session.expires_at, "user": account}
+    return {
+        "token": session.token,
+        "expires_at": session.expires_at,
+        "failed_attempts": session.failed_attempts,
+        "user": account,
+    }
 
 
 @router.get("/session", response_model=UserAnswer, responses=answers(401))
@@ -79,6 +80,20 @@ async def end_session(user: CurrentUser, response: Response, connection: Connect
     """Sign out: the token that this request came with is good no more."""
     await service.sign_out(connection, user)
     response.delete_cookie(SESSION_COOKIE)
+
+
+@router.get("/sessions", response_model=list[SessionAnswer], responses=answers(401, 403, 422))
+async def list_sessions(
+    user: CurrentUser, connection: Connection, user_id: Id | None = None
+) -> list[DictRow]:
+    """List one's own sessions that are under way; an admin may ask for another user's."""
+    return await service.list_sessions(connection, user, user_id)
+
+
+@router.delete("/sessions/{id:int}", status_code=204, responses=answers(401, 403, 404, 422))
+async def end_one_session(user: CurrentUser, connection: Connection, session_id: PathId) -> None:
+    """End a session; an admin may end anybody's."""
+    await service.end_session(connection, user, session_id)
 
 
 @router.put("/password", status_code=204, responses=answers(401, 403, 409, 422, 429))
@@ -98,13 +113,16 @@ async def list_tokens(
 
 
 @router.post(
-    "/tokens", status_code=201, response_model=IssuedToken, responses=answers(401, 403, 422)
+    "/tokens",
+    status_code=201,
+    response_model=IssuedToken,
+    responses=answers(401, 403, 409, 422, 429),
 )
 async def create_token(
-    user: CurrentUser, connection: Connection, new: NewToken
+    user: CurrentUser, request: Request, connection: Connection, new: NewToken
 ) -> dict[str, object]:
-    """Create an API token of one's own. It may do what its owner may."""
-    return await service.create_token(connection, user, new)
+    """Create an API token of one's own: soon after a sign-in, or with the password again."""
+    return await service.create_token(connection, user, new, client_of(request))
 
 
 @router.delete("/tokens/{id:int}", status_code=204, responses=answers(401, 403, 404, 422))

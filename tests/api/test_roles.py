@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.routing import Mount
 
 from api.app import create_app
-from api.auth import Role
+from api.auth import ISSUE, USUAL_SCOPES, Role, Scope, new_token
 from api.token import make_token
 from tests.api.conftest import Caller, Command, DefaultSettings, fill
 
@@ -24,9 +25,16 @@ class Call(NamedTuple):
     least: Role | str
     json: Any = None
     form: dict[str, str] | None = None
+    scope: Scope | None = None
+    """What an API token has to be made for; None: as usual for the role."""
+    is_for_sessions: bool = False
+    """No API token takes it, whatever it is made for."""
 
 
 VIEWER, ASSESSOR, MANAGER, ADMIN = (Call(role) for role in Role)
+SYNC = Call(Role.MANAGER, scope=Scope.SYNC)
+OWN_OR_ADMIN = Call(Role.VIEWER, scope=Scope.ADMIN)
+LISTS_USERS = Call(Role.MANAGER, scope=Scope.READ)
 PASSWORD = "correct horse battery"
 CONTENT: dict[str, Any] = {"scores": {}, "summary": "", "recommendation": None}
 NEW_USER = {"name": "grace", "role": "viewer"}
@@ -50,37 +58,48 @@ ROUTES = {
     "PATCH /api/opportunities/{id:int}": Call(Role.ASSESSOR, {"workflow_status": "ASSIGNED"}),
     "GET /api/opportunities/{id:int}/history": VIEWER,
     "GET /api/oracle-opportunity/{remote_id}": VIEWER,
-    "PUT /api/password": Call(Role.VIEWER, {"present": PASSWORD, "new": f"{PASSWORD}!"}),
+    "PUT /api/password": Call(
+        Role.VIEWER, {"present": PASSWORD, "new": f"{PASSWORD}!"}, is_for_sessions=True
+    ),
     "GET /api/rejected-records": VIEWER,
     "GET /api/schedules": VIEWER,
     "DELETE /api/session": VIEWER,
     "GET /api/session": VIEWER,
     "POST /api/session": Call(NOBODY, {"name": "nobody", "password": PASSWORD}),
-    "POST /api/sync-database": MANAGER,
+    "GET /api/sessions": VIEWER,
+    "DELETE /api/sessions/{id:int}": VIEWER,
+    "POST /api/sync-database": SYNC,
     "GET /api/sync-history": VIEWER,
     "GET /api/sync-runs/{run_id}": VIEWER,
-    "POST /api/sync-runs/{run_id}/cancel": MANAGER,
+    "POST /api/sync-runs/{run_id}/cancel": SYNC,
     "GET /api/sync-runs/{run_id}/events": VIEWER,
     "GET /api/sync-status": VIEWER,
     "GET /api/tokens": VIEWER,
-    "POST /api/tokens": Call(Role.VIEWER, {"name": "report"}),
+    "POST /api/tokens": Call(Role.VIEWER, {"name": "report"}, is_for_sessions=True),
     "DELETE /api/tokens/{id:int}": VIEWER,
-    "GET /api/users": MANAGER,
+    "GET /api/users": LISTS_USERS,
     "POST /api/users": Call(Role.ADMIN, NEW_USER),
-    "GET /api/users/{id:int}": MANAGER,
+    "GET /api/users/{id:int}": LISTS_USERS,
     "PATCH /api/users/{id:int}": Call(Role.ADMIN, {}),
+    "DELETE /api/users/{id:int}/access": OWN_OR_ADMIN,
+    "DELETE /api/users/{id:int}/lock": ADMIN,
     "POST /api/webhooks/oracle": Call(NOBODY),
     "GET /api/workflow": VIEWER,
     # Pages
     "GET /": VIEWER,
     "GET /account": VIEWER,
-    "POST /account/password": Call(Role.VIEWER, form={"present": PASSWORD, "new": f"{PASSWORD}!"}),
-    "POST /account/tokens": Call(Role.VIEWER, form={"name": "report"}),
+    "POST /account/end-access": Call(Role.VIEWER, is_for_sessions=True),
+    "POST /account/password": Call(
+        Role.VIEWER, form={"present": PASSWORD, "new": f"{PASSWORD}!"}, is_for_sessions=True
+    ),
+    "POST /account/tokens": Call(Role.VIEWER, form={"name": "report"}, is_for_sessions=True),
     "GET /admin/audit": ADMIN,
     "GET /admin/users": ADMIN,
     "POST /admin/users": Call(Role.ADMIN, form=NEW_USER | {"name": "hedy"}),
     "POST /admin/users/{id}": Call(Role.ADMIN, form={"role": "viewer"}),
+    "POST /admin/users/{id}/end-access": OWN_OR_ADMIN,
     "GET /admin/users/{id}/tokens": ADMIN,
+    "POST /admin/users/{id}/unlock": ADMIN,
     "GET /board": VIEWER,
     "GET /dashboard": VIEWER,
     "GET /lineage": VIEWER,
@@ -101,11 +120,12 @@ ROUTES = {
     "GET /opportunities/{id}/timeline": VIEWER,
     "GET /remote/{remote_id}": VIEWER,
     "POST /score": VIEWER,
+    "POST /sessions/{id}/end": VIEWER,
     "GET /sync": VIEWER,
     "GET /sync/indicator": VIEWER,
     "GET /sync/rejects": VIEWER,
-    "POST /sync/start": MANAGER,
-    "POST /sync/{run_id}/cancel": MANAGER,
+    "POST /sync/start": SYNC,
+    "POST /sync/{run_id}/cancel": SYNC,
     "POST /tokens/{id}/revoke": VIEWER,
     # What is there before a sign-in, and for machines
     "GET /docs": Call(ANYBODY),
@@ -119,6 +139,7 @@ ROUTES = {
     "POST /sign-in": Call(NOBODY, form={"name": "nobody", "password": PASSWORD}),
     "POST /sign-out": Call(ANYBODY),
 }
+SIGNS_OUT = ("/sign-out", "/account/end-access", "/account/password")
 VALUES = {
     "{id:int}": "999",
     "{id}": "999",
@@ -150,26 +171,43 @@ def test_it_is_said_of_every_route_who_may() -> None:
     assert sorted(routes(create_app(DefaultSettings(), ""))) == sorted(ROUTES)
 
 
+def ask(caller: Caller, route: str, call: Call, token: str | None) -> int:
+    """The status of a call with a token; the way to the sign-in counts as 401."""
+    method, path = route.split(" ")
+    for name, value in VALUES.items():
+        path = path.replace(name, value)
+    headers = {"If-Match": '"x"'}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    caller.headers.pop("Authorization", None)
+    caller.cookies.clear()
+    answer = caller.request(
+        method, path, headers=headers, json=call.json, data=call.form, follow_redirects=False
+    )
+    assert answer.status_code != 422, f"{route} needs a call that makes sense: {answer.text}"
+    to_sign_in = answer.headers.get("location", "").startswith("/sign-in")
+    return 401 if to_sign_in and path not in SIGNS_OUT else answer.status_code
+
+
+def begin_session(caller: Caller, role: Role) -> str:
+    """A session of somebody of a role, as after a sign-in."""
+    make_token(caller.database, role, timedelta(hours=1))
+    with psycopg.connect(caller.database) as connection:
+        (user_id,) = connection.execute(
+            "select id from users where name = %s", [f"service-{role}"]
+        ).fetchone() or (0,)
+        token, values = new_token(user_id, "session", "test", timedelta(hours=1))
+        connection.execute(ISSUE, values)
+    return token
+
+
+# One token for each call: the call may revoke it.
 @pytest.mark.parametrize("role", [None, *Role])
 def test_who_may_and_who_may_not(caller: Caller, command: Command, role: Role | None) -> None:
     fill(caller.database, 1)
     for route, call in ROUTES.items():
-        method, path = route.split(" ")
-        for name, value in VALUES.items():
-            path = path.replace(name, value)
-        headers = {"If-Match": '"x"'}
-        if role is not None:
-            # One for each: a call may revoke it.
-            token = make_token(caller.database, role, timedelta(hours=1))
-            headers["Authorization"] = f"Bearer {token}"
-        caller.headers.pop("Authorization", None)
-        caller.cookies.clear()
-        answer = caller.request(
-            method, path, headers=headers, json=call.json, data=call.form, follow_redirects=False
-        )
-        to_sign_in = answer.headers.get("location", "").startswith("/sign-in")
-        status = 401 if to_sign_in and path != "/sign-out" else answer.status_code
-        assert status != 422, f"{route} needs a call that makes sense: {answer.text}"
+        token = None if role is None else begin_session(caller, role)
+        status = ask(caller, route, call, token)
         if call.least == ANYBODY:
             assert status not in (401, 403), route
         elif call.least == NOBODY or role is None:
@@ -178,6 +216,22 @@ def test_who_may_and_who_may_not(caller: Caller, command: Command, role: Role | 
             assert status not in (401, 403), route
         else:
             assert status == 403, route
+
+
+def test_what_a_token_is_good_for(caller: Caller, command: Command) -> None:
+    fill(caller.database, 1)
+    for route, call in ROUTES.items():
+        if call.least in (ANYBODY, NOBODY):
+            continue
+        needed = call.scope or USUAL_SCOPES[Role(call.least)]
+
+        def try_with(scopes: set[Scope], route: str = route, call: Call = call) -> int:
+            token = make_token(caller.database, Role.ADMIN, timedelta(hours=1), scopes)
+            return ask(caller, route, call, token)
+
+        if needed is not Scope.READ:
+            assert try_with(set(Scope) - {needed}) == 403, route
+        assert (try_with({needed}) == 403) is call.is_for_sessions, route
 
 
 def test_the_administration_shows_a_manager_not_even_their_own_tokens(caller: Caller) -> None:

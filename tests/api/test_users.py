@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
+import httpx
 import psycopg
 import pytest
 
@@ -28,6 +30,63 @@ def sign_in(caller: Caller, name: str = "ada", password: str = PASSWORD) -> int:
     return int(answer.status_code)
 
 
+def begin_session(caller: Caller, name: str = "ada", password: str = PASSWORD) -> str:
+    """Sign in as a program that keeps no cookie, and return the session's token."""
+    answer = caller.post("/api/session", json={"name": name, "password": password})
+    assert answer.status_code == 201, answer.text
+    caller.cookies.clear()
+    token: str = answer.json()["token"]
+    return token
+
+
+def status(caller: Caller, token: str, path: str = "/api/session") -> int:
+    answer = caller.get(path, headers={"Authorization": f"Bearer {token}"})
+    return int(answer.status_code)
+
+
+def post(caller: Caller, token: str, path: str, given: object = None) -> httpx.Response:
+    return caller.post(path, json=given, headers={"Authorization": f"Bearer {token}"})
+
+
+def age(caller: Caller, minutes: int) -> None:
+    """Let time pass for sessions and attempts to sign in."""
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            """
+            update tokens
+            set
+                created_at = created_at - %(ago)s, last_used_at = last_used_at - %(ago)s,
+                confirmed_at = confirmed_at - %(ago)s,
+                expires_at = case kind when 'session' then expires_at - %(ago)s else expires_at end
+            """,
+            {"ago": timedelta(minutes=minutes)},
+        )
+        connection.execute("update sign_in_attempts set at = at - %s", [timedelta(minutes=minutes)])
+
+
+def fail(
+    caller: Caller,
+    count: int,
+    address: str = "127.0.0.1",
+    *,
+    name: str = "ada",
+    is_known: bool = True,
+) -> None:
+    """Let so many sign-ins with a name have failed just now, at an address known for it or not."""
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into sign_in_attempts (name, client, is_known)"
+            " select %s, %s, %s from generate_series(1, %s)",
+            [name, address, is_known, count],
+        )
+
+
+def at(caller: Caller, address: str) -> httpx.Client:
+    """A client at another address of this machine, 127.0.0.0/8, that knows no token."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=caller.base_url, transport=transport, timeout=60)
+
+
 def test_a_user_signs_in_and_out(caller: Caller) -> None:
     make_user(caller)
     caller.be(None)
@@ -47,25 +106,190 @@ def test_a_session_lives_while_it_is_used_but_no_longer_than_a_day(caller: Calle
     caller.be(None)
     sign_in(caller)
     for used, alive in ((50, True), (50, True), (61, False)):
-        with psycopg.connect(caller.database) as connection:
-            connection.execute(
-                "update tokens set expires_at = expires_at - %(ago)s * interval '1 minute',"
-                " last_used_at = last_used_at - %(ago)s * interval '1 minute'"
-                " where kind = 'session'",
-                {"ago": used},
-            )
+        age(caller, used)
         assert (caller.get("/api/session").status_code == 200) is alive
+    token = begin_session(caller)
+    for _ in range(13):
+        age(caller, 55)
+        assert status(caller, token) == 200
+    age(caller, 5)
+    assert status(caller, token) == 401
 
 
-def test_guessing_locks_the_name_out(caller: Caller) -> None:
+def test_what_a_page_asks_by_itself_keeps_no_session_alive(caller: Caller) -> None:
     make_user(caller)
+    caller.be(None)
+    sign_in(caller)
+    age(caller, 50)
+    assert caller.get("/sync/indicator").status_code == 200
+    run = "/api/sync-runs/00000000-0000-0000-0000-000000000000/events"
+    assert caller.get(run).status_code == 404
+    age(caller, 11)
+    assert caller.get("/api/session").status_code == 401
+
+
+def test_no_session_and_no_token_outlives_what_it_came_from(caller: Caller) -> None:
+    user_id = make_user(caller)
+    caller.be(None)
+    session = begin_session(caller)
+    made = post(caller, session, "/api/tokens", {"name": "report", "scopes": ["workflow"]}).json()
+    token = made["token"]
+    assert post(caller, token, "/api/tokens", {"name": "child"}).status_code == 403
+    assert (
+        post(caller, token, "/api/tokens", {"name": "x", "password": PASSWORD}).status_code == 403
+    )
+    assert caller.post("/sign-in", data={"token": session}).status_code == 401
+    assert caller.post("/sign-in", data={"token": token}).status_code == 200
+    console = caller.cookies["session"]
+    assert caller.post("/sign-in", data={"token": console}).status_code == 401
+    caller.cookies.clear()
+    assert post(caller, console, "/api/tokens", {"name": "child"}).status_code == 403
+    assert post(caller, console, "/api/sync-database").status_code == 403
+    assert status(caller, console) == 200
+    ended = caller.be(Role.ADMIN).delete(f"/api/tokens/{made['id']}")
+    assert ended.status_code == 204
+    assert [status(caller, one) for one in (session, token, console)] == [200, 401, 401]
+    assert caller.get("/api/sessions", params={"user_id": user_id}).json()[0]["token_name"] is None
+
+
+def test_a_token_needs_the_password_some_minutes_after_the_sign_in(caller: Caller) -> None:
+    make_user(caller)
+    caller.be(None)
+    sign_in(caller)
+    assert caller.post("/api/tokens", json={"name": "at once"}).status_code == 201
+    age(caller, 11)
+    later = {"name": "later"}
+    assert caller.post("/api/tokens", json=later).status_code == 403
+    assert caller.post("/api/tokens", json=later | {"password": "wrong"}).status_code == 409
+    assert caller.post("/api/tokens", json=later | {"password": PASSWORD}).status_code == 201
+    assert caller.post("/api/tokens", json={"name": "once more"}).status_code == 201
+
+
+@pytest.mark.parametrize("how", ["reset", "bar", "button", "own button"])
+def test_one_action_ends_all_access(caller: Caller, how: str) -> None:
+    user_id = make_user(caller)
+    make_user(caller, "eve")
+    token = begin_session(caller)
+    others = begin_session(caller, "eve")
+    access = [token, post(caller, token, "/api/tokens", {"name": "report"}).json()["token"]]
+    by_token = httpx.post(f"{caller.base_url}/sign-in", data={"token": access[1]})
+    access.append(by_token.cookies["session"])
+    assert [status(caller, one) for one in access] == [200] * 3
+    path = f"/api/users/{user_id}"
+    if how == "reset":
+        caller.patch(path, json={"password": "another long one"}).raise_for_status()
+    elif how == "bar":
+        for active in (False, True):
+            caller.patch(path, json={"active": active}).raise_for_status()
+    else:
+        bearer = {"Authorization": f"Bearer {token}"} if how == "own button" else None
+        assert caller.delete(f"{path}/access", headers=bearer).status_code == 204
+    assert [status(caller, one) for one in access] == [401] * 3
+    assert status(caller, others) == 200
+    assert status(caller, others, f"/api/users/{user_id}") == 403
+
+
+def test_sessions_are_listed_and_ended(caller: Caller) -> None:
+    ada = make_user(caller)
+    make_user(caller, "eve")
+    mine, other = begin_session(caller), begin_session(caller)
+    eves = {"Authorization": f"Bearer {begin_session(caller, 'eve')}"}
+    bearer = {"Authorization": f"Bearer {mine}"}
+    listed = caller.get("/api/sessions", headers=bearer).json()
+    assert [one["is_current"] for one in listed] == [True, False]
+    assert all(one["address"] == "127.0.0.1" for one in listed)
+    assert all(one["browser"].startswith("python-httpx") for one in listed)
+    assert caller.get("/api/sessions", headers=eves, params={"user_id": ada}).status_code == 403
+    path = f"/api/sessions/{listed[1]['id']}"
+    assert caller.delete(path, headers=eves).status_code == 404
+    assert caller.delete(path, headers=bearer).status_code == 204
+    assert [status(caller, one) for one in (mine, other)] == [200, 401]
+    (left,) = caller.get("/api/sessions", params={"user_id": ada}).json()
+    assert caller.delete(f"/api/sessions/{left['id']}").status_code == 204
+    assert status(caller, mine) == 401
+
+
+def test_guessing_is_locked_out_where_the_user_is_not_known(caller: Caller) -> None:
+    user_id = make_user(caller)
     caller.be(None)
     assert [sign_in(caller, password="wrong") for _ in range(6)] == [401] * 5 + [429]
     locked = caller.post("/api/session", json={"name": "ada", "password": PASSWORD})
     assert locked.status_code == 429
     assert 0 < int(locked.headers["retry-after"]) <= 900
-    assert caller.be(Role.ADMIN).patch("/api/users/2", json={"password": PASSWORD}).is_success
+    caller.be(Role.ADMIN)
+    (entry,) = caller.get("/api/audit", params={"subject_id": user_id}).json()[:1]
+    assert (entry["action"], entry["user_name"]) == ("slow down", "(not signed in)")
+    assert entry["after"] == {"tried": "ada", "address": "127.0.0.1", "failed": 5}
+    assert "5 failed sign-ins" in caller.get("/admin/users").text
+    assert caller.delete(f"/api/users/{user_id}/lock").status_code == 204
+    told = caller.post("/api/session", json={"name": "ada", "password": PASSWORD}).json()
+    assert told["failed_attempts"] == 5
+    assert "127.0.0.1" in caller.get("/account").text
+
+
+def test_nobody_is_locked_out_by_others(caller: Caller) -> None:
+    make_user(caller)
+    caller.be(None)
+    for number in range(2, 7):
+        with at(caller, f"127.0.0.{number}") as stranger:
+            wrong = {"name": "ada", "password": "wrong"}
+            assert stranger.post("/api/session", json=wrong).status_code == 401
     assert sign_in(caller) == 201
+    caller.cookies.clear()
+    # After more of them the strangers have to wait, and ada has not.
+    for number in range(7, 27):
+        fail(caller, 1, f"127.0.0.{number}", is_known=False)
+    with at(caller, "127.0.0.27") as stranger:
+        assert stranger.post("/api/session", json=wrong).status_code == 429
+    assert sign_in(caller) == 201
+
+
+def test_fifty_wrong_passwords_at_an_address_lock_nobody_else_out_there(caller: Caller) -> None:
+    make_user(caller)
+    caller.be(None)
+    for number in range(10):
+        fail(caller, 6, name=f"name-{number}", is_known=False)
+    assert sign_in(caller, name="name-1", password="wrong") == 429
+    assert sign_in(caller) == 201
+
+
+@pytest.mark.parametrize(("failed", "pause"), [(10, 32), (11, 60), (200, 60)])
+def test_where_the_user_is_known_there_are_only_pauses(
+    caller: Caller, failed: int, pause: int
+) -> None:
+    make_user(caller)
+    caller.be(None)
+    sign_in(caller)
+    caller.cookies.clear()
+    assert [sign_in(caller, password="wrong") for _ in range(5)] == [401] * 5
+    fail(caller, failed - 5)
+    paused = caller.post("/api/session", json={"name": "ada", "password": PASSWORD})
+    assert paused.status_code == 429
+    assert 0 < int(paused.headers["retry-after"]) <= pause
+    with psycopg.connect(caller.database) as connection:
+        # The pause is over, and the time for which attempts count is not.
+        connection.execute("update sign_in_attempts set at = at - %s", [timedelta(seconds=pause)])
+    assert sign_in(caller) == 201
+
+
+def test_a_browser_with_a_session_is_not_slowed_down_by_its_neighbours(caller: Caller) -> None:
+    make_user(caller)
+    caller.be(None)
+    sign_in(caller)
+    fail(caller, 20)
+    with httpx.Client(base_url=caller.base_url) as neighbour:
+        right = {"name": "ada", "password": PASSWORD}
+        assert neighbour.post("/api/session", json=right).status_code == 429
+    assert sign_in(caller) == 201
+    # It has expired by itself, and the browser still has it.
+    age(caller, 61)
+    fail(caller, 20)
+    form = right | {"next": "/board"}
+    answer = caller.post("/sign-in", data=form, follow_redirects=False)
+    assert answer.headers["location"] == "/account?failed=20&next=%2Fboard"
+    page = caller.get(answer.headers["location"]).text
+    assert "20 attempts to sign in with your name have failed" in page
+    assert 'href="/board"' in page
 
 
 def test_unknown_names_are_treated_like_known_ones(caller: Caller) -> None:
@@ -109,14 +333,15 @@ def test_a_change_of_rights_ends_sessions_at_once(
 
 def test_the_last_admin_stays(caller: Caller) -> None:
     user_id = make_user(caller, "root", "admin")
-    assert caller.patch("/api/users/1", json={"active": False}).status_code == 200
-    caller.be(None)
+    caller.be(None)  # and the admin of `make token` stays active
     sign_in(caller, "root")
     for change in ({"role": "manager"}, {"active": False}):
         answer = caller.patch(f"/api/users/{user_id}", json=change)
         assert answer.status_code == 409
         assert "last" in answer.json()["detail"]
     assert caller.get("/api/session").json()["role"] == "admin"
+    assert caller.patch("/api/users/1", json={"active": False}).status_code == 200
+    assert caller.patch(f"/api/users/{user_id}", json={"full_name": "Root"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -130,6 +355,10 @@ def test_the_last_admin_stays(caller: Caller) -> None:
         {"role": None},
         {"unknown": 1},
         {"full_name": "a\0b"},
+        {"name": "ada\u200b"},
+        {"name": "\u202eada"},
+        {"name": "ad\u0430"},  # the last letter is Cyrillic
+        {"name": "ada\u3164"},
     ],
 )
 def test_users_that_make_no_sense(caller: Caller, wrong: dict[str, object]) -> None:
@@ -169,10 +398,12 @@ def test_passwords_that_are_easy_to_guess(caller: Caller, password: str) -> None
     assert sign_in(caller, "grace.hopper") == 201
 
 
-def test_names_are_unique_whatever_their_case(caller: Caller) -> None:
+@pytest.mark.parametrize("other", ["Ada", "\uff41\uff44\uff41"])
+def test_one_name_has_several_spellings(caller: Caller, other: str) -> None:
     make_user(caller)
-    answer = caller.post("/api/users", json={"name": "Ada", "role": "viewer"})
+    answer = caller.post("/api/users", json={"name": other, "role": "viewer"})
     assert answer.status_code == 409
+    assert sign_in(caller, other) == 201
 
 
 def test_ones_own_password(caller: Caller) -> None:
@@ -192,8 +423,15 @@ def test_guessing_the_present_password_locks_too(caller: Caller) -> None:
     caller.be(None)
     sign_in(caller)
     change = {"present": "wrong", "new": "another long one"}
-    answers = [caller.put("/api/password", json=change).status_code for _ in range(6)]
-    assert answers == [409] * 5 + [429]
+    answers = [caller.put("/api/password", json=change).status_code for _ in range(5)]
+    assert answers == [409] * 5
+    with psycopg.connect(caller.database) as connection:
+        # Each of them counted for the session: as if there had been many more.
+        connection.execute(
+            "insert into sign_in_attempts (name, client, session_id, is_known)"
+            " select name, client, session_id, is_known"
+            " from sign_in_attempts, generate_series(1, 3) where session_id is not null"
+        )
     locked = caller.put("/api/password", json=change | {"present": PASSWORD})
     assert locked.status_code == 429
     assert 0 < int(locked.headers["retry-after"]) <= 900
@@ -203,7 +441,7 @@ def test_personal_tokens(caller: Caller) -> None:
     user_id = make_user(caller)
     caller.be(None)
     sign_in(caller)
-    made = caller.post("/api/tokens", json={"name": "report", "days": 7})
+    made = caller.post("/api/tokens", json={"name": "report", "days": 7, "scopes": ["workflow"]})
     assert made.status_code == 201
     token = made.json()["token"]
     caller.cookies.clear()
@@ -211,8 +449,11 @@ def test_personal_tokens(caller: Caller) -> None:
     assert caller.get("/api/session").json()["name"] == "ada"
     (listed,) = caller.get("/api/tokens").json()
     assert listed == {name: value for name, value in made.json().items() if name != "token"} | {
-        "last_used_at": listed["last_used_at"]
+        "last_used_at": listed["last_used_at"],
+        "address": "127.0.0.1",
     }
+    assert listed["last_used_at"] is not None
+    assert listed["scopes"] == ["read", "workflow"]
     assert caller.delete("/api/tokens/1").status_code == 404  # the admin's
     assert caller.get("/api/tokens", params={"user_id": 1}).status_code == 403
     caller.be(Role.ADMIN)

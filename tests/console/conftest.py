@@ -91,10 +91,10 @@ class Desk:
 
     def session(self, name: str) -> str:
         """Begin a session for one of the people."""
-        token, secret_hash = new_token()
         (user,) = self.query("select id from users where name = %s", name)
-        life = timedelta(hours=1)
-        self.query(ISSUE, user["id"], "session", "test", secret_hash, life)
+        token, values = new_token(user["id"], "session", "test", timedelta(hours=1))
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            connection.execute(ISSUE, values)
         return token
 
     def query(self, statement: str, *parameters: object) -> list[dict[str, Any]]:

@@ -67,6 +67,17 @@ def test_make_use_and_revoke_a_token(desk: Desk) -> None:
     assert desk.call("GET", "/api/session", **call).status_code == 401
 
 
+def test_end_another_session(desk: Desk) -> None:
+    other = desk.open("/account", "vera")
+    page = desk.open("/account", "vera")
+    sessions = page.get_by_role("region", name="Sessions")
+    expect(sessions.get_by_text("This one")).to_have_count(1)
+    sessions.get_by_role("button", name="End").click()
+    expect(sessions.get_by_role("button", name="End")).to_have_count(0)
+    other.goto("/opportunities")
+    expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
 def test_change_the_password(desk: Desk) -> None:
     page = desk.open("/account", "vera")
     page.get_by_label("Present password").fill(PASSWORD)

@@ -32,7 +32,7 @@ def test_the_last_admin_stays(desk: Desk) -> None:
     row = page.locator("tr", has_text="Olga Petrarch")
     row.get_by_label("Role of olga").select_option(label="Viewer")
     row.get_by_role("button", name="Save olga").click()
-    expect(page.locator("#messages")).to_contain_text("olga is the last active admin.")
+    expect(page.locator("#messages")).to_contain_text("olga is the last admin who can sign in.")
     desk.expect_refusal(409)
     page.reload()
     expect(page.get_by_label("Role of olga")).to_have_value("admin")
@@ -59,6 +59,26 @@ def test_revoke_the_token_of_another(desk: Desk) -> None:
     expect(page.get_by_text("Revoked")).to_be_visible()
     answer = desk.call("GET", "/api/session", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 401
+    owner.reload()
+    expect(owner.get_by_role("heading", name="Account")).to_be_visible()
+    page.get_by_role("button", name="End all access").click()
+    expect(page.get_by_text("No session is under way.")).to_be_visible()
+    owner.reload()
+    expect(owner.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_unlock_a_name(desk: Desk) -> None:
+    wrong = {"name": "vera", "password": "wrong"}
+    answers = [desk.call("POST", "/api/session", json=wrong).status_code for _ in range(6)]
+    assert answers == [401] * 5 + [429]
+    page = desk.open("/admin/users")
+    page.get_by_role("link", name="5 failed sign-ins").click()
+    expect(page.get_by_role("region", name="Failed sign-ins")).to_contain_text("127.0.0.1")
+    page.get_by_role("button", name="Unlock").click()
+    expect(page.locator("#messages")).to_contain_text("vera can sign in again.")
+    page.goto("/admin/users")
+    expect(page.locator("#users")).not_to_contain_text("failed sign-ins")
+    assert desk.call("POST", "/api/session", json=wrong).status_code == 401
 
 
 def test_the_audit_tells_who_did_what(desk: Desk) -> None:
