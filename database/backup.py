@@ -41,6 +41,24 @@ select
     (select count(*) from users) as users,
     (select count(*) from rejected_records) as rejected_records
 """
+# Whoever was signed out since the backup must not be signed in again, not for a moment.
+END_SESSIONS = b"""
+do $$
+begin
+    if to_regclass('public.tokens') is not null then
+        update public.tokens set revoked_at = now() where kind = 'session' and revoked_at is null;
+    end if;
+end
+$$;
+"""
+VALID_TOKENS = """
+select tokens.id, tokens.name, users.name as user_name, tokens.created_at, tokens.expires_at
+from tokens
+join users on users.id = tokens.user_id
+where tokens.kind = 'personal' and tokens.revoked_at is null and tokens.expires_at > now()
+    and users.active
+order by tokens.id
+"""
 EMBEDDED = 18  # reads what any of them has written
 # pg_restore of 17 and later sets it whatever the server; older servers don't know it.
 NEW_SETTING, KNOWN_SINCE = b"SET transaction_timeout = 0;\n", 17
@@ -75,6 +93,8 @@ def backup(url: str, file: Path) -> None:
 
 def restore(url: str, file: Path) -> None:
     """Fill an empty database with a backup, all of it or nothing, and bring it up to date.
+
+    All sessions are ended.
 
     The role of the URL becomes the owner of everything.
 
@@ -122,7 +142,7 @@ def restore(url: str, file: Path) -> None:
         reader.stdout.close()
         # What is not committed when psql's input ends was never there.
         if reader.wait() == 0:
-            writer.stdin.write(b"commit;\n")
+            writer.stdin.write(END_SESSIONS + b"commit;\n")
     with suppress(BrokenPipeError):
         writer.stdin.close()
     reader.stdout.close()
@@ -195,6 +215,18 @@ def _newest_file() -> Path:
     return files[-1]
 
 
+def _say_who_has_access(url: str) -> None:
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        tokens = connection.execute(VALID_TOKENS).fetchall()
+    print("All sessions are ended. Users and passwords are as they were at the backup.")
+    print(f"{len(tokens)} API tokens are valid, even if they were revoked after the backup:")
+    for token in tokens:
+        print(
+            f"  {token['id']}: {token['name']!r} of {token['user_name']}, made"
+            f" {token['created_at']:%Y-%m-%d}, valid until {token['expires_at']:%Y-%m-%d}"
+        )
+
+
 def _say(file: Path, counts: dict[str, int]) -> None:
     print(f"{file}: {', '.join(f'{count:,} {table}' for table, count in counts.items())}")
 
@@ -210,6 +242,7 @@ def main() -> None:
             case ["restore", file_name]:
                 restore(database_url(), Path(file_name))
                 _say(Path(file_name), rows(database_url()))
+                _say_who_has_access(database_url())
             case ["check", *files] if len(files) <= 1:
                 file = Path(files[0]) if files else _newest_file()
                 _say(file, check(file))

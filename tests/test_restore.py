@@ -125,6 +125,32 @@ def test_only_an_empty_database_is_restored_into(database: str, saved: Path) -> 
     assert "The database is not empty" in done.stdout
 
 
+def test_no_session_comes_back_and_tokens_are_listed(
+    database: str, empty: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            """
+            insert into users (name, role, active)
+            values ('ada', 'viewer', true), ('bob', 'viewer', false);
+            insert into tokens (user_id, kind, name, secret_hash, created_at, expires_at)
+            select users.id, kind, kind, (users.name || kind)::bytea, '2026-01-02', '2126-01-02'
+            from users, unnest(array['session', 'personal']) as kind
+            """
+        )
+    file = tmp_path / "backup"
+    assert command(database, "backup", str(file)).returncode == 0
+    done = command(empty, "restore", str(file))
+    assert done.returncode == 0, done.stdout
+    *_, sessions, count, token = done.stdout.splitlines()
+    assert sessions.startswith("All sessions are ended.")
+    assert count.startswith("1 API tokens are valid")
+    assert token.endswith("'personal' of ada, made 2026-01-02, valid until 2126-01-02")
+    with psycopg.connect(empty) as connection:
+        kinds = connection.execute("select kind from tokens where revoked_at is null").fetchall()
+    assert kinds == [("personal",), ("personal",)]
+
+
 def test_half_a_backup_restores_nothing(empty: str, saved: Path) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: len(whole) // 2])

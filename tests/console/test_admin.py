@@ -53,7 +53,7 @@ def test_revoke_the_token_of_another(desk: Desk) -> None:
     owner.get_by_role("button", name="Make a token").click()
     token = owner.locator(".secret").inner_text()
     page = desk.open("/admin/users")
-    page.get_by_label("Tokens of vera").click()
+    page.get_by_label("Access of vera").click()
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("Revoked")).to_be_visible()
