@@ -136,6 +136,7 @@ def test_numbers_are_exact(caller: Caller) -> None:
         ({"search": "Corproation"}, "customer = 'Acme Corporation'"),
         ({"search": "شركة"}, "customer = 'شركة المثال'"),
         ({"search": "xpans"}, "name ~ 'xpans'"),
+        ({"search": "gl"}, "search_text like '%gl%'"),
         ({"search": "%"}, "false"),
         ({"search": "_"}, "false"),
     ],

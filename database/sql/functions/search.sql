@@ -1,5 +1,6 @@
 -- The search of lists. The extension may be missing: the role may not create it, or the server does
--- not carry it.
+-- not carry it. One or two letters are similar to nearly everything, and no index finds them: for
+-- them similarity would cost seconds and say nothing.
 create or replace function search_pattern(word text) returns text
 language sql immutable parallel safe as $$
     select '%' || regexp_replace(search_text(word), '([\\%_])', '\\\1', 'g') || '%'
@@ -13,11 +14,15 @@ begin
         using gin (search_text gin_trgm_ops);
         create or replace function search_matches(haystack text, word text) returns boolean
         language sql stable parallel safe as $$
-            select haystack like search_pattern(word) or search_text(word) <% haystack
+            select haystack like search_pattern(word)
+                or char_length(word) > 2 and search_text(word) <% haystack
         $$;
         create or replace function search_rank(haystack text, words text) returns real
         language sql immutable parallel safe as $$
-            select word_similarity(search_text(words), haystack)
+            select case
+                when char_length(words) > 2 then word_similarity(search_text(words), haystack)
+                else starts_with(haystack, search_text(words))::int::real
+            end
         $$;
     else
         create or replace function search_matches(haystack text, word text) returns boolean
