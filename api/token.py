@@ -1,7 +1,7 @@
 """`python -m api.token ROLE` prints a new API token, alone on a line.
 
 It belongs to the service user of that role, `service-ROLE`, which is made when needed and has
-no password.
+no password. `--scope`, which may be repeated, makes it good for less than the role may do.
 """
 
 import argparse

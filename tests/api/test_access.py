@@ -9,6 +9,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+import api.token
 from api.auth import Role
 from api.token import make_token
 from database.environment import ROOT
@@ -57,7 +58,7 @@ def test_a_token_ends(caller: Caller, change: str) -> None:
 
 def test_the_command_prints_a_token_alone_on_a_line(database: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "api.token", "viewer"],
+        [sys.executable, "-m", "api.token", "manager", "--scope", "sync", "--days", "7"],
         cwd=ROOT,
         text=True,
         check=True,
@@ -66,8 +67,22 @@ def test_the_command_prints_a_token_alone_on_a_line(database: str) -> None:
     )
     (token,) = done.stdout.splitlines()
     with psycopg.connect(database) as connection:
-        (stored,) = connection.execute("select to_json(tokens)::text from tokens").fetchall()
-    assert token not in stored[0]
+        ((stored, scopes, life),) = connection.execute(
+            "select to_json(tokens)::text, scopes, expires_at - created_at from tokens"
+        ).fetchall()
+    assert token not in stored
+    assert scopes == ["read", "sync"]
+    assert life == timedelta(days=7)
+
+
+@pytest.mark.parametrize("days", ["-3", "0", "367", "99999999999"])
+def test_a_token_has_an_end(
+    days: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["api.token", "viewer", "--days", days])
+    with pytest.raises(SystemExit):
+        api.token.main()
+    assert "a token lives for 1 to 366 days" in capsys.readouterr().err
 
 
 def test_pages_of_named_origins_only(database: str) -> None:
