@@ -59,8 +59,13 @@ class Target:
         if role is not None:
             token = make_token(self.database, role, timedelta(hours=1))
             headers["Authorization"] = f"Bearer {token}"
-        limits = httpx.Limits(max_connections=None)
-        return httpx.Client(base_url=self.address, headers=headers, timeout=90, limits=limits)
+        return httpx.Client(
+            base_url=self.address,
+            headers=headers,
+            timeout=90,
+            limits=httpx.Limits(max_connections=None),
+            verify=False,  # noqa: S501 - it is plain HTTP, and a context of TLS takes long
+        )
 
 
 @pytest.fixture(scope="session")

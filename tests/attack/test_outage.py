@@ -200,7 +200,9 @@ def test_tokens_that_are_none(target: Target) -> None:
     def ask(number: int) -> int:
         headers = {"Authorization": f"Bearer ocs_{number}"}
         address = f"127.0.8.{1 + number % 3}"
-        with httpx.Client(transport=httpx.HTTPTransport(local_address=address)) as client:
+        # Not httpx.Client's own: to make a context of TLS for each costs more than the attack.
+        transport = httpx.HTTPTransport(local_address=address, verify=False)
+        with httpx.Client(transport=transport) as client:
             path = f"{target.address}/api/opportunities"
             return client.get(path, headers=headers, timeout=60).status_code
 
@@ -212,7 +214,7 @@ def test_tokens_that_are_none(target: Target) -> None:
 
 def test_sign_ins_from_everywhere(target: Target) -> None:
     def sign_in(number: int) -> int:
-        transport = httpx.HTTPTransport(local_address=f"127.1.{number % 50}.7")
+        transport = httpx.HTTPTransport(local_address=f"127.1.{number % 50}.7", verify=False)
         with httpx.Client(transport=transport, timeout=60) as client:
             given = {"name": f"nobody-{number}", "password": "a wrong password"}
             return client.post(f"{target.address}/api/session", json=given).status_code
