@@ -41,6 +41,7 @@ from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
 from api.passwords import PASSWORDS_AT_ONCE
+from api.public import PublicAddress
 from api.requests import RequestMiddleware
 from api.sync.webhook import start_wanted_sync
 from database.settings import Settings
@@ -71,6 +72,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database_url = database_url
+    app.state.public = public = PublicAddress(settings.api_public_url)
     app.state.totals = Totals()
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
@@ -115,5 +117,5 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
         expose_headers=["ETag", "Retry-After", "X-Request-ID"],
     )
-    app.add_middleware(RequestMiddleware, limits=limits)
+    app.add_middleware(RequestMiddleware, limits=limits, public=public)
     return app

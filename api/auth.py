@@ -16,13 +16,13 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from starlette.requests import HTTPConnection
 
-from api.addresses import split
 from api.database import SAFE_METHODS, Connection, connection_in_turn, fetch_one
 from api.problems import ProblemError
+from api.public import PublicAddress
 
 PREFIX = "ocs_"
-SESSION_COOKIE = "session"
 MOST_DAYS = 366
 """An API token lives no longer."""
 
@@ -111,7 +111,7 @@ def client_of(request: Request) -> Client:
         address=request.client.host if request.client else "unknown",
         browser=request.headers.get("user-agent", "")[:300],
         token=request.headers.get("authorization", "").partition(" ")[2]
-        or request.cookies.get(SESSION_COOKIE),
+        or request.cookies.get(session_cookie(request)),
     )
 
 
@@ -126,7 +126,20 @@ def unattended(endpoint: _Endpoint) -> _Endpoint:
 
 
 bearer = HTTPBearer(auto_error=False, description="A token of `make token`, or of a sign-in")
-cookie = APIKeyCookie(name=SESSION_COOKIE, auto_error=False, description="The console's session")
+
+
+def session_cookie(request: HTTPConnection) -> str:
+    """Return the name of the cookie that holds the console's session."""
+    name: str = request.app.state.public.session_cookie
+    return name
+
+
+class _SessionCookie(APIKeyCookie):
+    async def __call__(self, request: HTTPConnection) -> str | None:
+        return request.cookies.get(session_cookie(request))
+
+
+cookie = _SessionCookie(name="session", description="The console's session")
 
 ISSUE: LiteralString = """
 insert into tokens (
@@ -323,11 +336,13 @@ def refuse_cross_site(request: Request) -> None:
     """
     if request.method in SAFE_METHODS:
         return
+    public: PublicAddress = request.app.state.public
     origin = request.headers.get("origin")
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    if site not in ("same-origin", "none") or (
-        origin is not None and (split(origin).netloc or None) != request.headers.get("host")
-    ):
+    site = request.headers.get("sec-fetch-site")
+    is_own = origin is None or public.is_own_origin(origin, request.headers.get("host", ""))
+    # Behind a proxy that sends another Host, only the browser knows.
+    is_known = site is not None and public.url is None
+    if site not in (None, "same-origin", "none") or not (is_own or is_known):
         raise ProblemError(403, "A page of another site may not do this with your session.")
 
 

@@ -109,7 +109,7 @@ async def _http(request: Request, error: Exception) -> ProblemResponse:
 
 def _methods(request: Request) -> list[str]:
     """Return the methods that a path has, be it by several routes: Starlette names the first's."""
-    return [
+    found = [
         method
         for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
         if any(
@@ -117,6 +117,7 @@ def _methods(request: Request) -> list[str]:
             for route in request.app.routes
         )
     ]
+    return sorted({*found, "HEAD"}) if "GET" in found else found
 
 
 async def _validation(_: Request, error: Exception) -> ProblemResponse:

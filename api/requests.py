@@ -6,13 +6,16 @@ import re
 import time
 import uuid
 from contextvars import ContextVar
+from http import HTTPStatus
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
+from api.addresses import split
 from api.limits import Limits
 from api.problems import ProblemError, problem
+from api.public import PublicAddress
 
 log = logging.getLogger("api.requests")
 
@@ -94,21 +97,40 @@ async def _read_body(scope: Scope, headers: dict[bytes, bytes], receive: Receive
     return give_once
 
 
+def _without_host(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return a header; Starlette's redirect to a path without a slash believes the Host header."""
+    name, value = header
+    if name.lower() != b"location":
+        return header
+    target = split(value.decode("latin-1"))
+    path = "/" + target.path.lstrip("/")
+    return name, (f"{path}?{target.query}" if target.query else path).encode("latin-1")
+
+
 class RequestMiddleware:
     """Wrap the application, outermost."""
 
-    def __init__(self, app: ASGIApp, limits: Limits | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits | None = None, public: PublicAddress | None = None
+    ) -> None:
         self.app = app
         self.limits = limits or Limits()
+        self.public = public or PublicAddress(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        refusal = self.public.refusal(scope)
+        scope = self.public.apply(scope)
+        method = scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the answer's body out
         request_headers = dict(scope["headers"])
+        # A client's own id may be another's, so it only stands beside ours.
         given = request_headers.get(b"x-request-id", b"").decode("latin-1")
-        own_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        own_id = uuid.uuid4().hex
         request_id.set(own_id)
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         client = (scope.get("client") or [None])[0]
@@ -117,23 +139,36 @@ class RequestMiddleware:
         scope.setdefault("state", {}).update(caller=caller, credentials=credentials)
         started = time.perf_counter()
         status = 0
+        is_over = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_over
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if not limit.expired():
                     limit.reschedule(None)  # a long answer may take its time
                 headers = list(message.get("headers", []))
+                if status == HTTPStatus.TEMPORARY_REDIRECT:
+                    headers = [_without_host(header) for header in headers]
                 set_by_app = {name.lower() for name, _ in headers}
                 headers += [item for item in own_headers.items() if item[0] not in set_by_app]
                 headers.append((b"x-request-id", own_id.encode()))
                 message["headers"] = headers
+                if method == "HEAD" and b"content-length" not in set_by_app:
+                    # A stream may never end. This stops it, since all is said.
+                    await send(message)
+                    message = {"type": "http.response.body"}
+                    is_over = True
+                    limit.reschedule(0)
+            elif is_over:
+                return
             await send(message)
 
         try:
             async with asyncio.timeout(TIME_LIMIT_SECONDS) as limit:
                 try:
+                    if refusal is not None:
+                        raise refusal
                     if scope["path"].startswith("/health/"):
                         await self.app(scope, receive, send_with_headers)
                         return
@@ -152,6 +187,8 @@ class RequestMiddleware:
                     detail = "Something went wrong. The log has it under the request's id."
                     await problem(500, detail)(scope, receive, send_with_headers)
         except TimeoutError:
+            if is_over:
+                return
             if status:
                 raise
             given_up = problem(503, "This took too long and was given up.")
@@ -159,17 +196,19 @@ class RequestMiddleware:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path_format", "")
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            metrics.REQUESTS.labels(method, route, status).observe(seconds)
+            metrics.REQUESTS.labels(
+                method if method in METHODS else "other", route, status
+            ).observe(seconds)
             user = scope.get("state", {}).get("user")
             log.info(
                 "request",
                 extra={
-                    "method": scope["method"],
+                    "method": method,
                     "path": scope["path"],
                     "status": status,
                     "milliseconds": round(seconds * 1000, 1),
                     "client": client,
                     "user": getattr(user, "name", None),
-                },
+                }
+                | ({"given_request_id": given} if _GIVEN_ID.fullmatch(given) else {}),
             )

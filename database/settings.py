@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, HttpUrl, NonNegativeFloat, SecretStr, ValidationError
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -31,6 +31,18 @@ def _origins(value: object) -> object:
     if isinstance(value, str):
         return [part.strip().rstrip("/") for part in value.split(",") if part.strip(" /")]
     return value
+
+
+def _origin(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        url = HttpUrl(value)
+    except ValidationError:
+        url = None
+    if url is None or url.username or url.path not in (None, "/") or url.query or url.fragment:
+        raise ValueError("It must look like https://crm.example.com, without a path")
+    return str(url).rstrip("/")
 
 
 class _Group(BaseSettings):
@@ -159,6 +171,12 @@ class Api(_Group):
     """The address that the API listens on."""
     api_port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     """The port that the API listens on."""
+    api_public_url: Annotated[str | None, BeforeValidator(_origin)] = Field(
+        default=None, examples=["https://crm.example.com"]
+    )
+    """The address that browsers use, without a path. Set it if a proxy is in front: the API then
+    serves this host only (and the machine itself), checks the origin of changes by it, and with
+    https sends its cookie by TLS only. Set the addresses of the proxies, too."""
     forwarded_allow_ips: str = "127.0.0.1"
     """The addresses of the proxies in front, separated by commas. The API believes them for whom
     they ask, and whether by https. If a proxy is missing here, all its users count as one, and

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, SecretStr
 from api.addresses import own_path
 from api.audit import AuditQuery, list_entries
 from api.auth import (
-    SESSION_COOKIE,
     CurrentUser,
     Role,
     Scope,
@@ -21,6 +20,7 @@ from api.auth import (
     client_of,
     find_user,
     refuse_cross_site,
+    session_cookie,
 )
 from api.console.pages import back_to, changed, console_router, page, wants_part
 from api.database import Connection, connection_in_turn
@@ -36,7 +36,7 @@ from api.users.schemas import (
     PasswordChange,
     UserChange,
 )
-from api.users.session import set_session_cookie, take_turn
+from api.users.session import delete_session_cookie, set_session_cookie, take_turn
 from api.users.sign_in import FREE_ATTEMPTS, sign_in, sign_in_by_token
 
 router = console_router()
@@ -96,13 +96,13 @@ async def sign_in_by_form(
 async def sign_out(request: Request) -> Response:
     """End the session."""
     refuse_cross_site(request)
-    token = request.cookies.get(SESSION_COOKIE)
+    token = request.cookies.get(session_cookie(request))
     if token is not None:
         async with connection_in_turn(request) as connection:
             if (user := await find_user(connection, token)) is not None:
                 await service.sign_out(connection, user)
     response = RedirectResponse("/sign-in", 303)
-    response.delete_cookie(SESSION_COOKIE)
+    delete_session_cookie(request, response)
     return response
 
 

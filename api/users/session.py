@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Depends, Request, Response
 from psycopg.rows import DictRow
 
-from api.auth import SESSION_COOKIE, CurrentUser, client_of, refuse_cross_site
+from api.auth import CurrentUser, client_of, refuse_cross_site, session_cookie
 from api.database import Connection, let_wait
 from api.limits import Place, busy
 from api.problems import answers
@@ -29,14 +29,22 @@ SIGN_IN_PATIENCE = 10
 
 
 def set_session_cookie(request: Request, response: Response, session: NewSession) -> None:
-    """Give the browser the session, out of reach of scripts and of other sites."""
+    """Give the browser the session, out of reach of scripts and of other sites' forms.
+
+    Links of other sites bring it along ("lax"): who follows one from a mail is signed in.
+    """
     response.set_cookie(
-        SESSION_COOKIE,
+        session_cookie(request),
         session.token,
         httponly=True,
-        samesite="strict",
+        samesite="lax",
         secure=request.url.scheme == "https",
     )
+
+
+def delete_session_cookie(request: Request, response: Response) -> None:
+    """Take the session from the browser."""
+    response.delete_cookie(session_cookie(request), secure=request.url.scheme == "https")
 
 
 async def take_turn(request: Request) -> None:
@@ -76,10 +84,12 @@ async def who_am_i(user: CurrentUser, connection: Connection) -> DictRow:
 
 
 @router.delete("/session", status_code=204, responses=answers(401, 403))
-async def end_session(user: CurrentUser, response: Response, connection: Connection) -> None:
+async def end_session(
+    user: CurrentUser, request: Request, response: Response, connection: Connection
+) -> None:
     """Sign out: the token that this request came with is good no more."""
     await service.sign_out(connection, user)
-    response.delete_cookie(SESSION_COOKIE)
+    delete_session_cookie(request, response)
 
 
 @router.get("/sessions", response_model=list[SessionAnswer], responses=answers(401, 403, 422))

@@ -46,10 +46,19 @@ def test_over_https_browsers_are_told_to_stay_there(reader: Caller) -> None:
 def test_a_request_has_an_id(reader: Caller) -> None:
     own = reader.get("/health/live").headers["x-request-id"]
     assert re.fullmatch(r"[0-9a-f]{32}", own)
-    given = reader.get("/health/live", headers={"X-Request-ID": "from-a-proxy"})
-    assert given.headers["x-request-id"] == "from-a-proxy"
-    forged = reader.get("/health/live", headers={"X-Request-ID": 'x" evil'})
-    assert forged.headers["x-request-id"] not in ('x" evil', own)
+    again = reader.get("/health/live", headers={"X-Request-ID": own}).headers["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f]{32}", again)
+    assert again != own, "a client can't make its lines in the log another's"
+
+
+@pytest.mark.parametrize("given", ["from-a-proxy", 'x" evil', "x" * 65, ""])
+def test_the_id_of_a_proxy_is_in_the_log_beside_ours(
+    small: FastAPI, log: list[dict[str, object]], given: str
+) -> None:
+    with running(small) as address:
+        httpx.get(f"{address}/nothing", headers={"X-Request-ID": given})
+    (request,) = log
+    assert request.get("given_request_id") == (given if given == "from-a-proxy" else None)
 
 
 def test_errors_are_problems(reader: Caller) -> None:
@@ -66,8 +75,8 @@ def test_errors_are_problems(reader: Caller) -> None:
         problem = answer.json()
         assert (problem["status"], problem["type"]) == (status, "about:blank")
         assert problem["detail"]
-    assert reader.delete("/api/sync-status").headers["allow"] == "GET"
-    assert reader.options("/api/assessments/1").headers["allow"] == "GET, PUT"
+    assert reader.delete("/api/sync-status").headers["allow"] == "GET, HEAD"
+    assert reader.options("/api/assessments/1").headers["allow"] == "GET, HEAD, PUT"
 
 
 def test_a_body_that_is_too_large_is_not_read(caller: Caller) -> None:

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from psycopg.rows import dict_row
 
-from api.auth import ISSUE, SESSION_COOKIE, new_token
+from api.auth import ISSUE, new_token
 from tests.api.conftest import DefaultSettings, serving
 from tests.console import demo
 from tests.test_lineage import CHROMIUM_OPTIONS
@@ -81,7 +81,7 @@ class Desk:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self._check_host(request.url))
         if name is not None:
-            cookie = {"name": SESSION_COOKIE, "value": self.session(name), "url": self.address}
+            cookie = {"name": "session", "value": self.session(name), "url": self.address}
             context.add_cookies([cookie])  # type: ignore[list-item]
         self.pages.append(page)
         page.goto(path)
