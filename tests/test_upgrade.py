@@ -30,7 +30,7 @@ KEPT = {
     "assessments": "*",
     "assessment_comments": "*",
     "users": "*",
-    "tokens": "*",
+    "tokens": "id, user_id, kind, name, secret_hash, created_at, expires_at, revoked_at",
     "audit_log": "*",
 }
 CHANGES = "id, opportunity_id, field, old_value, new_value, changed_at, changed_by"
@@ -131,6 +131,9 @@ def test_a_sync_continues_where_the_release_stopped(old: Pipeline) -> None:
         "cancelled": 2,
     }
     assert kept(old) == before
+    assert old.query("select distinct scopes from tokens") == [
+        {"scopes": ["read", "workflow", "sync", "admin"]}
+    ]
     assert changes(old) == changes_before
 
     never = releases.keys(old.crm)[0]
