@@ -175,7 +175,9 @@ def test_a_backup_that_fails_leaves_no_file_and_shows_no_password(
     file = tmp_path / "backups/today"
     done = command(database, "backup", str(file), PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 1
-    assert done.stdout == "called as: --format=custom\nThe backup failed: see above.\n"
+    assert done.stdout == (
+        "called as: --format=custom --lock-wait-timeout=60s\nThe backup failed: see above.\n"
+    )
     assert list(file.parent.iterdir()) == []
 
 
