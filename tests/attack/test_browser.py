@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from playwright.sync_api import ConsoleMessage, Dialog, Page, Request, sync_playwright
 
-from api.auth import ISSUE, SESSION_COOKIE, Role, new_token
+from api.auth import ISSUE, Role, new_token
 from api.token import make_token
 from tests.attack.conftest import Target
 from tests.runs import add_run
@@ -79,10 +79,11 @@ def test_what_others_wrote_runs_nowhere(target: Target, page: Page) -> None:
         make_token(target.database, Role.ADMIN, timedelta(hours=1))
         found = connection.execute("select id from users where name = 'service-admin'")
         (user,) = found.fetchall()[0]
-        token, hashed = new_token()
         life = timedelta(hours=1)
-        connection.execute(ISSUE, [user, "session", PAYLOADS[0], hashed, life])
-        connection.execute(ISSUE, [user, "personal", PAYLOADS[0], b"x", life])
+        token, session = new_token(user, "session", PAYLOADS[0], life)
+        _, personal = new_token(user, "personal", PAYLOADS[0], life)
+        for values in (session, personal):
+            connection.execute(ISSUE, values)
 
     complaints: list[str] = []
 
@@ -102,7 +103,7 @@ def test_what_others_wrote_runs_nowhere(target: Target, page: Page) -> None:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", read)
     page.on("request", follow)
-    host = {"name": SESSION_COOKIE, "value": token, "domain": "127.0.0.1", "path": "/"}
+    host = {"name": "session", "value": token, "domain": "127.0.0.1", "path": "/"}
     page.context.add_cookies([host])  # type: ignore[list-item]
     odd = quote(PAYLOADS[2] + PAYLOADS[4])
     for path in (
