@@ -179,8 +179,8 @@ class Api(_Group):
     https sends its cookie by TLS only. Set the addresses of the proxies, too."""
     forwarded_allow_ips: str = "127.0.0.1"
     """The addresses of the proxies in front, separated by commas. The API believes them for whom
-    they ask, and whether by https. If a proxy is missing here, all its users count as one, and
-    50 wrong passwords lock all of them out."""
+    they ask, and whether by https. If a proxy is missing here, all its users count as one address:
+    wrong passwords that one of them tries for a name delay others with this name."""
     api_cors_origins: Annotated[frozenset[str], BeforeValidator(_origins)] = Field(
         default=frozenset(), examples=["https://bids.example.com"]
     )
@@ -213,8 +213,8 @@ class Notifications(_Group):
     """
 
     notify_urls: SecretStr | None = None
-    """Where to report failed, late and empty syncs, rejects, and a database that cannot be used:
-    Apprise URLs, separated by spaces."""
+    """Where to report failed, late and empty syncs, rejects, many failed sign-ins, and a database
+    that cannot be used: Apprise URLs, separated by spaces."""
     notify_late_hours: Annotated[int, Field(ge=1)] = DEFAULT_LATE_HOURS
     """Hours without a successful sync after which it is reported as late."""
     notify_success_url: SecretStr | None = None

@@ -156,6 +156,18 @@ select
     null
 from unknown_codes
 having count(*) > 0
+union all
+select
+    'sign_ins',
+    count(*) || ' sign-ins failed within 15 minutes: of ' || count(distinct name)
+    || ' names, from ' || count(distinct client) || ' addresses. Somebody may be guessing: see '
+    || 'Users in the console. If all came from one address, that may be a proxy that '
+    || 'FORWARDED_ALLOW_IPS does not name.',
+    array[]::text[],
+    count(*)
+from sign_in_attempts
+where at > now() - interval '15 minutes' and not is_forgiven
+having count(*) >= 20
 """
 
 

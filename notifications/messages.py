@@ -53,6 +53,11 @@ _TITLES = {
         "Nothing explains a further status code of the CRM",
         "All status codes are explained",
     ),
+    "sign_ins": (
+        "Many sign-ins failed",
+        "More sign-ins failed",
+        "Sign-ins no longer fail",
+    ),
     "database": (
         "The database cannot be used",
         "The database cannot be used for another reason",

@@ -355,6 +355,21 @@ def test_another_process_sends_what_a_dead_one_has_claimed(desk: Desk) -> None:
     assert desk.check() == ["The sync failed"]
 
 
+def test_many_failed_sign_ins(desk: Desk) -> None:
+    fail = "insert into sign_in_attempts (name, client) select 'ada', '192.0.2.' || i from "
+    desk.execute(fail + "generate_series(1, 19) as i")
+    assert desk.check() == []
+    desk.execute(fail + "generate_series(1, 1) as i")
+    assert desk.check() == ["Many sign-ins failed"]
+    assert (
+        "20 sign-ins failed within 15 minutes: of 1 names, from 19 addresses." in desk.last_text()
+    )
+    desk.execute(fail + "generate_series(1, 20) as i")
+    assert desk.check() == ["More sign-ins failed"]
+    desk.execute("update sign_in_attempts set at = at - interval '15 minutes'")
+    assert desk.check() == ["Sign-ins no longer fail"]
+
+
 def test_unknown_status_codes(desk: Desk) -> None:
     desk.execute(
         "insert into opportunities (remote_id, unknown_status_code)"
