@@ -13,6 +13,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 import api.assessments.page
 import api.assessments.router
 import api.dashboard.page
+import api.oidc.page
 import api.opportunities.board
 import api.opportunities.deal
 import api.opportunities.page
@@ -36,6 +37,7 @@ from api.background import every
 from api.console.pages import static_files
 from api.database import Connections, make_pool
 from api.limits import Limits
+from api.oidc.provider import Provider
 from api.opportunities.choices import Choices
 from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.totals import Totals
@@ -49,6 +51,7 @@ from database.settings import Settings
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
     """Return the application over the database at a URL, whose tables are up to date."""
+    provider = None if settings.oidc_issuer is None else Provider(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -59,6 +62,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.check = health.Once(partial(health.find_problem, pool))
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
+            if provider is not None:
+                stack.push_async_callback(provider.close)
             yield
 
     app = FastAPI(
@@ -81,6 +86,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     half = max(1, connections.for_reading // 2)
     app.state.limits = limits = Limits(half, settings.api_pool_timeout)
     app.state.exports = asyncio.Semaphore(min(EXPORTS_AT_ONCE, half))
+    app.state.provider = provider
     app.state.sign_ins = asyncio.Semaphore(PASSWORDS_AT_ONCE)
     problems.install(app)
     generate = app.openapi
@@ -99,6 +105,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         metrics.router,
         docs.router,
         api.users.page.router,
+        api.oidc.page.router,
         api.opportunities.page.router,
         api.opportunities.board.router,
         api.opportunities.deal.router,

@@ -28,8 +28,12 @@ class PublicAddress:
 
     @property
     def session_cookie(self) -> str:
-        """The cookie's name: browsers take `__Host-` from this host by TLS only."""
-        return "__Host-session" if (self.url or "").startswith("https:") else "session"
+        """The name of the session's cookie."""
+        return self.cookie("session")
+
+    def cookie(self, name: str) -> str:
+        """Return a cookie's name: browsers take `__Host-` from this host by TLS only."""
+        return f"__Host-{name}" if (self.url or "").startswith("https:") else name
 
     def refusal(self, scope: Scope) -> ProblemError | None:
         """Return the error for a request that names another host; None if it may go on."""

@@ -7,11 +7,22 @@ import.
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, HttpUrl, NonNegativeFloat, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from database.environment import DBT_SETTINGS, DEFAULT_CRM_FILE, DEFAULT_LATE_HOURS, setting
@@ -206,6 +217,56 @@ class Api(_Group):
     """A token that may read `/metrics` and nothing else."""
 
 
+def _roles(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
+    return {group.strip(): role.strip() for group, _, role in pairs}
+
+
+def _secure_address(issuer: str | None) -> str | None:
+    if issuer is not None:
+        parts = urlsplit(issuer)
+        is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if not parts.hostname or (
+            parts.scheme != "https" and not (parts.scheme == "http" and is_local)
+        ):
+            raise ValueError("give an address with https")
+    return issuer
+
+
+class SignIn(_Group):
+    """How people sign in.
+
+    With passwords of their own, with OpenID Connect, or with both. The runbook says what to set at
+    the identity provider.
+    """
+
+    oidc_issuer: Annotated[str | None, AfterValidator(_secure_address)] = Field(
+        default=None, examples=["https://login.example.com/realms/company"]
+    )
+    """The identity provider's issuer: the address before `/.well-known/openid-configuration`. If it
+    is set, people can sign in there, with OpenID Connect. `API_PUBLIC_URL` has to be set, too."""
+    oidc_client_id: str | None = None
+    """The id of this application at the provider."""
+    oidc_client_secret: SecretStr | None = None
+    """Its secret, if the provider gave it one."""
+    oidc_scopes: str = "openid profile email"
+    """The scopes to ask for, separated by spaces. Some providers need one more for groups."""
+    oidc_name_claim: str = "preferred_username"
+    """The claim with the user's name. It is read at the first sign-in only."""
+    oidc_groups_claim: str = "groups"
+    """The claim with the user's groups."""
+    oidc_roles: Annotated[
+        dict[str, Literal["viewer", "assessor", "manager", "admin"]], BeforeValidator(_roles)
+    ] = Field(default={}, examples=["crm-admins=admin,bid-managers=manager,sales=viewer"])
+    """Which group has which role. The highest role of a user counts; who is in none of these
+    groups cannot sign in."""
+    password_sign_in: bool = True
+    """Whether users sign in with passwords. If not, only admins can that
+    `python -m api.users` created, for emergencies."""
+
+
 class Notifications(_Group):
     """Notifications.
 
@@ -253,11 +314,20 @@ class Secrets(_Group):
     first."""
 
 
-GROUPS = (Crm, Reading, Database, Schedule, Api, Notifications, Housekeeping, Secrets)
+GROUPS = (Crm, Reading, Database, Schedule, Api, SignIn, Notifications, Housekeeping, Secrets)
 
 
-class Settings(Crm, Reading, Database, Schedule, Api, Notifications, Housekeeping, Secrets):
+class Settings(Crm, Reading, Database, Schedule, Api, SignIn, Notifications, Housekeeping, Secrets):
     """All settings."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        needed = (self.oidc_client_id, self.oidc_roles, self.api_public_url)
+        if self.oidc_issuer is not None and not all(needed):
+            raise ValueError("OIDC_ISSUER needs OIDC_CLIENT_ID, OIDC_ROLES and API_PUBLIC_URL, too")
+        if self.oidc_issuer is None and not self.password_sign_in:
+            raise ValueError("Without OIDC_ISSUER, PASSWORD_SIGN_IN has to be true")
+        return self
 
 
 def secret_names() -> Iterator[str]:
@@ -277,4 +347,9 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         # Not pydantic's own words: they quote the value, which may be a secret.
-        sys.exit("; ".join(f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()))
+        sys.exit("; ".join(": ".join([*_names(e), e["msg"]]) for e in error.errors()))
+
+
+def _names(error: ErrorDetails) -> list[str]:
+    """Return the setting that is wrong; none if several do not fit together."""
+    return [str(place).upper() for place in error["loc"][:1]]

@@ -73,6 +73,8 @@ def _text(docstring: str | None) -> str:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Iterable) and not isinstance(value, str):
         return ",".join(map(str, value))
     return "" if value is None else str(value)

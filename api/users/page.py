@@ -24,6 +24,8 @@ from api.auth import (
 )
 from api.console.pages import back_to, changed, console_router, page, wants_part
 from api.database import Connection, connection_in_turn
+from api.oidc.page import sign_out_elsewhere
+from api.oidc.service import take_id_token
 from api.problems import ProblemError
 from api.types import PathId
 from api.users import service
@@ -38,6 +40,7 @@ from api.users.schemas import (
 )
 from api.users.session import delete_session_cookie, set_session_cookie, take_turn
 from api.users.sign_in import FREE_ATTEMPTS, sign_in, sign_in_by_token
+from api.users.sign_in_page import sign_in_page
 
 router = console_router()
 
@@ -60,7 +63,7 @@ async def start(_: CurrentUser) -> Response:
 @router.get("/sign-in")
 async def show_sign_in(request: Request, next: str = "/") -> Response:  # noqa: A002 - the address
     """Show the way in."""
-    return page(request, "sign_in.html", next=own_path(next), error=None, name="")
+    return sign_in_page(request, own_path(next))
 
 
 @router.post("/sign-in", dependencies=[Depends(take_turn)])
@@ -73,16 +76,15 @@ async def sign_in_by_form(
         if given.token:
             session = await sign_in_by_token(connection, given.token, client_of(request))
         else:
-            session = await sign_in(connection, given.name, given.password, client_of(request))
+            session = await sign_in(
+                connection,
+                given.name,
+                given.password,
+                client_of(request),
+                passwords=request.app.state.settings.password_sign_in,
+            )
     except ProblemError as error:
-        return page(
-            request,
-            "sign_in.html",
-            error.status_code,
-            next=own_path(given.next),
-            error=error.detail,
-            name=given.name,
-        )
+        return sign_in_page(request, own_path(given.next), error, given.name)
     after = own_path(given.next)
     if session.failed_attempts >= FREE_ATTEMPTS:
         # The user should know, and then go on.
@@ -94,14 +96,17 @@ async def sign_in_by_form(
 
 @router.post("/sign-out")
 async def sign_out(request: Request) -> Response:
-    """End the session."""
+    """End the session, and lead to the identity provider if it has one of its own."""
     refuse_cross_site(request)
     token = request.cookies.get(session_cookie(request))
+    id_token = None
     if token is not None:
         async with connection_in_turn(request) as connection:
             if (user := await find_user(connection, token)) is not None:
+                id_token = await take_id_token(connection, user)
                 await service.sign_out(connection, user)
-    response = RedirectResponse("/sign-in", 303)
+    elsewhere = await sign_out_elsewhere(request, id_token)
+    response = elsewhere or RedirectResponse("/sign-in", 303)
     delete_session_cookie(request, response)
     return response
 

@@ -55,19 +55,24 @@ async def create_user(connection: AsyncConnection[DictRow], user: User, new: New
     password_hash = await hash_password(new.password, new.name, new.full_name, new.email)
     async with connection.transaction():
         created = await insert_user(connection, new, password_hash)
-        await record(connection, user, "create", "user", created["id"], after=_trace(created))
+        await record(connection, user, "create", "user", created["id"], after=trace(created))
     return created
 
 
 async def insert_user(
-    connection: AsyncConnection[DictRow], new: NewUser, password_hash: str | None
+    connection: AsyncConnection[DictRow],
+    new: NewUser,
+    password_hash: str | None,
+    *,
+    is_break_glass: bool = False,
 ) -> DictRow:
     """Insert a user without asking who does it: for the command line.
 
     Raises:
         ProblemError: 409, the name is taken.
     """
-    values = new.model_dump(exclude={"password"}) | {"password_hash": password_hash}
+    values = new.model_dump(exclude={"password"})
+    values |= {"password_hash": password_hash, "is_break_glass": is_break_glass}
     try:
         return await fetch_one(connection, queries.CREATE, values)
     except psycopg.errors.UniqueViolation as error:
@@ -80,15 +85,17 @@ async def change_user(
     """Change a user. A new password, or barring them, ends all their access; a role, sessions.
 
     Raises:
-        ProblemError: 404, there is no such user; 409, it is the last admin who can sign in; 422,
-            the password is easy to guess.
+        ProblemError: 404, there is no such user; 409, it is the last admin who can sign in, or the
+            identity provider decides; 422, the password is easy to guess.
     """
     user.must_be(Role.ADMIN)
     known = await get_user(connection, user, user_id)
+    wanted = change.model_dump(exclude_unset=True, exclude={"password"})
+    if known["oidc_subject"] is not None:
+        _leave_to_provider(known, wanted, change.password)
     password_hash = await hash_password(
         change.password, known["name"], known["full_name"], known["email"]
     )
-    wanted = change.model_dump(exclude_unset=True, exclude={"password"})
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
         before = await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
@@ -96,7 +103,7 @@ async def change_user(
         admins = await fetch_one(connection, queries.COUNT_ADMINS)
         if _is_admin(before) and not _is_admin(after) and admins["count"] == 0:
             raise ProblemError(409, f"{after['name']} is the last admin who can sign in.")
-        traced = _trace(after)
+        traced = trace(after)
         if password_hash:
             await connection.execute(queries.SET_PASSWORD, [password_hash, user_id])
             await connection.execute(queries.UNLOCK, [user_id])
@@ -105,7 +112,7 @@ async def change_user(
             await connection.execute(queries.END_ACCESS, [user_id])
         elif {"role", "active"} & wanted.keys():
             await connection.execute(queries.END_SESSIONS, [user_id])
-        await record(connection, user, "update", "user", user_id, _trace(before), traced)
+        await record(connection, user, "update", "user", user_id, trace(before), traced)
     return after
 
 
@@ -214,7 +221,9 @@ async def create_token(
     if new.password is not None:
         await _confirm(connection, user, new.password, client)
     elif not user.is_confirmed:
-        detail = "You signed in more than 10 minutes ago: give your password, too."
+        detail = (
+            "You signed in more than 10 minutes ago: give your password, too, or sign in again."
+        )
         raise ProblemError(403, detail)
     async with connection.transaction():
         await connection.execute(queries.SHARE_USER, [user.id])
@@ -312,9 +321,20 @@ async def _confirm(
     await connection.execute(queries.CONFIRM, [user.token_id])
 
 
+def _leave_to_provider(user: DictRow, wanted: DictRow, password: SecretStr | None) -> None:
+    """Refuse what the next sign-in would undo, or what would be a way round it; raises 409."""
+    if password is not None or wanted.get("role", user["role"]) != user["role"]:
+        raise ProblemError(
+            409,
+            f"{user['name']} signs in at the identity provider: the role comes from the groups"
+            " there, and there is no password here. You can bar the user.",
+        )
+
+
 def _is_admin(user: DictRow) -> bool:
     return bool(user["role"] == Role.ADMIN and user["active"])
 
 
-def _trace(user: DictRow) -> DictRow:
+def trace(user: DictRow) -> DictRow:
+    """Return what the audit trail keeps of a user."""
     return {name: user[name] for name in ("name", "full_name", "email", "role", "active")}

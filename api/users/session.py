@@ -66,7 +66,13 @@ async def begin_session(
     """Sign in: a token that lives for an hour after its last use, in the cookie too."""
     refuse_cross_site(request)
     password = given.password.get_secret_value()
-    session = await sign_in(connection, given.name, password, client_of(request))
+    session = await sign_in(
+        connection,
+        given.name,
+        password,
+        client_of(request),
+        passwords=request.app.state.settings.password_sign_in,
+    )
     set_session_cookie(request, response, session)
     account = await service.get_account(connection, session.user)
     return {

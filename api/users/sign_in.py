@@ -98,7 +98,11 @@ where name = lower(%(name)s)
     end
 """
 FIND: LiteralString = """
-select id, password_hash from users where lower(name) = lower(%s) and active
+select id, password_hash
+from users
+where lower(name) = lower(%(name)s)
+    and active
+    and (%(passwords)s or (is_break_glass and role = 'admin'))
 """
 # A reset or a bar waits for this, or this for it: then the password is no longer the right one.
 LOCK: LiteralString = """
@@ -136,14 +140,26 @@ class NewSession:
 
 
 async def sign_in(
-    connection: AsyncConnection[DictRow], name: str, password: str, client: Client
+    connection: AsyncConnection[DictRow],
+    name: str,
+    password: str,
+    client: Client,
+    *,
+    passwords: bool = True,
 ) -> NewSession:
     """Begin a session if name and password are right.
+
+    Args:
+        connection: To the database.
+        name: What was typed as the name.
+        password: What was typed as the password.
+        client: Where the request comes from.
+        passwords: Whether all users may sign in so; else admins made by a command only.
 
     Raises:
         ProblemError: 401, name or password are wrong; 429, too many have been.
     """
-    found = await find_by_password(connection, name, password, client)
+    found = await find_by_password(connection, name, password, client, passwords=passwords)
     async with connection.transaction():
         if found is None or (await connection.execute(LOCK, found)).rowcount == 0:
             raise ProblemError(
@@ -159,11 +175,20 @@ async def sign_in(
             client=client,
             signed_in_from=network_of(client.address),
         )
-        return NewSession(await _user(connection, token), token, expires_at, failed["count"])
+        user = await user_of(connection, token)
+        if not passwords:
+            how = {"with": "password, in an emergency", "address": client.address}
+            await record(connection, user, "sign in", "user", user.id, after=how)
+        return NewSession(user, token, expires_at, failed["count"])
 
 
 async def find_by_password(
-    connection: AsyncConnection[DictRow], name: str, password: str, client: Client
+    connection: AsyncConnection[DictRow],
+    name: str,
+    password: str,
+    client: Client,
+    *,
+    passwords: bool = True,
 ) -> DictRow | None:
     """Return the id and password_hash of the user with this name and password, or None.
 
@@ -175,6 +200,7 @@ async def find_by_password(
         "network": network_of(client.address),
         "secret_hash": None if client.token is None else hash_token(client.token),
         "window": WINDOW_SECONDS,
+        "passwords": passwords,
     }
     attempt |= await fetch_one(connection, ATTEMPT, attempt)
     before = await fetch_one(connection, COUNT, attempt)
@@ -188,7 +214,7 @@ async def find_by_password(
         )
         raise ProblemError(429, detail, headers={"Retry-After": str(wait)})
 
-    user = await (await connection.execute(FIND, [attempt["name"]])).fetchone()
+    user = await (await connection.execute(FIND, attempt)).fetchone()
     stored = None if user is None else user["password_hash"]
     if await verify_password(stored, password) and user is not None:
         await connection.execute(UNDO, attempt)
@@ -245,10 +271,11 @@ async def sign_in_by_token(
         parent_id=user.token_id,
         client=client,
     )
-    return NewSession(await _user(connection, session), session, expires_at)
+    return NewSession(await user_of(connection, session), session, expires_at)
 
 
-async def _user(connection: AsyncConnection[DictRow], token: str) -> User:
+async def user_of(connection: AsyncConnection[DictRow], token: str) -> User:
+    """Return the user of a session that was just begun."""
     user = await find_user(connection, token, is_use=False)
     assert user is not None  # noqa: S101 - the token was made a moment ago
     return user
