@@ -147,6 +147,22 @@ def test_a_sync_continues_where_the_release_stopped(old: Pipeline) -> None:
     assert not old.query("select from rejected_records where resolved_at is null")
 
 
+def test_user_names_get_one_spelling(postgres: str, released: str) -> None:
+    url = create_database(postgres, "names", released)
+    wide = "\uff56\uff45\uff52\uff41"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("update users set name = 'Vera' where id = 1")
+        connection.execute(
+            "insert into users (id, name, role) values (901, %s, 'viewer'), (902, %s, 'viewer')",
+            [wide, wide + "2"],
+        )
+        migrate(url)
+        names: dict[int, str] = dict(connection.execute("select id, name from users").fetchall())
+    assert (names[1], names[902]) == ("Vera", "vera2")
+    # It would be the name of another, so it stays.
+    assert names[901] == wide
+
+
 def test_a_release_of_meltano_may_change_its_tables(
     old: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
