@@ -52,6 +52,14 @@ def _hash(password: str, name: str, about: list[str]) -> str:
     return _hasher.hash(password)
 
 
+async def renew_hash(stored: str, password: str) -> str | None:
+    """Return a new hash of a right password; None if the stored one is as strong as new ones."""
+    if not _hasher.check_needs_rehash(stored):
+        return None
+    async with _at_once:
+        return await run_in_threadpool(_hasher.hash, password)
+
+
 async def verify_password(stored: str | None, password: str) -> bool:
     """Tell whether a password is right, in the same time where there is none to compare with."""
     async with _at_once:

@@ -19,7 +19,7 @@ from api.audit import record
 from api.auth import Client, User, find_user, hash_token, issue_token
 from api.database import fetch_one
 from api.limits import network_of
-from api.passwords import verify_password
+from api.passwords import renew_hash, verify_password
 from api.problems import ProblemError
 from api.users.names import unify
 
@@ -111,6 +111,7 @@ from users
 where id = %(id)s and password_hash = %(password_hash)s and active
 for no key update
 """
+RENEW: LiteralString = "update users set password_hash = %(new_hash)s where id = %(id)s"
 SIGNED_IN: LiteralString = """
 with failed as (
     select count(*) as count
@@ -160,11 +161,14 @@ async def sign_in(
         ProblemError: 401, name or password are wrong; 429, too many have been.
     """
     found = await find_by_password(connection, name, password, client, passwords=passwords)
+    new_hash = None if found is None else await renew_hash(found["password_hash"], password)
     async with connection.transaction():
         if found is None or (await connection.execute(LOCK, found)).rowcount == 0:
             raise ProblemError(
                 401, "The name or the password is wrong.", headers={"WWW-Authenticate": "Bearer"}
             )
+        if new_hash is not None:
+            await connection.execute(RENEW, found | {"new_hash": new_hash})
         failed = await fetch_one(connection, SIGNED_IN, found)
         token, _, expires_at = await issue_token(
             connection,

@@ -10,6 +10,7 @@ from datetime import timedelta
 import httpx
 import psycopg
 import pytest
+from argon2 import PasswordHasher
 
 from api.auth import Role
 from database.environment import ROOT
@@ -207,6 +208,26 @@ def test_sessions_are_listed_and_ended(caller: Caller) -> None:
     (left,) = caller.get("/api/sessions", params={"user_id": ada}).json()
     assert caller.delete(f"/api/sessions/{left['id']}").status_code == 204
     assert status(caller, mine) == 401
+
+
+def test_a_weak_hash_is_renewed_by_a_sign_in(caller: Caller) -> None:
+    user_id = make_user(caller)
+    weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
+    with psycopg.connect(caller.database, autocommit=True) as connection:
+
+        def stored() -> str:
+            query = "select password_hash from users where id = %s"
+            (text,) = connection.execute(query, [user_id]).fetchone() or ("",)
+            return str(text)
+
+        connection.execute("update users set password_hash = %s where id = %s", [weak, user_id])
+        assert sign_in(caller, password="wrong") == 401
+        assert stored() == weak
+        assert sign_in(caller) == 201
+        renewed = stored()
+        assert not PasswordHasher().check_needs_rehash(renewed)
+        assert sign_in(caller) == 201
+        assert stored() == renewed
 
 
 def test_guessing_is_locked_out_where_the_user_is_not_known(caller: Caller) -> None:
