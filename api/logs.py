@@ -38,6 +38,7 @@ CONFIGURATION: dict[str, Any] = {
     "root": {"level": "INFO", "handlers": ["stderr"]},
     "loggers": {
         "uvicorn": {"level": "INFO", "propagate": True},
+        "audit": {"level": "INFO"},  # see api.audit: what a SIEM collects
         "psycopg.pool": {"level": "WARNING"},
     },
 }

@@ -20,6 +20,7 @@ from api.public import PublicAddress
 log = logging.getLogger("api.requests")
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
 
 TIME_LIMIT_SECONDS = 60
 BODY_SECONDS = 10
@@ -134,6 +135,7 @@ class RequestMiddleware:
         request_id.set(own_id)
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         client = (scope.get("client") or [None])[0]
+        client_address.set(client)
         credentials = request_headers.get(b"authorization") or request_headers.get(b"cookie", b"")
         caller = self.limits.callers.find(credentials, client)
         scope.setdefault("state", {}).update(caller=caller, credentials=credentials)

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import psycopg
+from psycopg.rows import dict_row
 
+from api.audit import RECORD, entry
 from api.auth import ISSUE, MOST_DAYS, Role, Scope, new_token
 from database.address import database_url
 from database.migrate import migrate_if_needed
@@ -39,7 +41,10 @@ def make_token(
             state = f"has the role {its_role}" if is_active else "is barred"
             raise ValueError(f"The user service-{role} {state}: correct that in the console first.")
         token, values = new_token(user_id, "personal", "command line", life, scopes=scopes)
-        connection.execute(ISSUE, values)
+        cursor = connection.cursor(row_factory=dict_row)
+        (made,) = cursor.execute(ISSUE, values).fetchall()
+        after = {"name": "command line", "of": f"service-{role}", "scopes": list(scopes)}
+        connection.execute(RECORD, entry(None, "create", "token", made["id"], after=after))
     return token
 
 

@@ -302,7 +302,7 @@ class Housekeeping(_Group):
     """API tokens and sessions after they have expired or were revoked, and failed attempts to
     sign in."""
     audit_retention_days: Days = 3650
-    """The audit trail: who changed what through the API."""
+    """The audit trail: who signed in, exported or changed something."""
 
 
 class Secrets(_Group):

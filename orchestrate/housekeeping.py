@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from database.address import database_url
 from database.locks import LockedError, bounded, lock_seconds
@@ -130,14 +131,6 @@ _SIGN_IN_ATTEMPTS = """
         limit %(batch)s
     )
 """
-_AUDIT = """
-    delete from public.audit_log where id in (
-        select id
-        from public.audit_log
-        where at < now() - make_interval(days => %(days)s)
-        limit %(batch)s
-    )
-"""
 _INCIDENTS = """
     delete from public.incidents where id in (
         select id
@@ -146,6 +139,15 @@ _INCIDENTS = """
         limit %(batch)s
     )
 """
+
+
+def _remove_audit_entries(connection: psycopg.Connection[Any], days: int, batch: int) -> int:
+    # Nothing else can delete any: see database/sql/functions/keep_audit_log.sql.
+    statement = "select public.remove_audit_entries(%s, %s)"
+    cursor = connection.cursor(row_factory=tuple_row)
+    ((removed,),) = cursor.execute(statement, [days, batch]).fetchall()
+    return int(removed)
+
 
 RETENTIONS = [
     Retention("SYNC_LOG_RETENTION_DAYS", "runs of Meltano", (), remove_old_ones),
@@ -167,7 +169,7 @@ RETENTIONS = [
     Retention("CHANGE_RETENTION_DAYS", "changes of deals", (), _CHANGES),
     Retention("TOKEN_RETENTION_DAYS", "dead tokens and sessions", (), _TOKENS),
     Retention("TOKEN_RETENTION_DAYS", "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
-    Retention("AUDIT_RETENTION_DAYS", "entries of the audit trail", (), _AUDIT),
+    Retention("AUDIT_RETENTION_DAYS", "entries of the audit trail", (), _remove_audit_entries),
 ]
 
 

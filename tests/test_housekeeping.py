@@ -195,6 +195,38 @@ def test_the_audit_trail_is_kept_long(connection: Connection, database: str) -> 
     assert column(connection, kept) == ["0"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "delete from audit_log",
+        "update audit_log set user_name = 'grace'",
+        "truncate audit_log",
+        "insert into audit_log (id, user_name, action, subject, subject_id)"
+        " overriding system value values (1, 'eve', 'x', 'x', 'x')"
+        " on conflict (id) do update set user_name = 'eve'",
+    ],
+)
+def test_nothing_in_the_audit_trail_changes(connection: Connection, change: str) -> None:
+    connection.execute(
+        "insert into audit_log (id, user_name, action, subject, subject_id)"
+        " overriding system value values (1, 'ada', 'update', 'user', '1')"
+    )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="audit trail"):
+        connection.execute(change)
+    assert column(connection, "select user_name from audit_log") == ["ada"]
+
+
+def test_other_roles_may_not_call_what_deletes_old_entries(connection: Connection) -> None:
+    connection.execute("create role of_the_api")
+    try:
+        connection.execute("set role of_the_api")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("select public.remove_audit_entries(0, 1000)")
+    finally:
+        connection.execute("reset role")
+        connection.execute("drop role of_the_api")
+
+
 def test_resolved_rejects_go_with_their_raw_rows(connection: Connection, database: str) -> None:
     connection.execute(
         """

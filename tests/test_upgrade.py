@@ -29,9 +29,10 @@ KEPT = {
     "rejected_records": "id, remote_id, reason, payload, first_seen_at",
     "assessments": "*",
     "assessment_comments": "*",
-    "users": "*",
+    "users": "id, name, full_name, email, role, password_hash, active, last_signed_in_at",
     "tokens": "id, user_id, kind, name, secret_hash, created_at, expires_at, revoked_at",
-    "audit_log": "*",
+    "audit_log": "id, at, user_id, user_name, action, subject, subject_id, before, after,"
+    " request_id",
 }
 CHANGES = "id, opportunity_id, field, old_value, new_value, changed_at, changed_by"
 LOG = (

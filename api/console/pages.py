@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.types import Scope
 
 from api.addresses import split
+from api.audit import differences
 from api.auth import Role
 from api.problems import problem
 from api.workflow import FROM_CRM, MOVES, allowed_moves
@@ -66,16 +67,28 @@ def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
+def _plain(value: object) -> str:
+    """Return a value of JSON as people read it.
+
+    >>> _plain("viewer"), _plain(None), _plain(True)
+    ('viewer', 'none', 'true')
+    """
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 templates.globals |= {
     "asset": _asset,
     "Role": Role,
     "states": list(MOVES),
     "from_crm": list(FROM_CRM),
     "allowed_moves": allowed_moves,
+    "differences": differences,
 }
 templates.filters["words"] = _words
 templates.filters["pretty_json"] = lambda value: json.dumps(value, ensure_ascii=False, indent=2)
-templates.filters["one_line_json"] = lambda value: json.dumps(value, ensure_ascii=False)
+templates.filters["plain"] = _plain
 
 
 def wants_part(request: Request, target: str) -> bool:

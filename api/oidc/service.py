@@ -169,6 +169,8 @@ async def _begin(
         action = "create" if before is None else "update"
         was = None if before is None else trace(before)
         await record(connection, user, action, "user", user.id, was, trace(after))
+    how = {"with": "identity provider"}
+    await record(connection, user, "sign in", "session", token_id, after=how)
     return NewSession(user, token, expires_at, failed["count"])
 
 

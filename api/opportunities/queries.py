@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, LiteralString, get_args
 
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from api.opportunities.schemas import Filters, Opportunity, SortKey
+from api.spreadsheets import sql_without_formulas
 
 COLUMNS = SQL("""
     id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
@@ -22,8 +23,6 @@ COLUMNS = SQL("""
     remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
-# A spreadsheet runs a cell that begins with one of these: OWASP's list, with the wide forms.
-FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
 
 # Only the conditions that a request has go into its query.
 CONDITIONS: dict[str, LiteralString] = {
@@ -152,12 +151,8 @@ def _cell(column: str) -> Composable:
     type_ = Opportunity.model_fields[column].annotation
     if column == "remote_id" or str not in (type_, *get_args(type_)):
         return Identifier(column)
-    begins_formula = SQL("ascii({}) in ({})").format(
-        Identifier(column), SQL(", ").join(map(Literal, map(ord, FORMULA_STARTS)))
-    )
-    return SQL("case when {} then '''' || {column} else {column} end as {column}").format(
-        begins_formula, column=Identifier(column)
-    )
+    text = sql_without_formulas(Identifier(column))
+    return SQL("{} as {}").format(text, Identifier(column))
 
 
 def export(names: tuple[str, ...], key: SortKey, descending: bool, as_csv: bool) -> bytes:

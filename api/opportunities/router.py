@@ -17,7 +17,6 @@ from api.database import Connection, connection_of
 from api.opportunities import service
 from api.opportunities.schemas import (
     Export,
-    Format,
     HistoryRequest,
     MoveRefused,
     Opportunity,
@@ -28,11 +27,10 @@ from api.opportunities.schemas import (
 )
 from api.opportunities.turns import given_up_in_time, take_turn
 from api.problems import answers
+from api.spreadsheets import CONTENT_TYPES
 from api.types import PathId, Text
 
 router = APIRouter(prefix="/api", tags=["opportunities"])
-
-CONTENT_TYPES = {Format.CSV: "text/csv; charset=utf-8", Format.NDJSON: "application/x-ndjson"}
 
 
 @router.get(
@@ -81,8 +79,8 @@ async def export_opportunities(
     """Stream all opportunities that fulfil every condition, as of one moment.
 
     In CSV a text that begins with `=`, `+`, `-`, `@`, a tab or a line break, with which a
-    spreadsheet begins a formula, gets a `'` before it. Numbers, dates and `remote_id` are as
-    they are, and so is everything in NDJSON.
+    spreadsheet begins a formula, gets a `'` before it, also after a `;`, where a cell ends in
+    many countries. Numbers, dates and `remote_id` are as they are, and so is everything in NDJSON.
     """
     state = request.app.state
     connections = partial(connection_of, request)

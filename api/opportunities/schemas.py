@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from api.problems import Problem
+from api.spreadsheets import Format
 from api.types import AnyOf, Day, Id, Input, Money, Text, Utc
 
 
@@ -111,13 +112,6 @@ class PageRequest(Listing):
     cursor: str | None = Field(
         None, max_length=2000, description="`next_cursor` of the page before, with the same filters"
     )
-
-
-class Format(StrEnum):
-    """How to write rows."""
-
-    CSV = "csv"
-    NDJSON = "ndjson"
 
 
 class Export(Listing):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
@@ -10,15 +11,17 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
+from api.audit import record
 from api.auth import Role, User
 from api.caching import check_match, etag_of
 from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import Export, Format, HistoryRequest, PageRequest
+from api.opportunities.schemas import Export, HistoryRequest, PageRequest
 from api.opportunities.totals import Totals
 from api.problems import ProblemError
+from api.spreadsheets import Format
 
 STALE_DAYS = 90
 CHUNK_BYTES = 64 * 1024
@@ -96,11 +99,16 @@ async def export(
         taken.enter_context(of_one.count(f"user {user.name}"))
         await taken.enter_async_context(at_once)
         connection = await taken.enter_async_context(connections())
+        # Before the first row, so that it is there whatever becomes of the reader.
+        export_id = uuid.uuid4()
+        asked = wanted.model_dump(mode="json", exclude_defaults=True)
+        await record(connection, user, "export", "opportunities", export_id, after=asked)
         await taken.enter_async_context(connection.transaction())
         await connection.execute(limit)
         buffer = bytearray()
         parameters = conditions | {"search": wanted.search}
-        async with connection.cursor().copy(query, parameters) as rows:
+        cursor = connection.cursor()
+        async with cursor.copy(query, parameters) as rows:
             try:
                 async for row in rows:
                     buffer += row
@@ -110,6 +118,8 @@ async def export(
             except (GeneratorExit, asyncio.CancelledError):
                 await connection.close()  # the reader has gone: ends the COPY at once
                 raise
+        sent = {"rows": cursor.rowcount}
+        await record(connection, user, "finish export", "opportunities", export_id, after=sent)
     yield bytes(buffer)
 
 

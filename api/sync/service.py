@@ -119,6 +119,10 @@ async def list_rejects(
     rows = await (await connection.execute(queries.REJECTS, parameters)).fetchall()
     counted = await fetch_one(connection, queries.COUNT_REJECTS, parameters)
     items = [RejectedRecord.model_validate(row) for row in rows[: wanted.limit]]
+    if items:
+        ids = [item.id for item in items]
+        of = wanted.stream or "all"
+        await record(connection, user, "read", "rejected records", of, after={"ids": ids})
     return RejectedRecords(
         items=items,
         total=counted["count"],

@@ -34,8 +34,7 @@ async def create(url: str, new: NewUser) -> None:
     async with await psycopg.AsyncConnection.connect(url, row_factory=dict_row) as connection:
         is_admin = new.role is Role.ADMIN
         user = await insert_user(connection, new, password_hash, is_break_glass=is_admin)
-        made = trace(user) | {"by": "command line"}
-        await record(connection, None, "create", "user", user["id"], after=made)
+        await record(connection, None, "create", "user", user["id"], after=trace(user))
 
 
 async def hand_over(url: str, name: str, issuer: str, subject: str) -> None:

@@ -1,7 +1,7 @@
 """The pages of users: sign-in and account for each, administration for admins."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Form, Query, Request, Response
@@ -11,7 +11,7 @@ from psycopg.rows import DictRow
 from pydantic import BaseModel, Field, SecretStr
 
 from api.addresses import own_path
-from api.audit import AuditQuery, list_entries
+from api.audit import AuditQuery, list_actions, list_entries
 from api.auth import (
     CurrentUser,
     Role,
@@ -292,7 +292,10 @@ async def show_audit(
     connection: Connection,
     wanted: Annotated[AuditQuery, Query()],
 ) -> Response:
-    """Show who changed what, the newest first."""
+    """Show who did what, the newest first."""
     entries = await list_entries(connection, user, wanted)
-    template = "_audit.html" if wants_part(request, "more") else "audit.html"
-    return page(request, template, entries=entries, wanted=wanted)
+    asked = wanted.model_dump(mode="json", exclude_none=True, exclude={"before", "limit"})
+    context: dict[str, Any] = {"entries": entries, "wanted": wanted, "asked": asked}
+    if wants_part(request, "more"):
+        return page(request, "_audit.html", **context)
+    return page(request, "audit.html", actions=await list_actions(connection, user), **context)

@@ -158,7 +158,9 @@ async def change_password(
 
 async def sign_out(connection: AsyncConnection[DictRow], user: User) -> None:
     """Revoke the token of the request."""
-    await connection.execute(queries.REVOKE, [user.token_id])
+    async with connection.transaction():
+        await connection.execute(queries.REVOKE, [user.token_id])
+        await record(connection, user, "sign out", "session", user.token_id)
 
 
 async def list_tokens(

@@ -170,7 +170,7 @@ async def sign_in(
         if new_hash is not None:
             await connection.execute(RENEW, found | {"new_hash": new_hash})
         failed = await fetch_one(connection, SIGNED_IN, found)
-        token, _, expires_at = await issue_token(
+        token, token_id, expires_at = await issue_token(
             connection,
             found["id"],
             "session",
@@ -180,9 +180,8 @@ async def sign_in(
             signed_in_from=network_of(client.address),
         )
         user = await user_of(connection, token)
-        if not passwords:
-            how = {"with": "password, in an emergency", "address": client.address}
-            await record(connection, user, "sign in", "user", user.id, after=how)
+        how = None if passwords else {"with": "password, in an emergency"}
+        await record(connection, user, "sign in", "session", token_id, after=how)
         return NewSession(user, token, expires_at, failed["count"])
 
 
@@ -226,6 +225,7 @@ async def find_by_password(
         return user
     failed = {"tried": attempt["name"], "address": client.address, "failed": before["own"] + 1}
     log.warning("wrong name or password", extra=failed)
+    await record(connection, None, "fail to sign in", "name", attempt["name"])
     if user is not None and failed["failed"] == FREE_ATTEMPTS:
         await record(connection, None, "slow down", "user", user["id"], after=failed)
     return None
@@ -265,7 +265,7 @@ async def sign_in_by_token(
     user = await find_user(connection, token.strip(), address=client.address)
     if user is None or (await fetch_one(connection, KIND, [user.token_id]))["kind"] != "personal":
         raise ProblemError(401, "This token is unknown, expired or revoked.")
-    session, _, expires_at = await issue_token(
+    session, session_id, expires_at = await issue_token(
         connection,
         user.id,
         "session",
@@ -275,6 +275,8 @@ async def sign_in_by_token(
         parent_id=user.token_id,
         client=client,
     )
+    by = {"token": user.token_id}
+    await record(connection, user, "sign in", "session", session_id, after=by)
     return NewSession(await user_of(connection, session), session, expires_at)
 
 

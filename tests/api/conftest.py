@@ -63,6 +63,8 @@ from generate_series(1, %s) as i
 EMPTY = """
 do $$
 begin
+    -- Without triggers: the audit trail can't be emptied otherwise.
+    set local session_replication_role = replica;
     execute (
         select 'truncate meltano.runs, ' || string_agg(quote_ident(tablename), ', ')
             || ' restart identity cascade'

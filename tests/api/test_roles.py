@@ -52,6 +52,7 @@ ROUTES = {
     ),
     "POST /api/assessments/{id:int}/submit": ASSESSOR,
     "GET /api/audit": ADMIN,
+    "GET /api/audit/export": ADMIN,
     "GET /api/opportunities": VIEWER,
     "GET /api/opportunities/export": VIEWER,
     "GET /api/opportunities/{id:int}": VIEWER,

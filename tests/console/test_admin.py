@@ -91,5 +91,5 @@ def test_the_audit_tells_who_did_what(desk: Desk) -> None:
     page.get_by_label("Of a kind").select_option(label="Opportunity")
     page.get_by_role("button", name="Show").click()
     entry = page.locator("tbody tr").first
-    for words in ("ada", "Update opportunity", deal, '"workflow_status": "ASSIGNED"'):
+    for words in ("ada", "Update opportunity", deal, "Workflow status NEW ASSIGNED"):
         expect(entry).to_contain_text(words)
