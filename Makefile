@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts attack test-all docs backup restore restore-check adopt settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge attack test-all docs backup restore restore-check adopt settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,10 @@ test-alerts: .venv/.installed-dev ## The alert rules, by Prometheus's promtool
 	command -v promtool >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends prometheus; }
 	.venv/bin/pytest tests/test_alerts.py
 
+test-edge: .venv/.installed-dev ## The API behind Debian's Caddy and nginx, with TLS
+	command -v caddy nginx >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq caddy nginx-light; }
+	.venv/bin/pytest -m edge tests/test_edge.py
+
 # `make test` has these too, where PgBouncer is installed.
 test-pooler: .venv/.installed-dev ## What meets a connection pooler, with Debian's PgBouncer
 	command -v pgbouncer >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq pgbouncer; }
@@ -95,7 +99,7 @@ attack: .venv/.browser ## Attacks on a running server: outages, odd input, roles
 	.venv/bin/pytest -m "attack or not attack" --timeout 300 tests/attack \
 	tests/api/test_server.py tests/api/test_limits.py tests/api/test_odd_input.py tests/api/test_roles.py
 
-test-all: test test-airflow test-images test-postgres test-pooler test-alerts attack ## All of these, one after the other
+test-all: test test-airflow test-images test-postgres test-pooler test-alerts test-edge attack ## All of these, one after the other
 
 sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox

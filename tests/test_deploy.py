@@ -76,19 +76,38 @@ def test_the_compose_file_is_valid_and_closed() -> None:
     compose = DEPLOY / "compose.yaml"
     check(BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", compose)
     (parsed,) = documents(compose)
-    ours = {name: service for name, service in parsed["services"].items() if name != "postgres"}
+    others = {"postgres", "proxy"}
+    ours = {name: one for name, one in parsed["services"].items() if name not in others}
     for name, service in parsed["services"].items():
         assert service["read_only"], name
-        assert service.get("profiles") == (["airflow"] if name.startswith("airflow") else None)
+        profiles = {"airflow": ["airflow"], "proxy": ["tls"]}
+        assert service.get("profiles") == profiles.get(name.partition("-")[0])
         assert "no-new-privileges:true" in service["security_opt"]
         assert re.search(r":.*\d", service["image"]), f"{name} is not pinned"
         assert not {*SECRETS} & {variable.lower() for variable in service["environment"]}
     for service in ours.values():
         assert service["cap_drop"] == ["ALL"]
         assert {*service["secrets"]} <= {*SECRETS}
-    published = {name: service["ports"] for name, service in ours.items() if "ports" in service}
-    assert published == {"api": ["127.0.0.1:8000:8000"], "airflow-api": ["127.0.0.1:8080:8080"]}
+    published = {name: one["ports"] for name, one in parsed["services"].items() if "ports" in one}
+    assert published == {
+        "api": ["127.0.0.1:8000:8000"],
+        "airflow-api": ["127.0.0.1:8080:8080"],
+        "proxy": ["80:80", "443:443"],
+    }
+    proxy = parsed["services"]["proxy"]
+    assert (proxy["cap_drop"], proxy["cap_add"]) == (["ALL"], ["NET_BIND_SERVICE"])
+    believed = parsed["services"]["api"]["environment"]["FORWARDED_ALLOW_IPS"]
+    assert proxy["networks"]["edge"]["ipv4_address"] in believed
+    assert not parsed["services"]["scheduler"].get("networks"), "it serves nobody"
     assert {*parsed["secrets"]} == {*SECRETS}
+
+
+def test_secret_files_are_for_their_reader_alone() -> None:
+    lines = [
+        line for line in (DEPLOY / "compose.yaml").read_text().splitlines() if "install" in line
+    ]
+    assert len(lines) == 2
+    assert all("install -o 10001 -m 0400" in line for line in lines)
 
 
 def test_the_kubernetes_manifests_are_valid_and_closed() -> None:

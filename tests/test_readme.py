@@ -30,6 +30,7 @@ ELSEWHERE = {
     "make test-postgres POSTGRES=15": "runs other tests",
     "make test-pooler": "runs other tests",
     "make test-alerts": "runs other tests",
+    "make test-edge": "runs other tests",
     "make test-all": "runs other tests",
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",
