@@ -7,7 +7,7 @@ import logging
 import re
 from urllib.parse import unquote
 
-from apprise import Apprise, LogCapture, NotifyType
+from apprise import Apprise, LogCapture, NotifyFormat, NotifyType
 
 from database.environment import setting
 from notifications.messages import Message
@@ -33,6 +33,9 @@ class Services:
         for number, (service, url) in enumerate(zip(self._services, self._urls, strict=True), 1):
             if not service.add(url):
                 raise ValueError(f"NOTIFY_URLS: Apprise does not know address {number}")
+            if url.lower().startswith("mailto"):
+                for mail in service:
+                    mail.notify_format = NotifyFormat.TEXT
 
     def __len__(self) -> int:
         return len(self._services)
@@ -45,7 +48,11 @@ class Services:
         """Send a message; return why it was not accepted, or None."""
         with LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
             is_accepted = self._services[service - 1].notify(
-                title=message.title, body=message.body, notify_type=NotifyType(message.tone)
+                title=message.title,
+                body=message.body,
+                notify_type=NotifyType(message.tone),
+                # It quotes what others entered in the CRM, which may look like markup.
+                body_format=NotifyFormat.TEXT,
             )
         return None if is_accepted else _problem(said.getvalue(), self._urls[service - 1])
 

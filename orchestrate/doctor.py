@@ -36,8 +36,8 @@ from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, Refu
 
 from database import locks as locking
 from database import objects
-from database.address import EMBEDDED, database_url, url_setting
-from database.environment import DATA, ROOT, setting
+from database.address import EMBEDDED, AddressError, database_url, parameters, url_setting
+from database.environment import DATA, ROOT, env_file, setting
 from database.migrate import newest_migration
 from database.preflight import Purpose, obstacles
 from database.settings import Settings, read_settings, secret_names
@@ -122,6 +122,8 @@ def checks() -> tuple[Check, ...]:
     return (
         Check("disk", local_disk),
         Check("settings", settings),
+        Check("secrets", secret_file),
+        Check("encryption", encryption),
         Check("database", database, seconds=60),
         Check("clock of the database", database_clock, base),
         Check("size", server_disk, base),
@@ -266,6 +268,35 @@ def settings(examination: Examination) -> Iterator[Finding]:
         examination.settings = read_settings()
     except SystemExit as error:
         yield Finding("settings", "error", str(error), "Correct it: see .env.example.")
+
+
+def secret_file(_: Examination) -> Iterator[Finding]:
+    """Look at who may read `.env`."""
+    file = env_file()
+    if file.exists() and file.stat().st_mode & 0o077:
+        detail = f"{file} can be read by other users of this machine"
+        yield Finding("secrets", "warning", detail, f"It holds passwords: chmod 600 {file}")
+
+
+def encryption(_: Examination) -> Iterator[Finding]:
+    """Look at whether the connection to a database elsewhere may be read or diverted."""
+    given = setting(url_setting())
+    if given is None:
+        return
+    try:
+        read = parameters(given)
+    except AddressError:
+        return  # the check of the database says so
+    host = read.get("hostaddr") or read.get("host") or ""
+    mode = read.get("sslmode") or "prefer"
+    if host.startswith("/") or host in ("", "localhost", "127.0.0.1", "::1"):
+        return
+    if mode in ("disable", "allow", "prefer"):
+        advice = (
+            f"Add ?sslmode=verify-full to {url_setting()}, with sslrootcert if its CA is your own."
+        )
+        detail = f"with sslmode={mode} passwords and deals may cross the network unencrypted"
+        yield Finding("encryption", "warning", detail, advice)
 
 
 def database(examination: Examination) -> Iterator[Finding]:

@@ -411,3 +411,38 @@ def test_a_disk_that_fills() -> None:
         "warning",
         "ok",
     ]
+
+
+@pytest.mark.parametrize(("mode", "found"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o644, 1)])
+def test_a_settings_file_that_others_may_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, found: int
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("ORACLE_PASS=secret\n")
+    file.chmod(mode)
+    monkeypatch.setenv("ORACLE_CRM_SYNC_ENV_FILE", str(file))
+    findings = list(doctor.secret_file(Examination()))
+    assert [finding.status for finding in findings] == ["warning"] * found
+    assert all(f"chmod 600 {file}" in finding.advice for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("rest", "found"),
+    [
+        ("db.example.com/crm", 1),
+        ("db.example.com/crm?sslmode=prefer", 1),
+        ("db.example.com/crm?sslmode=require", 0),
+        ("db.example.com/crm?sslmode=verify-full", 0),
+        ("127.0.0.1/crm", 0),
+        ("localhost/crm", 0),
+        ("/crm?host=/run/postgresql", 0),
+    ],
+)
+def test_a_database_elsewhere_without_encryption(
+    monkeypatch: pytest.MonkeyPatch, rest: str, found: int
+) -> None:
+    monkeypatch.delenv("DATABASE_DIRECT_URL", raising=False)
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://user:{ENCODED}@{rest}")
+    findings = list(doctor.encryption(Examination()))
+    assert [finding.status for finding in findings] == ["warning"] * found
+    assert not any(ENCODED in finding.detail + finding.advice for finding in findings)

@@ -4,13 +4,18 @@ import json
 import logging
 import os
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -21,6 +26,7 @@ from database.environment import ROOT
 from notifications import __main__ as command
 from notifications import incidents, outage
 from notifications.conditions import late_hours
+from notifications.messages import Message
 from notifications.outage import Outage
 from notifications.services import Services, send_test
 from notifications.watcher import Watcher
@@ -653,3 +659,35 @@ def test_a_run_sends_its_failure_and_calls_the_dead_mans_switch(
     with Desk(pipeline.database, receiver).without_database():
         assert pipeline.meltano("run", "sync").returncode == 1
     assert receiver.titles()[2:] == ["The database cannot be used"]
+
+
+class _MailServer(socketserver.StreamRequestHandler):
+    """Takes one mail after the other, and keeps them."""
+
+    mails: ClassVar[list[EmailMessage]] = []
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 ready\r\n")
+        for line in self.rfile:
+            command = line.strip().upper()
+            if command == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                lines = list(iter(self.rfile.readline, b".\r\n"))
+                mail = message_from_bytes(b"".join(lines), policy=default)
+                assert isinstance(mail, EmailMessage)
+                self.mails.append(mail)
+            self.wfile.write(b"250 yes\r\n")
+
+
+def test_mails_are_plain_text() -> None:
+    body = 'reason: <a href="http://evil.example">Renew your password</a>'
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _MailServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        people = "from=crm@example.com&to=ops@example.com"
+        services = Services(f"mailto://127.0.0.1:{port}/?smtp=127.0.0.1&mode=insecure&{people}")
+        assert services.send(1, Message("1 record was rejected", body, "failure")) is None
+        server.shutdown()
+    (mail,) = _MailServer.mails
+    assert [part.get_content_type() for part in mail.walk()] == ["text/plain"]
+    assert body in mail.get_content()

@@ -40,7 +40,7 @@ ELSEWHERE = {
     "make backup": "tests/test_restore.py",
     "make restore-check": "tests/test_restore.py",
     ".venv/bin/python -m api.users NAME --role admin": "tests/api",
-    "cp .env.example .env": "tests/test_settings.py",
+    "install -m 600 .env.example .env": "tests/test_settings.py",
 }
 
 
