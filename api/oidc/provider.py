@@ -66,10 +66,10 @@ class _Cached:
         self._asked_at = 0.0
         self._lock = asyncio.Lock()
 
-    async def get(self, client: httpx2.AsyncClient, url: str, seconds: float) -> dict[str, Any]:
+    async def get(self, client: AsyncOAuth2Client, url: str, seconds: float) -> dict[str, Any]:
         async with self._lock:
             if self._answer is None or time.monotonic() - self._asked_at > seconds:
-                response = await client.get(url, withhold_token=True)  # type: ignore[call-arg]
+                response = await client.request("GET", url, withhold_token=True)
                 answer = _json(response)
                 self._check(answer)
                 self._answer = answer
@@ -215,7 +215,7 @@ class Provider:
         if endpoint is None or self._needed <= claims.keys():
             return claims
         bearer = {"Authorization": f"Bearer {token['access_token']}"}
-        answer = await self._client.get(endpoint, headers=bearer, withhold_token=True)
+        answer = await self._client.request("GET", endpoint, headers=bearer, withhold_token=True)
         more = _json(answer)
         if more.get("sub") != claims["sub"]:
             raise RefusedError("The identity provider speaks of two users. Start again.")

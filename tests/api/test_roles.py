@@ -128,6 +128,8 @@ ROUTES = {
     "POST /sync/start": SYNC,
     "POST /sync/{run_id}/cancel": SYNC,
     "POST /tokens/{id}/revoke": VIEWER,
+    "GET /oidc/callback": Call(ANYBODY),
+    "GET /oidc/sign-in": Call(ANYBODY),
     # What is there before a sign-in, and for machines
     "GET /docs": Call(ANYBODY),
     "GET /docs/start.js": Call(ANYBODY),
