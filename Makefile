@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge attack test-all docs backup restore restore-check adopt settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,7 +99,15 @@ attack: .venv/.browser ## Attacks on a running server: outages, odd input, roles
 	.venv/bin/pytest -m "attack or not attack" --timeout 300 tests/attack \
 	tests/api/test_server.py tests/api/test_limits.py tests/api/test_odd_input.py tests/api/test_roles.py
 
-test-all: test test-airflow test-images test-postgres test-pooler test-alerts test-edge attack ## All of these, one after the other
+.data/oidc/.installed: tests/oidc/package.json tests/oidc/package-lock.json tests/oidc/provider.js
+	command -v npm >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends npm; }
+	mkdir -p .data/oidc && cp $^ .data/oidc/ && npm --prefix .data/oidc ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-oidc: .venv/.browser .data/oidc/.installed ## Sign in at a real identity provider, in a browser
+	.venv/bin/pytest -m oidc tests/console/test_company_account.py
+
+test-all: test test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack ## All of these, one after the other
 
 sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox

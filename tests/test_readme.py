@@ -31,6 +31,7 @@ ELSEWHERE = {
     "make test-pooler": "runs other tests",
     "make test-alerts": "runs other tests",
     "make test-edge": "runs other tests",
+    "make test-oidc": "tests/console/test_company_account.py",
     "make test-all": "runs other tests",
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",

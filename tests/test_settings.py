@@ -52,6 +52,30 @@ def test_all_settings_in_use_are_declared_and_all_declared_ones_are_used() -> No
         assert any(shape in text for shape in shapes), name
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"OIDC_ISSUER": "https://login.example.com"}, "OIDC_CLIENT_ID, OIDC_ROLES and API_PUBLIC"),
+        ({"OIDC_ISSUER": "http://login.example.com"}, "OIDC_ISSUER: .*https"),
+        ({"OIDC_ROLES": "sales=owner"}, "OIDC_ROLES"),
+        ({"OIDC_ROLES": "sales"}, "OIDC_ROLES"),
+        ({"PASSWORD_SIGN_IN": "false"}, "PASSWORD_SIGN_IN"),
+    ],
+)
+def test_ways_to_sign_in_that_nobody_could_use_are_refused(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], named: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=named):
+        read_settings()
+
+
+def test_groups_are_mapped_to_roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OIDC_ROLES", "CRM admins=admin, a=b=viewer,")
+    assert read_settings().oidc_roles == {"CRM admins": "admin", "a=b": "viewer"}
+
+
 def test_settings_come_from_the_environment_or_from_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

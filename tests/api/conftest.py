@@ -151,9 +151,9 @@ def settings() -> Settings:
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: FastAPI, port: int = 0) -> Iterator[str]:
     """Serve an application by a real server, and give its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, **OPTIONS))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, **OPTIONS))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
