@@ -74,10 +74,6 @@ async def _finish(
     error: str,
     issuer: str | None,
 ) -> NewSession:
-    # No connection is kept while the provider is asked.
-    async with connection_in_turn(request) as connection:
-        if not await service.come_back(connection, attempt.state):
-            raise ProblemError(400, "This sign-in was used before. Start again.")
     if error or not code:
         log.warning("the identity provider refused", extra={"error": error[:100]})
         raise ProblemError(403, "The identity provider did not sign you in. Start again.")
@@ -85,8 +81,11 @@ async def _finish(
     settings = request.app.state.settings
     role = service.role_of(identity.claims.get(settings.oidc_groups_claim), settings.oidc_roles)
     name = identity.claims.get(settings.oidc_name_claim)
+    # Only now: no connection waits for the provider, and only what it says is written down.
     async with connection_in_turn(request) as connection:
-        return await service.sign_in(connection, identity, role, name, client_of(request))
+        return await service.sign_in(
+            connection, identity, role, name, client_of(request), attempt.state
+        )
 
 
 def _provider(request: Request) -> Provider:

@@ -74,17 +74,13 @@ returning found.id_token
 """  # noqa: S105 - no password
 
 
-async def come_back(connection: AsyncConnection[DictRow], state: str) -> bool:
-    """Tell whether an answer of the provider is here for the first time."""
-    return (await connection.execute(COME_BACK, [hash_token(state)])).rowcount == 1
-
-
 async def sign_in(
     connection: AsyncConnection[DictRow],
     identity: Identity,
     role: Role | None,
     name: object,
     client: Client,
+    state: str,
 ) -> NewSession:
     """Begin a session of a user of the provider, who is made at the first time.
 
@@ -97,13 +93,16 @@ async def sign_in(
         role: What the user's groups give; None: nothing.
         name: What a new user is to be called.
         client: Where the request comes from.
+        state: Of the attempt, which works once.
 
     Raises:
-        ProblemError: 403, the user is barred, in no group that gives a role, or has a name that
-            can't be one here; 409, another user has the name.
+        ProblemError: 400, the attempt was used before; 403, the user is barred, in no group that
+            gives a role, or has a name that can't be one here; 409, another user has the name.
     """
     key = {"issuer": identity.issuer, "subject": identity.subject}
     async with connection.transaction():
+        if (await connection.execute(COME_BACK, [hash_token(state)])).rowcount == 0:
+            raise ProblemError(400, "This sign-in was used before. Start again.")
         before = await (await connection.execute(FIND, key)).fetchone()
         if role is not None and (before is None or before["active"]):
             profile = key | _profile(identity) | {"role": role}
