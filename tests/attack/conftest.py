@@ -28,6 +28,7 @@ SECONDS_AT_MOST = 1.0
 GROWTH_AT_MOST = 96_000_000
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave what is here to `make attack`: it takes minutes, and measures time."""
     for item in items:
