@@ -99,6 +99,23 @@ async def sign_in(
         ProblemError: 400, the attempt was used before; 403, the user is barred, in no group that
             gives a role, or has a name that can't be one here; 409, another user has the name.
     """
+    try:
+        return await _sign_in(connection, identity, role, name, client, state)
+    except ProblemError as refusal:
+        tried = "".join(filter(str.isprintable, name))[:100] if isinstance(name, str) else ""
+        how = {"with": "identity provider", "reason": refusal.detail}
+        await record(connection, None, "fail to sign in", "name", tried.lower(), after=how)
+        raise
+
+
+async def _sign_in(
+    connection: AsyncConnection[DictRow],
+    identity: Identity,
+    role: Role | None,
+    name: object,
+    client: Client,
+    state: str,
+) -> NewSession:
     key = {"issuer": identity.issuer, "subject": identity.subject}
     async with connection.transaction():
         if (await connection.execute(COME_BACK, [hash_token(state)])).rowcount == 0:

@@ -185,7 +185,8 @@ def the_user(browser: Caller) -> dict[str, Any]:
 
 
 def audit(browser: Caller) -> list[tuple[str, str]]:
-    query = "select action, user_name from audit_log order by id"
+    """What the audit trail says of all who came by HTTP: actions and names."""
+    query = "select action, user_name from audit_log where address is not null order by id"
     return [(row["action"], row["user_name"]) for row in rows(browser.database, query)]
 
 
@@ -224,7 +225,7 @@ def test_a_user_signs_in_and_is_made(browser: Caller, provider: IdentityProvider
     who = browser.get("/api/session").json()
     assert who | {"name": "ada", "role": "viewer", "email": "ada@example.com"} == who
     assert who["full_name"] == "Ada Example"
-    assert audit(browser) == [("create", "ada")]
+    assert audit(browser) == [("create", "ada"), ("sign in", "ada")]
     assert not rows(browser.database, "select from users where password_hash is not null")
 
 
@@ -337,6 +338,7 @@ def test_an_answer_works_once(browser: Caller, provider: IdentityProvider) -> No
     browser.cookies.set("oidc", kept)
     # This provider takes the code again, as a real one must not.
     assert "used before" in reason(come_back(browser, state))
+    assert audit(browser)[-1] == ("fail to sign in", "(not signed in)")
 
 
 def test_an_answer_comes_in_time(
@@ -424,7 +426,8 @@ def test_the_highest_role_counts_and_follows_the_groups(
     browser.cookies.clear()
     browser.cookies.update(first)
     assert browser.get("/api/session").status_code == 401, "begun as an admin"
-    assert audit(browser) == [("create", "ada"), ("update", "ada")]
+    done = [action for action, _ in audit(browser)]
+    assert done == ["create", "sign in", "update", "sign in"]
 
 
 def test_no_group_ends_all_access(browser: Caller, provider: IdentityProvider) -> None:
@@ -440,7 +443,7 @@ def test_no_group_ends_all_access(browser: Caller, provider: IdentityProvider) -
     browser.cookies.clear()
     bearer = {"Authorization": f"Bearer {token}"}
     assert browser.get("/api/session", headers=bearer).status_code == 401
-    assert audit(browser)[-1] == ("end access", "(not signed in)")
+    assert [action for action, _ in audit(browser)[-2:]] == ["end access", "fail to sign in"]
 
 
 def test_without_a_group_nobody_is_made(browser: Caller, provider: IdentityProvider) -> None:
