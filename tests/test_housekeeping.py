@@ -216,14 +216,25 @@ def test_nothing_in_the_audit_trail_changes(connection: Connection, change: str)
     assert column(connection, "select user_name from audit_log") == ["ada"]
 
 
-def test_other_roles_may_not_call_what_deletes_old_entries(connection: Connection) -> None:
+def test_a_role_of_the_apis_own_can_only_add_to_the_audit_trail(connection: Connection) -> None:
     connection.execute("create role of_the_api")
+    connection.execute("grant insert, select on audit_log to of_the_api")
     try:
         connection.execute("set role of_the_api")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("select public.remove_audit_entries(0, 1000)")
+        connection.execute(
+            "insert into audit_log (user_name, action, subject, subject_id)"
+            " values ('ada', 'update', 'user', '1')"
+        )
+        for refused in (
+            "select public.remove_audit_entries(0, 1000)",
+            "delete from audit_log",
+            "alter table audit_log disable trigger all",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(refused)
     finally:
         connection.execute("reset role")
+        connection.execute("drop owned by of_the_api")
         connection.execute("drop role of_the_api")
 
 
