@@ -43,6 +43,17 @@ def test_signing_in_leads_to_no_other_site(desk: Desk, elsewhere: str) -> None:
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
 
 
+def test_a_link_of_another_site_opens_the_deal(desk: Desk) -> None:
+    page = desk.open("/sign-in", None)
+    page.get_by_label("Name", exact=True).fill("ada")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").first.click()
+    page.wait_for_url("**/opportunities")
+    page.goto(f'data:text/html,<a href="{desk.address}/opportunities/1">A deal</a>')
+    page.get_by_role("link", name="A deal").click()
+    page.wait_for_url(f"{desk.address}/opportunities/1")
+
+
 def test_a_session_that_ends_asks_to_sign_in_again(desk: Desk) -> None:
     page = desk.open("/opportunities?geo=EMEA", "ada")
     # The page's own question must be answered before, lest it is what notices.
