@@ -1,0 +1,1 @@
+"""Sign in at the company's identity provider, by OpenID Connect."""
