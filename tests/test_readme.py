@@ -32,6 +32,7 @@ ELSEWHERE = {
     "make test-alerts": "runs other tests",
     "make test-edge": "runs other tests",
     "make test-oidc": "tests/console/test_company_account.py",
+    "make attack": "runs other tests",
     "make test-all": "runs other tests",
     "make serve": "see `serving`",
     "make schedule": "tests/test_scheduler.py",
