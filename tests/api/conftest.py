@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import httpx
 import psycopg
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 from fastapi import FastAPI
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -82,6 +84,15 @@ def fill(url: str, count: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(FILL, [count])
         connection.execute("analyze opportunities")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_passwords() -> Iterator[None]:
+    """Hashes that take no time: the tests make hundreds of them."""
+    quick = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
+    unknown = quick.hash("someone unknown")
+    with mock.patch.multiple("api.passwords", _hasher=quick, _UNKNOWN=unknown):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -210,7 +210,10 @@ def test_sessions_are_listed_and_ended(caller: Caller) -> None:
     assert status(caller, mine) == 401
 
 
-def test_a_weak_hash_is_renewed_by_a_sign_in(caller: Caller) -> None:
+def test_a_weak_hash_is_renewed_by_a_sign_in(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.passwords._hasher", PasswordHasher())
     user_id = make_user(caller)
     weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
     with psycopg.connect(caller.database, autocommit=True) as connection:
