@@ -40,7 +40,7 @@ demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8
 test: .venv/.browser ## Every test, and lint beside them
 	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
 	make --no-print-directory lint >$$log 2>&1 & \
-	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 3 --dist loadgroup --no-loadscope-reorder; \
+	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder; \
 	tests=$$?; wait $$!; lint=$$?; cat $$log; exit $$((tests || lint))
 
 sync: setup ## Sync once what `.env` names
