@@ -42,7 +42,7 @@ LOG = (
 Rows = list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def released(postgres: str) -> str:
     """The name of a template database of that release."""
     name = "released"
