@@ -320,12 +320,13 @@ class Adoption:
             """
         )
         present = {row["opportunity_id"]: row for row in cursor}
+        (now,) = [row["now"] for row in cursor.execute("select now() as now")]
         for deal, rows in by_deal.items():
             version = present[deal]["version"] if deal in present else 0
             is_open = deal in present and present[deal]["is_open"]
             taken = []
             for row in reversed(rows):
-                assessment = self._assessment(row, people)
+                assessment = self._assessment(row, people, now)
                 if assessment["status"] in OPEN and is_open:
                     self._misfit("assessments", row, "a newer one of the deal is open")
                     continue
@@ -336,7 +337,7 @@ class Adoption:
                 cursor.execute(TAKE_ASSESSMENT, assessment | own)
                 self._taken["assessments"][assessment["status"]] += 1
 
-    def _assessment(self, row: Row, people: dict[str, int]) -> Row:
+    def _assessment(self, row: Row, people: dict[str, int], now: datetime) -> Row:
         status = _word(row, "status", {*OPEN, *DECIDED}) or "DRAFT"
         if status not in {*OPEN, *DECIDED}:
             self._misfit("assessments", row, f"status {status}: made a draft")
@@ -354,7 +355,7 @@ class Adoption:
         for name in (*AUTHORS, *DECIDERS):
             if (person := _text(row, name)) and person.casefold() not in people:
                 self._misfit("assessments", row, f"without {name} {person}: no such user")
-        created = _moment(row, "created_at") or datetime.now(UTC)
+        created = _moment(row, "created_at") or now
         updated = _moment(row, "updated_at") or created
         submitted = _moment(row, "submitted_at") or updated
         by = people.get((_text(row, *AUTHORS) or "").casefold())
