@@ -40,8 +40,8 @@ from api.limits import Limits
 from api.oidc.provider import Provider
 from api.opportunities.choices import Choices
 from api.opportunities.service import EXPORTS_AT_ONCE
-from api.opportunities.totals import Totals
 from api.opportunities.turns import Turns
+from api.opportunities.unchanged import Unchanged
 from api.passwords import PASSWORDS_AT_ONCE
 from api.public import PublicAddress
 from api.requests import RequestMiddleware
@@ -78,7 +78,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.settings = settings
     app.state.database_url = database_url
     app.state.public = public = PublicAddress(settings.api_public_url)
-    app.state.totals = Totals()
+    app.state.unchanged = Unchanged()
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
     app.state.choices = Choices()

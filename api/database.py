@@ -127,7 +127,9 @@ Connection = Annotated[AsyncConnection[DictRow], Depends(_connection, scope="fun
 
 
 async def fetch_one(
-    connection: AsyncConnection[DictRow], query: LiteralString, parameters: Params | None = None
+    connection: AsyncConnection[DictRow],
+    query: LiteralString | bytes,
+    parameters: Params | None = None,
 ) -> DictRow:
     """Return the first row of a query that always gives one, such as `insert ... returning`."""
     row = await (await connection.execute(query, parameters)).fetchone()

@@ -19,7 +19,8 @@ SCHEMAS = ("meltano", "raw", "staging")
 MELTANO_TABLES = ("alembic_version", "plugin_settings", "runs", "state")
 _TABLE = re.compile(r"\b(create|drop) table (?:if (?:not )?exists )?(\w+)(?![.\w])")
 _MADE = re.compile(
-    r"^\s*create (?:or replace )?(table|view|function|trigger)(?: if not exists)? ([\w.]+)",
+    r"^\s*create (?:or replace )?(table|view|function|trigger|sequence)"
+    r"(?: if not exists)? ([\w.]+)",
     re.MULTILINE,
 )
 
@@ -53,9 +54,11 @@ select * from unnest(%(expected)s::text[]) as missing
 except
 select 'schema ' || nspname from pg_namespace
 except
-select case when relkind = 'v' then 'view ' else 'table ' end || nspname || '.' || relname
+select
+    case relkind when 'v' then 'view ' when 'S' then 'sequence ' else 'table ' end
+        || nspname || '.' || relname
 from pg_class inner join pg_namespace on pg_class.relnamespace = pg_namespace.oid
-where nspname in ('public', 'raw', 'meltano') and relkind in ('r', 'p', 'v')
+where nspname in ('public', 'raw', 'meltano') and relkind in ('r', 'p', 'v', 'S')
 except
 select 'function ' || nspname || '.' || proname
 from pg_proc inner join pg_namespace on pg_proc.pronamespace = pg_namespace.oid

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 from psycopg.rows import DictRow
-from pydantic import BaseModel
 
 from api.auth import CurrentUser
 from api.console.charts import Bar, columns, lengths
@@ -13,23 +12,20 @@ from api.console.pages import console_router, page
 from api.dashboard import service
 from api.database import Connection
 from api.opportunities.service import STALE_DAYS
-from api.types import Text
 
 router = console_router()
 
 
-class Choice(BaseModel):
-    """The currency to show, by default that of most deals."""
-
-    currency: Text | None = None
-
-
 @router.get("/dashboard")
 async def show_dashboard(
-    request: Request, user: CurrentUser, connection: Connection, choice: Annotated[Choice, Query()]
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    choice: Annotated[service.Choice, Query()],
 ) -> Response:
     """Show the pipeline, the win rate, the ageing and the top deals."""
-    found = await service.read(connection, user, choice.currency)
+    unchanged = request.app.state.unchanged
+    found = await service.read(connection, user, unchanged, choice)
     if found is None:
         return page(request, "dashboard.html", currencies=[], total=None)
     by_month, win_rate = found["by_month"], found["win_rate"]
@@ -48,11 +44,12 @@ async def show_dashboard(
 def _with_lengths(rows: list[DictRow], name: str, note: str | None = None) -> list[DictRow]:
     """Add to each row how long its bar is, and the part of it that is drawn darker."""
     found = lengths([float(row[name] or 0) for row in rows])
+    shown = []
     for row, length in zip(rows, found, strict=True):
-        row["length"] = length
         whole = float(row[name] or 0)
-        row["note"] = round(length * float(row[note] or 0) / whole, 3) if note and whole else 0
-    return rows
+        part = round(length * float(row[note] or 0) / whole, 3) if note and whole else 0
+        shown.append(row | {"length": length, "note": part})
+    return shown
 
 
 def _months(rows: list[DictRow]) -> dict[str, Any]:

@@ -1,51 +1,66 @@
 """Read dbt's marts, in one currency at a time."""
 
+from datetime import UTC, datetime
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from pydantic import BaseModel
 
 from api.auth import Role, User
 from api.opportunities.service import with_marks
+from api.opportunities.unchanged import Unchanged
+from api.types import Text
 from api.workflow import MOVES
 
 MONTHS = 18
 TOP = 10
+
+
+class Choice(BaseModel):
+    """The currency to show, by default that of most deals, or the deals without a currency."""
+
+    currency: Text | None = None
+    no_currency: bool = False
+
 
 # The first sync makes them.
 _ARE_THERE: LiteralString = """
 select bool_and(to_regclass('public.' || name) is not null) as they_are
 from unnest(array['pipeline_by_stage_and_month', 'win_rate_by_practice', 'workflow_ageing']) as name
 """
-_CURRENCIES: LiteralString = """
-select currency, sum(deals)::bigint as deals, sum(deal_value) as deal_value,
+# The mart reads all deals, so it is asked once. `part` is what the sums are of.
+_PIPELINE: LiteralString = """
+with by_month as (
+    select
+        *,
+        case
+            when close_month < date_trunc('month', now()) then 'overdue'
+            when close_month < date_trunc('month', now()) + make_interval(months => %s)
+                then 'ahead'
+        end as term
+    from pipeline_by_stage_and_month
+)
+
+select
+    case
+        when grouping(stage) = 0 then 'stage'
+        when grouping(close_month) = 0 then 'month'
+        when grouping(term) = 0 then 'term'
+        else 'currency'
+    end as part,
+    currency,
+    stage,
+    close_month,
+    term,
+    sum(deals)::bigint as deals,
+    sum(deal_value) as deal_value,
     sum(weighted_value) as weighted_value
-from pipeline_by_stage_and_month
-group by currency
-order by deals desc, currency
-"""
-_BY_STAGE: LiteralString = """
-select stage, sum(deals)::bigint as deals, sum(deal_value) as deal_value,
-    sum(weighted_value) as weighted_value
-from pipeline_by_stage_and_month
-where currency is not distinct from %s
-group by stage
-order by stage nulls last
-"""
-_BY_MONTH: LiteralString = """
-select close_month, sum(deals)::bigint as deals, sum(deal_value) as deal_value,
-    sum(weighted_value) as weighted_value
-from pipeline_by_stage_and_month
-where currency is not distinct from %s
-    and close_month >= date_trunc('month', now())
-    and close_month < date_trunc('month', now()) + make_interval(months => %s)
-group by close_month
-order by close_month
-"""
-_OVERDUE: LiteralString = """
-select coalesce(sum(deals), 0)::bigint as deals, coalesce(sum(deal_value), 0) as deal_value
-from pipeline_by_stage_and_month
-where currency is not distinct from %s and close_month < date_trunc('month', now())
+from by_month
+group by grouping sets (
+    (currency), (currency, stage), (currency, term), (currency, term, close_month)
+)
+order by stage, close_month, deals desc, currency
 """
 _WIN_RATE: LiteralString = """
 select practice, won, lost, win_rate, won_value, lost_value
@@ -68,30 +83,58 @@ limit %s
 
 
 async def read(
-    connection: AsyncConnection[DictRow], user: User, currency: str | None
+    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: Choice
 ) -> dict[str, Any] | None:
     """Return the pipeline, the win rate, the ageing and the top deals in a currency.
 
-    It is the one of most deals if the wanted one has none; None before the first sync.
+    It is the one of most deals if none is wanted, or the wanted one has no deals; None before the
+    first sync.
     """
     user.must_be(Role.VIEWER)
     (there,) = await _rows(connection, _ARE_THERE)
-    currencies = await _rows(connection, _CURRENCIES) if there["they_are"] else []
+    if not there["they_are"]:
+        return None
+
+    async def pipeline() -> dict[str, list[DictRow]]:
+        parts: dict[str, list[DictRow]] = {"currency": [], "stage": [], "month": [], "term": []}
+        for row in await _rows(connection, _PIPELINE, MONTHS):
+            parts[row["part"]].append(row)
+        return parts
+
+    # Ages and months move on without a write.
+    hour = f"{datetime.now(UTC):%Y-%m-%d %H}"
+    parts = await unchanged.get(connection, ("pipeline", hour), pipeline)
+    currencies = parts["currency"]
     if not currencies:
         return None
     known = {row["currency"]: row for row in currencies}
-    total = known.get(currency, currencies[0])
+    total = currencies[0]
+    if wanted.currency is not None or wanted.no_currency:
+        total = known.get(wanted.currency, total)
     shown = total["currency"]
+
+    async def rest() -> dict[str, list[DictRow]]:
+        return {
+            "win_rate": await _rows(connection, _WIN_RATE, shown),
+            "ageing": await _rows(connection, _AGEING, list(MOVES)),
+            "top": await _rows(connection, _TOP, shown, TOP),
+        }
+
+    found = await unchanged.get(connection, ("dashboard", hour, shown), rest)
+    of_currency = {
+        part: [row for row in rows if row["currency"] == shown] for part, rows in parts.items()
+    }
+    overdue = [row for row in of_currency["term"] if row["term"] == "overdue"]
     return {
         "currencies": currencies,
         "total": total,
         "currency": shown,
-        "overdue": (await _rows(connection, _OVERDUE, shown))[0],
-        "by_stage": await _rows(connection, _BY_STAGE, shown),
-        "by_month": await _rows(connection, _BY_MONTH, shown, MONTHS),
-        "win_rate": await _rows(connection, _WIN_RATE, shown),
-        "ageing": await _rows(connection, _AGEING, list(MOVES)),
-        "top": await with_marks(connection, await _rows(connection, _TOP, shown, TOP)),
+        "overdue": overdue[0] if overdue else {"deals": 0, "deal_value": 0},
+        "by_stage": of_currency["stage"],
+        "by_month": [row for row in of_currency["month"] if row["term"] == "ahead"],
+        "win_rate": found["win_rate"],
+        "ageing": found["ageing"],
+        "top": await with_marks(connection, found["top"]),
     }
 
 

@@ -12,8 +12,8 @@ from api.database import Connection
 from api.opportunities.choices import owner_names, people
 from api.opportunities.page import View
 from api.opportunities.service import STALE_DAYS, read_deals
-from api.opportunities.totals import Totals
 from api.opportunities.turns import given_up_in_time
+from api.opportunities.unchanged import Unchanged
 from api.workflow import MOVES
 
 router = console_router()
@@ -28,7 +28,7 @@ async def show_board(
 ) -> Response:
     """Show the most valuable deals of each state, of those that fulfil the filters."""
     async with given_up_in_time(request):
-        columns = await _columns(connection, user, request.app.state.totals, view)
+        columns = await _columns(connection, user, request.app.state.unchanged, view)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
@@ -46,7 +46,7 @@ async def show_board(
 
 
 async def _columns(
-    connection: AsyncConnection[DictRow], user: User, totals: Totals, view: View
+    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, view: View
 ) -> list[tuple[str, list[dict[str, Any]], int, str | None]]:
     """Return of each state its name, cards, total, and the query of the rest if there is more."""
     columns = []
@@ -60,7 +60,7 @@ async def _columns(
                 "cursor": None,
             }
         )
-        deals, total, more = await read_deals(connection, user, totals, of_state)
+        deals, total, more = await read_deals(connection, user, unchanged, of_state)
         rest = of_state.query(limit=None, crm_outcome=None) if more else None
         columns.append((state, deals, total, rest))
     return columns

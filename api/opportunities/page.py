@@ -197,9 +197,9 @@ async def show_opportunities(
     request: Request, user: CurrentUser, connection: Connection, view: Annotated[View, Query()]
 ) -> Response:
     """Show the table, or the part of it that has changed."""
-    totals = request.app.state.totals
+    unchanged = request.app.state.unchanged
     async with given_up_in_time(request):
-        deals, total, cursor = await service.read_deals(connection, user, totals, view)
+        deals, total, cursor = await service.read_deals(connection, user, unchanged, view)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,

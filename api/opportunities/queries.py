@@ -190,4 +190,3 @@ where opportunity_id = %(opportunity_id)s and (%(before)s::bigint is null or id 
 order by id desc
 limit %(limit)s
 """
-SNAPSHOT = b"select pg_current_snapshot()::text as snapshot"

@@ -53,7 +53,7 @@ async def list_opportunities(
     """
     async with given_up_in_time(request):
         rows, total, next_cursor = await service.read_page(
-            connection, user, request.app.state.totals, wanted
+            connection, user, request.app.state.unchanged, wanted
         )
     items = ",".join(row["item"] for row in rows)
     return json_response(

@@ -14,12 +14,13 @@ from psycopg.rows import DictRow
 from api.audit import record
 from api.auth import Role, User
 from api.caching import check_match, etag_of
+from api.database import fetch_one
 from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
 from api.opportunities.schemas import Export, HistoryRequest, PageRequest
-from api.opportunities.totals import Totals
+from api.opportunities.unchanged import Unchanged
 from api.problems import ProblemError
 from api.spreadsheets import Format
 
@@ -46,7 +47,7 @@ where id = any(%(ids)s)
 
 
 async def read_page(
-    connection: AsyncConnection[DictRow], user: User, totals: Totals, wanted: PageRequest
+    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: PageRequest
 ) -> tuple[list[DictRow], int, str | None]:
     """Return a page's rows, each with an `item` as JSON, the list's total and the next cursor.
 
@@ -57,7 +58,13 @@ async def read_page(
     conditions = queries.conditions(wanted)
     listing = digest(conditions, wanted.key, wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
-    total = after.total if after else await totals.get(connection, conditions)
+
+    async def count() -> int:
+        query = queries.total(tuple(conditions))
+        counted: int = (await fetch_one(connection, query, conditions))["count"]
+        return counted
+
+    total = after.total if after else await unchanged.get(connection, ("total", conditions), count)
 
     query = queries.page(tuple(conditions), wanted.key, wanted.descending, after is not None)
     parameters = conditions | {"search": wanted.search, "limit": wanted.limit + 1}
@@ -124,10 +131,10 @@ async def export(
 
 
 async def read_deals(
-    connection: AsyncConnection[DictRow], user: User, totals: Totals, wanted: PageRequest
+    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: PageRequest
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """Return a page's deals with their marks, the list's total and the next cursor."""
-    rows, total, cursor = await read_page(connection, user, totals, wanted)
+    rows, total, cursor = await read_page(connection, user, unchanged, wanted)
     return await with_marks(connection, [_deal_of(row["item"]) for row in rows]), total, cursor
 
 

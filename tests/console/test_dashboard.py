@@ -103,3 +103,17 @@ def test_before_the_first_sync(empty_desk: Desk) -> None:
     page.goto("/sync")
     expect(page.get_by_text("There has been no sync yet.")).to_be_visible()
     expect(page.get_by_text("Nothing is rejected.")).to_be_visible()
+
+
+def test_it_opens_on_the_currency_of_most_deals(desk: Desk) -> None:
+    desk.query("update opportunities set currency = null where id % 50 = 0 returning id")
+    page = desk.open("/dashboard", "vera")
+    current = page.get_by_label("Currency").locator("[aria-current]")
+    expect(current).to_contain_text("EUR")
+    page.get_by_role("link", name=re.compile("^No currency")).click()
+    expect(current).to_contain_text("No currency")
+    (counted,) = desk.query(
+        "select count(*)::int as deals from opportunities where currency is null"
+        " and deleted_at is null and coalesce(crm_outcome, 'OPEN') = 'OPEN'"
+    )
+    expect(page.locator(".figures strong").first).to_have_text(str(counted["deals"]))
