@@ -14,6 +14,7 @@
       stamp       the column for the time of the write
       windowed    merge only batches that this model has not merged yet, see `merge_window.sql`
       rules       a SQL expression; if its value changes, all batches are merged again
+      before      a statement that runs before the merge, in a transaction of its own
       after       a statement that runs after the merge, in its transaction; text, as `log`
       analyze     other relations than the target that grow with the merge; text, as `log`
       log         a statement over `source` and `counted`, run as a part of the merge. It is
@@ -45,6 +46,12 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {%- call statement('lock_timeout') -%} {{ wait_for_locks_at_most() }} {%- endcall -%}
+
+    {%- if config.get('before') -%}
+        {%- call statement('before') -%}
+            {{ render(config.get('before')) }}; commit; begin; {{ wait_for_locks_at_most() }}
+        {%- endcall -%}
+    {%- endif -%}
 
     {%- if config.get('windowed') -%}
         {%- call statement('open_window') -%}

@@ -20,9 +20,13 @@
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
         },
         log="{{ log_merge() }}",
+        before='select public.defer_indexes()',
         after="{{ log_corrections() }}",
         analyze="{{ source('oracle_crm', 'opportunities') }}",
-        post_hook="{{ warn_about_unknown_statuses() }}",
+        post_hook=[
+            "{{ warn_about_unknown_statuses() }}",
+            {'sql': 'select public.build_deferred_indexes()', 'transaction': false},
+        ],
     )
 }}
 

@@ -1,0 +1,67 @@
+"""The merge of a first load builds the indexes afterwards, and never leaves the table without."""
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from database.migrate import migrate
+from tests.warehouse import Warehouse
+from tests.warm import WarmProject
+
+LOADED = """
+insert into raw.opportunities ("OptyId", "Name", "StatusCode", "LastUpdateDate")
+select i, 'Deal ' || i, 'OPEN', '2026-11-01 10:00Z' from generate_series(1, 10000) as i
+"""
+INDEXES = """
+select indexrelid::int as oid, pg_get_indexdef(indexrelid) as definition, indisunique as is_unique
+from pg_index
+where indrelid = 'opportunities'::regclass and indisvalid
+"""
+
+
+def indexes(warehouse: Warehouse) -> dict[str, int]:
+    """Return the definitions and oids of the indexes of opportunities that are not unique."""
+    rows = warehouse.query(INDEXES)
+    return {row["definition"]: row["oid"] for row in rows if not row["is_unique"]}
+
+
+@pytest.fixture
+def warehouse(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Warehouse:
+    """A database with a first load that is not merged yet."""
+    warehouse = Warehouse(postgres, migrated, parsed, warm)
+    warehouse.query(LOADED)
+    return warehouse
+
+
+def test_a_first_merge_builds_the_indexes_of_all_rows(warehouse: Warehouse) -> None:
+    before = indexes(warehouse)
+    warehouse.merge()
+    built = indexes(warehouse)
+    assert built.keys() == before.keys()
+    assert not set(built.values()) & set(before.values())
+    assert warehouse.query("select count(*) from opportunities") == [{"count": 10_000}]
+
+    warehouse.query("update raw.opportunities set \"Name\" = 'other'")
+    warehouse.merge()
+    assert indexes(warehouse) == built
+
+
+def test_a_merge_that_was_killed_leaves_the_indexes_to_the_next(warehouse: Warehouse) -> None:
+    before = indexes(warehouse)
+    with psycopg.connect(warehouse.url) as reader:
+        reader.execute("select from opportunities")
+        warehouse.query("select defer_indexes()")
+        assert indexes(warehouse) == before, "a reader was waited for"
+    warehouse.query("select defer_indexes()")
+    assert indexes(warehouse) == {}
+    warehouse.query("insert into opportunities (remote_id) values ('1')")
+    warehouse.query("select build_deferred_indexes()")
+    assert indexes(warehouse).keys() == before.keys()
+    warehouse.query("select defer_indexes()")
+    assert indexes(warehouse).keys() == before.keys(), "the table was not empty"
+
+    warehouse.query("truncate opportunities cascade; select defer_indexes()")
+    assert indexes(warehouse) == {}
+    migrate(warehouse.url)
+    assert indexes(warehouse).keys() == before.keys()
