@@ -71,6 +71,15 @@ def test_back_fills_and_state_elsewhere(run: Run, pipeline: Pipeline) -> None:
     assert_equal_to_crm(pipeline)
 
 
+def test_two_crms_in_two_databases(run: Run, pipeline: Pipeline) -> None:
+    names = {"DATABASE_URL", *pipeline.crm.env}
+    settings = "".join(f"{name}='{pipeline.environment[name]}'\n" for name in names)
+    pipeline.shell(f"cat > .env.second <<'END'\n{settings}END")
+    pipeline.environment |= dict.fromkeys(names, "")
+    run("Two CRMs")
+    assert pipeline.query("select count(*) from opportunities") == [{"count": 1000}]
+
+
 def test_all_links_have_a_target() -> None:
     text = (ROOT / "docs" / "runbook.md").read_text()
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
