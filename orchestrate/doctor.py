@@ -41,9 +41,10 @@ from database.environment import DATA, ROOT, env_file, setting
 from database.migrate import newest_migration
 from database.preflight import Purpose, obstacles
 from database.settings import Settings, read_settings, secret_names
+from declared.file import DeclarationError, differs, read_declared
+from declared.outcomes import SECTIONS
 from orchestrate.crm import tap_settings
 from orchestrate.cron import ScheduleError, next_run, time_zone
-from orchestrate.declared import SECTIONS, DeclarationError, differs, read_declared
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
 from runs.control import PIPELINE
 

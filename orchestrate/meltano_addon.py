@@ -28,8 +28,8 @@ from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.locks import LockedError
 from database.migrate import migrate_if_needed
 from database.preflight import Purpose
+from declared.file import DeclarationError, declare, read_declared
 from notifications import run_end
-from orchestrate.declared import DeclarationError, declare, read_declared
 from runs import registry
 from runs.control import PIPELINE
 from runs.recorder import RunRecorder

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from database.address import sqlalchemy_url
 from database.migrate import migrate
 from database.preflight import MIGRATIONS
-from orchestrate.declared import DeclarationError, declare, read_declared
+from declared.file import DeclarationError, declare, read_declared
 from tests.conftest import Pipeline
 from tests.test_doctor import examine
 from tests.warehouse import Warehouse
