@@ -18,8 +18,8 @@ from database.address import database_url
 from database.migrate import migrate_if_needed
 
 SERVICE_USER = """
-insert into users (name, full_name, role)
-values ('service-' || %(role)s, 'Services that act as ' || %(role)s, %(role)s)
+insert into users (name, full_name, role, is_service)
+values ('service-' || %(role)s, 'Services that act as ' || %(role)s, %(role)s, true)
 on conflict (lower(name)) do update set updated_at = users.updated_at
 returning id, role, active
 """

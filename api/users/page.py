@@ -200,6 +200,7 @@ class NewUserForm(BaseModel):
     full_name: str = Field("", max_length=200, pattern="^[^\x00]*$")
     email: Email | None = None
     role: Role
+    is_service: bool = False
     password: NewPassword | None = None
 
 
@@ -216,6 +217,7 @@ async def create(
         full_name=given.full_name or None,
         email=given.email,
         role=given.role,
+        is_service=given.is_service,
         password=given.password,
     )
     created = await service.create_user(connection, user, new)
@@ -243,7 +245,9 @@ async def change(
     if given.password is not None:
         wanted["password"] = given.password
     change = UserChange.model_validate(wanted)
-    account, has_changed = await service.change_account(connection, user, user_id, change)
+    account, has_changed = await service.change_account(
+        connection, user, user_id, change, request.app.state.settings
+    )
     words = f"{account['name']} is changed." if has_changed else "Nothing to change."
     return await _users(request, user, connection, words)
 

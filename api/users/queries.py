@@ -8,7 +8,7 @@ from api.auth import IS_LIVE
 
 USER: LiteralString = """
 id, name, full_name, email, role, active, created_at, updated_at, last_signed_in_at,
-password_hash is null and oidc_subject is null as is_service, oidc_subject
+is_service, oidc_subject, password_hash is not null as has_password
 """
 TOKEN: LiteralString = """
 id, user_id, kind, name, scopes, created_at, expires_at, last_used_at, address, revoked_at
@@ -33,8 +33,11 @@ limit 20
 """
 GET: LiteralString = f"select {USER} from users where id = %s"
 CREATE: LiteralString = f"""
-insert into users (name, full_name, email, role, password_hash, is_break_glass)
-values (%(name)s, %(full_name)s, %(email)s, %(role)s, %(password_hash)s, %(is_break_glass)s)
+insert into users (name, full_name, email, role, is_service, password_hash, is_break_glass)
+values (
+    %(name)s, %(full_name)s, %(email)s, %(role)s, %(is_service)s, %(password_hash)s,
+    %(is_break_glass)s
+)
 returning {USER}
 """
 CHANGE: LiteralString = f"""
@@ -50,10 +53,18 @@ SET_PASSWORD: LiteralString = (
 )
 # Two admins who demote each other at the same moment would leave none.
 LOCK_ADMINS: LiteralString = "select pg_advisory_xact_lock(hashtext('oracle_crm_sync.admins'))"
-COUNT_ADMINS: LiteralString = """
-select count(*)
-from users
-where role = 'admin' and active and (password_hash is not null or oidc_subject is not null)
+# By the ways to sign in that are on.
+HAS_ADMIN: LiteralString = """
+select exists (
+    select
+    from users
+    where role = 'admin'
+        and active
+        and (
+            oidc_issuer = %(oidc_issuer)s
+            or password_hash is not null and (%(password_sign_in)s or is_break_glass)
+        )
+) as has_admin
 """
 END_SESSIONS: LiteralString = """
 update tokens set revoked_at = now()

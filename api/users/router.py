@@ -1,6 +1,6 @@
 """The endpoints of users."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from psycopg.rows import DictRow
 
 from api.auth import CurrentUser
@@ -21,7 +21,7 @@ async def list_users(user: CurrentUser, connection: Connection) -> list[DictRow]
 
 @router.post("", status_code=201, response_model=UserAnswer, responses=answers(401, 403, 409, 422))
 async def create_user(user: CurrentUser, connection: Connection, new: NewUser) -> DictRow:
-    """Create a user: a person with a password, or a service without."""
+    """Create a user, a person or a service. Only an admin who signed in can give a password."""
     return await service.create_user(connection, user, new)
 
 
@@ -33,10 +33,15 @@ async def get_user(user: CurrentUser, connection: Connection, user_id: PathId) -
 
 @router.patch("/{id:int}", response_model=UserAnswer, responses=answers(401, 403, 404, 409, 422))
 async def change_user(
-    user: CurrentUser, connection: Connection, user_id: PathId, change: UserChange
+    user: CurrentUser,
+    request: Request,
+    connection: Connection,
+    user_id: PathId,
+    change: UserChange,
 ) -> DictRow:
     """Change a user. A new password, or barring them, ends all their access; a role, sessions."""
-    return await service.change_user(connection, user, user_id, change)
+    ways = request.app.state.settings
+    return await service.change_user(connection, user, user_id, change, ways)
 
 
 @router.delete("/{id:int}/access", status_code=204, responses=answers(401, 403, 404, 422))

@@ -36,6 +36,7 @@ class UserAnswer(BaseModel):
     email: str | None = Field(examples=["ada@example.com"])
     role: Role
     active: bool
+    is_service: bool = Field(description="It holds tokens, and never has a password")
     last_signed_in_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -48,7 +49,14 @@ class NewUser(Input):
     full_name: Text | None = None
     email: Email | None = None
     role: Role
-    password: NewPassword | None = Field(None, description="None: a service that holds tokens")
+    is_service: StrictBool = Field(False, description="It holds tokens, and has no password")
+    password: NewPassword | None = None
+
+    @model_validator(mode="after")
+    def _is_a_person_with_a_password(self) -> Self:
+        if self.is_service and self.password is not None:
+            raise ValueError("a service has no password")
+        return self
 
 
 class UserChange(Input):

@@ -16,6 +16,7 @@ from api.problems import ProblemError
 from api.users import queries
 from api.users.schemas import NewToken, NewUser, PasswordChange, UserChange
 from api.users.sign_in import find_by_password
+from database.settings import SignIn
 
 NO_USER = "There is no such user."
 NO_TOKEN = "There is no such token."  # noqa: S105 - no password
@@ -50,8 +51,15 @@ async def get_account(connection: AsyncConnection[DictRow], user: User) -> DictR
 
 
 async def create_user(connection: AsyncConnection[DictRow], user: User, new: NewUser) -> DictRow:
-    """Create a person with a password, or a service without; raises 409 if the name is taken."""
+    """Create a person or a service.
+
+    Raises:
+        ProblemError: 403, an API token gives a password; 409, the name is taken; 422, the password
+            is easy to guess.
+    """
     user.must_be(Role.ADMIN)
+    if new.password is not None:
+        user.must_be_signed_in()
     password_hash = await hash_password(new.password, new.name, new.full_name, new.email)
     async with connection.transaction():
         created = await insert_user(connection, new, password_hash)
@@ -80,28 +88,44 @@ async def insert_user(
 
 
 async def change_user(
-    connection: AsyncConnection[DictRow], user: User, user_id: int, change: UserChange
+    connection: AsyncConnection[DictRow],
+    user: User,
+    user_id: int,
+    change: UserChange,
+    ways: SignIn,
 ) -> DictRow:
     """Change a user. A new password, or barring them, ends all their access; a role, sessions.
 
+    Args:
+        connection: To the database.
+        user: Who asks.
+        user_id: Whom to change.
+        change: What is to be different.
+        ways: How users can sign in.
+
     Raises:
-        ProblemError: 404, there is no such user; 409, it is the last admin who can sign in, or the
-            identity provider decides; 422, the password is easy to guess.
+        ProblemError: 403, an API token gives a password; 404, there is no such user; 409, it is the
+            last admin who can sign in, a service gets a password, or the identity provider
+            decides; 422, the password is easy to guess.
     """
     user.must_be(Role.ADMIN)
     known = await get_user(connection, user, user_id)
     wanted = change.model_dump(exclude_unset=True, exclude={"password"})
     if known["oidc_subject"] is not None:
         _leave_to_provider(known, wanted, change.password)
+    if change.password is not None:
+        user.must_be_signed_in()
+        if known["is_service"]:
+            raise ProblemError(409, f"{known['name']} is a service: it has no password.")
     password_hash = await hash_password(
         change.password, known["name"], known["full_name"], known["email"]
     )
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
         before = await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
+        had_admin = await _has_admin(connection, ways)
         after = await fetch_one(connection, queries.CHANGE, before | wanted)
-        admins = await fetch_one(connection, queries.COUNT_ADMINS)
-        if _is_admin(before) and not _is_admin(after) and admins["count"] == 0:
+        if had_admin and not await _has_admin(connection, ways):
             raise ProblemError(409, f"{after['name']} is the last admin who can sign in.")
         traced = trace(after)
         if password_hash:
@@ -117,7 +141,7 @@ async def change_user(
 
 
 async def change_account(
-    connection: AsyncConnection[DictRow], user: User, user_id: int, seen: UserChange
+    connection: AsyncConnection[DictRow], user: User, user_id: int, seen: UserChange, ways: SignIn
 ) -> tuple[DictRow, bool]:
     """Change of a user what differs from `seen`: naming a role or state ends their sessions.
 
@@ -135,7 +159,7 @@ async def change_account(
     if not wanted:
         return present, False
     change = UserChange.model_validate(wanted)
-    return await change_user(connection, user, user_id, change), True
+    return await change_user(connection, user, user_id, change, ways), True
 
 
 async def change_password(
@@ -333,8 +357,13 @@ def _leave_to_provider(user: DictRow, wanted: DictRow, password: SecretStr | Non
         )
 
 
-def _is_admin(user: DictRow) -> bool:
-    return bool(user["role"] == Role.ADMIN and user["active"])
+async def _has_admin(connection: AsyncConnection[DictRow], ways: SignIn) -> bool:
+    """Tell whether an admin can sign in."""
+    given = {
+        "oidc_issuer": ways.oidc_issuer and ways.oidc_issuer.rstrip("/"),
+        "password_sign_in": ways.password_sign_in,
+    }
+    return bool((await fetch_one(connection, queries.HAS_ADMIN, given))["has_admin"])
 
 
 def trace(user: DictRow) -> DictRow:

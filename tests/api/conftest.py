@@ -20,13 +20,15 @@ from fastapi import FastAPI
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from api.app import create_app
-from api.auth import Role
+from api.auth import ISSUE, Role, new_token
 from api.health import NEWEST
 from api.server import OPTIONS
 from api.token import make_token
 from database.settings import Settings
 from runs import control, processes
 
+PASSWORD = "correct horse battery"
+"""Of the people whom tests make."""
 FILL = """
 insert into opportunities (
     remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value, currency,
@@ -138,6 +140,32 @@ class Caller(httpx.Client):
             token = make_token(self.database, role, timedelta(hours=1))
             self.headers["Authorization"] = f"Bearer {token}"
         return self
+
+    def session(self, role: Role) -> str:
+        """Return a session of somebody of a role, as after a sign-in."""
+        make_token(self.database, role, timedelta(hours=1))
+        with psycopg.connect(self.database) as connection:
+            (user_id,) = connection.execute(
+                "select id from users where name = %s", [f"service-{role}"]
+            ).fetchone() or (0,)
+            token, values = new_token(user_id, "session", "test", timedelta(hours=1))
+            connection.execute(ISSUE, values)
+        return token
+
+    def signed_in(self, role: Role = Role.ADMIN) -> dict[str, str]:
+        """Return the headers of somebody of a role who has signed in."""
+        return {"Authorization": f"Bearer {self.session(role)}"}
+
+    def make_user(self, name: str = "ada", role: str = "assessor", **more: object) -> int:
+        """Make a person who can sign in with PASSWORD, and return the id."""
+        answer = self.post(
+            "/api/users",
+            json={"name": name, "role": role, "password": PASSWORD, **more},
+            headers=self.signed_in(),
+        )
+        assert answer.status_code == 201, answer.text
+        user_id: int = answer.json()["id"]
+        return user_id
 
 
 class DefaultSettings(Settings):

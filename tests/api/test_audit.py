@@ -16,9 +16,7 @@ import pytest
 from api.auth import Role
 from api.logs import JsonFormatter
 from database.environment import ROOT
-from tests.api.conftest import Caller, fill
-
-PASSWORD = "correct horse battery"
+from tests.api.conftest import PASSWORD, Caller, fill
 
 
 def trail(caller: Caller, **wanted: str) -> list[dict[str, Any]]:
@@ -27,12 +25,6 @@ def trail(caller: Caller, **wanted: str) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     entries: list[dict[str, Any]] = answer.json()
     return entries
-
-
-def make_user(caller: Caller, name: str = "ada") -> int:
-    made = caller.post("/api/users", json={"name": name, "role": "viewer", "password": PASSWORD})
-    assert made.status_code == 201, made.text
-    return int(made.json()["id"])
 
 
 @pytest.fixture
@@ -58,7 +50,7 @@ def siem() -> Iterator[list[dict[str, Any]]]:
 def test_sign_ins_and_what_was_tried_are_recorded(
     caller: Caller, siem: list[dict[str, Any]]
 ) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     for name in ("ada", "Nobody"):
         tried = {"name": name, "password": "wrong"}
@@ -87,7 +79,7 @@ def test_sign_ins_and_what_was_tried_are_recorded(
 
 
 def test_a_lock_out_is_recorded_once(caller: Caller) -> None:
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     caller.be(None)
     for _ in range(8):
         caller.post("/api/session", json={"name": "ada", "password": "wrong"})
@@ -155,7 +147,7 @@ def test_what_commands_make_is_recorded(caller: Caller) -> None:
 
 
 def test_the_trail_is_filtered_by_person_action_and_time(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     for name in ("ada", "bob"):
         caller.post("/api/session", json={"name": name, "password": "wrong"})

@@ -207,9 +207,7 @@ def command(database: str, *arguments: str, **settings: str) -> str:
 
 def create(browser: Caller, name: str, role: str) -> None:
     """Make a local user in the console."""
-    browser.be(Role.ADMIN)
-    new = {"name": name, "role": role, "password": PASSWORD}
-    assert browser.post("/api/users", json=new).status_code == 201
+    browser.make_user(name, role)
     browser.be(None)
 
 

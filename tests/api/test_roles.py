@@ -4,16 +4,15 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.routing import Mount
 
 from api.app import create_app
-from api.auth import ISSUE, USUAL_SCOPES, Role, Scope, new_token
+from api.auth import USUAL_SCOPES, Role, Scope
 from api.token import make_token
-from tests.api.conftest import Caller, Command, DefaultSettings, fill
+from tests.api.conftest import PASSWORD, Caller, Command, DefaultSettings, fill
 
 ANYBODY, NOBODY = "anybody", "nobody"
 """No sign-in is needed; none helps, since the route asks for a secret of its own."""
@@ -35,7 +34,6 @@ VIEWER, ASSESSOR, MANAGER, ADMIN = (Call(role) for role in Role)
 SYNC = Call(Role.MANAGER, scope=Scope.SYNC)
 OWN_OR_ADMIN = Call(Role.VIEWER, scope=Scope.ADMIN)
 LISTS_USERS = Call(Role.MANAGER, scope=Scope.READ)
-PASSWORD = "correct horse battery"
 CONTENT: dict[str, Any] = {"scores": {}, "summary": "", "recommendation": None}
 NEW_USER = {"name": "grace", "role": "viewer"}
 ROUTES = {
@@ -192,24 +190,12 @@ def ask(caller: Caller, route: str, call: Call, token: str | None) -> int:
     return 401 if to_sign_in and path not in SIGNS_OUT else answer.status_code
 
 
-def begin_session(caller: Caller, role: Role) -> str:
-    """A session of somebody of a role, as after a sign-in."""
-    make_token(caller.database, role, timedelta(hours=1))
-    with psycopg.connect(caller.database) as connection:
-        (user_id,) = connection.execute(
-            "select id from users where name = %s", [f"service-{role}"]
-        ).fetchone() or (0,)
-        token, values = new_token(user_id, "session", "test", timedelta(hours=1))
-        connection.execute(ISSUE, values)
-    return token
-
-
 # One token for each call: the call may revoke it.
 @pytest.mark.parametrize("role", [None, *Role])
 def test_who_may_and_who_may_not(caller: Caller, command: Command, role: Role | None) -> None:
     fill(caller.database, 1)
     for route, call in ROUTES.items():
-        token = None if role is None else begin_session(caller, role)
+        token = None if role is None else caller.session(role)
         status = ask(caller, route, call, token)
         if call.least == ANYBODY:
             assert status not in (401, 403), route

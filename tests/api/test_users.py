@@ -14,16 +14,7 @@ from argon2 import PasswordHasher
 
 from api.auth import Role
 from database.environment import ROOT
-from tests.api.conftest import Caller
-
-PASSWORD = "correct horse battery"
-
-
-def make_user(caller: Caller, name: str = "ada", role: str = "assessor") -> int:
-    answer = caller.post("/api/users", json={"name": name, "role": role, "password": PASSWORD})
-    assert answer.status_code == 201, answer.text
-    user_id: int = answer.json()["id"]
-    return user_id
+from tests.api.conftest import PASSWORD, Caller, DefaultSettings, calling
 
 
 def sign_in(caller: Caller, name: str = "ada", password: str = PASSWORD) -> int:
@@ -89,7 +80,7 @@ def at(caller: Caller, address: str) -> httpx.Client:
 
 
 def test_a_user_signs_in_and_out(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     answer = caller.post("/api/session", json={"name": "ADA", "password": PASSWORD})
     assert answer.status_code == 201
@@ -103,7 +94,7 @@ def test_a_user_signs_in_and_out(caller: Caller) -> None:
 
 
 def test_a_session_lives_while_it_is_used_but_no_longer_than_a_day(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     for used, alive in ((50, True), (50, True), (61, False)):
@@ -118,7 +109,7 @@ def test_a_session_lives_while_it_is_used_but_no_longer_than_a_day(caller: Calle
 
 
 def test_what_a_page_asks_by_itself_keeps_no_session_alive(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     age(caller, 50)
@@ -130,7 +121,7 @@ def test_what_a_page_asks_by_itself_keeps_no_session_alive(caller: Caller) -> No
 
 
 def test_no_session_and_no_token_outlives_what_it_came_from(caller: Caller) -> None:
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     caller.be(None)
     session = begin_session(caller)
     made = post(caller, session, "/api/tokens", {"name": "report", "scopes": ["workflow"]}).json()
@@ -154,7 +145,7 @@ def test_no_session_and_no_token_outlives_what_it_came_from(caller: Caller) -> N
 
 
 def test_a_token_needs_the_password_some_minutes_after_the_sign_in(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     assert caller.post("/api/tokens", json={"name": "at once"}).status_code == 201
@@ -168,8 +159,8 @@ def test_a_token_needs_the_password_some_minutes_after_the_sign_in(caller: Calle
 
 @pytest.mark.parametrize("how", ["reset", "bar", "button", "own button"])
 def test_one_action_ends_all_access(caller: Caller, how: str) -> None:
-    user_id = make_user(caller)
-    make_user(caller, "eve")
+    user_id = caller.make_user()
+    caller.make_user("eve")
     token = begin_session(caller)
     others = begin_session(caller, "eve")
     access = [token, post(caller, token, "/api/tokens", {"name": "report"}).json()["token"]]
@@ -178,7 +169,9 @@ def test_one_action_ends_all_access(caller: Caller, how: str) -> None:
     assert [status(caller, one) for one in access] == [200] * 3
     path = f"/api/users/{user_id}"
     if how == "reset":
-        caller.patch(path, json={"password": "another long one"}).raise_for_status()
+        new = {"password": "another long one"}
+        assert caller.patch(path, json=new).status_code == 403  # by an API token
+        caller.patch(path, json=new, headers=caller.signed_in()).raise_for_status()
     elif how == "bar":
         for active in (False, True):
             caller.patch(path, json={"active": active}).raise_for_status()
@@ -191,8 +184,8 @@ def test_one_action_ends_all_access(caller: Caller, how: str) -> None:
 
 
 def test_sessions_are_listed_and_ended(caller: Caller) -> None:
-    ada = make_user(caller)
-    make_user(caller, "eve")
+    ada = caller.make_user()
+    caller.make_user("eve")
     mine, other = begin_session(caller), begin_session(caller)
     eves = {"Authorization": f"Bearer {begin_session(caller, 'eve')}"}
     bearer = {"Authorization": f"Bearer {mine}"}
@@ -214,7 +207,7 @@ def test_a_weak_hash_is_renewed_by_a_sign_in(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.passwords._hasher", PasswordHasher())
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     weak = PasswordHasher(time_cost=1, memory_cost=1024).hash(PASSWORD)
     with psycopg.connect(caller.database, autocommit=True) as connection:
 
@@ -234,7 +227,7 @@ def test_a_weak_hash_is_renewed_by_a_sign_in(
 
 
 def test_guessing_is_locked_out_where_the_user_is_not_known(caller: Caller) -> None:
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     caller.be(None)
     assert [sign_in(caller, password="wrong") for _ in range(6)] == [401] * 5 + [429]
     locked = caller.post("/api/session", json={"name": "ada", "password": PASSWORD})
@@ -253,7 +246,7 @@ def test_guessing_is_locked_out_where_the_user_is_not_known(caller: Caller) -> N
 
 
 def test_nobody_is_locked_out_by_others(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     for number in range(2, 7):
         with at(caller, f"127.0.0.{number}") as stranger:
@@ -270,7 +263,7 @@ def test_nobody_is_locked_out_by_others(caller: Caller) -> None:
 
 
 def test_fifty_wrong_passwords_at_an_address_lock_nobody_else_out_there(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     for number in range(10):
         fail(caller, 6, name=f"name-{number}", is_known=False)
@@ -282,7 +275,7 @@ def test_fifty_wrong_passwords_at_an_address_lock_nobody_else_out_there(caller: 
 def test_where_the_user_is_known_there_are_only_pauses(
     caller: Caller, failed: int, pause: int
 ) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     caller.cookies.clear()
@@ -298,7 +291,7 @@ def test_where_the_user_is_known_there_are_only_pauses(
 
 
 def test_a_browser_with_a_session_is_not_slowed_down_by_its_neighbours(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     fail(caller, 20)
@@ -324,7 +317,7 @@ def test_unknown_names_are_treated_like_known_ones(caller: Caller) -> None:
 
 
 def test_guesses_at_the_same_moment_count_each(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     together = threading.Barrier(12)
 
@@ -337,7 +330,7 @@ def test_guesses_at_the_same_moment_count_each(caller: Caller) -> None:
 
 
 def test_a_success_forgets_the_failures(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     for _ in range(2):
         assert [sign_in(caller, password="wrong") for _ in range(4)] == [401] * 4
         assert sign_in(caller) == 201
@@ -347,7 +340,7 @@ def test_a_success_forgets_the_failures(caller: Caller) -> None:
 def test_a_change_of_rights_ends_sessions_at_once(
     caller: Caller, change: dict[str, object]
 ) -> None:
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     token = caller.post("/api/session", json={"name": "ada", "password": PASSWORD}).json()["token"]
     caller.cookies.clear()
     assert caller.patch(f"/api/users/{user_id}", json=change).status_code == 200
@@ -357,7 +350,7 @@ def test_a_change_of_rights_ends_sessions_at_once(
 
 
 def test_the_last_admin_stays(caller: Caller) -> None:
-    user_id = make_user(caller, "root", "admin")
+    user_id = caller.make_user("root", "admin")
     caller.be(None)  # and the admin of `make token` stays active
     sign_in(caller, "root")
     for change in ({"role": "manager"}, {"active": False}):
@@ -367,6 +360,49 @@ def test_the_last_admin_stays(caller: Caller) -> None:
     assert caller.get("/api/session").json()["role"] == "admin"
     assert caller.patch("/api/users/1", json={"active": False}).status_code == 200
     assert caller.patch(f"/api/users/{user_id}", json={"full_name": "Root"}).status_code == 200
+
+
+def test_an_admin_who_cannot_sign_in_is_not_the_last(database: str) -> None:
+    only_there = DefaultSettings(
+        oidc_issuer="https://login.example.com",
+        oidc_client_id="desk",
+        oidc_roles={"admins": "admin"},
+        api_public_url="https://crm.example.com",
+        password_sign_in=False,
+    )
+    with calling(database, only_there) as caller:
+        caller.make_user("ada", "admin")
+        eve = caller.make_user("eve", "admin")
+        caller.be(Role.ADMIN)
+        with psycopg.connect(database, autocommit=True) as connection:
+            for can_sign_in in (
+                "is_break_glass = true",
+                "oidc_subject = 'eve', oidc_issuer = 'https://login.example.com'",
+            ):
+                connection.execute(f"update users set {can_sign_in} where name = 'eve'")  # noqa: S608
+                answer = caller.patch(f"/api/users/{eve}", json={"active": False})
+                assert answer.status_code == 409, "ada's password is of no use"
+                connection.execute("update users set is_break_glass = false where name = 'eve'")
+            connection.execute(
+                "update users set oidc_issuer = 'https://old.example.com' where name = 'eve'"
+            )
+        assert caller.patch(f"/api/users/{eve}", json={"active": False}).status_code == 200
+
+
+def test_a_service_has_no_password(caller: Caller) -> None:
+    service = {"name": "report", "role": "viewer", "is_service": True}
+    admin = caller.signed_in()
+    answer = caller.post("/api/users", json=service | {"password": PASSWORD}, headers=admin)
+    assert answer.status_code == 422
+    made = caller.post("/api/users", json=service).json()
+    path = f"/api/users/{made['id']}"
+    assert caller.patch(path, json={"password": PASSWORD}, headers=admin).status_code == 409
+
+
+def test_no_api_token_gives_anybody_a_password(caller: Caller) -> None:
+    new = {"name": "ada", "role": "admin", "password": PASSWORD}
+    assert caller.post("/api/users", json=new).status_code == 403
+    assert caller.post("/api/users", json=new, headers=caller.signed_in()).status_code == 201
 
 
 @pytest.mark.parametrize(
@@ -407,11 +443,12 @@ def test_users_that_make_no_sense(caller: Caller, wrong: dict[str, object]) -> N
     ],
 )
 def test_passwords_that_are_easy_to_guess(caller: Caller, password: str) -> None:
-    user_id = make_user(caller, "grace.hopper")
+    user_id = caller.make_user("grace.hopper")
     new = {"name": "ada", "full_name": "Grace Hopper", "role": "viewer", "password": password}
+    path, admin = f"/api/users/{user_id}", caller.signed_in()
     answers = [
-        caller.post("/api/users", json=new | {"name": "Grace.Hopper"}),
-        caller.patch(f"/api/users/{user_id}", json={"password": password}),
+        caller.post("/api/users", json=new | {"name": "Grace.Hopper"}, headers=admin),
+        caller.patch(path, json={"password": password}, headers=admin),
     ]
     caller.be(None)
     sign_in(caller, "grace.hopper")
@@ -425,14 +462,14 @@ def test_passwords_that_are_easy_to_guess(caller: Caller, password: str) -> None
 
 @pytest.mark.parametrize("other", ["Ada", "\uff41\uff44\uff41"])
 def test_one_name_has_several_spellings(caller: Caller, other: str) -> None:
-    make_user(caller)
+    caller.make_user()
     answer = caller.post("/api/users", json={"name": other, "role": "viewer"})
     assert answer.status_code == 409
     assert sign_in(caller, other) == 201
 
 
 def test_ones_own_password(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     change = {"present": "wrong", "new": "another long one"}
@@ -444,7 +481,7 @@ def test_ones_own_password(caller: Caller) -> None:
 
 
 def test_guessing_the_present_password_locks_too(caller: Caller) -> None:
-    make_user(caller)
+    caller.make_user()
     caller.be(None)
     sign_in(caller)
     change = {"present": "wrong", "new": "another long one"}
@@ -463,7 +500,7 @@ def test_guessing_the_present_password_locks_too(caller: Caller) -> None:
 
 
 def test_personal_tokens(caller: Caller) -> None:
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     caller.be(None)
     sign_in(caller)
     made = caller.post("/api/tokens", json={"name": "report", "days": 7, "scopes": ["workflow"]})
@@ -489,18 +526,19 @@ def test_personal_tokens(caller: Caller) -> None:
 
 
 def test_the_trail_says_who_changed_what_and_no_secret(caller: Caller) -> None:
-    user_id = make_user(caller)
+    user_id = caller.make_user()
     changed = caller.patch(
         f"/api/users/{user_id}",
         json={"role": "manager", "password": "another long one"},
-        headers={"X-Request-ID": "another-request"},
+        headers=caller.signed_in() | {"X-Request-ID": "another-request"},
     )
     newest, oldest = caller.get("/api/audit", params={"subject": "user"}).json()
     assert (oldest["action"], oldest["user_name"]) == ("create", "service-admin")
     assert newest["request_id"] == changed.headers["x-request-id"]
     assert newest["before"]["role"] == "assessor"
     assert newest["after"] == newest["before"] | {"role": "manager", "password": "new"}
-    older = caller.get("/api/audit", params={"before": newest["id"], "limit": 1}).json()
+    wanted = {"subject": "user", "before": newest["id"], "limit": 1}
+    older = caller.get("/api/audit", params=wanted).json()
     assert older == [oldest]
 
 
