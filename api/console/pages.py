@@ -17,7 +17,6 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.types import Scope
 
-from api.addresses import split
 from api.audit import differences
 from api.auth import Role
 from api.problems import problem
@@ -139,10 +138,7 @@ class PageRoute(APIRoute):
             except Exception as error:
                 refusal = await _refusal(request, error)
             if "hx-request" in request.headers:
-                if refusal.status_code == HTTPStatus.UNAUTHORIZED:
-                    here = split(request.headers.get("hx-current-url", ""))
-                    refusal.headers["HX-Redirect"] = _sign_in_path(here.path, here.query)
-                return refusal
+                return refusal  # also if the session has ended: then one signs in on the page
             if refusal.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":
                 return RedirectResponse(_sign_in_path(request.url.path, request.url.query), 303)
             shown = json.loads(bytes(refusal.body))

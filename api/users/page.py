@@ -39,7 +39,7 @@ from api.users.schemas import (
     UserChange,
 )
 from api.users.session import delete_session_cookie, set_session_cookie, take_turn
-from api.users.sign_in import FREE_ATTEMPTS, sign_in, sign_in_by_token
+from api.users.sign_in import FREE_ATTEMPTS, NewSession, sign_in, sign_in_by_token
 from api.users.sign_in_page import sign_in_page
 
 router = console_router()
@@ -84,7 +84,11 @@ async def sign_in_by_form(
                 passwords=request.app.state.settings.password_sign_in,
             )
     except ProblemError as error:
+        if "hx-request" in request.headers:
+            raise
         return sign_in_page(request, own_path(given.next), error, given.name)
+    if "hx-request" in request.headers:
+        return _signed_in_again(request, session)
     after = own_path(given.next)
     if session.failed_attempts >= FREE_ATTEMPTS:
         # The user should know, and then go on.
@@ -92,6 +96,26 @@ async def sign_in_by_form(
     response = RedirectResponse(after, 303)
     set_session_cookie(request, response, session)
     return response
+
+
+def _signed_in_again(request: Request, session: NewSession) -> Response:
+    """Let a page go on that was open when its session ended."""
+    user = session.user
+    events: dict[str, Any] = {"signed-in": {"id": user.id, "name": user.name}}
+    if session.failed_attempts >= FREE_ATTEMPTS:
+        words = (
+            f"{session.failed_attempts} attempts to sign in as you have failed: see your account."
+        )
+        events["message"] = {"text": words}
+    response = Response(status_code=204, headers={"HX-Trigger": json.dumps(events)})
+    set_session_cookie(request, response, session)
+    return response
+
+
+@router.get("/signed-in")
+async def show_signed_in(request: Request, _: CurrentUser) -> Response:
+    """Say so in a tab that was opened only to sign in."""
+    return page(request, "signed_in.html")
 
 
 @router.post("/sign-out")

@@ -2,7 +2,7 @@
 
 from fastapi import Request, Response
 
-from api.console.pages import page
+from api.console.pages import page, wants_part
 from api.problems import ProblemError
 
 
@@ -20,7 +20,7 @@ def sign_in_page(
     state = request.app.state
     return page(
         request,
-        "sign_in.html",
+        "_sign_in_again.html" if wants_part(request, "sign-in-again") else "sign_in.html",
         200 if error is None else error.status_code,
         next=after,
         error=error and error.detail,

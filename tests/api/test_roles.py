@@ -137,6 +137,7 @@ ROUTES = {
     "GET /openapi.json": Call(ANYBODY),
     "HEAD /openapi.json": Call(ANYBODY),
     "GET /sign-in": Call(ANYBODY),
+    "GET /signed-in": VIEWER,
     "POST /sign-in": Call(NOBODY, form={"name": "nobody", "password": PASSWORD}),
     "POST /sign-out": Call(ANYBODY),
 }

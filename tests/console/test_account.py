@@ -54,17 +54,6 @@ def test_a_link_of_another_site_opens_the_deal(desk: Desk) -> None:
     page.wait_for_url(f"{desk.address}/opportunities/1")
 
 
-def test_a_session_that_ends_asks_to_sign_in_again(desk: Desk) -> None:
-    page = desk.open("/opportunities?geo=EMEA", "ada")
-    # The page's own question must be answered before, lest it is what notices.
-    expect(page.locator("#indicator")).to_contain_text("Synced")
-    desk.query("update tokens set revoked_at = now()")
-    page.get_by_label("Search names and customers").fill("bank")
-    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
-    assert page.url.endswith("next=/opportunities%3Fgeo%3DEMEA")
-    desk.expect_refusal(401)
-
-
 def test_make_use_and_revoke_a_token(desk: Desk) -> None:
     page = desk.open("/account", "vera")
     page.get_by_label("What is it for?").fill("nightly report")

@@ -118,6 +118,21 @@ def test_one_signs_in_and_out(company: Company) -> None:
     expect(company.page.get_by_placeholder("Enter any login")).to_be_visible()
 
 
+def test_a_session_that_ends_is_begun_again_in_another_tab(company: Company) -> None:
+    company.sign_in("/opportunities")
+    company.expect_role("Manager")
+    page = company.page
+    page.context.clear_cookies(name="session")
+    page.get_by_label("Search names and customers").fill("bank")
+    dialog = page.get_by_role("dialog", name="Sign in again")
+    with page.context.expect_page() as opened:
+        dialog.get_by_role("link", name="Sign in with your company account").click()
+    expect(opened.value.get_by_role("heading", name="You are signed in")).to_be_visible()
+    opened.value.close()
+    expect(dialog).to_be_hidden()
+    expect(page).to_have_url(re.compile("search=bank"))
+
+
 def test_another_group_is_another_role_and_none_is_no_way_in(company: Company) -> None:
     company.sign_in()
     company.expect_role("Manager")

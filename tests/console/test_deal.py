@@ -130,7 +130,7 @@ def test_two_assessors_do_not_overwrite_each_other(desk: Desk) -> None:
     one.get_by_role("button", name="Save", exact=True).click()
     expect(one.locator("#messages")).to_contain_text("Saved.")
     other.get_by_role("button", name="Save", exact=True).click()
-    expect(other.locator("#messages")).to_contain_text("It has changed since you read it")
+    expect(other.get_by_role("dialog", name="Two of you")).to_be_visible()
     desk.expect_refusal(412)
     expect(other.get_by_label("Summary")).to_have_value("From the other")
     (row,) = desk.query("select summary from assessments where opportunity_id = 3")
