@@ -50,11 +50,17 @@ CONDITIONS: dict[str, LiteralString] = {
     "word_6": "search_matches(search_text, %(word_6)s)",
     "word_7": "search_matches(search_text, %(word_7)s)",
     "existing": "deleted_at is null",
+    "fitting": "search_fits(search_text, %(search)s)",
+    "resembling": "not search_fits(search_text, %(search)s)",
 }
 
 # The sort keys that are not just a text column, and their types.
 KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
-    SortKey.RELEVANCE: ("search_rank(search_text, %(search)s)", "real"),
+    SortKey.RELEVANCE: (
+        "case when search_fits(search_text, %(search)s) then 1"
+        " else least(search_rank(search_text, %(search)s), 0.99) end::real",
+        "real",
+    ),
     SortKey.DEAL_VALUE: ("coalesce(deal_value, '-infinity')", "numeric"),
     SortKey.WIN_PROBABILITY: ("coalesce(win_probability, '-infinity')", "numeric"),
     SortKey.CLOSE_DATE: ("coalesce(close_date, '-infinity')", "date"),

@@ -19,13 +19,15 @@ from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import Export, HistoryRequest, PageRequest
+from api.opportunities.schemas import Export, HistoryRequest, PageRequest, SortKey
 from api.opportunities.unchanged import Unchanged
 from api.problems import ProblemError
 from api.spreadsheets import Format
 
 STALE_DAYS = 90
 CHUNK_BYTES = 64 * 1024
+# The sort key of a deal that has all words of a search; that of others is below.
+FITTING = "1"
 # Each export holds a connection for as long as its reader takes; others need some too.
 EXPORTS_AT_ONCE = 3
 
@@ -66,11 +68,28 @@ async def read_page(
 
     total = after.total if after else await unchanged.get(connection, ("total", conditions), count)
 
-    query = queries.page(tuple(conditions), wanted.key, wanted.descending, after is not None)
-    parameters = conditions | {"search": wanted.search, "limit": wanted.limit + 1}
-    if after is not None:
-        parameters |= {"after_key": after.key, "after_id": after.id}
-    rows = await (await connection.execute(query, parameters)).fetchall()
+    async def read(
+        names: list[str], key: SortKey, descending: bool, after: Cursor | None, limit: int
+    ) -> list[DictRow]:
+        query = queries.page(tuple(names), key, descending, after is not None)
+        parameters = conditions | {"search": wanted.search, "limit": limit}
+        if after is not None:
+            parameters |= {"after_key": after.key, "after_id": after.id}
+        return await (await connection.execute(query, parameters)).fetchall()
+
+    names, limit = list(conditions), wanted.limit + 1
+    if wanted.key is not SortKey.RELEVANCE or not wanted.descending:
+        rows = await read(names, wanted.key, wanted.descending, after, limit)
+    else:
+        # Deals that have the words as they are come first, the newest first. For a common word they
+        # fill the page, so that all the others need no rank.
+        rows, of_others = [], after
+        if after is None or after.key == FITTING:
+            found = await read([*names, "fitting"], SortKey.ID, wanted.descending, after, limit)
+            rows, of_others = [row | {"key": FITTING} for row in found], None
+        if len(rows) < limit:
+            names.append("resembling")
+            rows += await read(names, wanted.key, wanted.descending, of_others, limit - len(rows))
 
     next_cursor = None
     if len(rows) > wanted.limit:

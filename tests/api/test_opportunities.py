@@ -166,6 +166,25 @@ def test_a_search_gives_the_best_first(reader: Caller) -> None:
     assert items[0]["id"] == 8
 
 
+@pytest.mark.parametrize("words", ["cloud", "acme cloud", "clo", "zurihc rollout", "cl", "c", "8"])
+@pytest.mark.parametrize("sort", ["-relevance", "relevance"])
+def test_a_search_gives_whole_words_first_and_each_row_once(
+    reader: Caller, words: str, sort: str
+) -> None:
+    items = pages(reader, search=words, sort=sort, limit=40)
+    whole = reader.get("/api/opportunities", params={"search": words, "limit": 1}).json()
+    assert len({item["id"] for item in items}) == len(items) == whole["total"] > 0
+    if len(words) > 2:
+        fitting = [
+            set(words.split()) <= set(f"{item['name']} {item['customer']}".lower().split())
+            for item in items
+        ]
+        assert fitting == sorted(fitting, reverse=sort.startswith("-"))
+    if sort.startswith("-"):
+        (best, *_), (first, *_) = items, pages(reader, search=words, limit=40)
+        assert best == first
+
+
 @pytest.mark.parametrize(
     "wanted",
     [

@@ -7,6 +7,16 @@ language sql immutable parallel safe as $$
 $$;
 comment on function search_pattern is 'The pattern for `like` that finds a word anywhere.';
 
+create or replace function search_words(words text) returns text[]
+language sql immutable parallel safe as $$
+    select coalesce(
+        array_agg('\m' || regexp_replace(word, '([^[:alnum:]])', '\\\1', 'g') || '\M'), '{}'
+    )
+    from regexp_split_to_table(search_text(words), '\s+') as word
+    where word != ''
+$$;
+comment on function search_words is 'The patterns for `~` that find words only as whole words.';
+
 do $do$
 begin
     if exists (select from pg_extension where extname = 'pg_trgm') then
@@ -24,6 +34,13 @@ begin
                 else starts_with(haystack, search_text(words))::int::real
             end
         $$;
+        create or replace function search_fits(haystack text, words text) returns boolean
+        language sql immutable parallel safe as $$
+            select case
+                when char_length(words) > 2 then haystack ~ all(search_words(words))
+                else starts_with(haystack, search_text(words))
+            end
+        $$;
     else
         create or replace function search_matches(haystack text, word text) returns boolean
         language sql immutable parallel safe as $$
@@ -33,8 +50,14 @@ begin
         language sql immutable parallel safe as $$
             select case when haystack like search_pattern(words) then 1 else 0 end::real
         $$;
+        create or replace function search_fits(haystack text, words text) returns boolean
+        language sql immutable parallel safe as $$
+            select haystack ~ all(search_words(words))
+        $$;
     end if;
 end
 $do$;
 comment on function search_matches is 'Whether a word is in a search_text, about.';
 comment on function search_rank is 'How well a search_text fits, from 0 to 1.';
+comment on function search_fits is
+'Whether a search_text has all words as they are: these come first in a search.';
