@@ -26,6 +26,7 @@ help: ## List the targets
 
 setup: .venv/.installed ## Install everything and bring the database up to date
 	$(PYTHON) -m database migrate
+	$(PYTHON) -m declared
 
 demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo

@@ -11,6 +11,7 @@ from api.server import OPTIONS, raise_descriptor_limit
 from database.address import database_url
 from database.migrate import migrate_if_needed
 from database.settings import read_settings
+from declared.file import declare_file
 from notifications.watcher import watching
 
 
@@ -24,6 +25,7 @@ def main() -> None:
         sys.exit(str(error))
     with watcher:
         migrate_if_needed(url)
+        declare_file(url)
         app = create_app(settings, url)
         raise_descriptor_limit()
         # Imported objects stay, and collecting garbage among them would delay requests.

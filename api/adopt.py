@@ -23,13 +23,14 @@ from psycopg import sql
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb, set_json_loads
 
-from api.assessments.criteria import CRITERIA, MAX_SCORE, weighted_score
+from api.assessments.criteria import Criteria
 from api.auth import Role
 from api.workflow import FROM_CRM, MOVES
 from database import preflight
 from database.address import database_url
 from database.migrate import bring_up_to_date
 from database.preflight import ADOPTABLE, Purpose, in_the_way
+from declared.store import CURRENT
 
 Row = dict[str, Any]
 Cursor = psycopg.Cursor[DictRow]
@@ -53,7 +54,6 @@ RECOMMENDATIONS = {
     **dict.fromkeys(("BID", "GO", "YES", "APPROVED"), "BID"),
     **dict.fromkeys(("NO_BID", "NOBID", "NO_GO", "NO", "REJECTED"), "NO_BID"),
 }
-CRITERIA_KEYS = {criterion.key for criterion in CRITERIA}
 SUMMARIES = ("summary", "comments", "comment", "notes", "text")
 AUTHORS = ("created_by", "assessor", "assessor_id", "assessed_by", "user_id")
 DECIDERS = ("decided_by", "decided_by_id", "approved_by", "reviewer", "reviewer_id")
@@ -71,10 +71,10 @@ READ = {
     "assessments": {
         *("id", "opportunity_id", "remote_id", "opportunity_remote_id", "status", "scores"),
         *("recommendation", "decision_comment", "created_at", "updated_at", "submitted_at"),
-        *("decided_at", *SUMMARIES, *AUTHORS, *DECIDERS, *CRITERIA_KEYS),
+        *("decided_at", *SUMMARIES, *AUTHORS, *DECIDERS),
     },
 }
-"""The old columns that are taken over."""
+"""The old columns that are taken over, and of assessments those named like a criterion."""
 BLANK: tuple[Any, ...] = (None, "", [], {})
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 NO = {"false", "f", "no", "n", "0", "inactive", "disabled", "blocked", "deleted"}
@@ -118,13 +118,14 @@ on conflict (lower(name)) do nothing
 """
 TAKE_ASSESSMENT: LiteralString = """
 insert into assessments (
-    opportunity_id, version, status, scores, weighted_score, summary, recommendation,
+    opportunity_id, version, criteria_id, status, scores, weighted_score, summary, recommendation,
     created_by, created_at, updated_by, updated_at, submitted_by, submitted_at, decided_by,
     decided_at, decision_comment
 )
 values (
-    %(opportunity_id)s, %(version)s, %(status)s, %(scores)s, %(weighted_score)s, %(summary)s,
-    %(recommendation)s, %(created_by)s, %(created_at)s, %(created_by)s, %(updated_at)s,
+    %(opportunity_id)s, %(version)s, %(criteria_id)s, %(status)s, %(scores)s,
+    %(weighted_score)s, %(summary)s, %(recommendation)s, %(created_by)s, %(created_at)s,
+    %(created_by)s, %(updated_at)s,
     %(submitted_by)s, %(submitted_at)s, %(decided_by)s, %(decided_at)s, %(decision_comment)s
 )
 """
@@ -175,7 +176,10 @@ class Adoption:
         set_json_loads(partial(json.loads, parse_float=Decimal), connection)
         with connection.cursor(row_factory=dict_row) as cursor:
             self._old = {name: _rows(cursor, name) for name in ADOPTABLE}
-            for table, read in READ.items():
+            (row,) = cursor.execute(CURRENT, ["assessment"]).fetchall()
+            self._criteria_id, self._criteria = row["id"], Criteria.model_validate(row["content"])
+            known = READ | {"assessments": READ["assessments"] | self._criteria.criteria.keys()}
+            for table, read in known.items():
                 held = {name for row in self._old[table] for name in row if row[name] not in BLANK}
                 self._unfit += [(table, None, f"column {name}") for name in sorted(held - read)]
             cursor.execute("select set_config('app.changed_by', 'make adopt', true)")
@@ -333,7 +337,7 @@ class Adoption:
                 is_open = is_open or assessment["status"] in OPEN
                 taken.append(assessment)
             for number, assessment in enumerate(reversed(taken), version + 1):
-                own = {"opportunity_id": deal, "version": number}
+                own = {"opportunity_id": deal, "version": number, "criteria_id": self._criteria_id}
                 cursor.execute(TAKE_ASSESSMENT, assessment | own)
                 self._taken["assessments"][assessment["status"]] += 1
 
@@ -342,7 +346,7 @@ class Adoption:
         if status not in {*OPEN, *DECIDED}:
             self._misfit("assessments", row, f"status {status}: made a draft")
             status = "DRAFT"
-        scores = _scores(row)
+        scores = _scores(row, self._criteria)
         summary = "\n\n".join(filter(None, (_text(row, name) for name in SUMMARIES)))
         if len(summary) > MOST_CHARACTERS:
             self._misfit("assessments", row, f"text cut to {MOST_CHARACTERS:,} characters")
@@ -363,7 +367,9 @@ class Adoption:
         return {
             "status": status,
             "scores": Jsonb(scores),
-            "weighted_score": weighted_score({key: one["score"] for key, one in scores.items()}),
+            "weighted_score": self._criteria.weighted_score(
+                {key: one["score"] for key, one in scores.items()}
+            ),
             "summary": summary[:MOST_CHARACTERS],
             "recommendation": recommendation,
             "created_by": by,
@@ -456,15 +462,15 @@ def _is_active(row: Row) -> bool:
     return said not in NO
 
 
-def _scores(row: Row) -> dict[str, dict[str, Any]]:
+def _scores(row: Row, criteria: Criteria) -> dict[str, dict[str, Any]]:
     """Return the scores of today's criteria, from a column `scores` or columns of their names."""
     given = row.get("scores")
     source = given if isinstance(given, dict) else row
     scores = {}
-    for key in CRITERIA_KEYS & source.keys():
+    for key in criteria.criteria.keys() & source.keys():
         one = source[key] if isinstance(source[key], dict) else {"score": source[key]}
         number = _number(one.get("score"))
-        if number is not None and number in range(MAX_SCORE + 1):
+        if number is not None and number in range(criteria.criteria[key].scale + 1):
             comment = (_text(one, "comment") or "")[:MOST_CHARACTERS]
             scores[key] = {"score": int(number), "comment": comment}
     return scores

@@ -30,7 +30,13 @@ BODY_BYTES_OF = (
     # Open to strangers, for a name and a password.
     (re.compile("/sign-in|/api/session|/account/password|/api/password"), 4_096),
     # A comment on each criterion.
-    (re.compile("/score|/api/assessments/[0-9]+|/opportunities/[0-9]+/assessments/[0-9]+"), 10**6),
+    (
+        re.compile(
+            "/assessments/[0-9]+/score|/api/assessments/[0-9]+"
+            "|/opportunities/[0-9]+/assessments/[0-9]+"
+        ),
+        10**6,
+    ),
 )
 HEADERS = {
     b"x-content-type-options": b"nosniff",

@@ -111,7 +111,7 @@ class Crm(_Group):
     oracle_sector_field: str = DBT_SETTINGS["ORACLE_SECTOR_FIELD"]
     """The same for the sector."""
     crm_file: str = DEFAULT_CRM_FILE
-    """The file that says what the CRM's status codes mean, where the CRM does not say so itself."""
+    """The file with what differs between customers: status codes, decisions, assessments."""
 
 
 class Reading(_Group):

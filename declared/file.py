@@ -4,17 +4,30 @@ A run, the API and `make setup` store the file when they start. All read the dat
 the same on all machines. CRM_FILE is the path of another file.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import yaml
 
 from database.environment import DEFAULT_CRM_FILE, ROOT, setting
-from declared.nodes import WrongLineError, pairs
+from database.locks import LockedError, bounded, lock_seconds
+from declared import store
+from declared.nodes import WrongLineError, pairs, plain
 from declared.outcomes import SECTIONS, Rows, outcomes_differ, read_outcomes, store_outcomes
+
+if TYPE_CHECKING:
+    from declared.assessment import Assessment
+    from declared.decisions import Decisions
+    from declared.model import Declaration
+
+MODELS = ("decisions", "assessment")
+"""The sections that are pydantic models; they are loaded only if they are needed."""
 
 
 class DeclarationError(Exception):
@@ -28,10 +41,52 @@ class Declared:
     Attributes:
         statuses: the meaning of the CRM's status codes: OPEN, WON, LOST or CLOSED.
         stages: the meaning of stages, for deals without a code.
+        nodes: the sections that are models, by name.
     """
 
     statuses: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, yaml.Node] = field(default_factory=dict)
+
+    @property
+    def decisions(self) -> "Decisions":
+        """Who decides whether to bid.
+
+        Raises:
+            DeclarationError: the section has an error.
+        """
+        from declared.decisions import Decisions
+        from declared.model import read_section
+
+        with _naming_file():
+            return read_section(Decisions, self.nodes.get("decisions"))
+
+    @property
+    def assessment(self) -> "Assessment":
+        """What a deal is scored for.
+
+        Raises:
+            DeclarationError: the section has an error.
+        """
+        from declared.assessment import Assessment
+        from declared.model import read_section
+
+        with _naming_file():
+            return read_section(Assessment, self.nodes.get("assessment"))
+
+    def model(self, section: str) -> "Declaration":
+        """Return a section of MODELS."""
+        declared: Declaration = getattr(self, section)
+        return declared
+
+    def source(self, section: str) -> Any:
+        """Return what stands in a section of MODELS; None: nothing.
+
+        Raises:
+            DeclarationError: it has a line that is none.
+        """
+        with _naming_file():
+            return plain(self.nodes[section]) if section in self.nodes else None
 
     def rows(self) -> Rows:
         """Return the rows that `declared_outcomes` should have."""
@@ -50,6 +105,8 @@ def crm_file() -> Path:
 def read_declared() -> Declared:
     """Read the file; if it is missing and no setting names it, nothing is declared.
 
+    The sections of MODELS are read when they are asked for.
+
     Raises:
         DeclarationError: the file has an error, or a setting names it and it is missing.
     """
@@ -63,7 +120,8 @@ def read_declared() -> Declared:
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path} can't be read as UTF-8 text: {error}") from None
     try:
-        return Declared(**_sections(text))
+        with _naming_file():
+            return Declared(**_sections(text))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DeclarationError(f"{path.name}, line {line}: remove the control character") from None
@@ -74,25 +132,60 @@ def read_declared() -> Declared:
             f"{path.name}, line {line}: this is not YAML ({error.problem}); "
             "put names with special characters in quotes"
         ) from None
+
+
+@contextmanager
+def _naming_file() -> Iterator[None]:
+    try:
+        yield
     except WrongLineError as error:
-        raise DeclarationError(f"{path.name}, {error}") from None
+        raise DeclarationError(f"{crm_file().name}, {error}") from None
 
 
 def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
-    """Return whether the file differs from the database."""
-    return outcomes_differ(connection, declared.rows())
+    """Return whether the file differs from the database.
+
+    Raises:
+        DeclarationError: a section has an error.
+    """
+    return outcomes_differ(connection, declared.rows()) or any(
+        store.differs(connection, name, declared.model(name)) for name in MODELS
+    )
 
 
 def declare(connection: psycopg.Connection[Any], declared: Declared) -> None:
-    """Store the file's content in the database, if it differs."""
+    """Store the file's content in the database, if it differs.
+
+    Raises:
+        DeclarationError: a section that has changed has an error.
+    """
     store_outcomes(connection, declared.rows())
+    for name in MODELS:
+        store.store(connection, name, declared.source(name), partial(declared.model, name))
 
 
 def _sections(text: str) -> dict[str, Any]:
-    sections: dict[str, Any] = {}
+    sections: dict[str, Any] = {"nodes": {}}
     for key, section in pairs(yaml.compose(text, yaml.SafeLoader), "the file"):
-        if key.value not in SECTIONS:
-            known = " or ".join(SECTIONS)
-            raise WrongLineError(key, f"there is no section {key.value!r}; write {known}")
-        sections[key.value] = read_outcomes(key.value, section)
+        if key.value in MODELS:
+            sections["nodes"][key.value] = section
+        elif key.value in SECTIONS:
+            sections[key.value] = read_outcomes(key.value, section)
+        else:
+            known = ", ".join((*SECTIONS, *MODELS))
+            raise WrongLineError(key, f"there is no section {key.value!r}; there are {known}")
     return sections
+
+
+def declare_file(url: str) -> None:
+    """Store the file's content in the database at a URL.
+
+    Raises:
+        SystemExit: the file has an error, or another session holds a lock.
+    """
+    try:
+        declared = read_declared()
+        with psycopg.connect(url) as connection, bounded(connection, lock_seconds()):
+            declare(connection, declared)
+    except (DeclarationError, LockedError) as error:
+        sys.exit(str(error))

@@ -4,6 +4,7 @@ Nodes know their lines, so an error names one; and they keep `NO` and `007` as t
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 
@@ -41,6 +42,15 @@ def pairs(node: yaml.Node | None, what: str) -> Iterator[tuple[yaml.ScalarNode, 
             )
         seen[name.value] = name.start_mark.line + 1
         yield name, value
+
+
+def plain(node: yaml.Node) -> Any:
+    """Return a node as dictionaries, lists and texts; an empty one is None."""
+    if isinstance(node, yaml.MappingNode):
+        return {name.value: plain(value) for name, value in pairs(node, "a section")}
+    if isinstance(node, yaml.SequenceNode):
+        return [plain(item) for item in node.value]
+    return None if _is_nothing(node) else node.value
 
 
 def _is_nothing(node: yaml.Node) -> bool:

@@ -41,8 +41,10 @@ from database.environment import DATA, ROOT, env_file, setting
 from database.migrate import newest_migration
 from database.preflight import Purpose, obstacles
 from database.settings import Settings, read_settings, secret_names
-from declared.file import DeclarationError, differs, read_declared
+from declared.decisions import Decisions
+from declared.file import MODELS, DeclarationError, differs, read_declared
 from declared.outcomes import SECTIONS
+from declared.store import CURRENT
 from orchestrate.crm import tap_settings
 from orchestrate.cron import ScheduleError, next_run, time_zone
 from orchestrate.scheduler import HEARTBEAT_SECONDS, declared_schedules
@@ -59,6 +61,32 @@ LOCK_SECONDS, QUERY_SECONDS = 3, 10
 """How long a check waits for a lock, and for the answer of a query."""
 MANY = 100_000
 """Rows that are not counted one by one."""
+
+STUCK_VOTES: LiteralString = """
+select
+    approval ->> 'label' as label,
+    approval ->> 'value' as value,
+    count(*) as deals
+from assessments
+inner join opportunities on opportunities.id = assessments.opportunity_id
+cross join lateral jsonb_array_elements(assessments.approvals) as approval
+where
+    assessments.status = 'SUBMITTED'
+    and coalesce(opportunities.crm_outcome, 'OPEN') = 'OPEN'
+    and not exists (
+        select from assessment_votes
+        where assessment_votes.assessment_id = assessments.id
+            and assessment_votes.function = approval ->> 'function'
+    )
+    and not exists (
+        select from open_votes
+        where open_votes.assessment_id = assessments.id
+            and open_votes.function = approval ->> 'function'
+    )
+group by label, value
+order by deals desc, label, value
+limit 10
+"""
 
 READING, WRITING = pq.PollingStatus.READING, pq.PollingStatus.WRITING
 PQERRORS_SQLSTATE = 3
@@ -138,6 +166,7 @@ def checks() -> tuple[Check, ...]:
         Check("runs", runs, whole),
         Check("views", marts, whole),
         Check("statuses", statuses, whole),
+        Check("approvals", approvals, whole),
         Check("deals", count, whole),
         Check("notifications", notifications),
         Check("crm", crm, seconds=120),
@@ -623,9 +652,11 @@ def runs(examination: Examination) -> Iterator[Finding]:
 
 
 def declaration(examination: Examination) -> Iterator[Finding]:
-    """Read what is declared of the CRM's statuses, and compare it with the database."""
+    """Read what is declared, and compare it with the database."""
     try:
         declared = read_declared()
+        for name in MODELS:
+            declared.model(name)
     except DeclarationError as error:
         yield Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")
         return
@@ -658,6 +689,33 @@ def statuses(examination: Examination) -> Iterator[Finding]:
             f"Write into crm.yml under {section}: {names[0]['quoted']}: OPEN (or WON, LOST, "
             "CLOSED). Until then such deals stay as they are, and new ones count as open.",
         )
+
+
+def approvals(examination: Examination) -> Iterator[Finding]:
+    """Name the functions that have to approve and that nobody has, and votes nobody can give."""
+    with asking(examination) as connection:
+        row = connection.execute(CURRENT, ["decisions"]).fetchone()
+        held = connection.execute(
+            "select distinct function from user_functions"
+            " join users on users.id = user_id and users.active"
+        ).fetchall()
+        stuck = connection.execute(STUCK_VOTES).fetchall()
+    decisions = Decisions.model_validate({} if row is None else row["content"])
+    missing = set(decisions.approvals) - {one["function"] for one in held}
+    names = [decisions.functions[name].label for name in decisions.approvals if name in missing]
+    names += [f"{one['label']} for {one['value'] or 'all deals'}" for one in stuck]
+    if names:
+        deals = sum(one["deals"] for one in stuck)
+        yield Finding(
+            "approvals",
+            "warning",
+            f"nobody can give the vote of: {', '.join(names)} (deals that wait: {deals:,})",
+            "An admin gives the function to somebody in the console: Users, Access, Functions.",
+        )
+    else:
+        votes = len(decisions.approvals)
+        detail = f"{votes} functions vote" if votes else "a manager decides"
+        yield Finding("approvals", "ok", detail)
 
 
 def count(examination: Examination) -> Iterator[Finding]:

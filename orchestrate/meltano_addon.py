@@ -69,14 +69,13 @@ def prepare_environment() -> None:
     migrate_if_needed(url)
     try:
         declared = read_declared()
+        with registry.transaction(url) as connection:
+            declare(connection, declared)
     except DeclarationError as error:
         if options is not None:  # the log and the alerts should know
             register_run(url, options)
             registry.end(url, str(options["run_id"]), str(error))
         sys.exit(str(error))
-    try:
-        with registry.transaction(url) as connection:
-            declare(connection, declared)
     except LockedError as error:
         sys.exit(str(error))
     if options is not None:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from database.address import libpq_environment
 from database.embedded import BIN
 from database.migrate import migrate, migrate_if_needed
+from declared.assessment import SEVEN, Assessment
 from runs import meltano_runs
 from tests.conftest import Pipeline, assert_equal_to_crm
 from tests.releases import crm as releases
@@ -27,7 +28,9 @@ KEPT = {
     "opportunities": "id, remote_id, workflow_status, workflow_status_before_close, deleted_at,"
     " first_synced_at",
     "rejected_records": "id, remote_id, reason, payload, first_seen_at",
-    "assessments": "*",
+    "assessments": "id, opportunity_id, version, status, scores, weighted_score, summary,"
+    " recommendation, revision, created_by, created_at, updated_by, updated_at, submitted_by,"
+    " submitted_at, decided_by, decided_at, decision_comment",
     "assessment_comments": "*",
     "users": "id, name, full_name, email, role, password_hash, active, last_signed_in_at",
     "tokens": "id, user_id, kind, name, secret_hash, created_at, expires_at, revoked_at",
@@ -132,6 +135,11 @@ def test_a_sync_continues_where_the_release_stopped(old: Pipeline) -> None:
         "cancelled": 2,
     }
     assert kept(old) == before
+    made_by = old.query(
+        "select content from assessments join declarations on declarations.id = criteria_id"
+    )
+    assert made_by
+    assert all(Assessment.model_validate(row["content"]).criteria == SEVEN for row in made_by)
     assert old.query("select distinct scopes from tokens") == [
         {"scopes": ["read", "workflow", "sync", "admin"]}
     ]

@@ -1,18 +1,18 @@
 """The assessment of a deal, a part of the deal's page: write, submit, decide and comment."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import Form, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 
 from api.assessments import service
-from api.assessments.criteria import CRITERIA, weighted_score
-from api.assessments.schemas import Content, Decision, NewAssessment, NewComment, Score
+from api.assessments.schemas import Content, Decision, NewAssessment, NewComment
 from api.auth import CurrentUser
 from api.console.pages import changed, console_router, page
 from api.database import Connection
 from api.types import LongText, PathId
+from declared.model import Key
 
 router = console_router()
 
@@ -30,10 +30,17 @@ async def begin(
     return changed(request, f"/opportunities/{opportunity_id}", "The assessment has begun.", *PARTS)
 
 
-@router.post("/score")
-async def score(request: Request, _: CurrentUser) -> Response:
-    """Show what scores come to, before anything is saved."""
-    return page(request, "_score.html", **_standing(await _content(request)))
+@router.post("/assessments/{assessment_id}/score")
+async def score(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    assessment_id: int,
+) -> Response:
+    """Show what scores come to by the criteria of an assessment, before anything is saved."""
+    content = await _content(request)
+    standing = await service.weigh(connection, user, assessment_id, content.scores)
+    return page(request, "_score.html", **standing)
 
 
 @router.post("/opportunities/{id}/assessments/{assessment_id}")
@@ -64,6 +71,7 @@ class DecisionForm(BaseModel):
     etag: str = Field(max_length=100)
     decision: Literal["APPROVED", "REJECTED", "RETURNED"]
     comment: LongText = ""
+    function: Key | None = None
 
 
 @router.post("/opportunities/{id}/assessments/{assessment_id}/decision")
@@ -76,10 +84,16 @@ async def decide(
     given: Annotated[DecisionForm, Form()],
 ) -> Response:
     """Decide a submitted assessment."""
-    decision = Decision(decision=given.decision, comment=given.comment)
-    await service.decide(connection, user, assessment_id, given.etag, decision)
-    words = {"APPROVED": "We bid.", "REJECTED": "We don't bid.", "RETURNED": "Returned."}
-    return changed(request, f"/opportunities/{opportunity_id}", words[given.decision], *PARTS)
+    decision = Decision.model_validate(given.model_dump(exclude={"etag"}))
+    decided = await service.decide(connection, user, assessment_id, given.etag, decision)
+    words = {
+        "SUBMITTED": "You approved.",
+        "APPROVED": "We bid.",
+        "REJECTED": "We don't bid.",
+        "RETURNED": "Returned.",
+    }
+    said = words[decided["status"]]
+    return changed(request, f"/opportunities/{opportunity_id}", said, *PARTS)
 
 
 @router.post("/opportunities/{id}/assessments/{assessment_id}/comments")
@@ -101,13 +115,15 @@ async def say(
 async def _content(request: Request) -> Content:
     """Return the content of an assessment's form."""
     form = await request.form()
+    given = {
+        name.removeprefix("score."): str(value)
+        for name, value in form.items()
+        if name.startswith("score.")
+    }
     scores = {
-        item.key: {
-            "score": int(given),
-            "comment": str(form.get(f"comment.{item.key}", "")),
-        }
-        for item in CRITERIA
-        if (given := str(form.get(f"score.{item.key}", ""))).isdecimal() and len(given) == 1
+        key: {"score": int(score), "comment": str(form.get(f"comment.{key}", ""))}
+        for key, score in given.items()
+        if score.isascii() and score.isdecimal() and len(score) <= 2
     }
     said = {
         "scores": scores,
@@ -118,12 +134,3 @@ async def _content(request: Request) -> Content:
         return Content.model_validate(said)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-
-
-def _standing(content: Content) -> dict[str, Any]:
-    scores: dict[str, Score] = {key.value: given for key, given in content.scores.items()}
-    return {
-        "score": weighted_score({key: given.score for key, given in scores.items()}),
-        "scored": len(scores),
-        "of": len(CRITERIA),
-    }

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 from psycopg.rows import DictRow
 
 from api.assessments import service
-from api.assessments.criteria import CRITERIA
+from api.assessments.criteria import read_criteria
 from api.assessments.schemas import (
     Assessment,
     AssessmentQuery,
@@ -16,6 +16,7 @@ from api.assessments.schemas import (
     Decision,
     NewAssessment,
     NewComment,
+    criteria_in_order,
 )
 from api.auth import CurrentUser
 from api.caching import RequiredIfMatch
@@ -27,9 +28,9 @@ router = APIRouter(prefix="/api", tags=["assessments"])
 
 
 @router.get("/assessment-criteria", responses=answers(401))
-async def list_criteria(_: CurrentUser) -> list[CriterionAnswer]:
-    """List what a deal is scored for."""
-    return [CriterionAnswer.model_validate(criterion._asdict()) for criterion in CRITERIA]
+async def list_criteria(_: CurrentUser, connection: Connection) -> list[CriterionAnswer]:
+    """List what a new assessment scores a deal for; an older one has its own `criteria`."""
+    return criteria_in_order((await read_criteria(connection)).criteria)
 
 
 @router.get("/assessments", response_model=list[Assessment], responses=answers(401, 422))
@@ -91,7 +92,7 @@ async def submit_assessment(
     assessment_id: PathId,
     if_match: RequiredIfMatch,
 ) -> DictRow:
-    """Submit a draft for decision. Every criterion has to be scored, and a recommendation made."""
+    """Submit a draft for decision: every mandatory criterion is scored, a recommendation made."""
     submitted = await service.submit_draft(connection, user, assessment_id, if_match)
     return _tagged(response, submitted)
 
@@ -109,7 +110,11 @@ async def decide_assessment(
     if_match: RequiredIfMatch,
     decision: Decision,
 ) -> DictRow:
-    """Decide a submitted assessment: bid, don't bid, or back to the assessors as a new draft."""
+    """Vote on a submitted assessment, or return it to the assessors as a new draft.
+
+    All needed functions approve: we bid. One rejects: we don't. Where none is needed, one manager
+    decides. Who submitted it does not.
+    """
     decided = await service.decide(connection, user, assessment_id, if_match, decision)
     return _tagged(response, decided)
 

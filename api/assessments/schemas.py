@@ -1,15 +1,15 @@
 """Requests and answers of the endpoints of assessments."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from api.assessments.criteria import CRITERIA, MAX_SCORE
+from api.assessments.criteria import Criteria
 from api.types import Id, Input, LongText
+from declared.model import Key
 
-CriterionKey = StrEnum("CriterionKey", {item.key.upper(): item.key for item in CRITERIA})  # type: ignore[misc]
+MOST_CRITERIA = 50
 Recommendation = Literal["BID", "NO_BID"]
 Status = Literal["DRAFT", "SUBMITTED", "APPROVED", "REJECTED", "RETURNED"]
 Body = Annotated[str, Field(min_length=1, max_length=10_000, pattern="^[^\x00]*$")]
@@ -18,32 +18,49 @@ Body = Annotated[str, Field(min_length=1, max_length=10_000, pattern="^[^\x00]*$
 class CriterionAnswer(BaseModel):
     """Something that a deal is scored for."""
 
-    key: CriterionKey
+    key: str = Field(examples=["strategic_fit"])
     title: str
     question: str
+    guidance: str = Field(description="What the scores mean")
     weight: int
-    max_score: int = MAX_SCORE
+    max_score: int
+    mandatory: bool = Field(description="Whether nothing is submitted without it")
+
+
+def criteria_in_order(criteria: Criteria) -> list[CriterionAnswer]:
+    """Return the criteria in the order of the form."""
+    return [
+        CriterionAnswer(key=key, max_score=item.scale, **item.model_dump(exclude={"scale"}))
+        for key, item in criteria.criteria.items()
+    ]
 
 
 class Score(Input):
     """A score for a criterion, and why."""
 
-    score: int = Field(ge=0, le=MAX_SCORE, strict=True, description="From against to for bidding")
+    score: int = Field(
+        ge=0,
+        le=10,
+        strict=True,
+        description="From against bidding to the criterion's `max_score` for it",
+    )
     comment: LongText = ""
 
 
-def _of_each_at_most_one(scores: Any) -> Any:
+def _are_few(scores: Any) -> Any:
     # Each unknown key would become two errors, and a body has room for many.
-    if isinstance(scores, dict) and len(scores) > len(CRITERIA):
-        raise ValueError(f"there are {len(CRITERIA)} criteria")
+    if isinstance(scores, dict) and len(scores) > MOST_CRITERIA:
+        raise ValueError(f"there are {MOST_CRITERIA} criteria at most")
     return scores
 
 
 class Content(Input):
     """The content of an assessment: each save sends all of it."""
 
-    scores: Annotated[dict[CriterionKey, Score], BeforeValidator(_of_each_at_most_one)] = Field(
-        {}, examples=[{"strategic_fit": {"score": 4, "comment": "A reference in a new sector"}}]
+    scores: Annotated[dict[Key, Score], BeforeValidator(_are_few)] = Field(
+        {},
+        description="By the keys of the assessment's `criteria`",
+        examples=[{"strategic_fit": {"score": 4, "comment": "A reference in a new sector"}}],
     )
     summary: LongText = ""
     recommendation: Recommendation | None = None
@@ -56,12 +73,30 @@ class NewAssessment(Input):
 
 
 class Decision(Input):
-    """A manager's decision on a submitted assessment."""
+    """A vote on a submitted assessment; where one manager decides, the decision."""
 
     decision: Literal["APPROVED", "REJECTED", "RETURNED"] = Field(
         description="Bid; don't; or back to the assessors, as a new draft"
     )
     comment: LongText = ""
+    function: Key | None = Field(
+        None, description="Votes as this: needed by those who could vote as more than one"
+    )
+
+
+class Approval(BaseModel):
+    """A function that has to approve, and its vote."""
+
+    function: str = Field(examples=["practice_head"])
+    label: str = Field(examples=["Practice head"])
+    value: str | None = Field(
+        description="Of the field that routes the deal, when it was submitted", examples=["Cloud"]
+    )
+    decision: Literal["APPROVED", "REJECTED"] | None
+    comment: str | None
+    user_id: int | None = Field(description="Who voted")
+    voted_at: datetime | None
+    waits_for: list[int] = Field(description="The users who can give the vote")
 
 
 class Assessment(BaseModel):
@@ -71,13 +106,20 @@ class Assessment(BaseModel):
     opportunity_id: int
     version: int = Field(description="Counts the assessments of the deal")
     status: Status
-    scores: dict[CriterionKey, Score]
+    criteria: list[CriterionAnswer] = Field(description="Those that it was begun with")
+    scores: dict[str, Score]
     weighted_score: float | None = Field(
         description="Percent of the best, of the criteria scored so far", examples=[72.5]
     )
+    suggestion: Recommendation | None = Field(
+        description="What the score suggests; null: nothing, or a mandatory criterion has no score"
+    )
     summary: str
     recommendation: Recommendation | None
-    revision: int = Field(description="Counts the changes; the ETag is made of it")
+    revision: int = Field(
+        description="Counts the changes; the ETag is made of it. A vote that leaves the decision "
+        "open changes nothing that others vote on, so it does not count"
+    )
     created_by: int | None
     created_at: datetime
     updated_by: int | None
@@ -87,6 +129,9 @@ class Assessment(BaseModel):
     decided_by: int | None
     decided_at: datetime | None
     decision_comment: str | None
+    approvals: list[Approval] = Field(
+        description="The functions that have to approve; none: one manager decides"
+    )
 
 
 class AssessmentQuery(BaseModel):
@@ -94,6 +139,7 @@ class AssessmentQuery(BaseModel):
 
     opportunity_id: Id | None = None
     status: Status | None = None
+    waiting_for: Literal["me"] | None = Field(None, description="Those that I can vote on")
     before: Id | None = Field(None, description="Assessments older than this one")
     limit: int = Field(50, ge=1, le=1000)
 

@@ -20,7 +20,7 @@ from starlette.types import Scope
 from api.audit import differences
 from api.auth import Role
 from api.problems import problem
-from api.workflow import FROM_CRM, MOVES, allowed_moves
+from api.workflow import FROM_CRM, MOVES
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,6 @@ templates.globals |= {
     "Role": Role,
     "states": list(MOVES),
     "from_crm": list(FROM_CRM),
-    "allowed_moves": allowed_moves,
     "differences": differences,
 }
 templates.filters["words"] = _words

@@ -12,6 +12,7 @@ from api.console.pages import console_router, page
 from api.dashboard import service
 from api.database import Connection
 from api.opportunities.service import STALE_DAYS
+from api.workflow import read_rules
 
 router = console_router()
 
@@ -38,7 +39,8 @@ async def show_dashboard(
         "win_rate": [row | {"length": 100 * float(row["win_rate"])} for row in win_rate],
         "ageing": _with_lengths(found["ageing"], "median_days"),
     }
-    return page(request, "dashboard.html", stale_days=STALE_DAYS, **shown)
+    rules = await read_rules(connection)
+    return page(request, "dashboard.html", stale_days=STALE_DAYS, rules=rules, **shown)
 
 
 def _with_lengths(rows: list[DictRow], name: str, note: str | None = None) -> list[DictRow]:

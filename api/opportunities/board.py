@@ -14,7 +14,7 @@ from api.opportunities.page import View
 from api.opportunities.service import STALE_DAYS, read_deals
 from api.opportunities.turns import given_up_in_time
 from api.opportunities.unchanged import Unchanged
-from api.workflow import MOVES
+from api.workflow import MOVES, read_rules
 
 router = console_router()
 
@@ -34,6 +34,7 @@ async def show_board(
         "view": view,
         "columns": columns,
         "stale_days": STALE_DAYS,
+        "rules": await read_rules(connection),
         "names": {row["id"]: row["label"] for row in users},
         "owners": await owner_names(connection, user, view.sales_owner),
     }

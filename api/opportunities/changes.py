@@ -8,7 +8,7 @@ from psycopg.rows import DictRow
 from api.audit import record
 from api.auth import Role, User
 from api.problems import ProblemError
-from api.workflow import check_move, check_open
+from api.workflow import Rules, check_open, check_step, read_rules
 
 # Waits for a merge that holds the row, and then sees what that made of it.
 LOCK: LiteralString = """
@@ -32,6 +32,10 @@ values (
     %s
 )
 """
+# It would wait for ever if its deal went back to work.
+SUBMITTED: LiteralString = """
+select id from assessments where opportunity_id = %s and status = 'SUBMITTED'
+"""
 IS_ACTIVE: LiteralString = "select true from users where id = %s and active"
 
 
@@ -52,10 +56,17 @@ async def change_opportunity(
     user: User,
     opportunity_id: int,
     change: dict[str, Any],
+    *,
+    by_assessment: bool = False,
 ) -> None:
     """Change the status or the assignee of a deal, in the caller's transaction.
 
-    `change` may hold `workflow_status` and `assigned_to`.
+    Args:
+        connection: To the database.
+        user: Who changes it.
+        opportunity_id: The deal.
+        change: May hold `workflow_status` and `assigned_to`.
+        by_assessment: Whether its assessment was submitted or decided, by one who may do that.
 
     Raises:
         ProblemError: 403, 404, 409 or 422, why not.
@@ -63,9 +74,13 @@ async def change_opportunity(
     before = await lock_opportunity(connection, opportunity_id)
     check_open(before["crm_outcome"])
     after = before | change
-    check_move(
-        before["workflow_status"], after["workflow_status"], before["crm_outcome"], user.role
-    )
+    steps = before["workflow_status"], after["workflow_status"]
+    if by_assessment:
+        check_step(*steps)
+    else:
+        rules = await read_rules(connection)
+        rules.check_move(*steps, user.role)
+        await _check_no_vote_is_open(connection, rules, opportunity_id, *steps)
     if after["assigned_to"] != before["assigned_to"]:
         await _check_assignment(connection, user, before["assigned_to"], after["assigned_to"])
     if after == before:
@@ -78,6 +93,17 @@ async def change_opportunity(
     changed = [name for name in ("workflow_status", "assigned_to") if after[name] != before[name]]
     states = [{name: state[name] for name in changed} for state in (before, after)]
     await record(connection, user, "update", "opportunity", opportunity_id, *states)
+
+
+async def _check_no_vote_is_open(
+    connection: AsyncConnection[DictRow], rules: Rules, opportunity_id: int, before: str, after: str
+) -> None:
+    if before == after or before != "PENDING_REVIEW" or not rules.decisions.require_assessment:
+        return
+    found = await (await connection.execute(SUBMITTED, [opportunity_id])).fetchone()
+    if found is not None:
+        detail = "Its assessment waits for a decision: decide or return that."
+        raise ProblemError(409, detail, allowed=[], assessment_id=found["id"])
 
 
 async def _check_assignment(

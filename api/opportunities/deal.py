@@ -10,7 +10,6 @@ from psycopg.rows import DictRow
 from pydantic import BaseModel, Field
 
 from api.assessments import service as assessments_service
-from api.assessments.criteria import CRITERIA, MAX_SCORE
 from api.assessments.schemas import AssessmentQuery
 from api.auth import CurrentUser, User
 from api.console.pages import changed, console_router, page
@@ -22,6 +21,7 @@ from api.opportunities.service import STALE_DAYS
 from api.sync.schemas import RejectsQuery
 from api.sync.service import list_rejects
 from api.types import PathId, Text
+from api.workflow import read_rules
 from database.environment import setting
 
 router = console_router()
@@ -95,8 +95,7 @@ async def show_deal(
             for assessment in reversed(assessments)
             for said in await assessments_service.list_comments(connection, user, assessment["id"])
         ],
-        "criteria": CRITERIA,
-        "max_score": MAX_SCORE,
+        **await _votes(user, connection, open_ones),
     } | await _timeline(user, connection, opportunity_id, first_changes)
     return page(request, "deal.html", **context)
 
@@ -115,6 +114,14 @@ async def show_more_changes(
     return page(request, "_timeline.html", deal=deal, **changes)
 
 
+async def _votes(
+    user: User, connection: AsyncConnection[DictRow], open_ones: list[DictRow]
+) -> dict[str, Any]:
+    if not open_ones or open_ones[0]["status"] != "SUBMITTED":
+        return {"votes_as": None, "may_return": False}
+    return await assessments_service.ways_to_vote(connection, user, open_ones[0])
+
+
 async def _timeline(
     user: User, connection: AsyncConnection[DictRow], deal: int, wanted: HistoryRequest
 ) -> dict[str, Any]:
@@ -124,6 +131,7 @@ async def _timeline(
         "changes": changes[: wanted.limit],
         "has_more": len(changes) > wanted.limit,
         "fields": FIELDS,
+        "rules": await read_rules(connection),
     }
 
 

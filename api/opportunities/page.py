@@ -19,7 +19,7 @@ from api.opportunities.schemas import PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
 from api.opportunities.turns import given_up_in_time
 from api.types import PathId
-from api.workflow import allowed_moves
+from api.workflow import Rules, read_rules
 
 router = console_router()
 
@@ -112,7 +112,7 @@ class View(PageRequest):
         given = self.model_dump(
             mode="json",
             exclude_defaults=True,
-            include={"region", "sector", "updated_since", "limit"},
+            include={"region", "sector", "waiting_for", "updated_since", "limit"},
         )
         return [
             (name, str(one))
@@ -125,7 +125,9 @@ class View(PageRequest):
         """The query of the API's export of this view."""
         return self.model_copy(update={"columns": USUAL, "limit": 50}).query()
 
-    def chips(self, names: dict[int, str], owners: dict[str, str]) -> list[tuple[str, str]]:
+    def chips(
+        self, names: dict[int, str], owners: dict[str, str], rules: Rules
+    ) -> list[tuple[str, str]]:
         """Return each filter in words, and the query of the view without it."""
         chips = [
             (f"{title}: {value}", self.query(f"{name}={value}"))
@@ -143,7 +145,7 @@ class View(PageRequest):
             for owner in self.sales_owner
         ]
         chips += [
-            (state.replace("_", " ").capitalize(), self.query(f"workflow_status={state}"))
+            (rules.label(state), self.query(f"workflow_status={state}"))
             for state in self.workflow_status
         ]
         chips += [
@@ -165,6 +167,8 @@ class View(PageRequest):
             value = getattr(self, name)
             if value is not None:
                 chips.append((words.format(value), self.query(name)))
+        if self.waiting_for:
+            chips.append(("Waiting for me", self.query("waiting_for")))
         if self.include_deleted:
             chips.append(("With deleted ones", self.query("include_deleted")))
         return chips
@@ -185,6 +189,7 @@ def presets(user: User) -> list[tuple[str, str]]:
     return [
         ("All", ""),
         ("Mine", _view(assigned_to=[user.id])),
+        ("Waiting for me", _view(waiting_for="me")),
         ("New", _view(workflow_status=["NEW"], sort="-deal_value")),
         ("To review", _view(workflow_status=["PENDING_REVIEW"])),
         ("Closing in 30 days", _view(**soon, sort="close_date")),
@@ -206,6 +211,7 @@ async def show_opportunities(
         "deals": deals,
         "total": total,
         "next_cursor": cursor,
+        "rules": await read_rules(connection),
         "titles": TITLES,
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
@@ -247,12 +253,11 @@ async def move(
     before = given.seen
     await service.move(connection, user, opportunity_id, before, given.workflow_status)
     deal = await service.read_deal(connection, user, opportunity_id)
-    message: dict[str, Any] = {
-        "text": f"{deal['name'] or deal['remote_id']}: "
-        + deal["workflow_status"].replace("_", " ").lower()
-    }
+    rules = await read_rules(connection)
+    label = rules.label(deal["workflow_status"])
+    message: dict[str, Any] = {"text": f"{deal['name'] or deal['remote_id']}: {label}"}
     target = request.headers.get("hx-target", "")
-    if before in allowed_moves(deal["workflow_status"], user.role):
+    if before in rules.allowed_moves(deal["workflow_status"], user.role):
         message["undo"] = {
             "path": f"/opportunities/{opportunity_id}/status",
             "values": {"workflow_status": before, "seen": deal["workflow_status"]},
@@ -268,6 +273,7 @@ async def move(
             view=View.model_validate({"columns": _columns(request)}),
             titles=TITLES,
             stale_days=STALE_DAYS,
+            rules=rules,
         )
         events: dict[str, Any] = {"message": message}
     else:

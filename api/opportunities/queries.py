@@ -35,6 +35,7 @@ CONDITIONS: dict[str, LiteralString] = {
     "region": "region = any(%(region)s)",
     "sector": "sector = any(%(sector)s)",
     "assigned_to": "assigned_to = any(%(assigned_to)s)",
+    "waiting_for": "id in (select opportunity_id from open_votes where user_id = %(waiting_for)s)",
     "min_value": "coalesce(deal_value, '-infinity') >= %(min_value)s and deal_value is not null",
     "max_value": "coalesce(deal_value, '-infinity') <= %(max_value)s and deal_value is not null",
     "closing_before": "coalesce(close_date, '-infinity') <= %(closing_before)s"
@@ -73,13 +74,15 @@ KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
 }
 
 
-def conditions(filters: Filters) -> dict[str, Any]:
-    """Return the conditions that the filters come to, by name, each with its parameter."""
+def conditions(filters: Filters, user_id: int) -> dict[str, Any]:
+    """Return the conditions that the filters of a user come to, by name, with their parameters."""
     chosen = {
         name: value
         for name in type(filters).model_fields
         if name in CONDITIONS and (value := getattr(filters, name)) not in (None, [])
     }
+    if filters.waiting_for is not None:
+        chosen["waiting_for"] = user_id
     if filters.search is not None:
         words = filters.search.split()[:MAX_WORDS]
         chosen |= {f"word_{number}": word for number, word in enumerate(words)}

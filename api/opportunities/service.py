@@ -23,6 +23,7 @@ from api.opportunities.schemas import Export, HistoryRequest, PageRequest, SortK
 from api.opportunities.unchanged import Unchanged
 from api.problems import ProblemError
 from api.spreadsheets import Format
+from api.workflow import read_rules
 
 STALE_DAYS = 90
 CHUNK_BYTES = 64 * 1024
@@ -57,7 +58,7 @@ async def read_page(
     away meanwhile are neither skipped nor given twice.
     """
     user.must_be(Role.VIEWER)
-    conditions = queries.conditions(wanted)
+    conditions = queries.conditions(wanted, user.id)
     listing = digest(conditions, wanted.key, wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
 
@@ -66,7 +67,12 @@ async def read_page(
         counted: int = (await fetch_one(connection, query, conditions))["count"]
         return counted
 
-    total = after.total if after else await unchanged.get(connection, ("total", conditions), count)
+    if after is not None:
+        total = after.total
+    elif "waiting_for" in conditions:  # a vote does not change opportunities
+        total = await count()
+    else:
+        total = await unchanged.get(connection, ("total", conditions), count)
 
     async def read(
         names: list[str], key: SortKey, descending: bool, after: Cursor | None, limit: int
@@ -114,7 +120,7 @@ async def export(
     if at_once.locked():
         detail = "Several exports are under way. Wait for one of them to end."
         raise ProblemError(503, detail, headers={"Retry-After": "10"})
-    conditions = queries.conditions(wanted)
+    conditions = queries.conditions(wanted, user.id)
     query = queries.export(
         tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
     )
@@ -236,8 +242,8 @@ async def move(
     async with connection.transaction():
         before = (await lock_opportunity(connection, opportunity_id))["workflow_status"]
         if before != seen:
-            words = before.replace("_", " ").lower()
-            raise ProblemError(409, f"It has been moved meanwhile: it is {words}. Reload the page.")
+            label = (await read_rules(connection)).label(before)
+            raise ProblemError(409, f"It has been moved meanwhile: it is {label}. Reload the page.")
         await change_opportunity(connection, user, opportunity_id, {"workflow_status": status})
 
 

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Form, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
 
 from api.addresses import own_path
 from api.audit import AuditQuery, list_actions, list_entries
@@ -30,7 +31,9 @@ from api.problems import ProblemError
 from api.types import PathId
 from api.users import service
 from api.users.schemas import (
+    MOST_FUNCTIONS,
     Email,
+    HeldFunctions,
     Name,
     NewPassword,
     NewToken,
@@ -292,6 +295,36 @@ async def show_tokens(
     """Show what a user gets in with: tokens, sessions, and attempts that failed."""
     access = await service.get_access(connection, user, user_id)
     return page(request, "user_tokens.html", issued=None, **access)
+
+
+class FunctionsForm(BaseModel):
+    """All functions of a user: the n-th value belongs to the n-th function, empty ones to none."""
+
+    function: list[str] = Field([], max_length=MOST_FUNCTIONS)
+    value: list[str] = Field([], max_length=MOST_FUNCTIONS)
+
+
+@router.post("/admin/users/{id}/functions")
+async def set_functions(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    user_id: PathId,
+    given: Annotated[FunctionsForm, Form()],
+) -> Response:
+    """Give a user exactly the functions of the form."""
+    held = [
+        {"function": function, "value": value.strip() or None}
+        for function, value in zip(given.function, given.value, strict=False)
+        if function
+    ]
+    try:
+        wanted = TypeAdapter(HeldFunctions).validate_python(held)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    await service.set_functions(connection, user, user_id, wanted)
+    path = f"/admin/users/{user_id}/tokens"
+    return changed(request, path, "The functions are saved.", "functions-changed")
 
 
 @router.post("/admin/users/{id}/end-access")

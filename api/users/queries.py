@@ -4,6 +4,8 @@
 
 from typing import LiteralString
 
+from psycopg.sql import SQL
+
 from api.auth import IS_LIVE
 
 USER: LiteralString = """
@@ -83,6 +85,24 @@ update sign_in_attempts
 set is_forgiven = true
 where name = (select lower(name) from users where id = %s) and not is_forgiven
 """
+FUNCTIONS: LiteralString = """
+select function, nullif(value, '') as value
+from user_functions
+where user_id = %s
+order by function, user_functions.value
+"""
+REMOVE_FUNCTIONS: LiteralString = "delete from user_functions where user_id = %s"
+ADD_FUNCTION: LiteralString = """
+insert into user_functions (user_id, function, value) values (%s, %s, %s) on conflict do nothing
+"""
+# What deals have in the field that routes them, to choose from.
+ROUTES = SQL("""
+select distinct left({field}, 200) as value
+from opportunities
+where deleted_at is null and {field} <> ''
+order by 1
+limit 200
+""")
 
 SESSION: LiteralString = """
 tokens.id, tokens.user_id, tokens.created_at, tokens.last_used_at, tokens.expires_at,

@@ -8,7 +8,7 @@ from api.database import Connection
 from api.problems import answers
 from api.types import PathId
 from api.users import service
-from api.users.schemas import NewUser, UserAnswer, UserChange
+from api.users.schemas import HeldFunction, HeldFunctions, NewUser, UserAnswer, UserChange
 
 router = APIRouter(prefix="/api/users", tags=["users"])
 
@@ -42,6 +42,26 @@ async def change_user(
     """Change a user. A new password, or barring them, ends all their access; a role, sessions."""
     ways = request.app.state.settings
     return await service.change_user(connection, user, user_id, change, ways)
+
+
+@router.get(
+    "/{id:int}/functions", response_model=list[HeldFunction], responses=answers(401, 403, 404, 422)
+)
+async def list_functions(
+    user: CurrentUser, connection: Connection, user_id: PathId
+) -> list[DictRow]:
+    """List the functions that a user has beside the role: one's own, or a manager anybody's."""
+    return await service.list_functions(connection, user, user_id)
+
+
+@router.put(
+    "/{id:int}/functions", response_model=list[HeldFunction], responses=answers(401, 403, 404, 422)
+)
+async def set_functions(
+    user: CurrentUser, connection: Connection, user_id: PathId, functions: HeldFunctions
+) -> list[DictRow]:
+    """Give a user exactly these functions, of those that crm.yml declares."""
+    return await service.set_functions(connection, user, user_id, functions)
 
 
 @router.delete("/{id:int}/access", status_code=204, responses=answers(401, 403, 404, 422))

@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from api.auth import MOST_DAYS, Role, Scope
 from api.types import Input, Secret, Text
 from api.users.names import refuse_look_alikes, unify
+from declared.model import Key
 
 Name = Annotated[
     str,
@@ -74,6 +75,21 @@ class UserChange(Input):
             if name in self.model_fields_set and getattr(self, name) is None:
                 raise ValueError(f"{name} can't be null")
         return self
+
+
+class HeldFunction(Input):
+    """A function that a user has beside the role, such as practice head of "Cloud"."""
+
+    function: Key = Field(examples=["practice_head"])
+    value: Text | None = Field(
+        None,
+        description="Of the field that routes deals to its holders; null: all deals",
+        examples=["Cloud"],
+    )
+
+
+MOST_FUNCTIONS = 200
+HeldFunctions = Annotated[list[HeldFunction], Field(max_length=MOST_FUNCTIONS)]
 
 
 class SignIn(Input):

@@ -1,11 +1,13 @@
 """What can be done with users, their passwords and tokens, and by whom."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from psycopg.sql import Identifier
 from pydantic import SecretStr
 
 from api.audit import record
@@ -14,9 +16,11 @@ from api.database import fetch_one, fetch_or_404
 from api.passwords import hash_password
 from api.problems import ProblemError
 from api.users import queries
-from api.users.schemas import NewToken, NewUser, PasswordChange, UserChange
+from api.users.schemas import HeldFunction, NewToken, NewUser, PasswordChange, UserChange
 from api.users.sign_in import find_by_password
+from api.workflow import read_rules
 from database.settings import SignIn
+from declared.decisions import Function
 
 NO_USER = "There is no such user."
 NO_TOKEN = "There is no such token."  # noqa: S105 - no password
@@ -140,6 +144,55 @@ async def change_user(
     return after
 
 
+async def list_functions(
+    connection: AsyncConnection[DictRow], user: User, user_id: int
+) -> list[DictRow]:
+    """List what a user is beside the role: one's own functions, or a manager anybody's."""
+    if user_id != user.id:
+        user.must_be(Role.MANAGER, Scope.READ)
+    user.must_be(Role.VIEWER)
+    await fetch_or_404(connection, queries.GET, [user_id], NO_USER)
+    return await (await connection.execute(queries.FUNCTIONS, [user_id])).fetchall()
+
+
+async def set_functions(
+    connection: AsyncConnection[DictRow], user: User, user_id: int, wanted: list[HeldFunction]
+) -> list[DictRow]:
+    """Give a user exactly these functions. What is voted already stays.
+
+    Raises:
+        ProblemError: 404, there is no such user; 422, a function is not declared or takes no value.
+    """
+    user.must_be(Role.ADMIN)
+    declared = (await read_rules(connection)).decisions.functions
+    async with connection.transaction():
+        await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
+        before = await (await connection.execute(queries.FUNCTIONS, [user_id])).fetchall()
+        for held in wanted:
+            if held.model_dump() not in before:
+                _check_declared(declared, held)
+        await connection.execute(queries.REMOVE_FUNCTIONS, [user_id])
+        for held in wanted:
+            row = [user_id, held.function, (held.value or "").strip()]
+            await connection.execute(queries.ADD_FUNCTION, row)
+        after = await (await connection.execute(queries.FUNCTIONS, [user_id])).fetchall()
+        if after != before:
+            states = [{"functions": _in_words(held)} for held in (before, after)]
+            await record(connection, user, "update", "user", user_id, *states)
+    return after
+
+
+async def list_routes(connection: AsyncConnection[DictRow], user: User) -> list[str]:
+    """List the values of the fields that route deals to functions, to choose from."""
+    user.must_be(Role.ADMIN)
+    declared = (await read_rules(connection)).decisions.functions
+    values: list[str] = []
+    for field in sorted({one.by for one in declared.values() if one.by is not None}):
+        found = await connection.execute(queries.ROUTES.format(field=Identifier(field)))
+        values += [row["value"] for row in await found.fetchall()]
+    return values
+
+
 async def change_account(
     connection: AsyncConnection[DictRow], user: User, user_id: int, seen: UserChange, ways: SignIn
 ) -> tuple[DictRow, bool]:
@@ -219,7 +272,7 @@ async def list_failures(
 
 
 async def get_access(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
-    """Return a user's account, tokens, sessions and failures, for administration.
+    """Return a user's account, functions, tokens, sessions and failures, for administration.
 
     Raises:
         ProblemError: 404, there is no such user.
@@ -230,6 +283,9 @@ async def get_access(connection: AsyncConnection[DictRow], user: User, user_id: 
         "tokens": await list_tokens(connection, user, user_id),
         "sessions": await list_sessions(connection, user, user_id),
         "failures": await list_failures(connection, user, user_id),
+        "held": await list_functions(connection, user, user_id),
+        "declared": (await read_rules(connection)).decisions.functions,
+        "routes": await list_routes(connection, user),
     }
 
 
@@ -345,6 +401,23 @@ async def _confirm(
     if await find_by_password(connection, user.name, given, client) is None:
         raise ProblemError(409, "The present password is not right.")
     await connection.execute(queries.CONFIRM, [user.token_id])
+
+
+def _check_declared(declared: Mapping[str, Function], held: HeldFunction) -> None:
+    """Refuse a new function that is not declared, or takes no value; raises 422."""
+    if held.function not in declared:
+        known = ", ".join(declared) or "none"
+        detail = f"body: crm.yml declares no function {held.function}; it declares: {known}"
+        raise ProblemError(422, detail)
+    if held.value is not None and declared[held.function].by is None:
+        raise ProblemError(422, f"body: {held.function} is of all deals: leave out the value")
+
+
+def _in_words(functions: list[DictRow]) -> list[str]:
+    return [
+        one["function"] if one["value"] is None else f"{one['function']}: {one['value']}"
+        for one in functions
+    ]
 
 
 def _leave_to_provider(user: DictRow, wanted: DictRow, password: SecretStr | None) -> None:

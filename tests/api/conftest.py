@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -25,10 +26,16 @@ from api.health import NEWEST
 from api.server import OPTIONS
 from api.token import make_token
 from database.settings import Settings
+from declared.assessment import Assessment
+from declared.decisions import Decisions
+from declared.model import Declaration
+from declared.store import store
 from runs import control, processes
 
 PASSWORD = "correct horse battery"
 """Of the people whom tests make."""
+MODELS: dict[str, type[Declaration]] = {"decisions": Decisions, "assessment": Assessment}
+
 FILL = """
 insert into opportunities (
     remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value, currency,
@@ -120,6 +127,8 @@ def database(_reused: str) -> str:
     """The URL of an up-to-date and empty database: one for all tests, emptied for each."""
     with psycopg.connect(_reused) as connection:
         connection.execute(EMPTY)
+        for section, model in MODELS.items():
+            store(connection, section, None, model)
         connection.execute("update alembic_version set version_num = %s", [NEWEST])
     return _reused
 
@@ -166,6 +175,14 @@ class Caller(httpx.Client):
         assert answer.status_code == 201, answer.text
         user_id: int = answer.json()["id"]
         return user_id
+
+
+def declare(caller: Caller, **sections: dict[str, Any]) -> None:
+    """Declare sections as crm.yml would; the API sees it at once."""
+    with psycopg.connect(caller.database) as connection:
+        for section, content in sections.items():
+            read = partial(MODELS[section].model_validate, content)
+            store(connection, section, content, read)
 
 
 class DefaultSettings(Settings):

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.assessments.criteria import CRITERIA, weighted_score
 from api.auth import Role
-from tests.api.conftest import Caller, DefaultSettings, fill
+from declared.assessment import SEVEN, Assessment
+from tests.api.conftest import Caller, DefaultSettings, declare, fill
 
 COMPLETE = {
-    "scores": {item.key: {"score": 4, "comment": f"why {item.key}"} for item in CRITERIA},
+    "scores": {key: {"score": 4, "comment": f"why {key}"} for key in SEVEN},
     "summary": "A good one",
     "recommendation": "BID",
 }
@@ -165,9 +165,7 @@ def test_only_what_is_complete_is_submitted(desk: Caller) -> None:
     written = desk.put(path, json=content, headers=match)
     answer = desk.post(f"{path}/submit", headers={"If-Match": written.headers["etag"]})
     assert answer.status_code == 409
-    assert set(answer.json()["missing"]) == {item.key for item in CRITERIA} - {"risk"} | {
-        "recommendation"
-    }
+    assert set(answer.json()["missing"]) == SEVEN.keys() - {"risk"} | {"recommendation"}
     assert status(desk) == "UNDER_ASSESSMENT"
 
 
@@ -229,9 +227,72 @@ def test_lists(desk: Caller) -> None:
     assert older["opportunity_id"] == 1
 
 
-@given(st.dictionaries(st.sampled_from([item.key for item in CRITERIA]), st.integers(0, 5)))
+TWO = {
+    "criteria": {
+        "risk": {"title": "Risks", "weight": 1, "scale": 3},
+        "fun": {"title": "Fun", "weight": 3, "mandatory": False, "guidance": "0: none"},
+    },
+    "suggest": {"bid": 60, "no_bid": 40},
+}
+
+
+def test_an_assessment_keeps_the_criteria_that_it_was_begun_with(desk: Caller) -> None:
+    path, match = begin(desk)
+    declare(desk, assessment=TWO)
+    (fun,) = [one for one in desk.get("/api/assessment-criteria").json() if one["key"] == "fun"]
+    assert (fun["weight"], fun["max_score"], fun["mandatory"]) == (3, 5, False)
+    assert [one["key"] for one in desk.get(path).json()["criteria"]] == list(SEVEN)
+    written = desk.put(path, json=COMPLETE, headers=match)
+    assert written.json()["suggestion"] is None
+    match = {"If-Match": written.headers["etag"]}
+    submitted = desk.post(f"{path}/submit", headers=match)
+    assert submitted.status_code == 200
+    desk.be(Role.MANAGER)
+    match = {"If-Match": submitted.headers["etag"]}
+    desk.post(f"{path}/decision", json={"decision": "RETURNED"}, headers=match)
+    # The next one has today's; the old score of the risk is above their scale.
+    draft, old = desk.get("/api/assessments", params={"opportunity_id": 1}).json()
+    assert ([one["key"] for one in draft["criteria"]], draft["scores"]) == (["risk", "fun"], {})
+    assert ([one["key"] for one in old["criteria"]], old["weighted_score"]) == (list(SEVEN), 80)
+    page = desk.get("/opportunities/1").text
+    assert "Chance to win" in page
+    assert "0: none" in page
+
+
+def test_scores_fit_the_criteria(desk: Caller) -> None:
+    declare(desk, assessment=TWO)
+    path, match = begin(desk)
+    for scores, words in (
+        ({"risk": {"score": 4}}, "Risks goes from 0 to 3"),
+        ({"win_chance": {"score": 1}}, "there is no such criterion, only risk, fun"),
+    ):
+        refused = desk.put(path, json={"scores": scores}, headers=match)
+        assert refused.status_code == 422
+        assert words in refused.json()["detail"]
+    content = {"scores": {"fun": {"score": 5}}, "recommendation": "BID"}
+    written = desk.put(path, json=content, headers=match)
+    match = {"If-Match": written.headers["etag"]}
+    refused = desk.post(f"{path}/submit", headers=match).json()
+    assert (refused["detail"], refused["missing"]) == ("Not complete: Risks.", ["risk"])
+    content["scores"] = {"risk": {"score": 1}}
+    written = desk.put(path, json=content, headers=match)
+    assert (written.json()["weighted_score"], written.json()["suggestion"]) == (33.3, "NO_BID")
+    match = {"If-Match": written.headers["etag"]}
+    assert desk.post(f"{path}/submit", headers=match).status_code == 200
+
+
+def test_an_empty_draft_is_not_submitted_even_if_nothing_is_mandatory(desk: Caller) -> None:
+    optional = {"fun": {"title": "Fun", "weight": 1, "mandatory": False}}
+    declare(desk, assessment={"criteria": optional})
+    path, match = begin(desk)
+    written = desk.put(path, json={"recommendation": "BID"}, headers=match)
+    match = {"If-Match": written.headers["etag"]}
+    assert desk.post(f"{path}/submit", headers=match).json()["missing"] == ["scores"]
+
+
+@given(st.dictionaries(st.sampled_from(list(SEVEN)), st.integers(0, 5)))
 def test_the_weighted_score_is_a_mean(scores: dict[str, int]) -> None:
-    result = weighted_score(scores)
+    result = Assessment().weighted_score(scores)
     if not scores:
         assert result is None
     else:

@@ -69,14 +69,14 @@ def test_a_page_is_read_from_an_index_from_where_it_begins(
 def test_a_filter_has_its_index(
     table: psycopg.Connection, filters: dict[str, object], index: str
 ) -> None:
-    conditions = queries.conditions(Filters.model_validate(filters))
+    conditions = queries.conditions(Filters.model_validate(filters), 1)
     # Where a filter takes much of this small table, reading all of it would be cheaper.
     table.execute("set enable_seqscan = off")
     assert index in plan(table, queries.total(tuple(conditions)), conditions)
 
 
 def test_words_with_small_slips_find_the_index_too(table: psycopg.Connection) -> None:
-    conditions = queries.conditions(Filters.model_validate({"search": "expnasion"}))
+    conditions = queries.conditions(Filters.model_validate({"search": "expnasion"}), 1)
     found = plan(table, queries.total(tuple(conditions)), conditions)
     assert "BitmapOr" in found
     assert found.count("opportunities_search") == 2

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.auth import Role
-from api.workflow import FROM_CRM, MOVES
-from tests.api.conftest import Caller
+from api.workflow import DOORS, FROM_CRM, MOVES
+from tests.api.conftest import Caller, declare
 
 PATH = "/api/opportunities/1"
 
@@ -42,7 +42,8 @@ def status(caller: Caller) -> str:
     return str(caller.get(PATH).json()["workflow_status"])
 
 
-def test_the_way_of_a_deal(deal: Caller) -> None:
+def test_the_way_of_a_deal_without_assessments(deal: Caller) -> None:
+    declare(deal, decisions={"require_assessment": False})
     for state in (
         "ASSIGNED",
         "UNDER_ASSESSMENT",
@@ -59,7 +60,9 @@ def test_the_way_of_a_deal(deal: Caller) -> None:
 
 @pytest.mark.parametrize("before", MOVES)
 @pytest.mark.parametrize("role", [Role.ASSESSOR, Role.MANAGER])
-def test_every_move_by_every_role(deal: Caller, before: str, role: Role) -> None:
+@pytest.mark.parametrize("assessed", [True, False])
+def test_every_move_by_every_role(deal: Caller, before: str, role: Role, assessed: bool) -> None:
+    declare(deal, decisions={"require_assessment": assessed})
     deal.be(role)
     declared = deal.get("/api/workflow").json()
     allowed = {
@@ -75,8 +78,29 @@ def test_every_move_by_every_role(deal: Caller, before: str, role: Role) -> None
             assert status(deal) == after
         else:
             assert answer.status_code in (403, 409)
+            if assessed and after in DOORS:
+                assert DOORS[after] in answer.json()["detail"]
             assert set(answer.json()["allowed"]) == allowed
             assert status(deal) == before
+
+
+def test_only_an_assessment_leads_to_a_decision(deal: Caller) -> None:
+    assert not set(DOORS) & {move["after"] for move in deal.get("/api/workflow").json()["moves"]}
+    # What an earlier release let through stays, and has a way out.
+    for state in DOORS:
+        put(deal, state)
+        assert move(deal, "UNDER_ASSESSMENT") == 200
+    put(deal, "On hold")
+    assert move(deal, "APPROVED") == 409
+
+
+def test_labels_and_limits_of_states(deal: Caller) -> None:
+    declare(deal, decisions={"states": {"NEW": {"label": "Inbox", "days": 5}, "LOST": None}})
+    answer = deal.get("/api/workflow").json()
+    assert (answer["labels"]["NEW"], answer["labels"]["ASSIGNED"]) == ("Inbox", "Assigned")
+    assert answer["days"] == {"NEW": 5}
+    for page in ("/board", "/opportunities", "/opportunities/1"):
+        assert "Inbox" in deal.get(page).text
 
 
 def test_a_viewer_moves_nothing(deal: Caller) -> None:
@@ -200,6 +224,7 @@ def test_an_edit_that_waits_too_long_is_told_to_come_back(deal: Caller) -> None:
 def test_no_series_of_requests_leads_where_the_workflow_does_not(
     deal: Caller, wanted: list[str]
 ) -> None:
+    declare(deal, decisions={"require_assessment": False})
     put(deal, "NEW")
     state = "NEW"
     for after in wanted:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from argon2 import PasswordHasher
 
-from api.assessments.criteria import CRITERIA, weighted_score
+from declared.assessment import SEVEN, Assessment
 
 PASSWORD = "correct horse battery"  # what all of the people below sign in with
 PEOPLE = {
@@ -222,13 +222,16 @@ def _history(connection: psycopg.Connection[Any], now: datetime) -> None:
 
 def _assessment(connection: psycopg.Connection[Any]) -> None:
     scores = {
-        item.key: {"score": score, "comment": "We built their first site" if score == 5 else ""}
-        for item, score in zip(CRITERIA, (5, 4, 3, 4), strict=False)
+        key: {"score": score, "comment": "We built their first site" if score == 5 else ""}
+        for key, score in zip(SEVEN, (5, 4, 3, 4), strict=False)
     }
-    weighted = weighted_score({key: int(str(given["score"])) for key, given in scores.items()})
+    weighted = Assessment().weighted_score(
+        {key: int(str(given["score"])) for key, given in scores.items()}
+    )
     connection.execute(
-        "insert into assessments (opportunity_id, version, scores, weighted_score, summary,"
-        " created_by, updated_by) values (3, 1, %s, %s, %s, 2, 2)",
+        "insert into assessments (opportunity_id, version, criteria_id, scores, weighted_score,"
+        " summary, created_by, updated_by)"
+        " select 3, 1, max(id), %s, %s, %s, 2, 2 from declarations where section = 'assessment'",
         [json.dumps(scores), weighted, "A strong fit: the team knows the customer well."],
     )
     connection.execute(

@@ -86,7 +86,7 @@ def test_the_audit_tells_who_did_what(desk: Desk) -> None:
     row = deals.locator(".deals tbody tr").first
     deal = (row.get_attribute("id") or "")[5:]
     row.get_by_role("combobox").select_option(label="Assigned")
-    expect(deals.locator("#messages")).to_contain_text("assigned")
+    expect(deals.locator("#messages")).to_contain_text("Assigned")
     page = desk.open("/admin/audit")
     page.get_by_label("Of a kind").select_option(label="Opportunity")
     page.get_by_role("button", name="Show").click()

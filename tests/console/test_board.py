@@ -55,9 +55,9 @@ def test_move_by_keyboard_and_keep_the_focus(desk: Desk) -> None:
 def test_move_by_choice_among_filtered_deals(desk: Desk) -> None:
     page = desk.open("/board?geo=EMEA", "mira")
     deal, card = first(page, "PENDING_REVIEW")
-    card.get_by_role("combobox").select_option(label="Approved")
-    expect(page.locator("#messages")).to_contain_text("approved")
-    assert desk.deal(deal)["workflow_status"] == "APPROVED"
+    card.get_by_role("combobox").select_option(label="Under assessment")
+    expect(page.locator("#messages")).to_contain_text("Under assessment")
+    assert desk.deal(deal)["workflow_status"] == "UNDER_ASSESSMENT"
     expect(page.get_by_label("Remove the filter Geo: EMEA")).to_be_visible()
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, expect
 
-from api.assessments.criteria import CRITERIA, weighted_score
+from declared.assessment import SEVEN, Assessment
 from tests.console.conftest import Desk
 
 
@@ -55,7 +55,7 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
     score(page, "Strategic fit", 5)
     expect(running).to_contain_text("100%")
     score(page, "Chance to win", 2)
-    so_far = weighted_score({"strategic_fit": 5, "win_chance": 2})
+    so_far = Assessment().weighted_score({"strategic_fit": 5, "win_chance": 2})
     expect(running).to_contain_text(f"{so_far:g}%")
     expect(running).to_contain_text("2 of 7 scored")
     expect(page.locator("#deal-head .state-under_assessment")).to_be_visible()
@@ -63,7 +63,7 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
     page.get_by_role("button", name="Save and submit").click()
     expect(page.locator("#messages")).to_contain_text("Not complete")
     desk.expect_refusal(409)
-    for item in CRITERIA:
+    for item in SEVEN.values():
         score(page, item.title, 4)
     page.get_by_label("Why: Risk").fill("Penalties are capped")
     page.get_by_label("Bid", exact=True).check()
@@ -93,7 +93,7 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
 def test_a_manager_declines_or_asks_for_more(
     desk: Desk, button: str, outcome: str, state: str
 ) -> None:
-    scores = json.dumps({item.key: {"score": 1, "comment": ""} for item in CRITERIA})
+    scores = json.dumps({key: {"score": 1, "comment": ""} for key in SEVEN})
     desk.query(
         "update assessments set status = 'SUBMITTED', scores = %s, weighted_score = 20,"
         " recommendation = 'NO_BID', submitted_by = 2, submitted_at = now()",

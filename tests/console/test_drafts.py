@@ -6,7 +6,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from api.assessments.criteria import CRITERIA
+from declared.assessment import SEVEN
 from tests.console.conftest import Desk
 from tests.console.demo import PASSWORD
 from tests.console.test_deal import score
@@ -143,7 +143,7 @@ def test_drafts_are_their_writers_and_go_when_one_signs_out(desk: Desk) -> None:
 def test_what_can_no_longer_be_saved_is_shown(desk: Desk) -> None:
     page = desk.open(DEAL, "ada")
     page.get_by_label("Summary").fill("Too late")
-    scores = json.dumps({item.key: {"score": 1, "comment": ""} for item in CRITERIA})
+    scores = json.dumps({key: {"score": 1, "comment": ""} for key in SEVEN})
     desk.query(
         "update assessments set status = 'SUBMITTED', scores = %s, recommendation = 'NO_BID',"
         " submitted_by = 2, submitted_at = now(), weighted_score = 20, revision = revision + 1",

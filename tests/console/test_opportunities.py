@@ -214,7 +214,7 @@ def test_move_and_undo(desk: Desk) -> None:
     deal = int((row.get_attribute("id") or "").removeprefix("deal-"))
     row = page.locator(f"#deal-{deal}")
     row.get_by_role("combobox").select_option(label="Assigned")
-    expect(page.locator("#messages")).to_contain_text("assigned")
+    expect(page.locator("#messages")).to_contain_text("Assigned")
     expect(row.get_by_role("combobox")).to_have_value("ASSIGNED")
     assert desk.deal(deal)["workflow_status"] == "ASSIGNED"
     page.get_by_role("button", name="Undo").click()

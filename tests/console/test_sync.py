@@ -95,7 +95,7 @@ def test_the_console_works_while_a_sync_runs(desk: Desk, running: str) -> None:
         desk.expect_refusal(503)
         merge.commit()
     page.locator(f"#move-{deal}").select_option(label="Assigned")
-    expect(page.locator("#messages")).to_contain_text("assigned")
+    expect(page.locator("#messages")).to_contain_text("Assigned")
     after = desk.deal(deal)
     assert (after["stage"], after["workflow_status"]) == ("new stage", "ASSIGNED")
 

@@ -15,13 +15,14 @@ from typing import Any
 import httpx
 from oracle_crm_sandbox import Sandbox
 
-from api.assessments.criteria import CRITERIA
 from database.address import libpq_environment
 from database.embedded import BIN, start_embedded, stop_embedded
+from declared.assessment import SEVEN
 from tests.conftest import PIPELINE, wait_until
 from tests.releases import crm as releases
 
 PORT = 18790
+PASSWORD = "correct horse battery"
 
 
 class Release:
@@ -156,10 +157,12 @@ def _edit(api: httpx.Client) -> None:
                     "name": name,
                     "role": role,
                     "email": f"{name}@example.com",
-                    "password": "correct horse battery",
+                    "password": PASSWORD,
                 },
             )
         )
+    # Who submits an assessment does not decide it.
+    mira = _sign_in(api, "mira")
     deals = _deals(api, "NEW")
     for deal in deals[:40]:
         _set_status(api, deal, "ASSIGNED")
@@ -167,14 +170,15 @@ def _edit(api: httpx.Client) -> None:
         assessment = _json_of(api.post("/api/assessments", json={"opportunity_id": deal}))
         _json_of(api.post(f"/api/assessments/{assessment['id']}/comments", json={"body": "Begun"}))
         if deal in deals[:16]:
-            scores = {item.key: {"score": deal % 6, "comment": "As seen"} for item in CRITERIA}
+            scores = {key: {"score": deal % 6, "comment": "As seen"} for key in SEVEN}
             content = {"scores": scores, "summary": f"Of {deal}", "recommendation": "BID"}
             _save_assessment(api, assessment["id"], content)
         if deal in deals[:12]:
             _post(api, assessment["id"], "submit")
         if deal in deals[:8]:
             decision = "APPROVED" if deal % 2 else "REJECTED"
-            _post(api, assessment["id"], "decision", {"decision": decision, "comment": "Agreed"})
+            content = {"decision": decision, "comment": "Agreed"}
+            _post(api, assessment["id"], "decision", content, mira)
 
 
 def _edit_more(api: httpx.Client) -> None:
@@ -196,12 +200,25 @@ def _save_assessment(api: httpx.Client, assessment: int, content: dict[str, Any]
     _json_of(api.put(path, json=content, headers={"If-Match": api.get(path).headers["ETag"]}))
 
 
+def _sign_in(api: httpx.Client, name: str) -> dict[str, str]:
+    """Return the header of a session of somebody."""
+    given = {"name": name, "password": PASSWORD}
+    with httpx.Client(base_url=api.base_url) as client:
+        return {
+            "Authorization": f"Bearer {_json_of(client.post('/api/session', json=given))['token']}"
+        }
+
+
 def _post(
-    api: httpx.Client, assessment: int, what: str, content: dict[str, Any] | None = None
+    api: httpx.Client,
+    assessment: int,
+    what: str,
+    content: dict[str, Any] | None = None,
+    header: dict[str, str] | None = None,
 ) -> None:
     path = f"/api/assessments/{assessment}"
     match = {"If-Match": api.get(path).headers["ETag"]}
-    _json_of(api.post(f"{path}/{what}", json=content, headers=match))
+    _json_of(api.post(f"{path}/{what}", json=content, headers=match | (header or {})))
 
 
 def _wait_until_ended(api: httpx.Client, run_id: str) -> None:

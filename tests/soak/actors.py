@@ -14,8 +14,8 @@ import httpx
 import psutil
 import psycopg
 
-from api.assessments.criteria import CRITERIA
-from api.workflow import MOVES
+from api.workflow import MOVES, MOVES_BESIDE_ASSESSMENTS
+from declared.assessment import SEVEN
 from tests.soak.world import SERVICES, World
 
 # The possible faults; each affects the next few requests that match.
@@ -237,7 +237,7 @@ class Cast:
         if deal is None or deal["workflow_status"] not in MOVES:
             return
         before: str = deal["workflow_status"]
-        after = dice.choice(list(MOVES[before]))
+        after = dice.choice(list(MOVES_BESIDE_ASSESSMENTS[before]))
         known = self._ledger.statuses.get(deal["id"], {"NEW"})
         if before not in known:
             self._ledger.defects.append(
@@ -271,9 +271,7 @@ class Cast:
             f"/api/assessments/{number}",
             headers={"If-Match": begun.headers["ETag"]},
             json={
-                "scores": {
-                    item.key: {"score": dice.randint(0, 5), "comment": ""} for item in CRITERIA
-                },
+                "scores": {key: {"score": dice.randint(0, 5), "comment": ""} for key in SEVEN},
                 "summary": summary,
                 "recommendation": dice.choice(["BID", "NO_BID"]),
             },

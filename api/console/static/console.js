@@ -126,12 +126,21 @@ document.addEventListener(
   (event) => say(event.detail.text, { undo: event.detail.undo }),
 );
 
+/** Mark the parts of a form without which it was refused, and go to the first. */
+function showMissing(form, missing) {
+  for (const part of form.querySelectorAll("[data-needed]")) {
+    part.classList.toggle("missing", missing.includes(part.dataset.needed));
+  }
+  form.querySelector(".missing input")?.focus();
+}
+
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt } = event.detail;
   let text = "That did not work.";
   try {
     const problem = JSON.parse(xhr.responseText);
     text = problem.detail ?? problem.title ?? text;
+    showMissing(elt, problem.missing ?? []);
   } catch {
     text = `${text} (${xhr.status})`;
   }
@@ -389,6 +398,8 @@ document.addEventListener("input", (event) => {
 });
 document.addEventListener("htmx:afterRequest", (event) => {
   if (!event.detail.successful) return;
+  event.detail.elt.closest("form")?.querySelector(":checked:focus")?.closest(".missing")
+    ?.classList.remove("missing");
   guarded.delete(event.detail.elt);
   if (event.detail.elt.matches("[data-clears]")) event.detail.elt.reset();
 });
