@@ -17,6 +17,7 @@ import api.oidc.page
 import api.opportunities.board
 import api.opportunities.deal
 import api.opportunities.page
+import api.opportunities.parts
 import api.opportunities.router
 import api.sync.events
 import api.sync.page
@@ -94,6 +95,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in (
         health.router,
         api.opportunities.router.router,
+        api.opportunities.parts.router,
         workflow.router,
         api.assessments.router.router,
         api.sync.router.router,

@@ -82,7 +82,9 @@ async def change_opportunity(
         rules.check_move(*steps, user.role)
         await _check_no_vote_is_open(connection, rules, opportunity_id, *steps)
     if after["assigned_to"] != before["assigned_to"]:
-        await _check_assignment(connection, user, before["assigned_to"], after["assigned_to"])
+        await check_assignment(
+            connection, user, before["assigned_to"], after["assigned_to"], "assigned_to"
+        )
     if after == before:
         return
     await connection.execute(SIGN, [user.name])
@@ -106,9 +108,18 @@ async def _check_no_vote_is_open(
         raise ProblemError(409, detail, allowed=[], assessment_id=found["id"])
 
 
-async def _check_assignment(
-    connection: AsyncConnection[DictRow], user: User, before: int | None, after: int | None
+async def check_assignment(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    before: int | None,
+    after: int | None,
+    field: str,
 ) -> None:
+    """Check that a user may give to `after` what `before` has had; None is nobody.
+
+    Raises:
+        ProblemError: 403, a manager assigns others; 422, naming the field: no such user.
+    """
     own = {before, after} <= {user.id, None}
     if not own and not user.role.includes(Role.MANAGER):
         raise ProblemError(403, "You may take a deal or give it back; a manager assigns others.")
@@ -116,4 +127,4 @@ async def _check_assignment(
         after is not None
         and await (await connection.execute(IS_ACTIVE, [after])).fetchone() is None
     ):
-        raise ProblemError(422, f"body.assigned_to: there is no active user {after}")
+        raise ProblemError(422, f"body.{field}: there is no active user {after}")

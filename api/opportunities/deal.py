@@ -16,6 +16,7 @@ from api.console.pages import changed, console_router, page
 from api.database import Connection
 from api.opportunities import service
 from api.opportunities.choices import people
+from api.opportunities.parts import PartChange, list_parts, set_part
 from api.opportunities.schemas import HistoryRequest
 from api.opportunities.service import STALE_DAYS
 from api.sync.schemas import RejectsQuery
@@ -23,6 +24,7 @@ from api.sync.service import list_rejects
 from api.types import PathId, Text
 from api.workflow import read_rules
 from database.environment import setting
+from declared.model import Key
 
 router = console_router()
 
@@ -95,6 +97,7 @@ async def show_deal(
             for assessment in reversed(assessments)
             for said in await assessments_service.list_comments(connection, user, assessment["id"])
         ],
+        "parts": await list_parts(connection, user, opportunity_id),
         **await _votes(user, connection, open_ones),
     } | await _timeline(user, connection, opportunity_id, first_changes)
     return page(request, "deal.html", **context)
@@ -125,13 +128,14 @@ async def _votes(
 async def _timeline(
     user: User, connection: AsyncConnection[DictRow], deal: int, wanted: HistoryRequest
 ) -> dict[str, Any]:
+    rules = await read_rules(connection)
     one_more = wanted.model_copy(update={"limit": wanted.limit + 1})
     changes = await service.list_changes(connection, user, deal, one_more)
     return {
         "changes": changes[: wanted.limit],
         "has_more": len(changes) > wanted.limit,
-        "fields": FIELDS,
-        "rules": await read_rules(connection),
+        "fields": FIELDS | {f"part {name}": label for name, label in rules.decisions.parts.items()},
+        "rules": rules,
     }
 
 
@@ -164,4 +168,26 @@ async def assign(
     assigned_to = int(given.assigned_to) if given.assigned_to else None
     await service.change(connection, user, opportunity_id, {"assigned_to": assigned_to})
     words = "Assigned." if assigned_to else "Given back."
+    return changed(request, f"/opportunities/{opportunity_id}", words, "deal-changed")
+
+
+class PartForm(AssignForm):
+    """The part that is given to the user."""
+
+    part: Key
+
+
+@router.post("/opportunities/{id}/part")
+async def give_part(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    opportunity_id: PathId,
+    given: Annotated[PartForm, Form()],
+) -> Response:
+    """Give a part of a deal to somebody, or to nobody."""
+    user_id = int(given.assigned_to) if given.assigned_to else None
+    change = PartChange(part=given.part, user_id=user_id)
+    await set_part(connection, user, opportunity_id, change)
+    words = "Assigned." if user_id else "Given back."
     return changed(request, f"/opportunities/{opportunity_id}", words, "deal-changed")

@@ -112,7 +112,7 @@ class View(PageRequest):
         given = self.model_dump(
             mode="json",
             exclude_defaults=True,
-            include={"region", "sector", "waiting_for", "updated_since", "limit"},
+            include={"region", "sector", "taking_part", "waiting_for", "updated_since", "limit"},
         )
         return [
             (name, str(one))
@@ -156,6 +156,10 @@ class View(PageRequest):
             (f"Assigned to {names.get(id_, id_)}", self.query(f"assigned_to={id_}"))
             for id_ in self.assigned_to
         ]
+        chips += [
+            (f"A part for {names.get(id_, id_)}", self.query(f"taking_part={id_}"))
+            for id_ in self.taking_part
+        ]
         for name, words in (
             ("search", "“{}”"),
             ("min_value", "Value from {}"),
@@ -189,6 +193,7 @@ def presets(user: User) -> list[tuple[str, str]]:
     return [
         ("All", ""),
         ("Mine", _view(assigned_to=[user.id])),
+        ("My parts", _view(taking_part=[user.id])),
         ("Waiting for me", _view(waiting_for="me")),
         ("New", _view(workflow_status=["NEW"], sort="-deal_value")),
         ("To review", _view(workflow_status=["PENDING_REVIEW"])),

@@ -24,6 +24,9 @@ COLUMNS = SQL("""
 """)
 MAX_WORDS = 8
 
+# What these are made of changes while opportunities do not.
+FROM_OTHER_TABLES = {"waiting_for", "taking_part"}
+
 # Only the conditions that a request has go into its query.
 CONDITIONS: dict[str, LiteralString] = {
     "stage": "left(stage, 200) = any(%(stage)s)",
@@ -36,6 +39,8 @@ CONDITIONS: dict[str, LiteralString] = {
     "sector": "sector = any(%(sector)s)",
     "assigned_to": "assigned_to = any(%(assigned_to)s)",
     "waiting_for": "id in (select opportunity_id from open_votes where user_id = %(waiting_for)s)",
+    "taking_part": "id in ("
+    "select opportunity_id from opportunity_parts where user_id = any(%(taking_part)s))",
     "min_value": "coalesce(deal_value, '-infinity') >= %(min_value)s and deal_value is not null",
     "max_value": "coalesce(deal_value, '-infinity') <= %(max_value)s and deal_value is not null",
     "closing_before": "coalesce(close_date, '-infinity') <= %(closing_before)s"

@@ -66,6 +66,9 @@ class Filters(Input):
     region: AnyOf = Field([], description="Any of these")
     sector: AnyOf = Field([], description="Any of these")
     assigned_to: list[Id] = Field([], max_length=50, description="Any of these users")
+    taking_part: list[Id] = Field(
+        [], max_length=50, description="In which any of these users has a part"
+    )
     waiting_for: Literal["me"] | None = Field(None, description="Those that I can vote on")
     min_value: Money | None = Field(None, description="Least deal value, inclusive")
     max_value: Money | None = Field(None, description="Greatest deal value, inclusive")

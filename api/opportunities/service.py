@@ -69,7 +69,7 @@ async def read_page(
 
     if after is not None:
         total = after.total
-    elif "waiting_for" in conditions:  # a vote does not change opportunities
+    elif queries.FROM_OTHER_TABLES & conditions.keys():
         total = await count()
     else:
         total = await unchanged.get(connection, ("total", conditions), count)

@@ -56,6 +56,10 @@ ROUTES = {
     "GET /api/opportunities/{id:int}": VIEWER,
     "PATCH /api/opportunities/{id:int}": Call(Role.ASSESSOR, {"workflow_status": "ASSIGNED"}),
     "GET /api/opportunities/{id:int}/history": VIEWER,
+    "GET /api/opportunities/{id:int}/parts": VIEWER,
+    "PATCH /api/opportunities/{id:int}/parts": Call(
+        Role.ASSESSOR, {"part": "architect", "user_id": None}
+    ),
     "GET /api/oracle-opportunity/{remote_id}": VIEWER,
     "PUT /api/password": Call(
         Role.VIEWER, {"present": PASSWORD, "new": f"{PASSWORD}!"}, is_for_sessions=True
@@ -116,6 +120,9 @@ ROUTES = {
         Role.MANAGER, form={"etag": "x", "decision": "APPROVED"}
     ),
     "POST /opportunities/{id}/assign": Call(Role.ASSESSOR, form={"assigned_to": ""}),
+    "POST /opportunities/{id}/part": Call(
+        Role.ASSESSOR, form={"part": "architect", "assigned_to": ""}
+    ),
     "POST /opportunities/{id}/status": Call(
         Role.ASSESSOR, form={"workflow_status": "ASSIGNED", "seen": "NEW"}
     ),

@@ -159,6 +159,40 @@ def test_assignment(deal: Caller) -> None:
         assert deal.patch(PATH, json={"assigned_to": assignee}).status_code == 200
 
 
+def test_people_work_on_a_deal_in_parts(deal: Caller) -> None:
+    declare(deal, decisions={"parts": {"architect": "Architect", "sales": "Sales"}})
+    path = f"{PATH}/parts"
+    ada = deal.post("/api/users", json={"name": "ada", "role": "assessor"}).json()["id"]
+    given = deal.patch(path, json={"part": "architect", "user_id": ada})
+    assert given.status_code == 200
+    assert given.json() == deal.get(path).json()
+    assert [(one["label"], one["user_id"]) for one in given.json()] == [
+        ("Architect", ada),
+        ("Sales", None),
+    ]
+    assert deal.get("/api/opportunities", params={"taking_part": ada}).json()["total"] == 1
+    (change, *_) = deal.get(f"{PATH}/history").json()
+    assert (change["field"], change["old_value"], change["new_value"]) == (
+        "part architect",
+        None,
+        "ada",
+    )
+    for wrong in ({"part": "cook", "user_id": ada}, {"part": "sales", "user_id": 12345}):
+        assert deal.patch(path, json=wrong).status_code == 422
+    deal.be(Role.ASSESSOR)
+    me = deal.get("/api/session").json()["id"]
+    assert deal.patch(path, json={"part": "sales", "user_id": me}).status_code == 200
+    assert deal.patch(path, json={"part": "architect", "user_id": me}).status_code == 403
+    page = deal.get("/opportunities/1").text
+    assert "Architect" in page
+    form = {"part": "sales", "assigned_to": ""}
+    assert deal.post("/opportunities/1/part", data=form).status_code == 200
+    assert deal.get("/api/opportunities", params={"taking_part": me}).json()["total"] == 0
+    assert deal.get("/api/opportunities/2/parts").status_code == 404
+    put(deal, "NEW", "LOST")
+    assert deal.patch(path, json={"part": "sales", "user_id": me}).status_code == 409
+
+
 def test_the_history_says_who(deal: Caller) -> None:
     user_id = deal.post("/api/users", json={"name": "ada", "role": "assessor"}).json()["id"]
     deal.patch(PATH, json={"workflow_status": "ASSIGNED", "assigned_to": user_id})
