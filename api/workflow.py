@@ -188,9 +188,7 @@ async def get_workflow(_: CurrentUser, connection: Connection) -> Workflow:
         from_crm=list(FROM_CRM),
         moves=moves,
         labels={state: rules.label(state) for state in (*MOVES, *FROM_CRM)},
-        days={
-            name: state.days for name, state in decisions.states.items() if state.days is not None
-        },
+        days=decisions.days,
         **decisions.model_dump(include={"require_assessment", "four_eyes", "approvals", "parts"}),
         functions={
             name: FunctionAnswer(label=function.label, by=function.by)

@@ -85,6 +85,11 @@ class Decisions(Declaration):
             raise ValueError("a function stands there twice: remove one of them")
         return given
 
+    @property
+    def days(self) -> dict[str, int]:
+        """By state, for how many days a deal should have it at most."""
+        return {name: one.days for name, one in self.states.items() if one.days is not None}
+
     def label(self, state: str) -> str:
         """Return how people call a state.
 

@@ -193,9 +193,17 @@ def test_a_status_ages_from_the_day_it_was_set(warehouse: Warehouse) -> None:
         );
         """
     )
-    assert warehouse.query("select * from workflow_ageing order by workflow_status") == [
+    days = """'{"states": {"ASSIGNED": {"label": null, "days": 12}, "NEW": {"days": null}}}'"""
+    warehouse.query(f"insert into declarations (section, content) values ('decisions', {days})")  # noqa: S608
+    ages = "select workflow_status, deals, median_days, oldest_days from workflow_ageing order by 1"
+    assert warehouse.query(ages) == [
         {"workflow_status": "ASSIGNED", "deals": 2, "median_days": 15, "oldest_days": 20},
         {"workflow_status": "NEW", "deals": 1, "median_days": 30, "oldest_days": 30},
+    ]
+    late = "select limit_days, over_limit from workflow_ageing order by workflow_status"
+    assert warehouse.query(late) == [
+        {"limit_days": 12, "over_limit": 1},
+        {"limit_days": None, "over_limit": 0},
     ]
 
 
@@ -268,6 +276,8 @@ def test_a_merge_replaces_only_changed_views(warehouse: Warehouse) -> None:
         "deals",
         "median_days",
         "oldest_days",
+        "limit_days",
+        "over_limit",
     }
     assert len(warehouse.query("select * from win_rate_by_practice")) == 2
     # Each run of dbt writes its counts to its own row.
@@ -326,7 +336,7 @@ def test_grants_documents_and_views_of_others_survive_a_change(
     assert described["mart"]
     assert described["merged"].startswith("Every deal of the CRM."), "not the deletions' text"
 
-    said = run("oldest_days", "oldest_days, 1 as one_more")
+    said = run("as over_limit", "as over_limit, 1 as one_more")
     assert "dropped with it" not in said
     assert warehouse.query("select one_more from workflow_ageing") != []
     assert warehouse.query("select * from report") != []

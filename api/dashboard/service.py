@@ -11,7 +11,7 @@ from api.auth import Role, User
 from api.opportunities.service import with_marks
 from api.opportunities.unchanged import Unchanged
 from api.types import Text
-from api.workflow import MOVES
+from api.workflow import MOVES, read_rules
 
 MONTHS = 18
 TOP = 10
@@ -120,7 +120,8 @@ async def read(
             "top": await _rows(connection, _TOP, shown, TOP),
         }
 
-    found = await unchanged.get(connection, ("dashboard", hour, shown), rest)
+    days = (await read_rules(connection)).decisions.days
+    found = await unchanged.get(connection, ("dashboard", hour, shown, days), rest)
     of_currency = {
         part: [row for row in rows if row["currency"] == shown] for part, rows in parts.items()
     }
@@ -133,7 +134,8 @@ async def read(
         "by_stage": of_currency["stage"],
         "by_month": [row for row in of_currency["month"] if row["term"] == "ahead"],
         "win_rate": found["win_rate"],
-        "ageing": found["ageing"],
+        # Of a mart that the next sync makes anew after an upgrade.
+        "ageing": [{"limit_days": None, "over_limit": None} | row for row in found["ageing"]],
         "top": await with_marks(connection, found["top"]),
     }
 

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
 from api.audit import record
 from api.auth import Role, User
@@ -32,7 +33,8 @@ FITTING = "1"
 # Each export holds a connection for as long as its reader takes; others need some too.
 EXPORTS_AT_ONCE = 3
 
-# Marks that a list shows beside each deal.
+# Marks that a list shows beside each deal. The days in a state are those of the mart
+# workflow_ageing.
 MARKS: LiteralString = """
 select
     id,
@@ -43,7 +45,17 @@ select
         where stream = 'opportunities' and resolved_at is null and remote_id is not null
     ) as is_rejected,
     coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
-        and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale
+        and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale,
+    coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
+        and %(days)s::jsonb ? workflow_status
+        and coalesce(
+            (
+                select max(changed_at) from opportunity_changes
+                where opportunity_id = opportunities.id and field = 'workflow_status'
+            ),
+            first_synced_at
+        ) < now() - make_interval(days => (%(days)s::jsonb ->> workflow_status)::integer)
+        as is_late
 from opportunities
 where id = any(%(ids)s)
 """
@@ -176,9 +188,10 @@ async def with_marks(
     connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return deals with the marks of their badges: `is_closed`, `is_rejected`, `is_stale`, ..."""
-    found = await connection.execute(
-        MARKS, {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
-    )
+    days = (await read_rules(connection)).decisions.days
+    ids = [deal["id"] for deal in deals]
+    parameters = {"ids": ids, "stale_days": STALE_DAYS, "days": Jsonb(days)}
+    found = await connection.execute(MARKS, parameters)
     marks = {row["id"]: row for row in await found.fetchall()}
     return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]
 

@@ -99,8 +99,17 @@ def test_labels_and_limits_of_states(deal: Caller) -> None:
     answer = deal.get("/api/workflow").json()
     assert (answer["labels"]["NEW"], answer["labels"]["ASSIGNED"]) == ("Inbox", "Assigned")
     assert answer["days"] == {"NEW": 5}
-    for page in ("/board", "/opportunities", "/opportunities/1"):
+    pages = ("/board", "/opportunities", "/opportunities/1")
+    for page in pages:
         assert "Inbox" in deal.get(page).text
+        assert "Late" not in deal.get(page).text
+    with psycopg.connect(deal.database) as connection:
+        connection.execute("update opportunities set first_synced_at = now() - interval '6 days'")
+    for page in pages:
+        assert "Late" in deal.get(page).text
+    assert move(deal, "ASSIGNED") == 200
+    assert move(deal, "NEW") == 200
+    assert "Late" not in deal.get("/board").text
 
 
 def test_a_viewer_moves_nothing(deal: Caller) -> None:

@@ -16,6 +16,26 @@ last_moves as (
 
 ),
 
+decisions as (
+
+    select content
+    from {{ source('application', 'declarations') }}
+    where section = 'decisions'
+    order by id desc
+    limit 1
+
+),
+
+limits as (
+
+    select
+        states.key as workflow_status,
+        (states.value ->> 'days')::integer as limit_days
+    from decisions
+    cross join lateral json_each(decisions.content -> 'states') as states
+
+),
+
 aged as (
 
     select
@@ -29,9 +49,12 @@ aged as (
 )
 
 select
-    workflow_status,
+    aged.workflow_status,
     count(*) as deals,
-    round(percentile_cont(0.5) within group (order by days)::numeric, 1) as median_days,
-    round(max(days), 1) as oldest_days
+    round(percentile_cont(0.5) within group (order by aged.days)::numeric, 1) as median_days,
+    round(max(aged.days), 1) as oldest_days,
+    limits.limit_days,
+    count(*) filter (where aged.days > limits.limit_days) as over_limit
 from aged
-group by workflow_status
+left join limits on aged.workflow_status = limits.workflow_status
+group by aged.workflow_status, limits.limit_days
