@@ -387,6 +387,40 @@ def test_whether_anybody_is_told(database: str, monkeypatch: pytest.MonkeyPatch)
         assert [service for service, _ in receiver.received] == ["first"]
 
 
+def test_a_vote_that_nobody_can_give_is_named(database: str) -> None:
+    names = ("database", "migrations", "objects", "approvals")
+    assert look(database, *names)["approvals"].detail == "a manager decides"
+    decisions = """
+        {"functions": {"head": {"label": "Practice head", "by": "practice"}}, "approvals": ["head"]}
+    """
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "insert into declarations (section, content) values ('decisions', %s)", [decisions]
+        )
+        found = look(database, *names)["approvals"]
+        assert (found.status, found.detail) == (
+            "warning",
+            "nobody can give the vote of: Practice head (deals that wait: 0)",
+        )
+        connection.execute(
+            """
+            insert into users (name, role) values ('ada', 'viewer'), ('bob', 'assessor');
+            insert into user_functions values (1, 'head', 'Data');
+            insert into opportunities (remote_id) values ('1');
+            insert into assessments (
+                opportunity_id, version, criteria_id, status, submitted_by, submitted_at, approvals
+            )
+            select 1, 1, min(id), 'SUBMITTED', 2, now(),
+                '[{"function": "head", "label": "Practice head", "value": "Cloud"}]'
+            from declarations
+            """
+        )
+        found = look(database, *names)["approvals"]
+        assert "Practice head for Cloud (deals that wait: 1)" in found.detail
+        connection.execute("insert into user_functions values (1, 'head', 'Cloud')")
+        assert look(database, *names)["approvals"].status == "ok"
+
+
 def test_runs_in_the_future_are_named_until_the_clock_is_right(database: str) -> None:
     names = ("database", "migrations", "objects", "runs")
     add_run(database, "-2 hours", kind="reconcile")

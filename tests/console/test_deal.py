@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 
 from declared.assessment import SEVEN, Assessment
 from tests.console.conftest import Desk
+from tests.console.test_quality import violations
 
 
 def score(page: Page, title: str, points: int) -> None:
@@ -61,8 +62,14 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
     expect(page.locator("#deal-head .state-under_assessment")).to_be_visible()
 
     page.get_by_role("button", name="Save and submit").click()
-    expect(page.locator("#messages")).to_contain_text("Not complete")
+    needed = "Not complete: Competition, Financial value, Delivery, Risk, Compliance, the recommend"
+    expect(page.locator("#messages")).to_contain_text(needed)
     desk.expect_refusal(409)
+    missing = page.locator("fieldset.missing")
+    expect(missing).to_have_count(6)
+    expect(missing.first.get_by_role("radio").first).to_be_focused()
+    score(page, "Competition", 4)
+    expect(missing).to_have_count(5)
     for item in SEVEN.values():
         score(page, item.title, 4)
     page.get_by_label("Why: Risk").fill("Penalties are capped")
@@ -81,6 +88,33 @@ def test_from_the_first_score_to_a_bid(desk: Desk) -> None:
     boss.get_by_text("Version 1:").click()
     expect(boss.get_by_text("Go for it")).to_be_visible()
     assert desk.deal(deal["id"])["workflow_status"] == "APPROVED"
+
+
+def test_a_vote_is_ticked_off(desk: Desk) -> None:
+    votes = [
+        {"function": "head", "label": "Practice head", "value": "Cloud"},
+        {"function": "management", "label": "Management", "value": None},
+    ]
+    desk.query(
+        "update assessments set status = 'SUBMITTED', recommendation = 'BID', submitted_by = 2,"
+        " submitted_at = now(), approvals = %s",
+        json.dumps(votes),
+    )
+    desk.query("update opportunities set workflow_status = 'PENDING_REVIEW' where id = 3")
+    desk.query("insert into user_functions values (1, 'management', ''), (3, 'head', 'cloud')")
+    page = desk.open("/opportunities/3", "vera")
+    listed = page.locator(".votes li")
+    expect(listed.nth(0)).to_contain_text("Waits for يوسف الخطيب")
+    expect(listed.nth(1)).to_contain_text("Waits for Vera Lindqvall")
+    assert violations(page) == []
+    page.get_by_label("Comment on the decision").fill("Go for it")
+    page.get_by_role("button", name="Bid", exact=True).click()
+    expect(listed.nth(1)).to_contain_text("Approved")
+    expect(listed.nth(1)).to_contain_text("Go for it")
+    expect(page.get_by_role("button", name="Bid", exact=True)).to_have_count(0)
+    assert desk.deal(3)["workflow_status"] == "PENDING_REVIEW"
+    other = desk.open("/opportunities?waiting_for=me", "yusuf")
+    expect(other.locator(".deals tbody tr")).to_have_count(1)
 
 
 @pytest.mark.parametrize(

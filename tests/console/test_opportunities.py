@@ -228,7 +228,7 @@ def test_a_move_of_what_has_moved_meanwhile_is_refused(desk: Desk) -> None:
     deal = int((row.get_attribute("id") or "").removeprefix("deal-"))
     desk.query("update opportunities set workflow_status = 'APPROVED' where id = %s", deal)
     row.get_by_role("combobox").select_option(label="Assigned")
-    expect(page.locator("#messages")).to_contain_text("moved meanwhile: it is approved")
+    expect(page.locator("#messages")).to_contain_text("moved meanwhile: it is Approved")
     expect(row.get_by_role("combobox")).to_have_value("NEW")
     assert desk.deal(deal)["workflow_status"] == "APPROVED"
     desk.expect_refusal(409)

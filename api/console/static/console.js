@@ -134,6 +134,11 @@ function showMissing(form, missing) {
   form.querySelector(".missing input")?.focus();
 }
 
+document.addEventListener(
+  "change",
+  (event) => event.target.closest(".missing")?.classList.remove("missing"),
+);
+
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt } = event.detail;
   let text = "That did not work.";
@@ -398,8 +403,6 @@ document.addEventListener("input", (event) => {
 });
 document.addEventListener("htmx:afterRequest", (event) => {
   if (!event.detail.successful) return;
-  event.detail.elt.closest("form")?.querySelector(":checked:focus")?.closest(".missing")
-    ?.classList.remove("missing");
   guarded.delete(event.detail.elt);
   if (event.detail.elt.matches("[data-clears]")) event.detail.elt.reset();
 });
