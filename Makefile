@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -168,6 +168,10 @@ restore-check: .venv/.installed ## Test the newest backup, or make restore-check
 
 adopt: .venv/.installed ## Take over the tables of the hand-written system before this one
 	@$(PYTHON) -m api.adopt
+
+# Not USER, which every shell sets.
+erase: .venv/.installed ## Erase a person, rehearsed without APPLY=1: make erase PERSON=ada or OWNER=ID
+	@$(PYTHON) -m api.erasure $(if $(PERSON),--user '$(PERSON)') $(if $(OWNER),--owner '$(OWNER)') $(if $(APPLY),--apply)
 
 settings: .venv/.installed ## Write .env.example and docs/settings.md from the settings
 	$(PYTHON) -m database settings

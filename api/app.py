@@ -13,6 +13,8 @@ from fastapi.middleware.gzip import GZipMiddleware
 import api.assessments.page
 import api.assessments.router
 import api.dashboard.page
+import api.erasure.page
+import api.erasure.router
 import api.oidc.page
 import api.opportunities.board
 import api.opportunities.deal
@@ -103,10 +105,12 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.sync.webhook.router,
         api.users.session.router,
         api.users.router.router,
+        api.erasure.router.router,
         audit.router,
         metrics.router,
         docs.router,
         api.users.page.router,
+        api.erasure.page.router,
         api.oidc.page.router,
         api.opportunities.page.router,
         api.opportunities.board.router,

@@ -15,7 +15,7 @@ is_service, oidc_subject, password_hash is not null as has_password
 TOKEN: LiteralString = """
 id, user_id, kind, name, scopes, created_at, expires_at, last_used_at, address, revoked_at
 """  # noqa: S105
-LIST: LiteralString = f"select {USER} from users order by lower(name)"
+LIST: LiteralString = f"select {USER} from users where erased_at is null order by lower(name)"
 # Those of a quarter of an hour, which slow down who tries.
 RECENT_FAILURES: LiteralString = """
 select users.id, count(*) as count
@@ -33,7 +33,8 @@ group by sign_in_attempts.client
 order by last_at desc
 limit 20
 """
-GET: LiteralString = f"select {USER} from users where id = %s"
+# For administration, who was erased is no longer there.
+GET: LiteralString = f"select {USER} from users where id = %s and erased_at is null"
 CREATE: LiteralString = f"""
 insert into users (name, full_name, email, role, is_service, password_hash, is_break_glass)
 values (
@@ -78,7 +79,9 @@ where user_id = %s and revoked_at is null and expires_at > now()
 returning kind
 """
 # No new access comes into being before the transaction ends.
-LOCK_USER: LiteralString = f"select {USER} from users where id = %s for update"
+LOCK_USER: LiteralString = (
+    f"select {USER} from users where id = %s and erased_at is null for update"
+)
 SHARE_USER: LiteralString = "select from users where id = %s for share"
 UNLOCK: LiteralString = """
 update sign_in_attempts

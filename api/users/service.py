@@ -127,9 +127,9 @@ async def change_user(
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
         before = await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
-        had_admin = await _has_admin(connection, ways)
+        had_admin = await has_admin(connection, ways)
         after = await fetch_one(connection, queries.CHANGE, before | wanted)
-        if had_admin and not await _has_admin(connection, ways):
+        if had_admin and not await has_admin(connection, ways):
             raise ProblemError(409, f"{after['name']} is the last admin who can sign in.")
         traced = trace(after)
         if password_hash:
@@ -430,7 +430,7 @@ def _leave_to_provider(user: DictRow, wanted: DictRow, password: SecretStr | Non
         )
 
 
-async def _has_admin(connection: AsyncConnection[DictRow], ways: SignIn) -> bool:
+async def has_admin(connection: AsyncConnection[DictRow], ways: SignIn) -> bool:
     """Tell whether an admin can sign in."""
     given = {
         "oidc_issuer": ways.oidc_issuer and ways.oidc_issuer.rstrip("/"),

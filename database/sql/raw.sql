@@ -126,6 +126,10 @@ $$;
 
 create or replace function raw.note_batch() returns trigger language plpgsql as $$
 begin
+    -- What is erased is erased from the merged rows, too: there is nothing to merge.
+    if current_setting('app.erasing', true) = 'on' then
+        return new;
+    end if;
     new._loaded_in := coalesce(
         nullif(current_setting('oracle_crm.batch', true), '')::bigint, raw.begin_batch(null)
     );

@@ -26,6 +26,7 @@ class Call(NamedTuple):
     form: dict[str, str] | None = None
     scope: Scope | None = None
     """What an API token has to be made for; None: as usual for the role."""
+    query: dict[str, str] | None = None
     is_for_sessions: bool = False
     """No API token takes it, whatever it is made for."""
 
@@ -51,6 +52,8 @@ ROUTES = {
     "POST /api/assessments/{id:int}/submit": ASSESSOR,
     "GET /api/audit": ADMIN,
     "GET /api/audit/export": ADMIN,
+    "GET /api/erasure": Call(Role.ADMIN, query={"owner": "999"}, is_for_sessions=True),
+    "POST /api/erasure": Call(Role.ADMIN, {"owner": "999"}, is_for_sessions=True),
     "GET /api/opportunities": VIEWER,
     "GET /api/opportunities/export": VIEWER,
     "GET /api/opportunities/{id:int}": VIEWER,
@@ -99,6 +102,8 @@ ROUTES = {
     ),
     "POST /account/tokens": Call(Role.VIEWER, form={"name": "report"}, is_for_sessions=True),
     "GET /admin/audit": ADMIN,
+    "GET /admin/erasure": ADMIN,
+    "POST /admin/erasure": Call(Role.ADMIN, form={"owner": "999"}, is_for_sessions=True),
     "GET /admin/users": ADMIN,
     "POST /admin/users": Call(Role.ADMIN, form=NEW_USER | {"name": "hedy"}),
     "POST /admin/users/{id}": Call(Role.ADMIN, form={"role": "viewer"}),
@@ -194,7 +199,13 @@ def ask(caller: Caller, route: str, call: Call, token: str | None) -> int:
     caller.headers.pop("Authorization", None)
     caller.cookies.clear()
     answer = caller.request(
-        method, path, headers=headers, json=call.json, data=call.form, follow_redirects=False
+        method,
+        path,
+        headers=headers,
+        params=call.query,
+        json=call.json,
+        data=call.form,
+        follow_redirects=False,
     )
     assert answer.status_code != 422, f"{route} needs a call that makes sense: {answer.text}"
     to_sign_in = answer.headers.get("location", "").startswith("/sign-in")

@@ -22,6 +22,7 @@ PAGES = (
     "/admin/users",
     "/admin/users/2/tokens",
     "/admin/audit",
+    "/admin/erasure?user_id=2",
 )
 
 

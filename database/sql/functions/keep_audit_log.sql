@@ -3,9 +3,13 @@ begin
     if tg_op = 'DELETE' and current_setting('app.audit_retention', true) = 'on' then
         return old;
     end if;
+    if tg_op = 'UPDATE' and current_setting('app.erasing', true) = 'on' then
+        return new;
+    end if;
     raise exception 'Entries of the audit trail can''t be changed or deleted.'
         using errcode = '42501',
-        hint = 'Housekeeping deletes old ones: see AUDIT_RETENTION_DAYS.';
+        hint = 'Housekeeping deletes old ones: see AUDIT_RETENTION_DAYS. '
+            '`make erase` erases a person from them.';
 end
 $$;
 create or replace trigger keep_audit_log before update or delete on audit_log

@@ -1,6 +1,9 @@
 create or replace function record_opportunity_changes() returns trigger
 language plpgsql as $$
 begin
+    if current_setting('app.erasing', true) = 'on' then
+        return null;  -- the history would keep what is erased
+    end if;
     insert into opportunity_changes (
         opportunity_id, field, old_value, new_value, changed_by, run_id
     )

@@ -1,0 +1,1 @@
+"""Erase the personal data of one person."""
