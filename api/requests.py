@@ -28,7 +28,7 @@ BODY_SECONDS = 10
 BODY_BYTES = 131_072
 BODY_BYTES_OF = (
     # Open to strangers, for a name and a password.
-    (re.compile("/sign-in|/api/session|/account/password|/api/password"), 4_096),
+    (re.compile("/sign-in|/set-password|/api/session|/account/password|/api/password"), 4_096),
     # A comment on each criterion.
     (
         re.compile(

@@ -48,6 +48,9 @@ begin
     if to_regclass('public.tokens') is not null then
         update public.tokens set revoked_at = now() where kind = 'session' and revoked_at is null;
     end if;
+    if to_regclass('public.password_links') is not null then
+        delete from public.password_links;
+    end if;
 end
 $$;
 """

@@ -265,6 +265,8 @@ class SignIn(_Group):
     password_sign_in: bool = True
     """Whether users sign in with passwords. If not, only admins can that
     `python -m api.users` created, for emergencies."""
+    password_link_hours: Annotated[int, Field(ge=1, le=8760)] = 24
+    """Hours for which a link to set a password is good that an admin made."""
 
 
 class Notifications(_Group):

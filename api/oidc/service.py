@@ -129,7 +129,8 @@ async def _sign_in(
                 after = await _update(connection, before, profile)
             return await _begin(connection, identity, before, after, client)
         if before is not None and role is None:
-            ended = await (await connection.execute(queries.END_ACCESS, [before["id"]])).fetchall()
+            known = {"user_id": before["id"]}
+            ended = await (await connection.execute(queries.END_ACCESS, known)).fetchall()
             lost = {"reason": "in no group that gives a role", "ended": len(ended)}
             await record(connection, None, "end access", "user", before["id"], after=lost)
     # Outside of the transaction: what has ended stays ended.

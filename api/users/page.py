@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from api.addresses import own_path
 from api.audit import AuditQuery, list_actions, list_entries
@@ -29,15 +29,16 @@ from api.oidc.page import sign_out_elsewhere
 from api.oidc.service import take_id_token
 from api.problems import ProblemError
 from api.types import PathId
-from api.users import service
+from api.users import links, service
+from api.users.router import address_of
 from api.users.schemas import (
     MOST_FUNCTIONS,
     Email,
     HeldFunctions,
     Name,
-    NewPassword,
     NewToken,
     NewUser,
+    PasswordByLink,
     PasswordChange,
     UserChange,
 )
@@ -119,6 +120,22 @@ def _signed_in_again(request: Request, session: NewSession) -> Response:
 async def show_signed_in(request: Request, _: CurrentUser) -> Response:
     """Say so in a tab that was opened only to sign in."""
     return page(request, "signed_in.html")
+
+
+@router.get("/set-password")
+async def show_set_password(request: Request) -> Response:
+    """Show the form that a link to set a password leads to, whatever the link is worth."""
+    return page(request, "set_password.html")
+
+
+@router.post("/set-password", dependencies=[Depends(take_turn)])
+async def set_password_by_link(
+    request: Request, connection: Connection, given: Annotated[PasswordByLink, Form()]
+) -> Response:
+    """Set a password by a link, and go to the sign-in."""
+    ways = request.app.state.settings
+    await links.set_password(connection, given.secret.get_secret_value(), given.new, ways)
+    return back_to(request, "/sign-in")
 
 
 @router.post("/sign-out")
@@ -217,7 +234,8 @@ async def end_own_access(request: Request, user: CurrentUser, connection: Connec
 @router.get("/admin/users")
 async def show_users(request: Request, user: CurrentUser, connection: Connection) -> Response:
     """Show the users."""
-    return page(request, "users.html", users=await service.list_accounts(connection, user))
+    users = await service.list_accounts(connection, user)
+    return page(request, "users.html", users=users, link=None)
 
 
 class NewUserForm(BaseModel):
@@ -228,7 +246,6 @@ class NewUserForm(BaseModel):
     email: Email | None = None
     role: Role
     is_service: bool = False
-    password: NewPassword | None = None
 
 
 @router.post("/admin/users")
@@ -238,25 +255,38 @@ async def create(
     connection: Connection,
     given: Annotated[NewUserForm, Form()],
 ) -> Response:
-    """Make a user."""
+    """Make a user, and for a person a link to set a password."""
     new = NewUser(
         name=given.name,
         full_name=given.full_name or None,
         email=given.email,
         role=given.role,
         is_service=given.is_service,
-        password=given.password,
     )
     created = await service.create_user(connection, user, new)
-    return await _users(request, user, connection, f"{created['name']} is there.")
+    link = None
+    ways = request.app.state.settings
+    if ways.password_sign_in and user.is_signed_in and not new.is_service:
+        link = await _link(request, user, connection, created["id"])
+    return await _users(request, user, connection, f"{created['name']} is there.", link)
+
+
+async def _link(
+    request: Request, user: User, connection: AsyncConnection[DictRow], user_id: int
+) -> DictRow:
+    made = await links.make_link(connection, user, user_id, request.app.state.settings)
+    return {
+        "name": made.name,
+        "address": address_of(request, made.secret),
+        "expires_at": made.expires_at,
+    }
 
 
 class UserForm(BaseModel):
-    """The changes of a user; an empty password changes nothing."""
+    """The changes of a user."""
 
     role: Role
     active: bool = False
-    password: NewPassword | None = None
 
 
 @router.post("/admin/users/{id}")
@@ -268,10 +298,7 @@ async def change(
     given: Annotated[UserForm, Form()],
 ) -> Response:
     """Change a user."""
-    wanted: dict[str, Role | bool | SecretStr] = {"role": given.role, "active": given.active}
-    if given.password is not None:
-        wanted["password"] = given.password
-    change = UserChange.model_validate(wanted)
+    change = UserChange(role=given.role, active=given.active)
     account, has_changed = await service.change_account(
         connection, user, user_id, change, request.app.state.settings
     )
@@ -280,10 +307,14 @@ async def change(
 
 
 async def _users(
-    request: Request, user: User, connection: AsyncConnection[DictRow], words: str
+    request: Request,
+    user: User,
+    connection: AsyncConnection[DictRow],
+    words: str,
+    link: DictRow | None = None,
 ) -> Response:
     users = await service.list_accounts(connection, user)
-    response = page(request, "_users.html", users=users)
+    response = page(request, "_users.html", users=users, link=link)
     response.headers["HX-Trigger"] = json.dumps({"message": {"text": words}})
     return response
 
@@ -294,7 +325,16 @@ async def show_tokens(
 ) -> Response:
     """Show what a user gets in with: tokens, sessions, and attempts that failed."""
     access = await service.get_access(connection, user, user_id)
-    return page(request, "user_tokens.html", issued=None, **access)
+    return page(request, "user_tokens.html", issued=None, link=None, **access)
+
+
+@router.post("/admin/users/{id}/password-link")
+async def make_password_link(
+    request: Request, user: CurrentUser, connection: Connection, user_id: PathId
+) -> Response:
+    """Make a link with which a user sets a password, and show it this once."""
+    link = await _link(request, user, connection, user_id)
+    return page(request, "_password_link.html", link=link)
 
 
 class FunctionsForm(BaseModel):

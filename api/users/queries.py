@@ -51,9 +51,15 @@ set
 where id = %(id)s
 returning {USER}
 """
-SET_PASSWORD: LiteralString = (
-    "update users set password_hash = %s, updated_at = now() where id = %s"  # noqa: S105
+# A link from before is good no more.
+SET_PASSWORD: LiteralString = """
+with links as (
+    delete from password_links where user_id = %(user_id)s
 )
+update users
+set password_hash = %(password_hash)s, updated_at = now()
+where id = %(user_id)s
+"""  # noqa: S105
 # Two admins who demote each other at the same moment would leave none.
 LOCK_ADMINS: LiteralString = "select pg_advisory_xact_lock(hashtext('oracle_crm_sync.admins'))"
 # By the ways to sign in that are on.
@@ -74,8 +80,11 @@ update tokens set revoked_at = now()
 where user_id = %s and kind = 'session' and revoked_at is null
 """
 END_ACCESS: LiteralString = """
+with links as (
+    delete from password_links where user_id = %(user_id)s
+)
 update tokens set revoked_at = now()
-where user_id = %s and revoked_at is null and expires_at > now()
+where user_id = %(user_id)s and revoked_at is null and expires_at > now()
 returning kind
 """
 # No new access comes into being before the transaction ends.

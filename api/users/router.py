@@ -8,7 +8,15 @@ from api.database import Connection
 from api.problems import answers
 from api.types import PathId
 from api.users import service
-from api.users.schemas import HeldFunction, HeldFunctions, NewUser, UserAnswer, UserChange
+from api.users.links import make_link
+from api.users.schemas import (
+    HeldFunction,
+    HeldFunctions,
+    NewUser,
+    PasswordLinkAnswer,
+    UserAnswer,
+    UserChange,
+)
 
 router = APIRouter(prefix="/api/users", tags=["users"])
 
@@ -62,6 +70,28 @@ async def set_functions(
 ) -> list[DictRow]:
     """Give a user exactly these functions, of those that crm.yml declares."""
     return await service.set_functions(connection, user, user_id, functions)
+
+
+def address_of(request: Request, secret: str) -> str:
+    """Return the link with a secret, as browsers call the console."""
+    return f"{request.base_url}set-password#{secret}"
+
+
+@router.post(
+    "/{id:int}/password-link",
+    status_code=201,
+    response_model=PasswordLinkAnswer,
+    responses=answers(401, 403, 404, 409, 422),
+)
+async def make_password_link(
+    user: CurrentUser, request: Request, connection: Connection, user_id: PathId
+) -> dict[str, object]:
+    """Make a link with which a user sets a password, once: an admin passes it on.
+
+    It ends the one before, and expires after `PASSWORD_LINK_HOURS`.
+    """
+    made = await make_link(connection, user, user_id, request.app.state.settings)
+    return {"link": address_of(request, made.secret), "expires_at": made.expires_at}
 
 
 @router.delete("/{id:int}/access", status_code=204, responses=answers(401, 403, 404, 422))

@@ -115,6 +115,25 @@ class PasswordChange(Input):
     new: NewPassword
 
 
+class PasswordByLink(Input):
+    """A new password, and the secret of the link that an admin made."""
+
+    secret: Annotated[Secret, Field(min_length=1, max_length=100)] = Field(
+        description="What stands in the link after the #"
+    )
+    new: NewPassword
+
+
+class PasswordLinkAnswer(BaseModel):
+    """A link that was just made."""
+
+    link: str = Field(
+        description="Shown this once",
+        examples=["https://crm.example.com/set-password#X9qT2mJ0b0cVw"],
+    )
+    expires_at: datetime
+
+
 class NewToken(Input):
     """A personal API token to be made."""
 

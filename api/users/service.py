@@ -133,11 +133,12 @@ async def change_user(
             raise ProblemError(409, f"{after['name']} is the last admin who can sign in.")
         traced = trace(after)
         if password_hash:
-            await connection.execute(queries.SET_PASSWORD, [password_hash, user_id])
+            new = {"user_id": user_id, "password_hash": password_hash}
+            await connection.execute(queries.SET_PASSWORD, new)
             await connection.execute(queries.UNLOCK, [user_id])
             traced |= {"password": "new"}
         if password_hash or not after["active"]:
-            await connection.execute(queries.END_ACCESS, [user_id])
+            await connection.execute(queries.END_ACCESS, {"user_id": user_id})
         elif {"role", "active"} & wanted.keys():
             await connection.execute(queries.END_SESSIONS, [user_id])
         await record(connection, user, "update", "user", user_id, trace(before), traced)
@@ -228,7 +229,8 @@ async def change_password(
     await _confirm(connection, user, change.present, client)
     password_hash = await hash_password(change.new, user.name)
     async with connection.transaction():
-        await connection.execute(queries.SET_PASSWORD, [password_hash, user.id])
+        new = {"user_id": user.id, "password_hash": password_hash}
+        await connection.execute(queries.SET_PASSWORD, new)
         await connection.execute(queries.END_SESSIONS, [user.id])
         await record(connection, user, "update", "user", user.id, after={"password": "new"})
 
@@ -363,7 +365,9 @@ async def end_access(connection: AsyncConnection[DictRow], user: User, user_id: 
     async with connection.transaction():
         _must_manage(user, user_id, NO_USER)
         await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
-        ended = await (await connection.execute(queries.END_ACCESS, [user_id])).fetchall()
+        ended = await (
+            await connection.execute(queries.END_ACCESS, {"user_id": user_id})
+        ).fetchall()
         kinds = [row["kind"] for row in ended]
         counts = {"sessions": kinds.count("session"), "tokens": kinds.count("personal")}
         await record(connection, user, "end access", "user", user_id, before=counts)

@@ -10,10 +10,11 @@ from api.database import Connection, let_wait
 from api.limits import Place, busy
 from api.problems import answers
 from api.types import Id, PathId
-from api.users import service
+from api.users import links, service
 from api.users.schemas import (
     IssuedToken,
     NewToken,
+    PasswordByLink,
     PasswordChange,
     Session,
     SessionAnswer,
@@ -118,6 +119,18 @@ async def change_password(
 ) -> None:
     """Change one's own password, which ends all sessions."""
     await service.change_password(connection, user, change, client_of(request))
+
+
+@router.post(
+    "/password",
+    status_code=204,
+    responses=answers(410, 422),
+    dependencies=[Depends(take_turn)],
+)
+async def set_password(request: Request, connection: Connection, given: PasswordByLink) -> None:
+    """Set a password by a link that an admin made; it ends all access from before."""
+    ways = request.app.state.settings
+    await links.set_password(connection, given.secret.get_secret_value(), given.new, ways)
 
 
 @router.get("/tokens", response_model=list[TokenAnswer], responses=answers(401, 403, 422))

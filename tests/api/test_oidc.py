@@ -475,7 +475,10 @@ def test_the_provider_decides_about_role_and_password(
     shown = browser.get("/admin/users").text
     assert "Company account" in shown
     assert "Role of ada" not in shown
-    assert "New password of ada" not in shown
+    user_id = the_user(browser)["id"]
+    assert "Make a link" not in browser.get(f"/admin/users/{user_id}/tokens").text
+    link = f"/api/users/{user_id}/password-link"
+    assert browser.post(link, headers=browser.signed_in()).status_code == 409
     browser.be(None)
     account = browser.get("/account").text
     assert "Change the password" not in account

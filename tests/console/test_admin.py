@@ -10,11 +10,26 @@ def test_make_change_and_bar_a_user(desk: Desk) -> None:
     page.get_by_label("Name to sign in with").fill("zoe")
     page.get_by_label("Full name").fill("Zoë Ilvonen")
     page.locator("select[name=role]").last.select_option(label="Assessor")
-    page.get_by_label("Password", exact=True).fill("a long enough passphrase")
     page.get_by_role("button", name="Make the user").click()
     row = page.locator("tr", has_text="Zoë Ilvonen")
-    expect(row).to_be_visible()
+    expect(row.get_by_text("No password yet")).to_be_visible()
     expect(page.get_by_label("Name to sign in with")).to_have_value("")
+    link = page.locator(".secret").inner_text()
+
+    invited = desk.open("/sign-in", None)
+    asked: list[str] = []
+    invited.on("request", lambda request: asked.append(f"{request.url} {request.headers}"))
+    invited.goto(link)
+    expect(invited).to_have_url(f"{desk.address}/set-password")
+    password = invited.get_by_label("New password")
+    password.fill("zoe-zoe-zoe-zoe")
+    password.press("Enter")
+    expect(invited.locator("#messages")).to_contain_text("This password is easy to guess.")
+    desk.expect_refusal(422)
+    password.fill("a long enough passphrase")
+    password.press("Enter")
+    expect(invited.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert link.split("#")[1] not in str(asked)
 
     def signs_in() -> int:
         given = {"name": "zoe", "password": "a long enough passphrase"}

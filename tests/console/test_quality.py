@@ -54,6 +54,8 @@ def test_axe_finds_nothing_serious(desk: Desk, theme: str, options: dict[str, An
     desk.query(UNEXPLAINED)
     page = desk.open("/sign-in", None, color_scheme=theme)
     found = violations(page, options)
+    page.goto("/set-password")
+    found += violations(page, options)
     page = desk.open("/opportunities", color_scheme=theme)
     for path in PAGES:
         page.goto(path)
@@ -80,7 +82,7 @@ def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
 
 def test_pages_have_a_strict_policy_and_nothing_inline(desk: Desk) -> None:
     cookies = {"session": desk.session("olga")}
-    for path in (*PAGES, "/sign-in", "/nothing/here", "/opportunities/999999"):
+    for path in (*PAGES, "/sign-in", "/set-password", "/nothing/here", "/opportunities/999999"):
         answer = desk.call("GET", path, cookies=cookies)
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy

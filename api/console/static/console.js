@@ -314,6 +314,13 @@ async function copy(text) {
   }
 }
 
+// The secret of a link to set a password: no server sees what stands after the #.
+const secret = document.querySelector("[data-from-link]");
+if (secret) {
+  secret.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+}
+
 document.addEventListener("click", (event) => {
   const on = (selector) => event.target.closest(selector);
   if (on("[data-reload]")) location.reload();

@@ -139,6 +139,7 @@ begin
     return next;
 
     place := 'public.tokens';
+    delete from password_links where user_id = person_id;
     delete from tokens where user_id = person_id;
     get diagnostics changed = row_count;
     return next;
