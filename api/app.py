@@ -130,5 +130,10 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
         expose_headers=["ETag", "Retry-After", "X-Request-ID"],
     )
-    app.add_middleware(RequestMiddleware, limits=limits, public=public)
+    app.add_middleware(
+        RequestMiddleware,
+        limits=limits,
+        public=public,
+        keeps_addresses=settings.api_keep_addresses,
+    )
     return app

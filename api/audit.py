@@ -98,7 +98,9 @@ class AuditEntry(BaseModel):
     subject_name: str | None = Field(description="As it is now, if it has one")
     before: dict[str, Any] | None
     after: dict[str, Any] | None
-    address: str | None = Field(description="The client's; null: a command on the server")
+    address: str | None = Field(
+        description="The client's; null: a command on the server, or not kept"
+    )
     request_id: str | None = Field(description="As in the log and in X-Request-ID")
 
 

@@ -103,6 +103,18 @@ class Client(NamedTuple):
     address: str
     browser: str
     token: str | None
+    is_kept: bool = True
+    """Whether address and browser may be stored for people to see."""
+
+    @property
+    def kept_address(self) -> str | None:
+        """The address to store."""
+        return self.address if self.is_kept else None
+
+    @property
+    def kept_browser(self) -> str | None:
+        """The browser to store."""
+        return self.browser if self.is_kept else None
 
 
 def client_of(request: Request) -> Client:
@@ -112,6 +124,7 @@ def client_of(request: Request) -> Client:
         browser=request.headers.get("user-agent", "")[:300],
         token=request.headers.get("authorization", "").partition(" ")[2]
         or request.cookies.get(session_cookie(request)),
+        is_kept=request.app.state.settings.api_keep_addresses,
     )
 
 
@@ -225,8 +238,8 @@ def new_token(
         "life": life,
         "scopes": sorted({Scope.READ, *scopes}, key=list(Scope).index),
         "parent_id": parent_id,
-        "address": client and client.address,
-        "browser": client and client.browser,
+        "address": client and client.kept_address,
+        "browser": client and client.kept_browser,
         "signed_in_from": signed_in_from,
     }
 
@@ -308,7 +321,7 @@ async def identify(request: Request, token: Token, connection: Connection) -> Us
     user = await find_user(
         connection,
         token,
-        address=client_of(request).address,
+        address=client_of(request).kept_address,
         is_use=request.scope.get("endpoint") not in _unattended,
     )
     if user is None:

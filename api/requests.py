@@ -118,9 +118,15 @@ class RequestMiddleware:
     """Wrap the application, outermost."""
 
     def __init__(
-        self, app: ASGIApp, limits: Limits | None = None, public: PublicAddress | None = None
+        self,
+        app: ASGIApp,
+        limits: Limits | None = None,
+        public: PublicAddress | None = None,
+        *,
+        keeps_addresses: bool = True,
     ) -> None:
         self.app = app
+        self.keeps_addresses = keeps_addresses
         self.limits = limits or Limits()
         self.public = public or PublicAddress(None)
 
@@ -141,7 +147,7 @@ class RequestMiddleware:
         request_id.set(own_id)
         own_headers = HEADERS | (HTTPS_HEADERS if scope["scheme"] == "https" else {})
         client = (scope.get("client") or [None])[0]
-        client_address.set(client)
+        client_address.set(client if self.keeps_addresses else None)
         credentials = request_headers.get(b"authorization") or request_headers.get(b"cookie", b"")
         caller = self.limits.callers.find(credentials, client)
         scope.setdefault("state", {}).update(caller=caller, credentials=credentials)
@@ -215,7 +221,7 @@ class RequestMiddleware:
                     "path": scope["path"],
                     "status": status,
                     "milliseconds": round(seconds * 1000, 1),
-                    "client": client,
+                    "client": client_address.get(),
                     "user": getattr(user, "name", None),
                 }
                 | ({"given_request_id": given} if _GIVEN_ID.fullmatch(given) else {}),

@@ -135,6 +135,9 @@ class Reading(_Group):
     """How many pages are fetched at once."""
     tap_oracle_crm_max_runtime_seconds: str | None = Field(default=None, examples=["3600"])
     """Seconds after which a run stops cleanly. The next run continues from there."""
+    tap_oracle_crm_omit_personal_data: bool = False
+    """Whether to leave out names, e-mails and user names of people in the CRM, such as owners of
+    deals. Housekeeping then also deletes what was read before."""
 
 
 class Database(_Group):
@@ -213,6 +216,9 @@ class Api(_Group):
     these calls are refused."""
     webhook_quiet_seconds: Annotated[float, Field(ge=0)] = 5
     """Seconds without a further call after which the sync starts that the calls ask for."""
+    api_keep_addresses: bool = True
+    """Whether audit trail, log, sessions and tokens keep where users are: addresses and browsers.
+    The address always counts for failed sign-ins, and for 30 days where a user signed in from."""
     metrics_token: SecretStr | None = None
     """A token that may read `/metrics` and nothing else."""
 
@@ -303,6 +309,13 @@ class Housekeeping(_Group):
     token_retention_days: Days = 90
     """API tokens and sessions after they have expired or were revoked, and failed attempts to
     sign in."""
+    address_retention_days: Days = 365
+    """Where users were, addresses and browsers: in the audit trail, of sessions and tokens, and of
+    failed attempts to sign in."""
+    owner_retention_days: Days = 1095
+    """Names and e-mails of owners of deals after the last change of their deals; they stay while a
+    deal is open. They come back if the CRM sends them again, as in a full refresh, until the next
+    housekeeping."""
     audit_retention_days: Days = 3650
     """The audit trail: who signed in, exported or changed something."""
 

@@ -30,8 +30,8 @@ class Retention:
         setting: the environment variable with the number of days.
         rows: the name of this kind of row, for people.
         tables: the tables that the statement needs; without them it is skipped.
-        delete: a statement over %(days)s and %(batch)s that deletes at most one batch, or a
-            function that does the same.
+        delete: a statement over %(days)s and %(batch)s that deletes at most one batch, or calls a
+            function that does so and returns the number of rows; or such a function.
     """
 
     setting: str
@@ -43,7 +43,12 @@ class Retention:
         """Delete at most one batch; return the number of deleted rows."""
         if callable(self.delete):
             return self.delete(connection, days, batch)
-        return connection.execute(self.delete, {"days": days, "batch": batch}).rowcount
+        cursor = connection.cursor(row_factory=tuple_row)
+        cursor.execute(self.delete, {"days": days, "batch": batch})
+        if cursor.description is None:
+            return cursor.rowcount
+        ((removed,),) = cursor.fetchall()
+        return int(removed)
 
 
 # The last successful run of each kind has the usual scope and the age of the data.
@@ -131,6 +136,18 @@ _SIGN_IN_ATTEMPTS = """
         limit %(batch)s
     )
 """
+# Where somebody signed in from is not read after 30 days: see api/users/sign_in.py.
+_ADDRESSES = """
+    update public.tokens set address = null, browser = null, signed_in_from = null
+    where id in (
+        select id
+        from public.tokens
+        where
+            coalesce(last_used_at, created_at) < now() - make_interval(days => %(days)s)
+            and num_nonnulls(address, browser, signed_in_from) > 0
+        limit %(batch)s
+    )
+"""
 _INCIDENTS = """
     delete from public.incidents where id in (
         select id
@@ -141,12 +158,11 @@ _INCIDENTS = """
 """
 
 
-def _remove_audit_entries(connection: psycopg.Connection[Any], days: int, batch: int) -> int:
-    # Nothing else can delete any: see database/sql/functions/keep_audit_log.sql.
-    statement = "select public.remove_audit_entries(%s, %s)"
-    cursor = connection.cursor(row_factory=tuple_row)
-    ((removed,),) = cursor.execute(statement, [days, batch]).fetchall()
-    return int(removed)
+# Functions of the database, which may change what nobody else can: see database/sql/functions.
+_AUDIT_ENTRIES = "select public.remove_audit_entries(%(days)s, %(batch)s)"
+_AUDIT_ADDRESSES = "select public.remove_audit_addresses(%(days)s, %(batch)s)"
+_OWNERS = "select public.forget_owners(%(days)s)"
+_ALL_OWNERS = "select public.forget_owners(null)"
 
 
 RETENTIONS = [
@@ -169,7 +185,12 @@ RETENTIONS = [
     Retention("CHANGE_RETENTION_DAYS", "changes of deals", (), _CHANGES),
     Retention("TOKEN_RETENTION_DAYS", "dead tokens and sessions", (), _TOKENS),
     Retention("TOKEN_RETENTION_DAYS", "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
-    Retention("AUDIT_RETENTION_DAYS", "entries of the audit trail", (), _remove_audit_entries),
+    # They are nothing but a name and an address.
+    Retention("ADDRESS_RETENTION_DAYS", "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
+    Retention("ADDRESS_RETENTION_DAYS", "addresses of sessions and tokens", (), _ADDRESSES),
+    Retention("AUDIT_RETENTION_DAYS", "entries of the audit trail", (), _AUDIT_ENTRIES),
+    Retention("ADDRESS_RETENTION_DAYS", "addresses in the audit trail", (), _AUDIT_ADDRESSES),
+    Retention("OWNER_RETENTION_DAYS", "names of owners of deals", ("raw.opportunities",), _OWNERS),
 ]
 
 
@@ -197,6 +218,11 @@ def clean(
             while gone := _remove_batch(retention, connection, days, batch):
                 removed += gone
         yield f"{retention.rows} after {days} days ({retention.setting})", removed
+    if settings.tap_oracle_crm_omit_personal_data and _exists(connection, "raw.opportunities"):
+        with bounded(connection, lock_seconds()):
+            row = connection.cursor(row_factory=tuple_row).execute(_ALL_OWNERS).fetchone()
+        removed = 0 if row is None else int(row[0])
+        yield "personal data of the CRM (TAP_ORACLE_CRM_OMIT_PERSONAL_DATA)", removed
 
 
 def _remove_batch(

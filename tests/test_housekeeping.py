@@ -342,6 +342,114 @@ def test_old_changes_are_deleted_except_the_last_status_change_of_each_deal(
     assert [tuple(row.values()) for row in left] == kept
 
 
+def test_old_addresses_go_and_what_happened_stays(connection: Connection, database: str) -> None:
+    connection.execute(
+        """
+        insert into users (name, role) values ('ada', 'viewer');
+        insert into tokens
+            (user_id, kind, name, secret_hash, expires_at, last_used_at, address, browser)
+        select 1, 'personal', name, name::bytea, now() + interval '1 day',
+            now() - days * interval '1 day', '192.0.2.1', 'Firefox'
+        from (values ('old', 366), ('young', 364)) as _ (name, days);
+        insert into sign_in_attempts (name, client, at) values
+        ('old', '192.0.2.1', now() - interval '366 days'), ('young', '192.0.2.1', now());
+        insert into audit_log (at, user_name, action, subject, subject_id, address, before)
+        select now() - days * interval '1 day', name, 'end', 'session', '1', '192.0.2.1',
+            '{"browser": "Firefox", "address": "192.0.2.1", "reason": "lost"}'
+        from (values ('old', 366), ('young', 364)) as _ (name, days);
+        """
+    )
+    assert housekeeping(database).returncode == 0
+    assert column(connection, "select name from tokens where address is not null") == ["young"]
+    assert column(connection, "select name from tokens where browser is not null") == ["young"]
+    assert column(connection, "select name from sign_in_attempts") == ["young"]
+    assert column(connection, "select address from audit_log order by at") == [None, "192.0.2.1"]
+    assert column(connection, "select before from audit_log order by at") == [
+        {"reason": "lost"},
+        {"browser": "Firefox", "address": "192.0.2.1", "reason": "lost"},
+    ]
+
+
+def owners(connection: Connection) -> None:
+    """Owners of deals, by what becomes of their names."""
+    connection.execute(
+        """
+        insert into opportunities
+            (remote_id, sales_owner, crm_outcome, remote_updated_at, first_synced_at, deleted_at)
+        select number, owner, outcome, long_ago + updated::interval, long_ago,
+            long_ago + deleted::interval
+        from (values
+            ('1', '11', 'OPEN', '0', null), ('2', '12', 'WON', '0', null),
+            ('3', '13', 'WON', '0', null), ('4', '13', 'LOST', '9 days', null),
+            ('5', '14', null, '0', null), ('6', '15', 'OPEN', '0', '0'),
+            ('7', '16', 'OPEN', '0', '9 days')
+        ) as _ (number, owner, outcome, updated, deleted),
+            (select now() - interval '1100 days' as long_ago) as __
+        ;
+        insert into sales_owners (remote_id, name, email, last_synced_at)
+        select id, 'Name ' || id, id || '@example.com', now() - days * interval '1 day'
+        from (
+            select id, 1100 as days from generate_series(11, 17) as id union all select 18, 1000
+        ) as _;
+        insert into raw.resources
+            ("PartyId", "PartyName", "EmailAddress", "CreatedBy", _sdc_extracted_at)
+        select remote_id::bigint, name, email, 'HR', last_synced_at from sales_owners;
+        insert into raw.opportunities ("OptyId", "OwnerResourcePartyId", "PartyName1")
+        select remote_id::bigint, sales_owner::bigint, 'Name ' || sales_owner from opportunities;
+        insert into raw.rejected_records (id, stream, payload)
+        values ('1', 'opportunities', '{"PartyName1": "Name 11", "Name": "Deal"}');
+        insert into rejected_records (record_key, stream, reason, payload)
+        select id, stream, 'bad', payload::jsonb from raw.rejected_records;
+        """
+    )
+
+
+def named(connection: Connection) -> dict[str, list[Any]]:
+    """The owners who have a name."""
+    return {
+        "sales_owners": column(
+            connection, "select remote_id::int from sales_owners where name is not null order by 1"
+        ),
+        "resources": column(
+            connection,
+            'select "PartyId" from raw.resources where "EmailAddress" is not null order by 1',
+        ),
+        "deals": column(
+            connection,
+            'select "OwnerResourcePartyId" from raw.opportunities'
+            ' where "PartyName1" is not null order by 1',
+        ),
+    }
+
+
+def test_owners_are_forgotten_when_their_deals_are_old(
+    connection: Connection, database: str
+) -> None:
+    owners(connection)
+    batches = column(connection, "select batch from load_fence")
+    assert housekeeping(database, OWNER_RETENTION_DAYS="1095").returncode == 0
+    kept = [11, 13, 14, 16, 18]
+    assert named(connection) == {
+        "sales_owners": kept,
+        "resources": kept,
+        "deals": [11, 13, 13, 14, 16],
+    }
+    assert column(connection, "select batch from load_fence") == batches
+    assert column(connection, "select count(*) from opportunity_changes") == [0]
+
+
+def test_what_is_no_longer_read_is_deleted(connection: Connection, database: str) -> None:
+    owners(connection)
+    done = housekeeping(database, TAP_ORACLE_CRM_OMIT_PERSONAL_DATA="true")
+    assert done.returncode == 0, done.stdout
+    assert named(connection) == {"sales_owners": [], "resources": [], "deals": []}
+    assert column(connection, 'select distinct "CreatedBy" from raw.resources') == [None]
+    assert column(connection, "select payload from rejected_records") == [{"Name": "Deal"}]
+    assert column(connection, "select payload::jsonb from raw.rejected_records") == [
+        {"Name": "Deal"}
+    ]
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "ten", "1.5", "²"])
 def test_a_setting_that_is_not_a_number_of_days_stops_it(
     connection: Connection, database: str, text: str

@@ -223,7 +223,7 @@ async def find_by_password(
         await connection.execute(UNDO, attempt)
         await connection.execute(FORGIVE, attempt)
         return user
-    failed = {"tried": attempt["name"], "address": client.address, "failed": before["own"] + 1}
+    failed = {"tried": attempt["name"], "address": client.kept_address, "failed": before["own"] + 1}
     log.warning("wrong name or password", extra=failed)
     await record(connection, None, "fail to sign in", "name", attempt["name"])
     if user is not None and failed["failed"] == FREE_ATTEMPTS:
@@ -262,7 +262,7 @@ async def sign_in_by_token(
     Raises:
         ProblemError: 401, the token is not good, or is none of the API.
     """
-    user = await find_user(connection, token.strip(), address=client.address)
+    user = await find_user(connection, token.strip(), address=client.kept_address)
     if user is None or (await fetch_one(connection, KIND, [user.token_id]))["kind"] != "personal":
         raise ProblemError(401, "This token is unknown, expired or revoked.")
     session, session_id, expires_at = await issue_token(

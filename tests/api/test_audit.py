@@ -16,7 +16,7 @@ import pytest
 from api.auth import Role
 from api.logs import JsonFormatter
 from database.environment import ROOT
-from tests.api.conftest import PASSWORD, Caller, fill
+from tests.api.conftest import PASSWORD, Caller, DefaultSettings, calling, fill
 
 
 def trail(caller: Caller, **wanted: str) -> list[dict[str, Any]]:
@@ -181,3 +181,28 @@ def test_the_trail_is_exported_for_spreadsheets_and_programs(
     assert [row["subject_id"] for row in rows] == [*"gfed", "'-3", "a;'=2", "'=1+1"]
     exports = trail(caller, action="export", subject="audit")
     assert [entry["after"] for entry in exports] == [params, params | {"format": "ndjson"}]
+
+
+def test_where_users_are_need_not_be_kept(
+    database: str, caplog: pytest.LogCaptureFixture, siem: list[dict[str, Any]]
+) -> None:
+    caplog.set_level(logging.INFO)
+    with calling(database, DefaultSettings(api_keep_addresses=False)) as caller:
+        caller.make_user()
+        caller.be(None)
+        for password in (*["wrong"] * 5, PASSWORD):
+            given = {"name": "ada", "password": password}
+            caller.post("/api/session", json=given, headers={"User-Agent": "Firefox"})
+        caller.cookies.clear()
+        answer = caller.post("/api/session", json=given)
+        assert answer.status_code == 429, "by address, as ever"
+        entries = trail(caller)
+        assert {entry["address"] for entry in entries} == {None}
+        assert {line["address"] for line in siem} == {None}
+        own = [line for line in caplog.records if line.name.startswith(("api", "audit"))]
+        assert {"api.requests", "api.users.sign_in", "audit"} <= {line.name for line in own}
+        for text in (json.dumps(entries), "".join(str(vars(line)) for line in own)):
+            assert "127.0.0.1" not in text
+    with psycopg.connect(database) as connection:
+        kept = connection.execute("select distinct address, browser from tokens").fetchall()
+    assert kept == [(None, None)]

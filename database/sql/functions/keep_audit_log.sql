@@ -39,3 +39,34 @@ $$;
 comment on function remove_audit_entries is
 'Deletes a batch of the entries that are older than a number of days, and returns their number.';
 revoke execute on function remove_audit_entries from public;
+
+create or replace function remove_audit_addresses(days integer, batch integer) returns bigint
+language plpgsql security definer set search_path to pg_catalog, pg_temp as $$
+declare
+    removed bigint;
+begin
+    perform set_config('app.erasing', 'on', true);
+    update public.audit_log set
+        address = null,
+        before = before - array['address', 'browser'],
+        after = after - array['address', 'browser']
+    where id in (
+        select id
+        from public.audit_log
+        where
+            at < now() - make_interval(days => days)
+            and (
+                address is not null
+                or before ?| array['address', 'browser']
+                or after ?| array['address', 'browser']
+            )
+        limit batch
+    );
+    get diagnostics removed = row_count;
+    perform set_config('app.erasing', '', true);
+    return removed;
+end
+$$;
+comment on function remove_audit_addresses is
+'Deletes where users were from a batch of entries that are older than a number of days.';
+revoke execute on function remove_audit_addresses from public;

@@ -22,6 +22,8 @@ ENVIRONMENT = {
 """The environment variable that is read if a setting is not passed."""
 DEFAULT_FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
 """All deals that the account may see."""
+PERSONAL_DATA = ("PartyName1", "PartyName", "EmailAddress", "CreatedBy", "LastUpdatedBy")
+"""The attributes that name people, of all streams."""
 MONTH = 30 * 86_400
 _NAMES = th.CustomType({"type": ["array", "string", "null"], "items": {"type": "string"}})
 
@@ -247,6 +249,14 @@ SETTINGS = th.PropertiesList(
         description="Let a first read pass that finds no opportunities at all, or fewer than "
         "the record set ALLOPTIES shows. It fails by default, since a wrong record set or "
         "missing rights look just like that.",
+    ),
+    th.Property(
+        "omit_personal_data",
+        th.BooleanType,
+        default=False,
+        title="Omit personal data",
+        description="Do not read names, e-mails and user names of people: "
+        f"{', '.join(PERSONAL_DATA)}. Rejected records do not have them either.",
     ),
     th.Property(
         "accept_language",

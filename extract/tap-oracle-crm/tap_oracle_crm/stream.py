@@ -19,6 +19,7 @@ from tap_oracle_crm.discovery import absent, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError
 from tap_oracle_crm.reading import Reader
 from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
+from tap_oracle_crm.settings import PERSONAL_DATA
 from tap_oracle_crm.writer import encoded_size
 
 if TYPE_CHECKING:
@@ -87,10 +88,11 @@ class CrmStream(Stream):
     def _selected_by(self, mask: SelectionMask) -> list[str]:
         # These identify a record and its changes.
         needed = {self.key, self.replication_key, *self.automatic}
+        omitted = PERSONAL_DATA if self.config["omit_personal_data"] else ()
         return [
             name
             for name in self.effective_schema["properties"]
-            if name in needed or mask.get(("properties", name), True)
+            if name not in omitted and (name in needed or mask.get(("properties", name), True))
         ]
 
     @property

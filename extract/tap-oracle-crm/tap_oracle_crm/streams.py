@@ -12,6 +12,7 @@ from singer_sdk import typing as th
 from tap_oracle_crm.children import ChildStream
 from tap_oracle_crm.collection import CollectionStream
 from tap_oracle_crm.records import reject
+from tap_oracle_crm.settings import PERSONAL_DATA
 
 if TYPE_CHECKING:
     from tap_oracle_crm.stream import CrmStream
@@ -168,6 +169,8 @@ class RejectedRecords(Stream):
 
     def add(self, stream: CrmStream, row: Any, reason: str, key: str | None = None) -> None:
         """Write the rejection of another stream's row; `key` names the attribute with its key."""
+        if self.config["omit_personal_data"] and isinstance(row, dict):
+            row = {name: value for name, value in row.items() if name not in PERSONAL_DATA}
         record = reject(stream.name, row, key or stream.key, reason)
         if self._told < REJECTS_TOLD:
             self._told += 1

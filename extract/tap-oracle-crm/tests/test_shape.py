@@ -184,6 +184,25 @@ def test_some_attributes_are_asked_for_only_where_the_crm_has_them(tap: TapUser,
     assert "The CRM has no" not in output.log
 
 
+@pytest.mark.parametrize("refused", [{}, {"fields": 400}], ids=str)  # the latter: all are sent
+def test_personal_data_can_be_omitted(tap: TapUser, refused: dict[str, int]) -> None:
+    tap.crm.reset(records=100)
+    streams = ("opportunities", "resources", "opportunity_team", "rejected_records")
+    tap.crm.poison(int(tap.crm.rows()[0]["OptyId"]), "text_as_number")
+    tap.crm.settings(refused=refused)
+
+    def read(*, omit: bool) -> str:
+        output = tap.sync(streams=streams, omit_personal_data=omit)
+        assert output.error is None
+        assert all(output.records(stream) for stream in streams)
+        return json.dumps(output.messages, ensure_ascii=False)
+
+    people = {row["PartyName1"] for row in tap.crm.rows()}
+    names = [*people, "@", "EmailAddress", '"PartyName"']
+    assert [name for name in names if name in read(omit=False)] == names
+    assert [name for name in names if name in read(omit=True)] == []
+
+
 def test_spelling_is_learnt_from_rows_where_describe_is_silent(tap: TapUser) -> None:
     tap.crm.rename_attribute("GEO_c", "Geo_c")
     tap.crm.fault("error", status=404, path="/describe$")
