@@ -160,6 +160,23 @@ def test_owners_get_their_names_where_resources_are_read(pipeline: Pipeline) -> 
     for row in named:
         assert row["name"] == people[deals[row["remote_id"]]]
 
+    # Who was erased does not come back, although the CRM sends the name again.
+    owner = next(deal for deal in deals.values() if deal is not None)
+    pipeline.query("select erase_sales_owner(%s)", str(owner))
+    pipeline.sync("--full-refresh", TAP_ORACLE_CRM__SELECT=json.dumps(selected))
+    left = {
+        int(row["remote_id"]): row["name"]
+        for row in pipeline.query("select remote_id, name from sales_owners")
+    }
+    assert left == people | {owner: None}
+    kept = pipeline.query(
+        """
+        select distinct "OwnerResourcePartyId" as owner, "PartyName1" is null as is_erased
+        from raw.opportunities where "OwnerResourcePartyId" is not null
+        """
+    )
+    assert {row["owner"] for row in kept if row["is_erased"]} == {owner}
+
 
 @pytest.mark.parametrize(
     ("settings", "said", "runs"),

@@ -17,13 +17,13 @@ from api.problems import ProblemError
 from api.users.names import unify
 from database.address import database_url
 from database.migrate import migrate_if_needed
-from database.settings import SignIn, read_settings
+from database.settings import Settings, read_settings
 
 FIND = "select id from users where lower(name) = lower(%s)"
 
 
 async def run(
-    url: str, user: str | None, owner: str | None, ways: SignIn, *, apply: bool
+    url: str, user: str | None, owner: str | None, ways: Settings, *, apply: bool
 ) -> Erasure:
     """Erase a user, by name, or an owner; without `apply`, only rehearse.
 
@@ -33,6 +33,8 @@ async def run(
     async with await psycopg.AsyncConnection.connect(
         url, row_factory=dict_row, autocommit=True
     ) as connection:
+        wait = "select set_config('lock_timeout', %s, false)"
+        await connection.execute(wait, [f"{ways.sync_lock_timeout}s"])
         if user is None:
             person = Person(user_id=None, owner=owner)
         else:
@@ -71,6 +73,8 @@ def main() -> None:
         erasure = asyncio.run(run(url, **vars(arguments), ways=read_settings()))
     except ProblemError as error:
         sys.exit(error.detail)
+    except psycopg.errors.LockNotAvailable:
+        sys.exit("Another session holds a lock, perhaps a sync: nothing is changed. Try again.")
     print(*report(erasure, is_applied=arguments.apply), sep="\n")
 
 

@@ -25,7 +25,7 @@ async def show_erasure(
     """Ask whom to erase; if it is said, show what would be erased."""
     users = await list_accounts(connection, user)
     erasure = None
-    if user_id is not None or owner is not None:
+    if (user_id is None) != (owner is None):
         person = Person(user_id=user_id, owner=owner)
         ways = request.app.state.settings
         erasure = await erase(connection, user, person, ways, is_rehearsal=True)
@@ -37,10 +37,8 @@ async def erase_person(
     request: Request,
     user: CurrentUser,
     connection: Connection,
-    user_id: Annotated[Id | None, Form()] = None,
-    owner: Annotated[Text | None, Form()] = None,
+    person: Annotated[Person, Form()],
 ) -> Response:
     """Erase a person, and go to the entry of the audit trail about it."""
-    person = Person(user_id=user_id, owner=owner)
     await erase(connection, user, person, request.app.state.settings)
     return back_to(request, "/admin/audit?action=erase")

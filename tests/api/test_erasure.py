@@ -265,7 +265,10 @@ def test_who_may_not_be_erased(caller: Caller) -> None:
     assert ask(caller, "POST", admin, user_id=own).status_code == 409
     assert ask(caller, "POST", admin, user_id=999).status_code == 404
     assert ask(caller, "POST", admin, owner="999").status_code == 404
-    assert ask(caller, "POST", admin, owner="999", user_id=own).status_code == 422
+    both = {"owner": "999", "user_id": own}
+    assert ask(caller, "POST", admin, **both).status_code == 422
+    assert caller.get("/admin/erasure", params=both, headers=admin).status_code == 200
+    assert caller.post("/admin/erasure", data=both, headers=admin).status_code == 422
     caller.be(Role.ADMIN)
     assert ask(caller, "POST", {}, user_id=999).status_code == 403, "by an API token"
 

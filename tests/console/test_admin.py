@@ -42,6 +42,24 @@ def test_make_change_and_bar_a_user(desk: Desk) -> None:
     assert signs_in() == 401
 
 
+def test_erase_a_user(desk: Desk) -> None:
+    page = desk.open("/admin/users")
+    page.get_by_label("Access of vera").click()
+    page.get_by_role("link", name="Erase vera").click()
+    expect(page.get_by_role("heading", name="Of vera this would be erased")).to_be_visible()
+    expect(page.get_by_role("row", name="public.users 1")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="Erase for good").click()
+    assert desk.query("select name from users where name = 'vera'")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Erase for good").click()
+    expect(page.locator("tbody tr").first).to_contain_text("Erase user")
+    assert desk.query("select name from users where name = 'vera'") == []
+    page.goto("/admin/users")
+    expect(page.locator("#users")).to_contain_text("ada")
+    expect(page.locator("#users")).not_to_contain_text("erased user")
+
+
 def test_the_last_admin_stays(desk: Desk) -> None:
     page = desk.open("/admin/users")
     row = page.locator("tr", has_text="Olga Petrarch")
