@@ -12,6 +12,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 import api.assessments.page
 import api.assessments.router
+import api.changes.router
 import api.dashboard.page
 import api.erasure.page
 import api.erasure.router
@@ -98,6 +99,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         health.router,
         api.opportunities.router.router,
         api.opportunities.parts.router,
+        api.changes.router.router,
         workflow.router,
         api.assessments.router.router,
         api.sync.router.router,

@@ -152,6 +152,8 @@ def restore(url: str, file: Path) -> None:
     if writer.wait() != 0 or reader.wait() != 0:
         sys.exit("The restore failed, and the database is as empty as before: see above.")
     migrate(url)
+    with psycopg.connect(url) as connection:
+        connection.execute("select public.renew_change_feed(true)")
 
 
 def check(file: Path) -> dict[str, int]:

@@ -131,6 +131,8 @@ def bring_up_to_date(
                     config.set_main_option("script_location", str(MIGRATIONS))
                     command.upgrade(config, "head")
                     _make_again(driver)
+                    # Where this database was copied to another server, by whatever means.
+                    driver.execute("select public.renew_change_feed(false)")
                     after(driver)
         except (psycopg.Error, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()

@@ -99,24 +99,51 @@ _RAW_OPPORTUNITIES = """
         limit %(batch)s
     )
 """
-# The last change of a deal's workflow status stays, since it tells the age of the status.
+# The last change of a deal's workflow status stays, since it tells the age of the status. Readers
+# of the feed of changes are told if they have not read what is deleted.
 _CHANGES = """
-    delete from public.opportunity_changes where id in (
-        select old.id
-        from public.opportunity_changes as old
-        where
-            old.changed_at < now() - make_interval(days => %(days)s)
-            and (
-                old.field != 'workflow_status'
-                or exists (
-                    select from public.opportunity_changes as newer
-                    where
-                        newer.opportunity_id = old.opportunity_id
-                        and newer.field = 'workflow_status'
-                        and newer.id > old.id
+    with gone as (
+        delete from public.opportunity_changes where id in (
+            select old.id
+            from public.opportunity_changes as old
+            where
+                old.changed_at < now() - make_interval(days => %(days)s)
+                and (
+                    old.field != 'workflow_status'
+                    or exists (
+                        select from public.opportunity_changes as newer
+                        where
+                            newer.opportunity_id = old.opportunity_id
+                            and newer.field = 'workflow_status'
+                            and newer.id > old.id
+                    )
                 )
-            )
-        limit %(batch)s
+            limit %(batch)s
+        )
+        returning xid, changed_at as at
+    ),
+    {note_gone}
+    select from gone
+"""
+_ARRIVALS = """
+    with gone as (
+        delete from public.opportunity_arrivals where id in (
+            select id
+            from public.opportunity_arrivals
+            where arrived_at < now() - make_interval(days => %(days)s)
+            limit %(batch)s
+        )
+        returning xid, arrived_at as at
+    ),
+    {note_gone}
+    select from gone
+"""
+_NOTE_GONE = """
+    noted as (
+        update public.change_feed
+        set pruned_xid = newest.xid, pruned_at = newest.at
+        from (select xid, at from gone order by xid desc, at desc limit 1) as newest
+        where (pruned_xid, pruned_at) < (newest.xid, newest.at)
     )
 """
 # A token ends when it expires or is revoked, so the earlier time counts.
@@ -182,7 +209,12 @@ RETENTIONS = [
         ("raw.opportunities",),
         _RAW_OPPORTUNITIES,
     ),
-    Retention("CHANGE_RETENTION_DAYS", "changes of deals", (), _CHANGES),
+    Retention(
+        "CHANGE_RETENTION_DAYS", "changes of deals", (), _CHANGES.format(note_gone=_NOTE_GONE)
+    ),
+    Retention(
+        "CHANGE_RETENTION_DAYS", "arrivals of deals", (), _ARRIVALS.format(note_gone=_NOTE_GONE)
+    ),
     Retention("TOKEN_RETENTION_DAYS", "dead tokens and sessions", (), _TOKENS),
     Retention("TOKEN_RETENTION_DAYS", "failed sign-ins", (), _SIGN_IN_ATTEMPTS),
     # They are nothing but a name and an address.

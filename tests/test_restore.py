@@ -238,9 +238,12 @@ def older_server(programs: Path) -> Iterator[str]:
 
 
 def everything(pipeline: Pipeline) -> list[list[dict[str, Any]]]:
-    """All rows that a backup must contain."""
+    """All rows that a backup must contain; the numbers of transactions are another server's."""
     return [
-        pipeline.query(f"select * from {table} order by 1")  # noqa: S608
+        [
+            {name: value for name, value in row.items() if name != "xid"}
+            for row in pipeline.query(f"select * from {table} order by 1")  # noqa: S608
+        ]
         for table in (
             "opportunities",
             "opportunity_changes",

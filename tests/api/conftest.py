@@ -83,6 +83,7 @@ begin
         where schemaname = 'public' and tablename != 'alembic_version'
     );
     insert into load_fence default values;
+    insert into change_feed default values;
 end
 $$
 """

@@ -54,6 +54,7 @@ ROUTES = {
     "GET /api/audit/export": ADMIN,
     "GET /api/erasure": Call(Role.ADMIN, query={"owner": "999"}, is_for_sessions=True),
     "POST /api/erasure": Call(Role.ADMIN, {"owner": "999"}, is_for_sessions=True),
+    "GET /api/changes": VIEWER,
     "GET /api/opportunities": VIEWER,
     "GET /api/opportunities/export": VIEWER,
     "GET /api/opportunities/{id:int}": VIEWER,

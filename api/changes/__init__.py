@@ -1,0 +1,1 @@
+"""What changes on deals: a feed for programs, and Today for people."""
