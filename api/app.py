@@ -12,6 +12,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 import api.assessments.page
 import api.assessments.router
+import api.changes.page
 import api.changes.router
 import api.dashboard.page
 import api.erasure.page
@@ -114,6 +115,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.users.page.router,
         api.erasure.page.router,
         api.oidc.page.router,
+        api.changes.page.router,
         api.opportunities.page.router,
         api.opportunities.board.router,
         api.opportunities.deal.router,

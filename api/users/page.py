@@ -61,7 +61,7 @@ class SignInForm(BaseModel):
 @router.get("/")
 async def start(_: CurrentUser) -> Response:
     """Go to what most come for."""
-    return RedirectResponse("/opportunities", 303)
+    return RedirectResponse("/today", 303)
 
 
 @router.get("/sign-in")

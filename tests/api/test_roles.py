@@ -144,6 +144,8 @@ ROUTES = {
     "GET /sync/rejects": VIEWER,
     "POST /sync/start": SYNC,
     "POST /sync/{run_id}/cancel": SYNC,
+    "GET /today": VIEWER,
+    "POST /today/seen": VIEWER,
     "POST /tokens/{id}/revoke": VIEWER,
     "GET /oidc/callback": Call(ANYBODY),
     "GET /oidc/sign-in": Call(ANYBODY),

@@ -48,7 +48,7 @@ def test_a_link_of_another_site_opens_the_deal(desk: Desk) -> None:
     page.get_by_label("Name", exact=True).fill("ada")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").first.click()
-    page.wait_for_url("**/opportunities")
+    page.wait_for_url("**/today")
     page.goto(f'data:text/html,<a href="{desk.address}/opportunities/1">A deal</a>')
     page.get_by_role("link", name="A deal").click()
     page.wait_for_url(f"{desk.address}/opportunities/1")
@@ -87,7 +87,7 @@ def test_change_the_password(desk: Desk) -> None:
     page.get_by_label("Name").fill("vera")
     page.get_by_label("Password").fill("another good passphrase")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Opportunities")).to_be_visible()
+    expect(page.get_by_role("heading", name="Today")).to_be_visible()
 
 
 @pytest.mark.parametrize(

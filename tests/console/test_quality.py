@@ -10,6 +10,8 @@ from tests.console.conftest import Desk
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 PAGES = (
+    "/today?since=week",
+    "/today?kind=stage&since=week",
     "/opportunities",
     "/opportunities?search=nothing+has+this+name",
     "/board",

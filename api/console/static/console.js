@@ -393,10 +393,9 @@ function ready(part) {
 
 // The page itself at once, before it is painted; htmx tells of each part that comes in later.
 ready(document.body);
-document.querySelector(".top nav [aria-current]")?.scrollIntoView({
-  block: "nearest",
-  inline: "nearest",
-});
+const intoView = (entry) => entry?.scrollIntoView({ block: "nearest", inline: "nearest" });
+intoView(document.querySelector(".top nav [aria-current]"));
+document.querySelector(".top nav")?.addEventListener("focusin", (event) => intoView(event.target));
 document.addEventListener("htmx:load", (event) => {
   if (event.detail.elt !== document.body) ready(event.detail.elt);
 });

@@ -99,7 +99,7 @@ function restore(form) {
   put(form, Object.fromEntries(open.map(({ name, own }) => [name, own])));
   showScore(form);
   form.prepend(
-    note(`Not saved yet: what you wrote ${ago(draft.at)} is kept in this browser.`, () => {
+    note(`Not saved yet: kept in this browser, written ${ago(draft.at)}.`, () => {
       form.reset();
       forget(form);
       showScore(form);
