@@ -18,6 +18,7 @@ import yaml
 from database.environment import DEFAULT_CRM_FILE, ROOT, setting
 from database.locks import LockedError, bounded, lock_seconds
 from declared import store
+from declared.fields import Field, built_in, fields_differ, read_fields, store_fields
 from declared.nodes import WrongLineError, pairs, plain
 from declared.outcomes import SECTIONS, Rows, outcomes_differ, read_outcomes, store_outcomes
 
@@ -41,11 +42,13 @@ class Declared:
     Attributes:
         statuses: the meaning of the CRM's status codes: OPEN, WON, LOST or CLOSED.
         stages: the meaning of stages, for deals without a code.
+        fields: the attributes that people want to see.
         nodes: the sections that are models, by name.
     """
 
     statuses: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, str] = field(default_factory=dict)
+    fields: tuple[Field, ...] = field(default_factory=built_in)
     nodes: Mapping[str, yaml.Node] = field(default_factory=dict)
 
     @property
@@ -148,8 +151,10 @@ def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
     Raises:
         DeclarationError: a section has an error.
     """
-    return outcomes_differ(connection, declared.rows()) or any(
-        store.differs(connection, name, declared.model(name)) for name in MODELS
+    return (
+        outcomes_differ(connection, declared.rows())
+        or fields_differ(connection, declared.fields)
+        or any(store.differs(connection, name, declared.model(name)) for name in MODELS)
     )
 
 
@@ -160,6 +165,7 @@ def declare(connection: psycopg.Connection[Any], declared: Declared) -> None:
         DeclarationError: a section that has changed has an error.
     """
     store_outcomes(connection, declared.rows())
+    store_fields(connection, declared.fields)
     for name in MODELS:
         store.store(connection, name, declared.source(name), partial(declared.model, name))
 
@@ -169,10 +175,12 @@ def _sections(text: str) -> dict[str, Any]:
     for key, section in pairs(yaml.compose(text, yaml.SafeLoader), "the file"):
         if key.value in MODELS:
             sections["nodes"][key.value] = section
+        elif key.value == "fields":
+            sections["fields"] = read_fields(section)
         elif key.value in SECTIONS:
             sections[key.value] = read_outcomes(key.value, section)
         else:
-            known = ", ".join((*SECTIONS, *MODELS))
+            known = ", ".join((*SECTIONS, "fields", *MODELS))
             raise WrongLineError(key, f"there is no section {key.value!r}; there are {known}")
     return sections
 

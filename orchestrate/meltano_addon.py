@@ -28,7 +28,8 @@ from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.locks import LockedError
 from database.migrate import migrate_if_needed
 from database.preflight import Purpose
-from declared.file import DeclarationError, declare, read_declared
+from declared.fields import field_settings
+from declared.file import DeclarationError, Declared, declare, read_declared
 from notifications import run_end
 from runs import registry
 from runs.control import PIPELINE
@@ -43,13 +44,14 @@ def prepare_environment() -> None:
     export_settings()
     # Meltano passes it on to the plugins, so that dbt can name the run it belongs to.
     os.environ["MELTANO_RUN_ID"] = setting("MELTANO_RUN_ID") or str(uuid.uuid4())
-    for name, default in DBT_SETTINGS.items():
-        os.environ[name] = setting(name) or default
     options = _run_options()
     _refuse_el()
     if {"--help", "--version"} & set(sys.argv) or (options and options["dry_run"]):
         _give_meltano_an_empty_database()
         return
+    declared, problem = _read_declared()
+    os.environ |= {name: setting(name) or default for name, default in DBT_SETTINGS.items()}
+    os.environ |= field_settings(declared.fields)
     url = database_url()
     if options is not None:
         run_end.prepare(url, str(options["run_id"]))
@@ -68,7 +70,8 @@ def prepare_environment() -> None:
         return
     migrate_if_needed(url)
     try:
-        declared = read_declared()
+        if problem is not None:
+            raise problem
         with registry.transaction(url) as connection:
             declare(connection, declared)
     except DeclarationError as error:
@@ -80,6 +83,14 @@ def prepare_environment() -> None:
         sys.exit(str(error))
     if options is not None:
         register_run(url, options)
+
+
+def _read_declared() -> tuple[Declared, DeclarationError | None]:
+    """Return what is declared; where the file has an error, the defaults and the error."""
+    try:
+        return read_declared(), None
+    except DeclarationError as error:
+        return Declared(), error
 
 
 def _give_meltano_an_empty_database() -> None:

@@ -333,10 +333,7 @@ def test_an_upgrade_applies_the_rules_to_existing_deals(statuses: Statuses) -> N
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            "statuses: {A: OPEN}\nstatus: {B: WON}",
-            "line 2: there is no section 'status'",
-        ),
+        ("statuses: {A: OPEN}\nstatus: {B: WON}", "line 2: there is no section 'status'"),
         ("statuses:\n  A: OPEN\n  B: PAUSED", "line 3: 'B' must be OPEN, WON, LOST or CLOSED"),
         ("statuses:\n  A:\n", "line 2: 'A' must be"),
         ("statuses:\n  A: OPEN\n  B: WON\n  A: OPEN", "line 4: 'A' stands in line 2 too; remove"),

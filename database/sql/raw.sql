@@ -97,6 +97,11 @@ create table if not exists raw.opportunity_statuses (
     "LookupCategory" text
 );
 
+create table if not exists raw.opportunity_attributes (
+    resource text primary key,
+    attributes text
+);
+
 -- Which records each batch brought, the unchanged ones too, which cost no write elsewhere. A merge
 -- counts them and takes them out.
 create table if not exists raw.read_keys (
@@ -145,7 +150,7 @@ declare
 begin
     foreach name in array array[
         'opportunities', 'rejected_records', 'accounts', 'resources', 'revenue_lines',
-        'opportunity_team', 'opportunity_statuses'
+        'opportunity_team', 'opportunity_statuses', 'opportunity_attributes'
     ] loop
         execute format(
             'alter table raw.%I

@@ -37,7 +37,7 @@
         env_var('ORACLE_PRACTICE_FIELD'), env_var('ORACLE_GEO_FIELD'),
         env_var('ORACLE_REGION_FIELD'), env_var('ORACLE_SECTOR_FIELD'),
     ] | join(' '))) }}
-    || ' ' || {{ rules_fingerprint() }}
+    || ' ' || {{ rules_fingerprint() }} || ' ' || {{ fields_fingerprint() }}
 {%- endmacro %}
 
 {#- Whether this run reads the children of its deals, too: a reconcile does not. -#}

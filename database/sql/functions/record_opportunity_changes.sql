@@ -33,6 +33,19 @@ begin
             ('sales_owner', old_rows.sales_owner, new_rows.sales_owner),
             ('workflow_status', old_rows.workflow_status, new_rows.workflow_status),
             ('deleted_at', old_rows.deleted_at::text, new_rows.deleted_at::text)
+
+        union all
+
+        -- A field that a deal has for the first time, or that has another type, is no change.
+        select
+            own.key,
+            old_rows.custom ->> own.key,
+            new_rows.custom ->> own.key
+        from jsonb_object_keys(new_rows.custom) as own (key)
+        where
+            old_rows.custom is distinct from new_rows.custom
+            and jsonb_exists(old_rows.custom, own.key)
+            and not is_same_value(old_rows.custom -> own.key, new_rows.custom -> own.key)
     ) as change (field, old_value, new_value)
     where
         change.old_value is distinct from change.new_value

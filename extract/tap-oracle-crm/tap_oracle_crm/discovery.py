@@ -52,9 +52,33 @@ def attributes_of(answer: Any, resource: str) -> dict[str, str]:
     return found
 
 
-def schema_of(types: Mapping[str, str], keys: Iterable[str]) -> dict[str, Any]:
+def annotations_of(answer: Any, resource: str) -> dict[str, dict[str, str]]:
+    """Return what the CRM says of each attribute, as annotations of JSON schema.
+
+    Returns:
+        By name, `title` is the label that people see, else the name; `description` is the CRM's
+        own type, which tells a list from a text.
+    """
+    annotations = {}
+    known = attributes_of(answer, resource)
+    for attribute in answer["Resources"][resource]["attributes"] if known else []:
+        if isinstance(attribute, dict) and (name := str(attribute.get("name"))) in known:
+            title, kind = attribute.get("title"), attribute.get("type")
+            annotations[name] = {
+                "title": (isinstance(title, str) and title.strip()) or name,
+                "description": str(kind or "string"),
+            }
+    return annotations
+
+
+def schema_of(
+    types: Mapping[str, str],
+    keys: Iterable[str],
+    annotations: Mapping[str, dict[str, str]] | None = None,
+) -> dict[str, Any]:
     """Return the JSON schema of records with these attributes; the keys are never null."""
-    properties = {name: dict(SCHEMAS[kind]) for name, kind in types.items()}
+    known = annotations or {}
+    properties = {name: SCHEMAS[kind] | known.get(name, {}) for name, kind in types.items()}
     for key in keys:
         properties[key]["type"] = properties[key]["type"][0]
     return {"type": "object", "properties": properties}

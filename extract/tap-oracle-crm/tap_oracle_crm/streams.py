@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +12,7 @@ from singer_sdk import typing as th
 
 from tap_oracle_crm.children import ChildStream
 from tap_oracle_crm.collection import CollectionStream
-from tap_oracle_crm.records import reject
+from tap_oracle_crm.records import clean_text, reject
 from tap_oracle_crm.settings import PERSONAL_DATA
 
 if TYPE_CHECKING:
@@ -144,6 +145,43 @@ class OpportunityTeam(ChildStream):
         "OwnerFlag": "boolean",
         **STAMPS,
     }
+
+
+class OpportunityAttributes(Stream):
+    """The attributes that the CRM's description of opportunities lists, in one record.
+
+    They are the catalog's, so they cost no request. If the CRM did not describe its opportunities,
+    there is no record: the last list stays.
+    """
+
+    name = "opportunity_attributes"
+    primary_keys = ("resource",)
+    selected_by_default = False
+    schema = th.PropertiesList(
+        th.Property("resource", th.StringType, required=True),
+        th.Property(
+            "attributes",
+            th.StringType,
+            required=True,
+            description="JSON text: objects with `name`, `label` and the CRM's own `type`",
+        ),
+    ).to_dict()
+
+    def __init__(self, tap: TapOracleCRM) -> None:
+        super().__init__(tap)
+        self.tap = tap
+
+    def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
+        """Return the one record, if there is one."""
+        properties = self.tap.streams[Opportunities.name].schema["properties"]
+        listed = [
+            {"name": name, "label": schema["title"], "type": schema["description"]}
+            for name, schema in sorted(properties.items())
+            if "title" in schema
+        ]
+        if listed:
+            text = json.dumps(listed, ensure_ascii=False)
+            yield {"resource": Opportunities.path, "attributes": str(clean_text(text))}
 
 
 class RejectedRecords(Stream):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import Stream, Tap
@@ -15,6 +17,7 @@ from tap_oracle_crm.client import FEW_RETRIES, CrmClient
 from tap_oracle_crm.discovery import (
     ABSENT,
     ATTACHMENT,
+    annotations_of,
     attributes_of,
     is_name,
     match,
@@ -33,7 +36,6 @@ from tap_oracle_crm.stream import CrmStream
 from tap_oracle_crm.writer import PageWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import FrameType
 
     from requests.adapters import BaseAdapter
@@ -52,6 +54,7 @@ class TapOracleCRM(Tap):
     message_writer_class = PageWriter
     adapter: BaseAdapter | None = None
     """Sends the requests; a test replaces it by one without sockets."""
+    _annotations: Mapping[str, dict[str, str]] = MappingProxyType({})
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,
@@ -91,10 +94,8 @@ class TapOracleCRM(Tap):
         """Let the maps start from the records' own schemas."""
         super().setup_mapper()
         for stream in self.streams.values():
-            if isinstance(stream, CrmStream):
-                self.mapper.register_raw_stream_schema(
-                    stream.name, stream.record_schema, stream.primary_keys
-                )
+            schema = stream.record_schema if isinstance(stream, CrmStream) else stream.schema
+            self.mapper.register_raw_stream_schema(stream.name, schema, stream.primary_keys)
 
     def discover_streams(self) -> list[Stream]:
         """Return all streams; ask the CRM for its attributes unless there is a catalog."""
@@ -105,6 +106,7 @@ class TapOracleCRM(Tap):
             streams.OpportunityTeam(self),
             streams.Accounts(self),
             streams.Resources(self),
+            streams.OpportunityAttributes(self),
             streams.RejectedRecords(self),
         ]
 
@@ -114,7 +116,8 @@ class TapOracleCRM(Tap):
         if entry:
             return streams.Opportunities(self, schema=entry.schema.to_dict())
         types, custom = self._opportunity_attributes()
-        stream = streams.Opportunities(self, schema=schema_of(types, [streams.Opportunities.key]))
+        schema = schema_of(types, [streams.Opportunities.key], self._annotations)
+        stream = streams.Opportunities(self, schema=schema)
         always = {*custom, *streams.Opportunities.automatic}
         for breadcrumb, metadata in stream.metadata.items():
             if breadcrumb and isinstance(metadata, Metadata):
@@ -174,7 +177,9 @@ class TapOracleCRM(Tap):
     def _described(self) -> dict[str, str]:
         """Return name and type of the attributes of opportunities; empty if the CRM gives none."""
         try:
-            described = attributes_of(self.client.describe("opportunities"), "opportunities")
+            answer = self.client.describe("opportunities")
+            described = attributes_of(answer, "opportunities")
+            self._annotations = annotations_of(answer, "opportunities")
             reason = "its answer names none"
         except (RefusedError, GaveUpError) as error:
             if not error.is_this_request:

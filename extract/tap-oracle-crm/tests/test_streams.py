@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +16,7 @@ from tap_user import TapUser, select
 ALL = (
     "accounts",
     "opportunities",
+    "opportunity_attributes",
     "opportunity_statuses",
     "opportunity_team",
     "rejected_records",
@@ -44,10 +46,36 @@ def test_attributes_are_discovered_with_their_types(tap: TapUser) -> None:
     assert properties["LegacyDealId_c"]["type"] == ["integer", "null"]
     assert properties["Margin_c"]["type"] == ["number", "null"]
     assert properties["GoNoGo_c"]["type"] == ["boolean", "null"]
-    assert properties["BidDueDate_c"] == {"type": ["string", "null"], "format": "date"}
+    assert properties["BidDueDate_c"]["type"] == ["string", "null"]
+    assert properties["BidDueDate_c"]["format"] == "date"
     assert properties["LastUpdateDate"]["format"] == "date-time"
-    assert properties["Practice_c"] == {"type": ["string", "null"]}
+    assert properties["Practice_c"] == {
+        "type": ["string", "null"],
+        "title": "Practice",
+        "description": "string",
+    }
     assert tuple(sorted(entry["stream"] for entry in catalog["streams"])) == ALL
+
+
+def test_the_attributes_that_the_crm_describes_are_one_record(tap: TapUser) -> None:
+    tap.crm.add_attribute("Products_c", "array", values=[["Cloud"]])
+    output = tap.sync(streams=("opportunities", "opportunity_attributes"))
+    (record,) = output.records("opportunity_attributes")
+    assert record["resource"] == "opportunities"
+    described = {attribute["name"]: attribute for attribute in json.loads(record["attributes"])}
+    assert described["Products_c"] == {"name": "Products_c", "label": "Products", "type": "array"}
+    assert described["WinProb"]["type"] == "number"
+    assert tap.crm.requests()["by_kind"]["opportunities/describe"] == 1
+
+
+@pytest.mark.parametrize("refusal", [{"status": 403}, {"status": 500}])
+def test_what_the_crm_does_not_describe_is_no_record(
+    tap: TapUser, refusal: dict[str, int]
+) -> None:
+    tap.crm.fault("error", path="/describe$", **refusal)
+    output = tap.sync(streams=("opportunities", "opportunity_attributes"), max_retries=0)
+    assert output.records("opportunity_attributes") == []
+    assert len(output.records()) == 1000
 
 
 def test_discovery_takes_one_request(tap: TapUser) -> None:

@@ -12,6 +12,7 @@
             'crm_outcome': 'coalesce(' ~ outcome ~ ', target.crm_outcome)',
             'workflow_status': workflow_status(outcome, current, before),
             'workflow_status_before_close': workflow_status_before_close(outcome, current, before),
+            'custom': 'target.custom || source.custom',
             'deleted_at': 'case when source._is_deleted then target.deleted_at end',
         },
         on_insert={
@@ -48,6 +49,7 @@ select
     loaded.geo,
     loaded.region,
     loaded.sector,
+    loaded.custom,
     loaded.deal_value,
     loaded.currency,
     loaded.win_probability,

@@ -54,6 +54,7 @@ select
     geo,
     region,
     sector,
+    custom,
     deal_value,
     currency,
     win_probability,

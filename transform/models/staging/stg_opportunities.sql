@@ -1,3 +1,4 @@
+-- depends_on: {{ ref('crm_attributes') }}
 with source as (
 
     select * from {{ source('oracle_crm', 'opportunities') }}
@@ -28,10 +29,12 @@ renamed as (
         "EffectiveDate" as close_date,
 
         -- custom fields: each customer has other names
-        {{ attribute(env_var('ORACLE_PRACTICE_FIELD'), 'text') }} as practice,
-        {{ attribute(env_var('ORACLE_GEO_FIELD'), 'text') }} as geo,
-        {{ attribute(env_var('ORACLE_REGION_FIELD'), 'text') }} as region,
-        {{ attribute(env_var('ORACLE_SECTOR_FIELD'), 'text') }} as sector,
+        {{ attribute(env_var('ORACLE_PRACTICE_FIELD')) }} as practice,
+        {{ attribute(env_var('ORACLE_GEO_FIELD')) }} as geo,
+        {{ attribute(env_var('ORACLE_REGION_FIELD')) }} as region,
+        {{ attribute(env_var('ORACLE_SECTOR_FIELD')) }} as sector,
+        {{ own_values('custom') }} as custom,
+        {{ own_error('custom') }} as custom_error,
 
         -- times
         "CreationDate" as remote_created_at,
@@ -58,6 +61,7 @@ judged as (
                 then 'WinProb: ' || win_probability || ' is not between 0 and 100'
             when close_date not between '1900-01-01' and '9999-12-31'
                 then 'EffectiveDate: ' || close_date || ' is not a date of our times'
+            else custom_error
         end as reject_reason
     from renamed
 

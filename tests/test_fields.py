@@ -1,0 +1,175 @@
+"""A field is declared once, in crm.yml: from the CRM to the history of its deals."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from declared.fields import BUILT_IN, built_in, default_name
+from declared.file import DeclarationError, read_declared
+from tests.conftest import Pipeline
+
+OWN = [
+    {"attribute": "Budget_c", "filter": True, "sort": True, "place": "list"},
+    "GoLive_c",
+    {"attribute": "Products_c", "label": "What we sell"},
+    "Note_c",
+    "Nowhere_c",
+]
+
+
+@pytest.fixture
+def declare(pipeline: Pipeline, tmp_path: Path) -> Any:
+    """Writes the file that the pipeline reads."""
+    file = tmp_path / "crm.yml"
+    pipeline.environment["CRM_FILE"] = str(file)
+
+    def write(*own: Any) -> None:
+        standard = ["Name", "Revenue", {"attribute": "Practice_c", "name": "practice"}]
+        file.write_text(yaml.safe_dump({"fields": [*standard, *own]}))
+
+    return write
+
+
+def fields(pipeline: Pipeline) -> dict[str, tuple[str, str, bool]]:
+    """Type and label of the customer's own fields, and whether the CRM has them."""
+    rows = pipeline.query('select * from fields where "column" is null order by position')
+    return {row["name"]: (row["type"], row["label"], row["is_in_crm"]) for row in rows}
+
+
+def own_values(pipeline: Pipeline, key: int) -> dict[str, Any]:
+    """What a deal has in the customer's own fields."""
+    (row,) = pipeline.query("select custom from opportunities where remote_id = %s", str(key))
+    custom: dict[str, Any] = row["custom"]
+    return custom
+
+
+def test_a_line_in_the_file_is_all_that_a_field_takes(pipeline: Pipeline, declare: Any) -> None:
+    crm = pipeline.crm
+    crm.add_attribute("Budget_c", "number", values=[100, 2500.5])
+    crm.add_attribute("GoLive_c", "date", values=["2026-12-01"])
+    crm.add_attribute("Products_c", "array", values=[["Cloud", "Data"]])
+    crm.add_attribute("Note_c", "string", values=["one", None])
+    first, second = (row["OptyId"] for row in crm.rows()[:2])
+    declare()
+    pipeline.sync()
+    assert own_values(pipeline, first) == {}
+
+    declare(*OWN)
+    added = pipeline.sync()
+    assert added["updated_records"] == 1000
+    assert fields(pipeline) == {
+        "budget": ("number", "Budget", True),
+        "go_live": ("date", "Go Live", True),
+        "products": ("list", "What we sell", True),
+        "note": ("text", "Note", True),
+        "nowhere": ("text", "Nowhere_c", False),
+    }
+    crm.update(first, Budget_c=700, Products_c=["Data"], GoLive_c=None)
+    crm.update(second, Note_c="other")
+    pipeline.sync()
+    assert own_values(pipeline, first) == {
+        "budget": 700,
+        "go_live": None,
+        "products": ["Data"],
+        "note": "one",
+        "nowhere": None,
+    }
+    history = "select field, old_value, new_value from opportunity_changes order by id"
+    changes = [tuple(row.values()) for row in pipeline.query(history)]
+    assert set(changes) == {
+        ("budget", "100", "700"),
+        ("go_live", "2026-12-01", None),
+        ("note", None, "other"),
+        ("products", '["Cloud", "Data"]', '["Data"]'),
+    }
+
+    # Renamed, retyped, removed: deals keep what they have, and nothing of it is a change.
+    declare(
+        {"attribute": "Budget_c", "name": "money"},
+        {"attribute": "GoLive_c", "type": "timestamp"},
+        {"attribute": "Note_c", "type": "list"},
+    )
+    pipeline.sync()
+    assert own_values(pipeline, first) == {
+        "budget": 700,
+        "money": 700,
+        "go_live": None,
+        "products": ["Data"],
+        "note": ["one"],
+        "nowhere": None,
+    }
+    assert own_values(pipeline, second)["go_live"] == "2026-12-01T00:00:00+00:00"
+    assert len(pipeline.query(history)) == 4
+
+
+def test_a_value_of_another_type_rejects_its_deal_alone(pipeline: Pipeline, declare: Any) -> None:
+    crm = pipeline.crm
+    crm.add_attribute("Budget_c", "string", values=["100", "1,5", None, "n/a", " 7 "])
+    declare({"attribute": "Budget_c", "type": "number"})
+    run = pipeline.sync()
+    (counted,) = pipeline.query("select count(*) as deals from opportunities")
+    assert run["failed_records"] == 1000 - counted["deals"] == 400
+    (reason,) = pipeline.query(
+        "select distinct reason from rejected_records where reason like '%%n/a%%'"
+    )
+    assert reason == {"reason": "Budget_c: n/a is no number; crm.yml can declare it as text"}
+    assert pipeline.query("select distinct custom from opportunities order by custom") == [
+        {"custom": {"budget": value}} for value in (None, 7, 100)
+    ]
+
+    declare("Budget_c")
+    assert pipeline.sync()["failed_records"] == 0
+    (counted,) = pipeline.query("select count(*) as deals from opportunities")
+    assert counted["deals"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fields: Budget_c", "line 1: fields must be a list"),
+        ("fields:\n- {name: x}", "line 2: a field needs attribute:"),
+        ("fields:\n- Name\n- Budget-c", "line 3: a field needs attribute:"),
+        ("fields:\n- {attribute: A_c, tipe: text}", "line 2: a field has no 'tipe'"),
+        ("fields:\n- {attribute: A_c, type: money}", "line 2: 'money' must be text, number"),
+        ("fields:\n- {attribute: A_c, sort: maybe}", "line 2: 'maybe' must be true or false"),
+        ("fields:\n- {attribute: A_c, name: Ä}", "line 2: a name has small letters"),
+        ("fields:\n- A_c\n- A_c", "line 3: the name 'a' is taken"),
+        ("fields:\n- A_c\n- {attribute: A_c, name: b}", "line 3: 'A_c' stands in line 2 too"),
+        ("fields:\n- {attribute: A_c, name: search}", "line 2: 'search' would clash with 'search'"),
+        (
+            "fields:\n- {attribute: A_c, name: value}",
+            "line 2: 'value' would clash with 'max_value'",
+        ),
+        ("fields:\n- {attribute: A_c, name: region}\n- Region_c", "line 3: the name 'region'"),
+        ("fields:\n- {attribute: Revenue, type: text}", "line 2: deal_value is always a number"),
+        ("fields:\n- {attribute: Revenue, name: money}", "line 2: Revenue is always called"),
+        ("fields:\n- [A_c]", "line 2: a field must consist of lines"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "crm.yml").write_text(text)
+    monkeypatch.setenv("CRM_FILE", str(tmp_path / "crm.yml"))
+    with pytest.raises(DeclarationError) as error:
+        read_declared()
+    assert message in str(error.value)
+
+
+def test_our_own_file_lists_the_built_in_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CRM_FILE", raising=False)
+    listed = read_declared().fields
+    assert {field.name for field in listed} == BUILT_IN.keys()
+    assert set(listed) == set(built_in())
+
+
+@given(st.from_regex(r"[A-Za-z][A-Za-z0-9]*_c", fullmatch=True))
+def test_each_attribute_has_a_name(attribute: str) -> None:
+    name = default_name(attribute)
+    assert name
+    assert name == name.lower()
+    assert name.replace("_", "") == attribute.removesuffix("_c").replace("_", "").lower()
