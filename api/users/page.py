@@ -268,7 +268,8 @@ async def create(
     ways = request.app.state.settings
     if ways.password_sign_in and user.is_signed_in and not new.is_service:
         link = await _link(request, user, connection, created["id"])
-    return await _users(request, user, connection, f"{created['name']} is there.", link)
+    words = f"{created['name']} is there" + (": pass on the link above." if link else ".")
+    return await _users(request, user, connection, words, link)
 
 
 async def _link(
