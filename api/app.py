@@ -12,6 +12,7 @@ from fastapi.middleware.gzip import GZipMiddleware
 
 import api.assessments.page
 import api.assessments.router
+import api.changes.events
 import api.changes.page
 import api.changes.router
 import api.dashboard.page
@@ -39,6 +40,7 @@ from api import (
     workflow,
 )
 from api.background import every
+from api.changes.live import Live
 from api.console.pages import static_files
 from api.database import Connections, make_pool
 from api.limits import Limits
@@ -67,6 +69,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             app.state.check = health.Once(partial(health.find_problem, pool))
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
+            await stack.enter_async_context(every(1, partial(app.state.live.look, pool)))
             if provider is not None:
                 stack.push_async_callback(provider.close)
             yield
@@ -87,6 +90,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
     app.state.choices = Choices()
+    app.state.live = Live()
     app.state.connections = connections = Connections(settings)
     half = max(1, connections.for_reading // 2)
     app.state.limits = limits = Limits(half, settings.api_pool_timeout)
@@ -101,6 +105,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.router.router,
         api.opportunities.parts.router,
         api.changes.router.router,
+        api.changes.events.router,
         workflow.router,
         api.assessments.router.router,
         api.sync.router.router,
@@ -131,7 +136,13 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         CORSMiddleware,
         allow_origins=sorted(settings.api_cors_origins),
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "If-Match", "If-None-Match"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "If-Match",
+            "If-None-Match",
+            "Last-Event-ID",
+        ],
         expose_headers=["ETag", "Retry-After", "X-Request-ID"],
     )
     app.add_middleware(

@@ -18,6 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from starlette.requests import HTTPConnection
 
+from api.changes.cursor import Position
 from api.database import SAFE_METHODS, Connection, connection_in_turn, fetch_one
 from api.problems import ProblemError
 from api.public import PublicAddress
@@ -72,6 +73,8 @@ class User:
     """By password. Else an API token is behind the request, also if it opened the console."""
     is_confirmed: bool
     """The password was given a few minutes ago."""
+    as_of: str
+    """Where in the feed of changes everything is that the user's request sees: a cursor."""
 
     def must_be(self, role: Role, scope: Scope | None = None) -> None:
         """Let nobody go on whose role is a lesser one, or whose token is not for this.
@@ -204,7 +207,11 @@ used as (
         and %(is_use)s
         and coalesce(found.last_used_at, '-infinity') < now() - interval '1 minute'
 )
-select id, name, role, token_id, scopes, is_signed_in, is_confirmed from found
+select
+    found.id, name, role, token_id, scopes, is_signed_in, is_confirmed,
+    (select generation from change_feed) as generation,
+    pg_snapshot_xmin(pg_current_snapshot())::text as horizon
+from found
 """  # noqa: S608 - put together in this file
 
 IS_GOOD: LiteralString = f"""
@@ -282,8 +289,9 @@ async def find_user(
     row = await (await connection.execute(FIND, values)).fetchone()
     if row is None:
         return None
+    as_of = Position(row.pop("horizon")).encode(row.pop("generation"))
     given = {"role": Role(row["role"]), "scopes": frozenset(map(Scope, row["scopes"]))}
-    return User(**row | given)
+    return User(**row | given, as_of=as_of)
 
 
 async def is_still_let_in(connection: AsyncConnection[DictRow], user: User) -> bool:

@@ -107,3 +107,53 @@ from (
 order by item.xid, item.at, item.deal, item.change
 limit %(limit)s
 """
+# The newest ones, by the indexes of the order.
+NEWEST: LiteralString = """
+select
+    generation,
+    horizon::text,
+    coalesce(greatest(
+        (
+            select xid from opportunity_changes
+            where xid < horizon order by xid desc, changed_at desc, id desc limit 1
+        ),
+        (
+            select xid from opportunity_arrivals
+            where xid < horizon order by xid desc, arrived_at desc, id desc limit 1
+        )
+    ), '0')::text as newest
+from change_feed, pg_snapshot_xmin(pg_current_snapshot()) as horizon
+"""
+CHANGED_DEALS: LiteralString = """
+with
+changed as (
+    select distinct opportunity_id as id
+    from opportunity_changes
+    where xid >= %(xid)s::xid8 and xid < %(horizon)s::xid8
+        and (%(user)s::text is null or changed_by is distinct from %(user)s)
+),
+arrivals as (
+    select ids, deals from opportunity_arrivals
+    where xid >= %(xid)s::xid8 and xid < %(horizon)s::xid8
+),
+counted as (
+    select
+        (select count(*) from changed)
+            + (select coalesce(sum(deals), 0)::bigint from arrivals) as deals
+),
+found as (
+    select array(
+        select id from changed
+        union
+        select generate_series(lower(range), upper(range) - 1)
+        from arrivals, unnest(ids) as part (range)
+        order by id
+    ) as ids
+    from counted
+    where deals <= %(most)s
+)
+
+select coalesce(cardinality(found.ids), counted.deals) as deals, found.ids as opportunity_ids
+from counted
+left join found on true
+"""

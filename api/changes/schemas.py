@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.sync.schemas import SyncProgress
 from api.types import Input, Utc
 
 
@@ -66,3 +67,19 @@ class Feed(BaseModel):
         description="Pass it as `cursor`, now or later: what comes after these items"
     )
     has_more: bool = Field(description="Whether there is more already")
+
+
+class ChangedDeals(BaseModel):
+    """That deals have changed; `GET /api/changes` says how."""
+
+    deals: int = Field(description="How many, since the event before, or since the cursor")
+    opportunity_ids: list[int] | None = Field(description="Which; null if they are too many")
+
+
+class Syncs(BaseModel):
+    """What the syncs are doing."""
+
+    run: SyncProgress | None = Field(
+        description="The run that is under way, or else the last sync; null before the first"
+    )
+    last_success: datetime | None = Field(description="When a sync last succeeded")

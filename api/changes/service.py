@@ -1,58 +1,18 @@
 """The feed of changes: every change of every deal, once, in the order of commits."""
 
-import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any, NamedTuple
+from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 from api.auth import Role, User
 from api.changes import queries
+from api.changes.cursor import ALL_DEALS, Position, decode
 from api.changes.schemas import FeedRequest
+from api.database import fetch_one
 from api.problems import ProblemError
 
-_ALL_DEALS = 2**63 - 1
-
-
-class Position(NamedTuple):
-    """A place in the feed: what has been read.
-
-    Attributes:
-        xid: a transaction.
-        at: a time in it.
-        deal: of its new deals those up to this id.
-        change: of its changes those up to this id.
-    """
-
-    xid: str = "0"
-    at: str = "-infinity"
-    deal: int = 0
-    change: int = 0
-
-    def encode(self, generation: int) -> str:
-        """Return the position as a text that is of no use but to be sent back."""
-        text = json.dumps([generation, *self], separators=(",", ":"))
-        return urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> tuple[int, Position]:
-    try:
-        match json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))):
-            case [int(generation), str(xid), str(at), int(deal), int(change)] if (
-                xid.isascii()
-                and xid.isdecimal()
-                and int(xid) < 2**64
-                and 0 <= deal <= _ALL_DEALS
-                and 0 <= change <= _ALL_DEALS
-                and "\0" not in at
-            ):
-                at.encode()
-                return generation, Position(xid, at, deal, change)
-            case _:
-                raise ValueError("not a cursor's parts")
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(422, "cursor: this is not a cursor that the feed has given") from error
+MOST_IDS = 1000
 
 
 async def read_feed(
@@ -66,7 +26,7 @@ async def read_feed(
     user.must_be(Role.VIEWER)
     generation, position = None, Position()
     if wanted.cursor is not None:
-        generation, position = _decode(wanted.cursor)
+        generation, position = decode(wanted.cursor)
     found = await connection.execute(queries.STATE, position._asdict())
     (state,) = await found.fetchall()
     if generation is not None and (generation != state["generation"] or state["is_pruned"]):
@@ -81,7 +41,7 @@ async def read_feed(
         **position._asdict(),
         "horizon": state["horizon"],
         "limit": wanted.limit + 1,
-        "all_deals": _ALL_DEALS,
+        "all_deals": ALL_DEALS,
     }
     items = await (await connection.execute(queries.FEED, parameters)).fetchall()
     has_more = len(items) > wanted.limit
@@ -92,3 +52,33 @@ async def read_feed(
         "next_cursor": reached.encode(state["generation"]),
         "has_more": has_more,
     }
+
+
+async def count_changed_deals(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    position: Position,
+    horizon: str,
+    *,
+    of_others: bool,
+) -> DictRow:
+    """Return how many deals changed from a position on, below a transaction, and which.
+
+    Args:
+        connection: To the database.
+        user: Who asks.
+        position: What the user has seen.
+        horizon: A transaction below which all have ended.
+        of_others: Whether the user's own changes don't count.
+
+    Returns:
+        `deals`, and their `opportunity_ids` if these are no more than a message may have.
+    """
+    user.must_be(Role.VIEWER)
+    parameters = {
+        "xid": position.xid,
+        "horizon": horizon,
+        "user": user.name if of_others else None,
+        "most": MOST_IDS,
+    }
+    return await fetch_one(connection, queries.CHANGED_DEALS, parameters)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
 from http import HTTPStatus
@@ -96,10 +97,13 @@ def wants_part(request: Request, target: str) -> bool:
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     """Return a template as a page, or as a part of one."""
+    user = getattr(request.state, "user", None)
     text = templates.get_template(template).render(
-        user=getattr(request.state, "user", None), path=request.url.path, **context
+        user=user, path=request.url.path, read_at=datetime.now(UTC), **context
     )
     headers = {"Content-Security-Policy": POLICY, "Vary": "HX-Request, HX-Target"}
+    if user is not None:
+        headers["X-As-Of"] = user.as_of
     return HTMLResponse(text, status, headers)
 
 

@@ -27,7 +27,7 @@ CONFIGURATION = {
 }
 schema = schemathesis.openapi.from_dict(
     create_app(DefaultSettings(), "").openapi(), config=schemathesis.Config.from_dict(CONFIGURATION)
-)
+).exclude(path="/api/events")  # which has no end: see test_events.py
 
 
 @pytest.fixture(scope="module")

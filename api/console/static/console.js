@@ -167,35 +167,37 @@ document.addEventListener("htmx:afterOnLoad", () => offline(!navigator.onLine));
 
 // --- A sync while it runs --------------------------------------------------------------------
 
-function follow(element) {
-  const source = new EventSource(element.dataset.follow);
-  const show = (event) => {
-    const run = JSON.parse(event.data);
+// The stream is the page's own: see live.js.
+document.addEventListener("sync", ({ detail: run }) => {
+  for (const element of document.querySelectorAll("[data-follow]")) {
     element.querySelector("[data-lost]").hidden = true;
-    element.querySelector("[data-phase]").textContent = run.phase[0] +
-      run.phase.slice(1).toLowerCase();
-    const progress = element.querySelector("progress");
-    if (run.phase === "LOADING" && run.percent !== null) progress.value = run.percent;
-    else progress.removeAttribute("value");
-    const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
-    element.querySelector("[data-fetched]").textContent = number.format(run.total_fetched);
-    element.querySelector("[data-rate]").textContent = run.records_per_second
-      ? `${number.format(run.records_per_second)} per second`
-      : "";
-  };
-  source.addEventListener("progress", show);
-  source.addEventListener("end", (event) => {
-    source.close();
-    const run = JSON.parse(event.data);
-    const read = new Intl.NumberFormat(locale).format(run.total_fetched);
-    if (run.status === "SUCCESS") say(`The sync has ended: ${read} records read.`);
-    else say(`The sync failed: ${run.error_message ?? "see its log"}`, { bad: true });
+    if (run?.run_id === element.dataset.follow && run.status === "RUNNING") {
+      showProgress(element, run);
+      continue;
+    }
+    if (run?.run_id === element.dataset.follow) {
+      const read = new Intl.NumberFormat(locale).format(run.total_fetched);
+      if (run.status === "SUCCESS") say(`The sync has ended: ${read} records read.`);
+      else say(`The sync failed: ${run.error_message ?? "see its log"}`, { bad: true });
+    }
     htmx.trigger(document.body, "sync-ended");
-  });
-  source.addEventListener("error", () => {
-    if (element.isConnected) element.querySelector("[data-lost]").hidden = false;
-    else source.close();
-  });
+  }
+});
+document.addEventListener("live-lost", () => {
+  for (const words of document.querySelectorAll("[data-lost]")) words.hidden = false;
+});
+
+function showProgress(element, run) {
+  element.querySelector("[data-phase]").textContent = run.phase[0] +
+    run.phase.slice(1).toLowerCase();
+  const progress = element.querySelector("progress");
+  if (run.phase === "LOADING" && run.percent !== null) progress.value = run.percent;
+  else progress.removeAttribute("value");
+  const number = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
+  element.querySelector("[data-fetched]").textContent = number.format(run.total_fetched);
+  element.querySelector("[data-rate]").textContent = run.records_per_second
+    ? `${number.format(run.records_per_second)} per second`
+    : "";
 }
 
 // --- Saved views: an address and a name, kept in this browser ---------------------------------
@@ -377,8 +379,6 @@ document.addEventListener("change", (event) => {
 
 function ready(part) {
   write(part.parentElement ?? part);
-  part.querySelectorAll("[data-follow]").forEach(follow);
-  if (part.matches("[data-follow]")) follow(part);
   if (moved) {
     document.getElementById(`card-${moved}`)?.focus();
     moved = null;
