@@ -102,6 +102,20 @@ class Latency(Rule):
     ms_per_1000_offset: float = 0.0
 
 
+class Pod(Rule):
+    """A pod that serves ``at_once`` requests, each in ``ms``.
+
+    What comes beyond, it throttles with ``status`` and ``retry_after`` as in `Throttle`, or it
+    is ``slow``: all requests share what it can do.
+    """
+
+    at_once: int
+    ms: float = 150.0
+    beyond: Literal["throttle", "slow"] = "throttle"
+    status: Literal[429, 503] = 429
+    retry_after: int | None = 1
+
+
 class Reset(Rule):
     """The connection is reset, before the first byte or in the ``middle`` of the body."""
 
@@ -169,6 +183,7 @@ AnyRule = Union[  # noqa: UP007  # msgspec reads it as a type of its own
     EmptyBody,
     Stall,
     Latency,
+    Pod,
     Reset,
     Drip,
     Truncate,
@@ -247,6 +262,19 @@ class _Entry(Generic[TriggerT]):
             return False
         self.fired += 1
         return True
+
+
+def under_load(rules: Sequence[Rule], at_once: int) -> list[Rule]:
+    """Return the rules with what each pod does while it has so many requests."""
+    return [_pod_under_load(rule, at_once) if isinstance(rule, Pod) else rule for rule in rules]
+
+
+def _pod_under_load(pod: Pod, at_once: int) -> Rule:
+    if at_once <= pod.at_once:
+        return Latency(ms=pod.ms)
+    if pod.beyond == "throttle":
+        return Throttle(status=pod.status, retry_after=pod.retry_after)
+    return Latency(ms=pod.ms * at_once / pod.at_once)
 
 
 def delay(rules: Sequence[Rule], offset: int) -> float:

@@ -92,7 +92,7 @@ class Sandbox:
 
     async def _serve(self, request: Request, connection: Connection, send: Any) -> None:
         begun = time.perf_counter()
-        rules = self.control.faults.fire(request)
+        rules = faults.under_load(self.control.faults.fire(request), self.traffic.open)
         await asyncio.sleep(faults.delay(rules, _offset(request)))
         reset = next((rule for rule in rules if isinstance(rule, faults.Reset)), None)
         stall = next((rule for rule in rules if isinstance(rule, faults.Stall)), None)

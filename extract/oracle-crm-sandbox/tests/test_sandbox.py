@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -993,6 +994,27 @@ def test_throttling_says_how_long_to_wait(crm: Sandbox, http: httpx.Client) -> N
     assert moment.status_code == 503
     assert timedelta(seconds=20) < wait < timedelta(seconds=31)
     assert (silent.status_code, silent.headers.get("Retry-After")) == (429, None)
+
+
+def test_a_pod_throttles_what_comes_beyond(crm: Sandbox, http: httpx.Client) -> None:
+    crm.fault("pod", at_once=4, ms=1000, status=503)
+    with ThreadPool(6) as threads:
+        answers = threads.map(lambda _: _get(http), range(6))
+    assert sorted(answer.status_code for answer in answers) == [200] * 4 + [503] * 2
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    assert refused.headers["Retry-After"] == "1"
+    assert _get(http).status_code == 200
+
+
+def test_a_pod_slows_down_with_what_comes_beyond(crm: Sandbox, http: httpx.Client) -> None:
+    crm.fault("pod", at_once=1, ms=300, beyond="slow")
+    crm.clear_requests()
+    with ThreadPool(2) as threads:
+        answers = threads.map(lambda _: _get(http), range(2))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    first, last = sorted(item["milliseconds"] for item in crm.requests()["last"])
+    assert first >= 300
+    assert last >= 600
 
 
 def test_answers_that_are_not_the_crms(crm: Sandbox, http: httpx.Client) -> None:
