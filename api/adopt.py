@@ -30,6 +30,7 @@ from database import preflight
 from database.address import database_url
 from database.migrate import bring_up_to_date
 from database.preflight import ADOPTABLE, Purpose, in_the_way
+from declared.file import DeclarationError, declare, read_declared
 from declared.store import CURRENT
 
 Row = dict[str, Any]
@@ -149,7 +150,10 @@ def adopt(url: str) -> str:
                 f"{', '.join(ADOPTABLE)} of another system."
             )
     adoption = Adoption()
-    bring_up_to_date(url, before=adoption.set_aside, after=adoption.take_over)
+    try:
+        bring_up_to_date(url, before=adoption.set_aside, after=adoption.take_over)
+    except DeclarationError as error:
+        sys.exit(str(error))
     return adoption.report()
 
 
@@ -171,7 +175,12 @@ class Adoption:
             connection.execute(move)
 
     def take_over(self, connection: psycopg.Connection[Any]) -> None:
-        """Copy the data of the tables in `legacy` into this system's tables."""
+        """Copy the data of the tables in `legacy` into this system's tables.
+
+        Raises:
+            DeclarationError: crm.yml, which has the criteria of the assessments, has an error.
+        """
+        declare(connection, read_declared())
         # The CRM's keys are longer than a float is exact.
         set_json_loads(partial(json.loads, parse_float=Decimal), connection)
         with connection.cursor(row_factory=dict_row) as cursor:

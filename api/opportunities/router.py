@@ -131,7 +131,11 @@ async def patch_opportunity(
     change: OpportunityChange,
     if_match: IfMatch = None,
 ) -> Response:
-    """Move a deal in the workflow, or assign it. A sync leaves that alone while it is open."""
+    """Move a deal in the workflow, or assign it. A sync leaves that alone while it is open.
+
+    Only an assessment leads to PENDING_REVIEW, APPROVED and REJECTED: submit and decide it. Where
+    crm.yml declares `require_assessment: false`, this does, too.
+    """
     wanted = change.model_dump(exclude_unset=True)
     await service.change(connection, user, opportunity_id, wanted, if_match)
     return json_response(request, await service.get_item(connection, user, opportunity_id))

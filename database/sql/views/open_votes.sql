@@ -10,7 +10,8 @@ rules as (
     limit 1
 ),
 
-submitted as (
+-- Inlined, so that a question about one assessment reads one.
+submitted as not materialized (
     select
         assessments.id,
         assessments.opportunity_id,
