@@ -257,6 +257,7 @@ def test_an_assessment_keeps_the_criteria_that_it_was_begun_with(desk: Caller) -
     page = desk.get("/opportunities/1").text
     assert "Chance to win" in page
     assert "0: none" in page
+    assert "75 %" in page
 
 
 def test_scores_fit_the_criteria(desk: Caller) -> None:
