@@ -17,7 +17,6 @@ State = Literal[
     "LOST",
     "CLOSED",
 ]
-RoutingField = Literal["practice", "geo", "region", "sector", "customer", "sales_owner", "currency"]
 
 
 class Function(Declaration):
@@ -25,11 +24,12 @@ class Function(Declaration):
 
     Attributes:
         label: as people read it.
-        by: the deal's field that routes it to a holder; None: each holder is asked for all deals.
+        by: the name of the deal's field that routes it to a holder, one that is declared; None:
+            each holder is asked for all deals.
     """
 
     label: Label
-    by: RoutingField | None = None
+    by: Key | None = None
 
     @model_validator(mode="before")
     @classmethod

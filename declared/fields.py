@@ -105,6 +105,8 @@ OTHER_PARAMETERS = (
     "closing_after",
     "updated_since",
     "include_deleted",
+    "waiting_for",
+    "taking_part",
     "sort",
     "limit",
     "cursor",

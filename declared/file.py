@@ -59,10 +59,18 @@ class Declared:
             DeclarationError: the section has an error.
         """
         from declared.decisions import Decisions
-        from declared.model import read_section
+        from declared.model import find, read_section
 
+        node = self.nodes.get("decisions")
+        known = {field.name for field in self.fields}
         with _naming_file():
-            return read_section(Decisions, self.nodes.get("decisions"))
+            decisions = read_section(Decisions, node)
+            for name, function in decisions.functions.items():
+                if node is not None and function.by is not None and function.by not in known:
+                    path = ("functions", name, "by")
+                    problem = f"{'.'.join(path)}: there is no field {function.by!r}: declare it"
+                    raise WrongLineError(find(node, path), problem)
+        return decisions
 
     @property
     def assessment(self) -> "Assessment":

@@ -38,14 +38,14 @@ def read_section(model: type[Section], node: yaml.Node | None) -> Section:
         path = [part for part in first["loc"] if part != "[key]"]
         said = _WORDS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
         where = ".".join(map(str, path))
-        raise WrongLineError(_find(node, path), f"{where}: {said}" if where else said) from None
+        raise WrongLineError(find(node, path), f"{where}: {said}" if where else said) from None
 
 
-def _find(node: yaml.Node, path: Sequence[int | str]) -> yaml.Node:
+def find(node: yaml.Node, path: Sequence[int | str]) -> yaml.Node:
     """Return the deepest node on a path that the file has."""
     found: yaml.Node | None = None
     if path and isinstance(node, yaml.MappingNode):
         found = next((value for name, value in node.value if name.value == path[0]), None)
     elif path and isinstance(node, yaml.SequenceNode):
         found = node.value[int(path[0])]
-    return node if found is None else _find(found, path[1:])
+    return node if found is None else find(found, path[1:])

@@ -49,6 +49,15 @@ def test_what_is_commented_out_in_the_shipped_file_is_right(crm_yml: Path) -> No
     assert decisions.states["NEW"].days == 5
 
 
+def test_functions_are_routed_by_declared_fields(crm_yml: Path) -> None:
+    function = "decisions:\n  functions:\n    head: {label: Head, by: deal_source}\n"
+    crm_yml.write_text(f"fields: [DealSource_c]\n{function}")
+    assert read_declared().decisions.functions["head"].by == "deal_source"
+    crm_yml.write_text(function)
+    with pytest.raises(DeclarationError, match="no field 'deal_source'"):
+        _ = read_declared().decisions
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -60,7 +69,7 @@ def test_what_is_commented_out_in_the_shipped_file_is_right(crm_yml: Path) -> No
         ),
         (
             "decisions:\n  functions:\n    head: {label: Head, by: mood}",
-            "line 3: functions.head.by",
+            "line 3: functions.head.by: there is no field 'mood'",
         ),
         ("decisions:\n  functions:\n    Head: Head", "line 3: "),
         ("decisions:\n  states:\n    PAUSED: {days: 3}", "line 3: "),

@@ -4,9 +4,10 @@
 
 from typing import LiteralString
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from api.auth import IS_LIVE
+from declared.fields import BUILT_IN
 
 USER: LiteralString = """
 id, name, full_name, email, role, active, created_at, updated_at, last_signed_in_at,
@@ -108,13 +109,20 @@ ADD_FUNCTION: LiteralString = """
 insert into user_functions (user_id, function, value) values (%s, %s, %s) on conflict do nothing
 """
 # What deals have in the field that routes them, to choose from.
-ROUTES = SQL("""
+_ROUTES = SQL("""
 select distinct left({field}, 200) as value
 from opportunities
 where deleted_at is null and {field} <> ''
 order by 1
 limit 200
 """)
+
+
+def routes(name: str) -> Composed:
+    """Return the query of the values that deals have in a field, to choose from."""
+    field: Composable = SQL("custom ->> {}").format(Literal(name))
+    return _ROUTES.format(field=Identifier(name) if name in BUILT_IN else field)
+
 
 SESSION: LiteralString = """
 tokens.id, tokens.user_id, tokens.created_at, tokens.last_used_at, tokens.expires_at,

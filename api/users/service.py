@@ -7,7 +7,6 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from psycopg.sql import Identifier
 from pydantic import SecretStr
 
 from api.audit import record
@@ -189,7 +188,7 @@ async def list_routes(connection: AsyncConnection[DictRow], user: User) -> list[
     declared = (await read_rules(connection)).decisions.functions
     values: list[str] = []
     for field in sorted({one.by for one in declared.values() if one.by is not None}):
-        found = await connection.execute(queries.ROUTES.format(field=Identifier(field)))
+        found = await connection.execute(queries.routes(field))
         values += [row["value"] for row in await found.fetchall()]
     return values
 

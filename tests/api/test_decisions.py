@@ -242,6 +242,19 @@ def test_a_function_without_a_holder_is_named(desk: Desk) -> None:
     assert desk.waiting_for("sam") == [id_]
 
 
+def test_an_own_field_routes_too(desk: Desk) -> None:
+    functions = {"partner_lead": {"label": "Partner lead", "by": "deal_source"}}
+    declare(desk.caller, decisions={"functions": functions, "approvals": ["partner_lead"]})
+    with psycopg.connect(desk.caller.database) as connection:
+        connection.execute("""update opportunities set custom = '{"deal_source": "Partner"}'""")
+    desk.hire("dora", Role.VIEWER, ("partner_lead", "partner"))
+    desk.hire("carl", Role.VIEWER, ("partner_lead", "web"))
+    id_ = desk.submit(desk.begin())["id"]
+    assert (desk.waiting_for("carl"), desk.waiting_for("dora")) == ([], [id_])
+    page = desk.caller.get(f"/admin/users/{desk.ids['carl']}/tokens").text
+    assert '<option value="Partner">' in page
+
+
 def test_functions_are_declared(desk: Desk) -> None:
     path = f"/api/users/{desk.ids['dora']}/functions"
     for held in ({"function": "legal"}, {"function": "management", "value": "Cloud"}):
