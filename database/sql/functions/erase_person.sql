@@ -105,6 +105,7 @@ language plpgsql security definer set search_path to public, pg_temp as $$
 declare
     person users;
     substitute text := 'erased user ' || person_id;
+    statement text;
 begin
     select * into strict person from users where id = person_id and erased_at is null for update;
     perform set_config('app.erasing', 'on', true);
@@ -138,11 +139,22 @@ begin
     get diagnostics changed = row_count;
     return next;
 
-    place := 'public.tokens';
-    delete from password_links where user_id = person_id;
-    delete from tokens where user_id = person_id;
-    get diagnostics changed = row_count;
-    return next;
+    -- The person's own, by the tables' own rule for when a user is deleted.
+    for place, statement in
+        select
+            'public.' || relname,
+            format('delete from %I where %I = $1', relname, attname)
+        from pg_constraint
+        inner join pg_class on pg_constraint.conrelid = pg_class.oid
+        inner join pg_attribute
+            on pg_class.oid = pg_attribute.attrelid and pg_constraint.conkey[1] = attnum
+        where confrelid = 'public.users'::regclass and confdeltype = 'c'
+        order by relname
+    loop
+        execute statement using person_id;
+        get diagnostics changed = row_count;
+        return next;
+    end loop;
 
     place := 'public.sign_in_attempts';
     delete from sign_in_attempts where name = lower(person.name);
