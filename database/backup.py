@@ -223,7 +223,10 @@ def _newest_file() -> Path:
 def _say_who_has_access(url: str) -> None:
     with psycopg.connect(url, row_factory=dict_row) as connection:
         tokens = connection.execute(VALID_TOKENS).fetchall()
-    print("All sessions are ended. Users and passwords are as they were at the backup.")
+    print(
+        "All sessions are ended, and all links to set a password. Users and passwords are as they"
+        " were at the backup: who was erased since is back."
+    )
     print(f"{len(tokens)} API tokens are valid, even if they were revoked after the backup:")
     for token in tokens:
         print(

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "make sandbox": "extract/oracle-crm-sandbox/tests",
     "make doctor": "tests/test_doctor.py",
     "make adopt": "tests/test_adopt.py",
+    "make erase PERSON=ada": "tests/api/test_erasure.py",
     "make backup": "tests/test_restore.py",
     "make restore-check": "tests/test_restore.py",
     ".venv/bin/python -m api.users NAME --role admin": "tests/api",

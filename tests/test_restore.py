@@ -135,7 +135,9 @@ def test_no_session_comes_back_and_tokens_are_listed(
             values ('ada', 'viewer', true), ('bob', 'viewer', false);
             insert into tokens (user_id, kind, name, secret_hash, created_at, expires_at)
             select users.id, kind, kind, (users.name || kind)::bytea, '2026-01-02', '2126-01-02'
-            from users, unnest(array['session', 'personal']) as kind
+            from users, unnest(array['session', 'personal']) as kind;
+            insert into password_links (user_id, secret_hash, expires_at)
+            values (1, 'x', now() + interval '1 day')
             """
         )
     file = tmp_path / "backup"
@@ -143,11 +145,12 @@ def test_no_session_comes_back_and_tokens_are_listed(
     done = command(empty, "restore", str(file))
     assert done.returncode == 0, done.stdout
     *_, sessions, count, token = done.stdout.splitlines()
-    assert sessions.startswith("All sessions are ended.")
+    assert sessions.startswith("All sessions are ended, ")
     assert count.startswith("1 API tokens are valid")
     assert token.endswith("'personal' of ada, made 2026-01-02, valid until 2126-01-02")
     with psycopg.connect(empty) as connection:
         kinds = connection.execute("select kind from tokens where revoked_at is null").fetchall()
+        assert connection.execute("select from password_links").fetchall() == []
     assert kinds == [("personal",), ("personal",)]
 
 

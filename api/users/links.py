@@ -6,6 +6,7 @@ expires or another is made. The secret stands after the `#`, so no server or pro
 Referer has it; to open the page changes nothing, since mail scanners do so.
 """
 
+import logging
 import secrets
 from datetime import datetime, timedelta
 from typing import LiteralString, NamedTuple
@@ -22,6 +23,8 @@ from api.problems import ProblemError
 from api.users import queries
 from api.users.service import get_user
 from database.settings import SignIn
+
+log = logging.getLogger(__name__)
 
 # A new link takes the place of the one before.
 MAKE: LiteralString = """
@@ -106,6 +109,7 @@ async def set_password(
     )
     found = await (await connection.execute(FIND, [secret_hash])).fetchone()
     if found is None or not ways.password_sign_in:
+        log.warning("a link to set a password was refused")
         raise gone
     password_hash = await hash_password(password, found["name"], found["full_name"], found["email"])
     user_id = found["id"]

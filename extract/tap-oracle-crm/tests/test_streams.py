@@ -69,9 +69,7 @@ def test_the_attributes_that_the_crm_describes_are_one_record(tap: TapUser) -> N
 
 
 @pytest.mark.parametrize("refusal", [{"status": 403}, {"status": 500}])
-def test_what_the_crm_does_not_describe_is_no_record(
-    tap: TapUser, refusal: dict[str, int]
-) -> None:
+def test_what_the_crm_does_not_describe_is_no_record(tap: TapUser, refusal: dict[str, int]) -> None:
     tap.crm.fault("error", path="/describe$", **refusal)
     output = tap.sync(streams=("opportunities", "opportunity_attributes"), max_retries=0)
     assert output.records("opportunity_attributes") == []
