@@ -133,8 +133,11 @@ begin
             entries.is_about_person
             or user_id = person_id
             or subject = 'name' and lower(subject_id) = lower(person.name)
-            or before is distinct from without_user(before, person, false)
-            or after is distinct from without_user(after, person, false)
+            or position(lower(person.name) in lower(concat(before, after))) > 0
+            and (
+                before is distinct from without_user(before, person, false)
+                or after is distinct from without_user(after, person, false)
+            )
         );
     get diagnostics changed = row_count;
     return next;
