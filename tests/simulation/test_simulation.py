@@ -52,7 +52,16 @@ def test_a_seed_decides_all(simulated: Database) -> None:
 )
 def test_harm_is_found(harm: str, found: str, simulated: Database) -> None:
     world = World(3, simulated)
-    key = next(iter(world.crm.columns()))
-    world.before_the_end = lambda: world.connection.execute(harm, [key])
+
+    def do_harm() -> None:
+        # Not any deal of the CRM: the account may not see it, or it is closed.
+        row = world.connection.execute(
+            "select remote_id from opportunities where deleted_at is null"
+            " and workflow_status_before_close is null order by remote_id limit 1"
+        ).fetchone()
+        assert row is not None
+        world.connection.execute(harm, [row["remote_id"]])
+
+    world.before_the_end = do_harm
     with pytest.raises(AssertionError, match=found):
         world.play()
