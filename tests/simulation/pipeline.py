@@ -368,13 +368,16 @@ class Run:
         """Run a process of dbt to its end."""
         process = Process("dbt", self.host)
         executor, waiting, codes = self.world.executor, list[Task](), list[int]()
-        connection = psycopg.connect(self.world.url, application_name=f"dbt {self.run_id}")
+        connection = self.world.connect()
 
         def main() -> int:
             codes.append(self._merge(connection, nodes, failed))
             return codes[0]
 
-        process.at_end += [connection.close, lambda: executor.wake(waiting)]
+        process.at_end += [
+            lambda: self.world.disconnect(connection),
+            lambda: executor.wake(waiting),
+        ]
         self._adopt(process)
         executor.run_process(main, process)
         while process.is_alive:

@@ -70,6 +70,7 @@ class Database:
         self.connection = psycopg.connect(url, autocommit=True, row_factory=dict_row)
         self.prepared_streams: set[str] = set()
         """The streams whose tables the loader has inspected."""
+        self._free: list[psycopg.Connection[Any]] = []
         self.catalogs: dict[tuple[str, str], dict[str, Any]] = {}
 
     @classmethod
@@ -113,6 +114,19 @@ class Database:
         url = sqlalchemy_url(self.url, "loader", timezone="UTC")
         return CopyConnector(config={"sqlalchemy_url": url}).create_engine()
 
+    def connect(self) -> psycopg.Connection[Any]:
+        """Return a connection that no process uses.
+
+        It is one that another process has left, if possible: a new one would first have to read
+        the catalog for each of dbt's long statements.
+        """
+        return self._free.pop() if self._free else psycopg.connect(self.url)
+
+    def disconnect(self, connection: psycopg.Connection[Any]) -> None:
+        """Undo what a process has not committed, as if its connection had been closed."""
+        connection.rollback()
+        self._free.append(connection)
+
     def empty(self) -> None:
         """Delete all data."""
         self.connection.execute(EMPTY)
@@ -127,6 +141,7 @@ class World:
         self.url, self.merges = database.url, database.merges
         self.prepared_streams, self._catalogs = database.prepared_streams, database.catalogs
         self.connection, self.engine = database.connection, database.engine
+        self.connect, self.disconnect = database.connect, database.disconnect
         database.empty()
         self.executor = Executor(Random(self.random.random()), self._between)
         self.crm = SimulatedCrm(self.executor, self.random, self.random.randrange(6, 40))
