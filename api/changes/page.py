@@ -10,6 +10,7 @@ from api.changes import today
 from api.changes.today import Kind, Since, View
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
+from api.workflow import read_rules
 
 router = console_router()
 
@@ -47,6 +48,7 @@ async def show_today(
     shown = [kind for kind in Kind if kind not in RARE or found["totals"].get(kind)]
     context: dict[str, Any] = found | {
         "view": view,
+        "rules": await read_rules(connection),
         "kinds": {kind: TITLES[kind] for kind in shown},
         "times": TIMES,
         "address": lambda **changes: _address(view, **changes),
