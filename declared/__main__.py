@@ -1,7 +1,11 @@
-"""`python -m declared`: store `crm.yml` in the database, as `make setup` does."""
+"""`python -m declared`: store `crm.yml` in the database and index its fields, for `make setup`."""
 
 from database.address import database_url
+from database.fields import build_indexes
 from declared.file import declare_file
 
 if __name__ == "__main__":
-    declare_file(database_url())
+    url = database_url()
+    declare_file(url)
+    for line in build_indexes(url):
+        print(line)

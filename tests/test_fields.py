@@ -1,13 +1,17 @@
 """A field is declared once, in crm.yml: from the CRM to the history of its deals."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.sql import SQL
+from psycopg.types.json import Jsonb
 
+from database.fields import build_indexes, key_expression, list_expression
 from declared.fields import BUILT_IN, built_in, default_name
 from declared.file import DeclarationError, read_declared
 from tests.conftest import Pipeline
@@ -51,7 +55,7 @@ def test_a_line_in_the_file_is_all_that_a_field_takes(pipeline: Pipeline, declar
     crm = pipeline.crm
     crm.add_attribute("Budget_c", "number", values=[100, 2500.5])
     crm.add_attribute("GoLive_c", "date", values=["2026-12-01"])
-    crm.add_attribute("Products_c", "array", values=[["Cloud"]])
+    crm.add_attribute("Products_c", "array", values=[["Cloud", "Data"]])
     crm.add_attribute("Note_c", "string", values=["one", None])
     first, second = (row["OptyId"] for row in crm.rows()[:2])
     declare()
@@ -84,7 +88,7 @@ def test_a_line_in_the_file_is_all_that_a_field_takes(pipeline: Pipeline, declar
         ("budget", "100", "700"),
         ("go_live", "2026-12-01", None),
         ("note", None, "other"),
-        ("products", '["Cloud"]', '["Data"]'),
+        ("products", '["Cloud", "Data"]', '["Data"]'),
     }
 
     # Renamed, retyped, removed: deals keep what they have, and nothing of it is a change.
@@ -173,3 +177,74 @@ def test_each_attribute_has_a_name(attribute: str) -> None:
     assert name
     assert name == name.lower()
     assert name.replace("_", "") == attribute.removesuffix("_c").replace("_", "").lower()
+
+
+SAME = [
+    ("100", 100, "number"),
+    ("Yes", True, "boolean"),
+    ("one", ["one"], "list"),
+    ("a; b", ["a", "b"], "list"),
+    ("2026-12-01", "2026-12-01T00:00:00+00:00", "timestamp"),
+    ("2026-12-01T10:30:00+00:00", "2026-12-01", "date"),
+]
+
+
+@pytest.mark.parametrize(("value", "result", "type_"), SAME)
+def test_a_new_type_is_no_change_nor_is_the_old_one(
+    database: str, value: Any, result: Any, type_: str
+) -> None:
+    with psycopg.connect(database) as connection:
+        (row,) = connection.execute(
+            "select field_value(%(a)s, %(type)s), is_same_value(%(a)s, %(b)s),"
+            " is_same_value(%(b)s, %(a)s)",
+            {"a": Jsonb(value), "b": Jsonb(result), "type": type_},
+        ).fetchall()
+        assert row == (result, True, True)
+        other: LiteralString = "select is_same_value(%s, '\"other\"'), is_same_value('null', %s)"
+        assert connection.execute(other, [Jsonb(value)] * 2).fetchone() == (False, False)
+
+
+def test_set_up_indexes_what_lists_are_filtered_and_sorted_by(database: str) -> None:
+    fields = {"budget": "number", "go_live": "date", "products": "list", "note": "text"}
+    with psycopg.connect(database, autocommit=True) as connection:
+        for position, (name, type_) in enumerate(fields.items()):
+            connection.execute(
+                "insert into declared_fields (name, attribute, type, filter, sort, place, position)"
+                " values (%s, %s, %s, true, true, 'list', %s)",
+                [name, f"{name}_c", type_, position],
+            )
+        connection.execute(
+            """
+            insert into opportunities (remote_id, custom)
+            select n::text, jsonb_build_object(
+                'budget', n, 'go_live', '2026-01-01'::date + n, 'note', repeat('x', n),
+                'products', array['P' || n]
+            )
+            from generate_series(1, 3000) as n
+            -- Of another type than declared: before a change of the type.
+            union all
+            select 'odd', '{"budget": "much", "go_live": 7, "products": "P1", "note": ["a"]}'
+            union all
+            select 'none', '{}'
+            """
+        )
+        made = [f"made the index by_{type_}_{name}" for name, type_ in fields.items()]
+        assert sorted(build_indexes(database)) == sorted(made)
+        assert build_indexes(database) == []
+        for name, type_ in fields.items():
+            key = list_expression(name) if type_ == "list" else key_expression(name, type_)
+            rest = "where {} ?| array['P1']" if type_ == "list" else "order by {}, id limit 5"
+            query = SQL("explain select id from opportunities ") + SQL(rest).format(key)
+            assert f"by_{type_}_{name}" in str(connection.execute(query).fetchall())
+
+        connection.execute("update declared_fields set type = 'text' where name = 'budget'")
+        connection.execute("update declared_fields set filter = false where name = 'products'")
+        connection.execute(
+            "update pg_index set indisvalid = false where indexrelid = 'by_text_note'::regclass"
+        )
+        assert sorted(build_indexes(database)) == [
+            "dropped the index by_list_products",
+            "dropped the index by_number_budget",
+            "made the index by_text_budget",
+            "made the index by_text_note",
+        ]

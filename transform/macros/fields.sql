@@ -12,37 +12,27 @@
     {{ return([]) }}
 {%- endmacro %}
 
-{#- All own fields of a deal as a JSON object. A function takes at most 100 arguments. -#}
+{#- All own fields of a deal as a JSON object. -#}
 {% macro own_values(column) -%}
-    {%- for part in own_fields() | batch(40) -%}
-        {{ ' || ' if not loop.first }}jsonb_build_object(
-        {%- for field in part %}
-            {{ dbt.string_literal(field['name']) }}, {{ own_value(column, field) }}{{ ',' if not loop.last }}
-        {%- endfor %}
-        )
+    {%- set fields = own_fields() -%}
+    {%- if fields -%}
+        public.own_values({{ column }}, {{ names_of(fields, 'name') }}, {{ names_of(fields, 'attribute') }}, {{ names_of(fields, 'type') }})
     {%- else -%} jsonb '{}'
-    {%- endfor -%}
+    {%- endif -%}
 {%- endmacro %}
 
 {#- The reason why a deal's own fields can't be loaded; null if they can. -#}
 {% macro own_error(column) -%}
-    {%- set typed = own_fields() | rejectattr('type', 'in', ['text', 'list']) | list -%}
-    {%- if not typed -%} null::text
-    {%- else -%}
-        coalesce(
-        {%- for field in typed %}
-            case when {{ own_value(column, field) }} is null then
-                {{ dbt.string_literal(field['attribute'] ~ ': ') }}
-                || left(public.attribute_value({{ column }}, {{ dbt.string_literal(field['attribute']) }}) #>> '{}', 60)
-                || {{ dbt.string_literal(' is no ' ~ field['type'] ~ '; crm.yml can declare it as text') }}
-            end{{ ',' if not loop.last }}
-        {%- endfor %}
-        )
+    {%- set fields = own_fields() | rejectattr('type', 'in', ['text', 'list']) | list -%}
+    {%- if fields -%}
+        public.own_error({{ column }}, {{ names_of(fields, 'attribute') }}, {{ names_of(fields, 'type') }})
+    {%- else -%} null::text
     {%- endif -%}
 {%- endmacro %}
 
-{% macro own_value(column, field) -%}
-    public.field_value(public.attribute_value({{ column }}, {{ dbt.string_literal(field['attribute']) }}), '{{ field['type'] }}')
+{#- One thing of each field, as an array. -#}
+{% macro names_of(fields, key) -%}
+    {{ dbt.string_literal('{' ~ fields | map(attribute=key) | join(',') ~ '}') }}::text[]
 {%- endmacro %}
 
 {#- A hash of what decides about `custom`: if it changes, every deal is merged again. -#}

@@ -38,14 +38,16 @@ begin
 
         -- A field that a deal has for the first time, or that has another type, is no change.
         select
-            own.key,
-            old_rows.custom ->> own.key,
-            new_rows.custom ->> own.key
-        from jsonb_object_keys(new_rows.custom) as own (key)
+            before.key,
+            before.value #>> '{}',
+            after.value #>> '{}'
+        from jsonb_each(
+                case when old_rows.custom is distinct from new_rows.custom then old_rows.custom end
+            ) as before (key, value)
+        inner join jsonb_each(new_rows.custom) as after (key, value) on before.key = after.key
         where
-            old_rows.custom is distinct from new_rows.custom
-            and jsonb_exists(old_rows.custom, own.key)
-            and not is_same_value(old_rows.custom -> own.key, new_rows.custom -> own.key)
+            before.value != after.value
+            and not is_same_value(before.value, after.value)
     ) as change (field, old_value, new_value)
     where
         change.old_value is distinct from change.new_value
