@@ -121,7 +121,7 @@ token: .venv/.installed ## Print an API token: make token ROLE=admin
 lint: .venv/.installed-dev ## Every linter, formatter and type checker
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy api database declared notifications orchestrate runs tests
+	.venv/bin/mypy api database declared notifications orchestrate runs tests examples/bid-desk/people.py
 	.venv/bin/mypy extract/oracle-crm-sandbox
 	.venv/bin/mypy extract/tap-oracle-crm
 	.venv/bin/mypy load/target-postgres

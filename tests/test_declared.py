@@ -49,6 +49,17 @@ def test_what_is_commented_out_in_the_shipped_file_is_right(crm_yml: Path) -> No
     assert decisions.states["NEW"].days == 5
 
 
+def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRM_FILE", "examples/bid-desk/crm.yml")
+    declared = read_declared()
+    assert len([field for field in declared.fields if field.column is None]) == 8
+    assert len(declared.decisions.functions) == 4
+    assert len(declared.decisions.approvals) == 3
+    assert declared.assessment.missing({}).keys() == declared.assessment.criteria.keys() - {
+        "reference"
+    }
+
+
 def test_functions_are_routed_by_declared_fields(crm_yml: Path) -> None:
     function = "decisions:\n  functions:\n    head: {label: Head, by: deal_source}\n"
     crm_yml.write_text(f"fields: [DealSource_c]\n{function}")

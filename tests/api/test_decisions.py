@@ -1,5 +1,7 @@
 """Who decides: functions of people, their votes on a submitted assessment, and four eyes."""
 
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.auth import ISSUE, Role, new_token
+from database.environment import ROOT
 from declared.assessment import SEVEN
+from declared.file import declare_file
 from tests.api.conftest import Caller, declare, fill
 
 COMPLETE = {
@@ -271,6 +275,26 @@ def test_functions_are_declared(desk: Desk) -> None:
     # What is no longer declared stays with those who have it.
     declare(desk.caller, decisions={"functions": {"management": "Management"}})
     assert desk.caller.put(path, json=both[1:]).json() == both[1:]
+
+
+def test_the_example_makes_its_people(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRM_FILE", "examples/bid-desk/crm.yml")
+    declare_file(caller.database)
+    _, _, token = caller.headers["Authorization"].partition(" ")
+    for count in (9, 0):  # a second call makes nobody twice
+        done = subprocess.run(
+            [sys.executable, ROOT / "examples" / "bid-desk" / "people.py"],
+            env={"API_URL": str(caller.base_url), "TOKEN": token},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == count + 1
+    people = {user["name"]: user["id"] for user in caller.get("/api/users").json()}
+    assert caller.get(f"/api/users/{people['carla']}/functions").json() == [
+        {"function": "practice_head", "value": "Cloud"}
+    ]
 
 
 def test_functions_in_the_console(desk: Desk) -> None:
