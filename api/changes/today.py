@@ -204,8 +204,23 @@ from opportunities
 where deleted_at is null
     and coalesce(crm_outcome, 'OPEN') = 'OPEN'
     and (
-        (assigned_to = %(user)s and workflow_status in ('NEW', 'ASSIGNED', 'UNDER_ASSESSMENT'))
-        or (%(decides)s and workflow_status = 'PENDING_REVIEW')
+        (
+            workflow_status in ('NEW', 'ASSIGNED', 'UNDER_ASSESSMENT')
+            and (
+                assigned_to = %(user)s
+                or id in (select opportunity_id from opportunity_parts where user_id = %(user)s)
+            )
+        )
+        or id in (select opportunity_id from open_votes where user_id = %(user)s)
+        -- No assessment was submitted, so a manager moves it by hand.
+        or (
+            %(decides)s
+            and workflow_status = 'PENDING_REVIEW'
+            and not exists (
+                select from assessments
+                where opportunity_id = opportunities.id and status = 'SUBMITTED'
+            )
+        )
     )
 """
 COUNT_WAITING: LiteralString = f"select count(*) as total {_WAITS}"

@@ -143,3 +143,13 @@ def test_what_waits_for_me(desk: Desk) -> None:
     expect(page.get_by_role("region", name="Waiting for me", exact=True)).to_contain_text(
         "Pending review"
     )
+    # A submitted assessment waits for those who vote, whatever their role.
+    desk.query(
+        "update assessments set status = 'SUBMITTED', opportunity_id = 9, submitted_by = 2,"
+        """ submitted_at = now(), approvals = '[{"function": "head", "label": "Head"}]'"""
+    )
+    desk.query("insert into user_functions values (1, 'head', '')")
+    desk.query("insert into opportunity_parts values (7, 'architect', 3)")
+    assert tiles(desk.open("/today", "mira"))["Waiting for me"] == 1
+    assert tiles(desk.open("/today", "vera"))["Waiting for me"] == 1
+    assert tiles(desk.open("/today", "yusuf"))["Waiting for me"] == 1
