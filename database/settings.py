@@ -131,8 +131,10 @@ class Reading(_Group):
         default=None, examples=["CreationDate >= '2024-01-01T00:00:00Z'"]
     )
     """Which of them are wanted. Use only attributes that never change."""
-    tap_oracle_crm_concurrency: str | None = Field(default=None, examples=["4"])
-    """How many pages are fetched at once."""
+    tap_oracle_crm_concurrency: str | None = Field(default=None, examples=["8"])
+    """How many requests the CRM gets at once, at most. The tap finds how many it serves well."""
+    tap_oracle_crm_calls_per_hour: str | None = Field(default=None, examples=["5000"])
+    """How many requests the CRM gets in any hour, at most. 0: no limit."""
     tap_oracle_crm_max_runtime_seconds: str | None = Field(default=None, examples=["3600"])
     """Seconds after which a run stops cleanly. The next run continues from there."""
     tap_oracle_crm_omit_personal_data: bool = False

@@ -11,7 +11,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -24,6 +24,7 @@ from tap_oracle_crm.answers import (
     json_of,
     page_of,
 )
+from tap_oracle_crm.budget import Budget
 from tap_oracle_crm.connection import Connection
 from tap_oracle_crm.credentials import Credentials
 from tap_oracle_crm.errors import (
@@ -31,7 +32,7 @@ from tap_oracle_crm.errors import (
     RefusedError,
     StoppedError,
 )
-from tap_oracle_crm.gate import Gate
+from tap_oracle_crm.gate import Gate, Turn
 from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
 from tap_oracle_crm.refusals import refusal, refusal_of_part
 
@@ -78,7 +79,8 @@ class CrmClient:
             timer = threading.Timer(seconds, self.stopping.set)
             timer.daemon = True
             timer.start()
-        self.gate = Gate(settings["concurrency"], self.stopping)
+        calls = settings["calls_per_hour"]
+        self.gate = Gate(settings["concurrency"], self.stopping, Budget(calls) if calls else None)
         self._version_checked = False
         self._lock = threading.Lock()
         self.host = urlsplit(settings["base_url"]).netloc
@@ -160,8 +162,7 @@ class CrmClient:
                 page = page_of(body, response)
             except RetryError as error:
                 # A gateway that fails at once would also fail with smaller pages.
-                took_long = time.monotonic() - begun > self._settings["request_timeout"] / 2
-                if error.slow and took_long and not self._is_over():
+                if error.slow and self._took_long(begun) and not self._is_over():
                     self._shrink_pages(int(parts.get("limit", self.page_size)))
                 raise
             if check:
@@ -252,9 +253,9 @@ class CrmClient:
         has_renewed = has_asked_again = False
         while True:
             try:
-                with self.gate.slot():
+                with self.gate.slot() as turn:
                     result = attempt()
-                self.gate.answered()
+                self.gate.answered(turn, _shape(what, result))
                 return result
             except RefusedError as error:
                 # An access token may expire early; a 400 without a message may be temporary.
@@ -266,8 +267,26 @@ class CrmClient:
                 else:
                     raise
             except RetryError as error:
-                failures += 1
-                self._pause_or_give_up(error, failures, what, retries)
+                # To find how many requests the server serves, the tap sends one too many: this
+                # one is not to blame.
+                if not self._is_one_too_many(error, turn):
+                    failures += 1
+                    self._pause_or_give_up(error, failures, what, retries)
+
+    def _is_one_too_many(self, error: RetryError, turn: Turn) -> bool:
+        """Lower the number of requests at once if the server is overloaded."""
+        if error.slow and self._took_long(turn.begun):
+            self.gate.timed_out(turn)
+        if not error.throttled:
+            return False
+        is_one_too_many = self.gate.throttled(
+            turn, 0.0 if error.after is None else _asked(error.after)
+        )
+        if is_one_too_many:
+            log.info(
+                "%s at %d requests at once: %d from now on", error, turn.at_once, self.gate.allowed
+            )
+        return is_one_too_many
 
     def _pause_or_give_up(
         self, error: RetryError, failures: int, what: str, retries: int | None
@@ -299,10 +318,7 @@ class CrmClient:
         pause = random.uniform(0.1, 1) * min(longest, growing)  # noqa: S311
         if error.after is not None:
             # Never shorter than our own pause: some servers always say "1".
-            asked = min(error.after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
-            pause = max(pause, asked)
-        if error.throttled:
-            self.gate.throttled(pause)
+            pause = max(pause, _asked(error.after))
         log.warning(
             "%s: %s; attempt %d of %d in %.1f s", what, error, failures + 1, most + 1, pause
         )
@@ -311,6 +327,10 @@ class CrmClient:
     def _wait(self, seconds: float) -> None:
         if self.stopping.wait(seconds):
             raise StoppedError
+
+    def _took_long(self, begun: float) -> bool:
+        timeout: float = self._settings["request_timeout"]
+        return time.monotonic() - begun > timeout / 2
 
     def _is_over(self) -> bool:
         return self.stopping.is_set() or time.monotonic() >= self._end
@@ -371,6 +391,18 @@ class CrmClient:
                 got,
             )
         self._version_checked = True
+
+
+def _asked(after: float) -> float:
+    """Return the seconds to wait for a server that asks for so many; never all at one moment."""
+    return min(after, LONGEST_RETRY_AFTER) + random.uniform(0, 0.25)  # noqa: S311
+
+
+def _shape(what: str, result: object) -> Hashable:
+    """Return the kind of a request: those of one kind take about as long."""
+    if isinstance(result, Page):
+        return _kind(what), result.limit, result.complete
+    return _kind(what)
 
 
 def _kind(path: str) -> str:

@@ -250,6 +250,7 @@ class CollectionStream(CrmStream):
                     raise StoppedError
         finally:
             batches.close()
+            self.log("%s", self.tap.client.gate)
         if scan.rows != scan.claimed:
             keyless = reader.keyless(since)
             self._emit_batch(keyless, counter)

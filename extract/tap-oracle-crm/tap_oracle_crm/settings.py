@@ -190,10 +190,20 @@ SETTINGS = th.PropertiesList(
     _number(
         "concurrency",
         "Concurrency",
-        "Requests at once at most; fewer while Oracle throttles.",
-        default=4,
+        "Requests at once at most. The tap begins with 4, finds how many Oracle serves without "
+        "throttling or getting slower, and sends no more.",
+        default=8,
         minimum=1,
         maximum=32,
+    ),
+    _number(
+        "calls_per_hour",
+        "Calls per hour",
+        "Requests in any hour at most. Half of them are sent as fast as Oracle serves them, "
+        "the others are spread over the time. 0: no limit.",
+        default=5_000,
+        minimum=0,
+        maximum=1_000_000,
     ),
     _number(
         "request_timeout",

@@ -66,7 +66,8 @@ def test_children_that_cannot_be_had_leave_the_opportunities_alone(
     tap.crm.reset(records=60)
     catalog = select(tap.discover(), *BOTH)
     tap.crm.fault("error", status=status, path="/child/ChildRevenue$")
-    first = tap.sync(catalog=catalog, max_retries=0)
+    # Requests under way when a run skips the stream would count for the next run: only one is.
+    first = tap.sync(catalog=catalog, max_retries=0, concurrency=1)
     assert first.error is None
     assert len(first.by_key()) == 60
     assert first.records("rejected_records") == []
@@ -77,7 +78,7 @@ def test_children_that_cannot_be_had_leave_the_opportunities_alone(
     second = first
     for _ in range(2):
         tap.crm.clear_requests()
-        second = tap.sync(second.state, catalog, max_retries=0)
+        second = tap.sync(second.state, catalog, max_retries=0, concurrency=1)
         assert second.error is None
         assert second.log.count("cannot be read") == 1
         assert len(second.records()) < 30

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from tap_oracle_crm.crm import Crm
-from tap_oracle_crm.errors import GaveUpError, StoppedError
-from tap_oracle_crm.gate import Gate
+from tap_oracle_crm.errors import GaveUpError
 from tap_user import TapUser
 
 FIRST_PAGE = "orderBy=LastUpdateDate:desc"
@@ -293,33 +292,3 @@ def test_pages_grow_again(tap: TapUser) -> None:
     assert len(output.by_key()) == 2000
     assert "pages of 50 rows for now" in output.log
     assert "pages of 100 rows again" in output.log
-
-
-def test_requests_at_once_are_limited_and_fewer_after_throttling(tap: TapUser) -> None:
-    catalog = tap.discover()
-    tap.crm.fault("latency", ms=20)
-    tap.crm.clear_requests()
-    tap.sync(catalog=catalog, page_size=50, concurrency=3)
-    assert tap.crm.requests()["max_concurrent"] == 3
-    tap.crm.fault("throttle", retry_after=0, every=5, next=20)
-    output = tap.sync(catalog=catalog, page_size=50, concurrency=3)
-    assert set(output.by_key()) == set(tap.expected(["OptyId"]))
-
-
-def test_the_gate_halves_under_throttling_and_recovers() -> None:
-    gate = Gate(8, threading.Event())
-    gate.throttled(0)
-    gate.throttled(0)
-    assert gate.allowed == 2
-    for _ in range(100):
-        gate.answered()
-    assert gate.allowed == 8
-
-
-def test_nobody_waits_at_the_gate_once_reading_stops() -> None:
-    stopping = threading.Event()
-    gate = Gate(1, stopping)
-    gate.throttled(3600)
-    stopping.set()
-    with pytest.raises(StoppedError), gate.slot():
-        pass
