@@ -123,7 +123,7 @@ _CHANGES = """
         returning xid, changed_at as at
     ),
     {note_gone}
-    select from gone
+    select count(*) from gone
 """
 _ARRIVALS = """
     with gone as (
@@ -136,7 +136,7 @@ _ARRIVALS = """
         returning xid, arrived_at as at
     ),
     {note_gone}
-    select from gone
+    select count(*) from gone
 """
 _NOTE_GONE = """
     noted as (
