@@ -158,6 +158,19 @@ from unknown_codes
 having count(*) > 0
 union all
 select
+    'fields',
+    string_agg(detail || coalesce(' (' || advice || ')', ''), '; ' order by kind, attribute)
+        filter (where place <= 20)
+    || case when count(*) > 20 then ' and ' || count(*) - 20 || ' more' else '' end,
+    (array_agg(concat_ws(' ', kind, attribute, type) order by kind, attribute))[1:500],
+    null
+from (
+    select *, row_number() over (order by kind, attribute) as place from field_news
+    where kind != 'removed'
+) as news
+having count(*) > 0
+union all
+select
     'sign_ins',
     count(*) || ' sign-ins failed within 15 minutes: of ' || count(distinct name)
     || ' names, from ' || count(distinct client) || ' addresses. Somebody may be guessing: see '

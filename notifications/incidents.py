@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from notifications.conditions import holding
-from notifications.messages import Message, message
+from notifications.messages import NEWS, Message, message
 
 Connection = psycopg.Connection[DictRow]
 
@@ -63,8 +63,12 @@ where
     and case
         when incidents.closed_at is null
             then known.sent_revision is distinct from incidents.revision
-                or known.sent_at < clock_timestamp() - interval '1 day'
+                or (
+                    known.sent_at < clock_timestamp() - interval '1 day'
+                    and incidents.kind != all(%(news)s)
+                )
         else known.sent_revision is not null and not known.end_sent
+            and incidents.kind != all(%(news)s)
     end
 order by incidents.id
 limit 1
@@ -134,7 +138,7 @@ def update(connection: Connection, late_hours: int) -> None:
 def is_due(connection: Connection, services: int) -> bool:
     """Return whether a message is due to one of this many services."""
     return any(
-        connection.execute(_DUE, {"service": service}).fetchone() is not None
+        connection.execute(_DUE, {"service": service, "news": list(NEWS)}).fetchone() is not None
         for service in range(1, services + 1)
     )
 
@@ -147,7 +151,7 @@ def claim(connection: Connection, service: int) -> tuple[Message, dict[str, Any]
     Returns:
         The message, and the claim for `mark_sent`; None if no message is due.
     """
-    due = connection.execute(_CLAIM, {"service": service}).fetchone()
+    due = connection.execute(_CLAIM, {"service": service, "news": list(NEWS)}).fetchone()
     if due is None:
         return None
     text = message(

@@ -53,6 +53,11 @@ _TITLES = {
         "Nothing explains a further status code of the CRM",
         "All status codes are explained",
     ),
+    "fields": (
+        "The CRM has changed its attributes",
+        "The CRM has changed further attributes",
+        "The CRM's attributes are no news any more",
+    ),
     "sign_ins": (
         "Many sign-ins failed",
         "More sign-ins failed",
@@ -65,6 +70,8 @@ _TITLES = {
     ),
 }
 KINDS = frozenset(_TITLES)
+NEWS = frozenset({"fields"})
+"""What is told once: it is no failure, and nobody must end it."""
 
 
 def message(
@@ -80,10 +87,11 @@ def message(
         is_over: the problem is over.
     """
     opening, more, closing = _TITLES[kind]
+    tone: Tone = "info" if kind in NEWS else "failure"
     if is_over:
         return Message(closing, f"It was: {detail}", "success")
     if sent is None:
-        return Message(opening, detail, "failure")
+        return Message(opening, detail, tone)
     if sent < revision:
-        return Message(more, detail, "failure")
-    return Message(f"Reminder: {opening}", detail, "failure")
+        return Message(more, detail, tone)
+    return Message(f"Reminder: {opening}", detail, tone)

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from database.fields import build_indexes, key_expression, list_expression
 from declared.fields import BUILT_IN, built_in, default_name
 from declared.file import DeclarationError, read_declared
-from tests.conftest import Pipeline
+from tests.conftest import PIPELINE, Pipeline
 
 OWN = [
     {"attribute": "Budget_c", "filter": True, "sort": True, "place": "list"},
@@ -97,7 +97,12 @@ def test_a_line_in_the_file_is_all_that_a_field_takes(pipeline: Pipeline, declar
         {"attribute": "GoLive_c", "type": "timestamp"},
         {"attribute": "Note_c", "type": "list"},
     )
-    pipeline.sync()
+    crm.add_attribute("Late_c", "number", values=[1])
+    done = pipeline.meltano("run", *PIPELINE)
+    assert done.returncode == 0, done.stdout
+    news = "NEWS: new in the CRM: Late_c (number). In crm.yml, add under fields: - Late_c"
+    assert news in done.stdout
+    assert done.stdout.count("NEWS: ") == 1
     assert own_values(pipeline, first) == {
         "budget": 700,
         "money": 700,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -390,6 +391,46 @@ def test_unknown_status_codes(desk: Desk) -> None:
     assert desk.check() == []
     desk.execute("update opportunities set unknown_status_code = null, crm_outcome = 'OPEN'")
     assert desk.check() == ["All status codes are explained"]
+
+
+def test_new_attributes_of_the_crm_are_told_once(desk: Desk) -> None:
+    add = (
+        "insert into crm_attributes (name, type, first_seen_at)"
+        " select unnest(%s::text[]), 'number', now() - %s"
+    )
+    desk.execute(add, ["Name", "Budget_c", "Margin_c"], timedelta(weeks=1))
+    desk.execute(
+        "insert into declared_fields (name, attribute, filter, sort, place, position)"
+        " values ('budget', 'Budget_c', false, false, 'deal', 0)"
+    )
+    assert desk.check() == []
+
+    desk.execute(add, ["GoLive_c", "Score_c"], timedelta())
+    assert desk.check() == ["The CRM has changed its attributes"]
+    assert "new in the CRM: GoLive_c (number) (add under fields: - GoLive_c);" in desk.last_text()
+    assert "Margin_c" not in desk.last_text()
+    desk.pass_time("2 days")
+    assert desk.check() == []
+
+    desk.execute(
+        "update crm_attributes set type = 'string', previous_type = type, type_changed_at = now()"
+        " where name = 'Budget_c'"
+    )
+    desk.execute("update crm_attributes set gone_since = now() where name = 'Margin_c'")
+    assert desk.check() == ["The CRM has changed further attributes"]
+    assert "Budget_c was number, is string (to choose the type yourself:" in desk.last_text()
+    assert "gone from the CRM: Margin_c" in desk.last_text()
+    aged = "update crm_attributes set {0} = {0} - interval '15 days'"
+    for column in ("first_seen_at", "gone_since", "type_changed_at"):
+        desk.execute(aged.format(column))
+    assert desk.check() == []
+
+    # A field that people declared stays news as long as it is gone.
+    desk.execute(
+        "update crm_attributes set gone_since = now() - interval '15 days' where name = 'Budget_c'"
+    )
+    assert desk.check() == ["The CRM has changed its attributes"]
+    assert "Budget_c; budget is empty from now on" in desk.last_text()
 
 
 def test_an_outage_of_the_database_is_sent_once_for_all_processes(desk: Desk) -> None:

@@ -45,3 +45,18 @@
         where "column" is null
     )
 {%- endmacro %}
+
+{#- Say in the run's log what it found changed in the CRM's attributes, and what to do. -#}
+{% macro tell_field_news() -%}
+    {%- if execute and flags.WHICH in ('run', 'build') -%}
+        {%- for news in run_query(
+            'select detail, advice from public.field_news
+            where since >= (
+                select transform_started_at from public.sync_runs where run_id = ' ~ sync_run_id() ~ '
+            )
+            order by kind, attribute limit 50'
+        ).rows -%}
+            {%- do log('NEWS: ' ~ news['detail'] ~ ('. In crm.yml, ' ~ news['advice'] if news['advice'] else ''), info=True) -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro %}

@@ -26,6 +26,7 @@
         analyze="{{ source('oracle_crm', 'opportunities') }}",
         post_hook=[
             "{{ warn_about_unknown_statuses() }}",
+            "{{ tell_field_news() }}",
             {'sql': 'select public.build_deferred_indexes()', 'transaction': false},
         ],
     )
