@@ -43,9 +43,11 @@ from api.background import every
 from api.changes.live import Live
 from api.console.pages import static_files
 from api.database import Connections, make_pool
+from api.fields import REFRESH_SECONDS, KeptFields
 from api.limits import Limits
 from api.oidc.provider import Provider
 from api.opportunities.choices import Choices
+from api.opportunities.schemas import SortKey
 from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.turns import Turns
 from api.opportunities.unchanged import Unchanged
@@ -70,6 +72,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
             await stack.enter_async_context(every(1, partial(app.state.live.look, pool)))
+            refresh = partial(app.state.fields.refresh, pool)
+            await stack.enter_async_context(every(REFRESH_SECONDS, refresh))
             if provider is not None:
                 stack.push_async_callback(provider.close)
             yield
@@ -87,6 +91,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.database_url = database_url
     app.state.public = public = PublicAddress(settings.api_public_url)
     app.state.unchanged = Unchanged()
+    app.state.fields = fields = KeptFields(partial(setattr, app, "openapi_schema", None))
     # Twice the cores: the database has work while answers are being written.
     app.state.turns = Turns(2 * (os.cpu_count() or 1))
     app.state.choices = Choices()
@@ -99,7 +104,9 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.sign_ins = asyncio.Semaphore(PASSWORDS_AT_ONCE)
     problems.install(app)
     generate = app.openapi
-    app.openapi = lambda: app.openapi_schema or problems.describe(generate())  # type: ignore[method-assign]
+    app.openapi = lambda: (  # type: ignore[method-assign]
+        app.openapi_schema or fields.now.describe(problems.describe(generate()), SortKey)
+    )
     for router in (
         health.router,
         api.opportunities.router.router,

@@ -9,6 +9,7 @@ from psycopg.rows import DictRow
 from api.auth import CurrentUser, User
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
+from api.fields import CurrentFields, Fields
 from api.opportunities.choices import owner_names, people
 from api.opportunities.page import View
 from api.opportunities.service import STALE_DAYS, read_deals
@@ -24,11 +25,15 @@ OPEN = ["OPEN", "UNKNOWN"]
 
 @router.get("/board")
 async def show_board(
-    request: Request, user: CurrentUser, connection: Connection, view: Annotated[View, Query()]
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    view: Annotated[View, Query()],
 ) -> Response:
     """Show the most valuable deals of each state, of those that fulfil the filters."""
     async with given_up_in_time(request):
-        columns = await _columns(connection, user, request.app.state.unchanged, view)
+        columns = await _columns(connection, user, request.app.state.unchanged, fields, view)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
@@ -47,7 +52,11 @@ async def show_board(
 
 
 async def _columns(
-    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, view: View
+    connection: AsyncConnection[DictRow],
+    user: User,
+    unchanged: Unchanged,
+    fields: Fields,
+    view: View,
 ) -> list[tuple[str, list[dict[str, Any]], int, str | None]]:
     """Return of each state its name, cards, total, and the query of the rest if there is more."""
     columns = []
@@ -61,7 +70,7 @@ async def _columns(
                 "cursor": None,
             }
         )
-        deals, total, more = await read_deals(connection, user, unchanged, of_state)
+        deals, total, more = await read_deals(connection, user, unchanged, fields, of_state)
         rest = of_state.query(limit=None, crm_outcome=None) if more else None
         columns.append((state, deals, total, rest))
     return columns

@@ -14,6 +14,7 @@ from api.assessments.schemas import AssessmentQuery
 from api.auth import CurrentUser, User
 from api.console.pages import changed, console_router, page
 from api.database import Connection
+from api.fields import CurrentFields
 from api.opportunities import service
 from api.opportunities.choices import people
 from api.opportunities.parts import PartChange, list_parts, set_part
@@ -68,10 +69,14 @@ def crm_link(remote_id: str) -> str | None:
 
 @router.get("/opportunities/{id}")
 async def show_deal(
-    request: Request, user: CurrentUser, connection: Connection, opportunity_id: PathId
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    opportunity_id: PathId,
 ) -> Response:
     """Show a deal."""
-    deal = await service.read_deal(connection, user, opportunity_id)
+    deal = await service.read_deal(connection, user, fields, opportunity_id)
     users = await people(connection, user)
     of_opportunity = AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
     assessments = await assessments_service.list_assessments(connection, user, of_opportunity)
@@ -108,11 +113,12 @@ async def show_more_changes(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     opportunity_id: PathId,
     wanted: Annotated[HistoryRequest, Query()],
 ) -> Response:
     """Show older changes of a deal."""
-    deal = await service.read_deal(connection, user, opportunity_id)
+    deal = await service.read_deal(connection, user, fields, opportunity_id)
     changes = await _timeline(user, connection, opportunity_id, wanted)
     return page(request, "_timeline.html", deal=deal, **changes)
 
@@ -141,10 +147,13 @@ async def _timeline(
 
 @router.get("/remote/{remote_id}")
 async def go_to_deal(
-    user: CurrentUser, connection: Connection, remote_id: Annotated[Text, Path()]
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    remote_id: Annotated[Text, Path()],
 ) -> Response:
     """Go to the deal of an OptyId."""
-    item = await service.get_item_by_remote_id(connection, user, remote_id)
+    item = await service.get_item_by_remote_id(connection, user, fields, remote_id)
     return Response(
         status_code=303, headers={"Location": f"/opportunities/{json.loads(item)['id']}"}
     )
@@ -161,12 +170,13 @@ async def assign(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     opportunity_id: PathId,
     given: Annotated[AssignForm, Form()],
 ) -> Response:
     """Assign a deal."""
     assigned_to = int(given.assigned_to) if given.assigned_to else None
-    await service.change(connection, user, opportunity_id, {"assigned_to": assigned_to})
+    await service.change(connection, user, fields, opportunity_id, {"assigned_to": assigned_to})
     words = "Assigned." if assigned_to else "Given back."
     return changed(request, f"/opportunities/{opportunity_id}", words, "deal-changed")
 

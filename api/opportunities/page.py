@@ -13,6 +13,7 @@ from api.addresses import split
 from api.auth import CurrentUser, User
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
+from api.fields import CurrentFields
 from api.opportunities import service
 from api.opportunities.choices import owner_names, people
 from api.opportunities.schemas import PageRequest, SortKey
@@ -78,7 +79,7 @@ class View(PageRequest):
     columns: list[Column] = Field(USUAL, max_length=len(Column))
 
     @property
-    def key(self) -> SortKey:
+    def key(self) -> str:
         """The table's sort key."""
         # The user is still typing, and ranking all deals with this letter is slow.
         is_typing = self.search is not None and len(self.search) == 1
@@ -204,12 +205,16 @@ def presets(user: User) -> list[tuple[str, str]]:
 
 @router.get("/opportunities")
 async def show_opportunities(
-    request: Request, user: CurrentUser, connection: Connection, view: Annotated[View, Query()]
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    view: Annotated[View, Query()],
 ) -> Response:
     """Show the table, or the part of it that has changed."""
     unchanged = request.app.state.unchanged
     async with given_up_in_time(request):
-        deals, total, cursor = await service.read_deals(connection, user, unchanged, view)
+        deals, total, cursor = await service.read_deals(connection, user, unchanged, fields, view)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
@@ -251,13 +256,14 @@ async def move(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     opportunity_id: PathId,
     given: Annotated[StatusForm, Form()],
 ) -> Response:
     """Move a deal, unless it has moved since the page was made, and offer the way back."""
     before = given.seen
     await service.move(connection, user, opportunity_id, before, given.workflow_status)
-    deal = await service.read_deal(connection, user, opportunity_id)
+    deal = await service.read_deal(connection, user, fields, opportunity_id)
     rules = await read_rules(connection)
     label = rules.label(deal["workflow_status"])
     message: dict[str, Any] = {"text": f"{deal['name'] or deal['remote_id']}: {label}"}

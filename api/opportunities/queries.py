@@ -11,7 +11,8 @@ from typing import Any, LiteralString, get_args
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
-from api.opportunities.schemas import Filters, Opportunity, SortKey
+from api.fields import Fields
+from api.opportunities.schemas import BUILT_IN_KEYS, Filters, Opportunity, SortKey
 from api.spreadsheets import sql_without_formulas
 
 COLUMNS = SQL("""
@@ -23,6 +24,8 @@ COLUMNS = SQL("""
     remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
 """)
 MAX_WORDS = 8
+# Before the names of own fields, which could be those of conditions here.
+OWN = "own "
 
 # What these are made of changes while opportunities do not.
 FROM_OTHER_TABLES = {"waiting_for", "taking_part"}
@@ -79,8 +82,12 @@ KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
 }
 
 
-def conditions(filters: Filters, user_id: int) -> dict[str, Any]:
-    """Return the conditions that the filters of a user come to, by name, with their parameters."""
+def conditions(fields: Fields, filters: Filters, user_id: int) -> dict[str, Any]:
+    """Return the conditions that the filters of a user come to, by name, with their parameters.
+
+    Raises:
+        RequestValidationError: 422, no field has one of the filters, or its value is wrong.
+    """
     chosen = {
         name: value
         for name in type(filters).model_fields
@@ -93,14 +100,30 @@ def conditions(filters: Filters, user_id: int) -> dict[str, Any]:
         chosen |= {f"word_{number}": word for number, word in enumerate(words)}
     if not filters.include_deleted:
         chosen["existing"] = True
-    return chosen
+    own = fields.parse(filters.model_extra)
+    return chosen | {f"{OWN}{name}": value for name, value in own.items()}
 
 
-def _where(names: Iterable[str]) -> Composed:
-    return SQL(" and ").join([SQL("true"), *(SQL(CONDITIONS[name]) for name in names)])
+def _where(fields: Fields, names: Iterable[str]) -> Composed:
+    return SQL(" and ").join([SQL("true"), *(_condition(fields, name) for name in names)])
 
 
-def _key(key: SortKey) -> tuple[Composable, SQL]:
+def _condition(fields: Fields, name: str) -> SQL:
+    if not name.startswith(OWN):
+        return SQL(CONDITIONS[name])
+    condition = fields.parameters[name.removeprefix(OWN)].condition
+    return SQL(condition.replace("{value}", f"%({name})s"))
+
+
+def sort_key(fields: Fields, key: str) -> tuple[Composable, SQL]:
+    """Return the expression by which a list is sorted, and its type.
+
+    Raises:
+        RequestValidationError: 422, it is neither a column nor an own field that is for sorting.
+    """
+    if key not in BUILT_IN_KEYS:
+        return fields.sort_key(key)
+    key = SortKey(key)
     if key is SortKey.ID:
         return SQL("id"), SQL("bigint")
     if key in KEYS:
@@ -110,23 +133,24 @@ def _key(key: SortKey) -> tuple[Composable, SQL]:
     return SQL("lower(left(coalesce({}, ''), 200))").format(Identifier(key)), SQL("text")
 
 
-def _order(key: SortKey, descending: bool) -> Composed:
+def _order(fields: Fields, key: str, descending: bool) -> Composed:
     direction = SQL("desc") if descending else SQL("asc")
-    if key is SortKey.ID:
+    if key == SortKey.ID:
         return SQL("id {}").format(direction)
-    return SQL("{} {direction}, id {direction}").format(_key(key)[0], direction=direction)
+    expression, _ = sort_key(fields, key)
+    return SQL("{} {direction}, id {direction}").format(expression, direction=direction)
 
 
 @lru_cache(maxsize=1024)
-def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) -> bytes:
+def page(fields: Fields, names: tuple[str, ...], key: str, descending: bool, after: bool) -> bytes:
     """Return the query of a page; its rows are an item as JSON, its sort key and its id.
 
     Its parameters are those of the conditions, `limit` and, where it is to begin `after` a
     row, that row's `after_key` and `after_id`.
     """
-    expression, type_ = _key(key)
+    expression, type_ = sort_key(fields, key)
     beyond = SQL("<") if descending else SQL(">")
-    if key is SortKey.ID:
+    if key == SortKey.ID:
         start = SQL("id {} %(after_id)s").format(beyond)
     else:
         start = SQL("({}, id) {} (%(after_key)s::{}, %(after_id)s)").format(
@@ -135,7 +159,9 @@ def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) ->
     query = SQL(
         """
         select
-            (select row_to_json(item) from (select {columns}) as item)::text as item,
+            (
+                select row_to_json(item) from (select {columns}, {own} as custom) as item
+            )::text as item,
             {key}::text as key,
             id
         from opportunities
@@ -146,17 +172,20 @@ def page(names: tuple[str, ...], key: SortKey, descending: bool, after: bool) ->
     )
     return query.format(
         columns=COLUMNS,
+        # All of them could be hundreds.
+        own=fields.as_json(fields.listed),
         key=expression,
-        where=_where(names),
+        where=_where(fields, names),
         start=start if after else SQL("true"),
-        order=_order(key, descending),
+        order=_order(fields, key, descending),
     ).as_bytes()
 
 
 @lru_cache(maxsize=1024)
-def total(names: tuple[str, ...]) -> bytes:
+def total(fields: Fields, names: tuple[str, ...]) -> bytes:
     """Return the query that counts the rows of a list."""
-    return SQL("select count(*) from opportunities where {}").format(_where(names)).as_bytes()
+    where = _where(fields, names)
+    return SQL("select count(*) from opportunities where {}").format(where).as_bytes()
 
 
 def _cell(column: str) -> Composable:
@@ -169,16 +198,49 @@ def _cell(column: str) -> Composable:
     return SQL("{} as {}").format(text, Identifier(column))
 
 
-def export(names: tuple[str, ...], key: SortKey, descending: bool, as_csv: bool) -> bytes:
+def _own_cell(name: str) -> Composable:
+    """Return an own field for a spreadsheet: the items of a list are joined by semicolons."""
+    value = Identifier("own", name)
+    return SQL(
+        """
+        case jsonb_typeof({value})
+            when 'number' then {value} #>> '{{}}'
+            when 'array' then (
+                select string_agg({item}, '; ')
+                from jsonb_array_elements_text({value}) as items (item)
+            )
+            else {text}
+        end as {name}
+        """
+    ).format(
+        value=value,
+        item=sql_without_formulas(Identifier("items", "item")),
+        text=sql_without_formulas(SQL("({} #>> '{{}}')").format(value)),
+        name=Identifier(name),
+    )
+
+
+def export(
+    fields: Fields, names: tuple[str, ...], key: str, descending: bool, as_csv: bool
+) -> bytes:
     """Return the COPY of a whole list, as CSV with a header or as lines of JSON."""
-    rows = SQL("select {} from opportunities where {} order by {}").format(
-        COLUMNS, _where(names), _order(key, descending)
+    rows = SQL("select {}, {} as custom from opportunities where {} order by {}").format(
+        COLUMNS,
+        SQL("custom") if as_csv else fields.as_json(fields.own),
+        _where(fields, names),
+        _order(fields, key, descending),
     )
     if as_csv:
-        cells = SQL(", ").join(map(_cell, Opportunity.model_fields))
+        cells = [_cell(column) for column in Opportunity.model_fields if column != "custom"]
+        own = fields.columns(fields.own)
+        parts = SQL("jsonb_to_record(custom) as own ({})").format(own) if own else None
         return (
-            SQL("copy (select {} from ({}) as item) to stdout (format csv, header)")
-            .format(cells, rows)
+            SQL("copy (select {} from ({}) as item{}) to stdout (format csv, header)")
+            .format(
+                SQL(", ").join([*cells, *(_own_cell(field.name) for field in fields.own)]),
+                rows,
+                SQL(", {}").format(parts) if parts else SQL(""),
+            )
             .as_bytes()
         )
     # JSON has neither of these characters, nor line breaks: as CSV it comes out as it is.
@@ -192,11 +254,19 @@ def export(names: tuple[str, ...], key: SortKey, descending: bool, as_csv: bool)
     )
 
 
-ITEM = SQL(
-    "select row_to_json(item)::text as item from (select {} from opportunities where {}) as item"
-)
-ITEM_BY_ID = ITEM.format(COLUMNS, SQL("id = %s")).as_bytes()
-ITEM_BY_REMOTE_ID = ITEM.format(COLUMNS, SQL("remote_id = %s")).as_bytes()
+@lru_cache(maxsize=16)
+def item(fields: Fields, column: LiteralString) -> bytes:
+    """Return the query of the deal that has a value in a column, as JSON with all own fields."""
+    return (
+        SQL(
+            "select row_to_json(item)::text as item"
+            " from (select {}, {} as custom from opportunities where {} = %s) as item"
+        )
+        .format(COLUMNS, fields.as_json(fields.own), Identifier(column))
+        .as_bytes()
+    )
+
+
 HISTORY: LiteralString = """
 select id, field, old_value, new_value, changed_at, changed_by
 from opportunity_changes

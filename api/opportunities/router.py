@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from api.auth import CurrentUser, UserWithoutConnection
 from api.caching import IfMatch, json_response
 from api.database import Connection, connection_of
+from api.fields import CurrentFields
 from api.opportunities import service
 from api.opportunities.schemas import (
     Export,
@@ -44,6 +45,7 @@ async def list_opportunities(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     wanted: Annotated[PageRequest, Query()],
 ) -> Response:
     """List the opportunities that fulfil every condition, a page at a time.
@@ -53,7 +55,7 @@ async def list_opportunities(
     """
     async with given_up_in_time(request):
         rows, total, next_cursor = await service.read_page(
-            connection, user, request.app.state.unchanged, wanted
+            connection, user, request.app.state.unchanged, fields, wanted
         )
     items = ",".join(row["item"] for row in rows)
     return json_response(
@@ -74,7 +76,10 @@ async def list_opportunities(
     },
 )
 async def export_opportunities(
-    request: Request, user: UserWithoutConnection, wanted: Annotated[Export, Query()]
+    request: Request,
+    user: UserWithoutConnection,
+    fields: CurrentFields,
+    wanted: Annotated[Export, Query()],
 ) -> StreamingResponse:
     """Stream all opportunities that fulfil every condition, as of one moment.
 
@@ -84,7 +89,7 @@ async def export_opportunities(
     """
     state = request.app.state
     connections = partial(connection_of, request)
-    chunks = service.export(connections, state.exports, state.limits.exports, user, wanted)
+    chunks = service.export(connections, state.exports, state.limits.exports, user, fields, wanted)
     first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
     return _ClosedInTime(
         _follow(request, first, chunks),
@@ -100,20 +105,25 @@ async def get_opportunity(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     opportunity_id: PathId,
 ) -> Response:
     """Get an opportunity by its id here."""
-    return json_response(request, await service.get_item(connection, user, opportunity_id))
+    return json_response(request, await service.get_item(connection, user, fields, opportunity_id))
 
 
 @router.get(
     "/oracle-opportunity/{remote_id}", response_model=Opportunity, responses=answers(401, 404, 422)
 )
 async def get_oracle_opportunity(
-    request: Request, user: CurrentUser, connection: Connection, remote_id: Annotated[Text, Path()]
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    remote_id: Annotated[Text, Path()],
 ) -> Response:
     """Get an opportunity by the CRM's OptyId."""
-    item = await service.get_item_by_remote_id(connection, user, remote_id)
+    item = await service.get_item_by_remote_id(connection, user, fields, remote_id)
     return json_response(request, item)
 
 
@@ -127,6 +137,7 @@ async def patch_opportunity(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     opportunity_id: PathId,
     change: OpportunityChange,
     if_match: IfMatch = None,
@@ -137,8 +148,8 @@ async def patch_opportunity(
     crm.yml declares `require_assessment: false`, this does, too.
     """
     wanted = change.model_dump(exclude_unset=True)
-    await service.change(connection, user, opportunity_id, wanted, if_match)
-    return json_response(request, await service.get_item(connection, user, opportunity_id))
+    await service.change(connection, user, fields, opportunity_id, wanted, if_match)
+    return json_response(request, await service.get_item(connection, user, fields, opportunity_id))
 
 
 @router.get(

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -41,11 +41,18 @@ class SortKey(StrEnum):
     DELETED_AT = "deleted_at"
 
 
-Sort = Annotated[str, Field(pattern=f"^-?({'|'.join(SortKey)})$")]
+BUILT_IN_KEYS = frozenset(SortKey)
+# The customer's own fields, too: see api.fields.
+Sort = Annotated[str, Field(pattern="^-?[a-z][a-z0-9_]*$", max_length=60)]
 
 
 class Filters(Input):
-    """Which opportunities are meant: those that fulfil every condition given."""
+    """Which opportunities are meant: those that fulfil every condition given.
+
+    What it does not know may be a parameter of the customer's own fields: `api.fields` checks that.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     search: Text | None = Field(
         None,
@@ -92,21 +99,21 @@ class Listing(Filters):
 
     @model_validator(mode="after")
     def _relevance_is_of_a_search(self) -> Self:
-        if self.sort is not None and self.key is SortKey.RELEVANCE and self.search is None:
+        if self.sort is not None and self.key == SortKey.RELEVANCE and self.search is None:
             raise ValueError("sort by relevance needs a search")
         return self
 
     @property
-    def key(self) -> SortKey:
-        """The list's sort key."""
+    def key(self) -> str:
+        """The list's sort key: a SortKey, or the name of an own field."""
         if self.sort is None:
             return SortKey.ID if self.search is None else SortKey.RELEVANCE
-        return SortKey(self.sort.removeprefix("-"))
+        return self.sort.removeprefix("-")
 
     @property
     def descending(self) -> bool:
         """Whether the greatest comes first."""
-        return self.key is SortKey.RELEVANCE if self.sort is None else self.sort.startswith("-")
+        return self.key == SortKey.RELEVANCE if self.sort is None else self.sort.startswith("-")
 
 
 class PageRequest(Listing):
@@ -158,6 +165,11 @@ class Opportunity(BaseModel):
     last_synced_at: datetime
     deleted_at: datetime | None = Field(description="Since when it is gone from the CRM")
     assigned_to: int | None = Field(description="The user who works on it")
+    custom: dict[str, Any] = Field(
+        description="The fields of your own that crm.yml declares, by name; in a list those whose "
+        "place is `list`. A deal that could not be loaded since its field got another type still "
+        "has the value from before"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -187,6 +199,7 @@ class Opportunity(BaseModel):
                 "last_synced_at": "2026-02-04T00:00:03.120543+00:00",
                 "deleted_at": None,
                 "assigned_to": 3,
+                "custom": {},
             }
         }
     )

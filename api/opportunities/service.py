@@ -15,7 +15,8 @@ from psycopg.types.json import Jsonb
 from api.audit import record
 from api.auth import Role, User
 from api.caching import check_match, etag_of
-from api.database import fetch_one
+from api.database import fetch_one, fetch_or_404
+from api.fields import Fields
 from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
@@ -32,6 +33,8 @@ CHUNK_BYTES = 64 * 1024
 FITTING = "1"
 # Each export holds a connection for as long as its reader takes; others need some too.
 EXPORTS_AT_ONCE = 3
+
+EXISTS: LiteralString = "select id from opportunities where id = %s"
 
 # Marks that a list shows beside each deal. The days in a state are those of the mart
 # workflow_ageing.
@@ -62,7 +65,11 @@ where id = any(%(ids)s)
 
 
 async def read_page(
-    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: PageRequest
+    connection: AsyncConnection[DictRow],
+    user: User,
+    unchanged: Unchanged,
+    fields: Fields,
+    wanted: PageRequest,
 ) -> tuple[list[DictRow], int, str | None]:
     """Return a page's rows, each with an `item` as JSON, the list's total and the next cursor.
 
@@ -70,13 +77,16 @@ async def read_page(
     away meanwhile are neither skipped nor given twice.
     """
     user.must_be(Role.VIEWER)
-    conditions = queries.conditions(wanted, user.id)
-    listing = digest(conditions, wanted.key, wanted.descending)
+    conditions = queries.conditions(fields, wanted, user.id)
+    _, type_ = queries.sort_key(fields, wanted.key)
+    # With the type, for an own field may get another one.
+    listing = digest(conditions, str(wanted.key), type_.as_string(None), wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
 
+    total_query = queries.total(fields, tuple(conditions))
+
     async def count() -> int:
-        query = queries.total(tuple(conditions))
-        counted: int = (await fetch_one(connection, query, conditions))["count"]
+        counted: int = (await fetch_one(connection, total_query, conditions))["count"]
         return counted
 
     if after is not None:
@@ -84,19 +94,19 @@ async def read_page(
     elif queries.FROM_OTHER_TABLES & conditions.keys():
         total = await count()
     else:
-        total = await unchanged.get(connection, ("total", conditions), count)
+        total = await unchanged.get(connection, (total_query, conditions), count)
 
     async def read(
-        names: list[str], key: SortKey, descending: bool, after: Cursor | None, limit: int
+        names: list[str], key: str, descending: bool, after: Cursor | None, limit: int
     ) -> list[DictRow]:
-        query = queries.page(tuple(names), key, descending, after is not None)
+        query = queries.page(fields, tuple(names), key, descending, after is not None)
         parameters = conditions | {"search": wanted.search, "limit": limit}
         if after is not None:
             parameters |= {"after_key": after.key, "after_id": after.id}
         return await (await connection.execute(query, parameters)).fetchall()
 
     names, limit = list(conditions), wanted.limit + 1
-    if wanted.key is not SortKey.RELEVANCE or not wanted.descending:
+    if wanted.key != SortKey.RELEVANCE or not wanted.descending:
         rows = await read(names, wanted.key, wanted.descending, after, limit)
     else:
         # Deals that have the words as they are come first, the newest first. For a common word they
@@ -121,6 +131,7 @@ async def export(
     at_once: asyncio.Semaphore,
     of_one: Limit,
     user: User,
+    fields: Fields,
     wanted: Export,
 ) -> AsyncGenerator[bytes]:
     """Yield all opportunities that fulfil every condition, as of one moment, in chunks of bytes.
@@ -132,9 +143,9 @@ async def export(
     if at_once.locked():
         detail = "Several exports are under way. Wait for one of them to end."
         raise ProblemError(503, detail, headers={"Retry-After": "10"})
-    conditions = queries.conditions(wanted, user.id)
+    conditions = queries.conditions(fields, wanted, user.id)
     query = queries.export(
-        tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
+        fields, tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
     )
     # Of the transaction, so that the connection goes back to the pool as it came, also after an
     # error: the reader sets the pace.
@@ -168,18 +179,22 @@ async def export(
 
 
 async def read_deals(
-    connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: PageRequest
+    connection: AsyncConnection[DictRow],
+    user: User,
+    unchanged: Unchanged,
+    fields: Fields,
+    wanted: PageRequest,
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """Return a page's deals with their marks, the list's total and the next cursor."""
-    rows, total, cursor = await read_page(connection, user, unchanged, wanted)
+    rows, total, cursor = await read_page(connection, user, unchanged, fields, wanted)
     return await with_marks(connection, [_deal_of(row["item"]) for row in rows]), total, cursor
 
 
 async def read_deal(
-    connection: AsyncConnection[DictRow], user: User, opportunity_id: int
+    connection: AsyncConnection[DictRow], user: User, fields: Fields, opportunity_id: int
 ) -> dict[str, Any]:
     """Return a deal with its marks; raises 404 if there is none."""
-    item = await get_item(connection, user, opportunity_id)
+    item = await get_item(connection, user, fields, opportunity_id)
     (deal,) = await with_marks(connection, [_deal_of(item)])
     return deal
 
@@ -196,10 +211,12 @@ async def with_marks(
     return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]
 
 
-async def get_item(connection: AsyncConnection[DictRow], user: User, opportunity_id: int) -> str:
+async def get_item(
+    connection: AsyncConnection[DictRow], user: User, fields: Fields, opportunity_id: int
+) -> str:
     """Return a deal as JSON; raises 404 if there is none."""
     user.must_be(Role.VIEWER)
-    row = await (await connection.execute(queries.ITEM_BY_ID, [opportunity_id])).fetchone()
+    row = await (await connection.execute(queries.item(fields, "id"), [opportunity_id])).fetchone()
     if row is None:
         raise ProblemError(404, f"There is no opportunity {opportunity_id}.")
     item: str = row["item"]
@@ -207,11 +224,12 @@ async def get_item(connection: AsyncConnection[DictRow], user: User, opportunity
 
 
 async def get_item_by_remote_id(
-    connection: AsyncConnection[DictRow], user: User, remote_id: str
+    connection: AsyncConnection[DictRow], user: User, fields: Fields, remote_id: str
 ) -> str:
     """Return the deal of an OptyId as JSON; raises 404 if there is none."""
     user.must_be(Role.VIEWER)
-    row = await (await connection.execute(queries.ITEM_BY_REMOTE_ID, [remote_id])).fetchone()
+    query = queries.item(fields, "remote_id")
+    row = await (await connection.execute(query, [remote_id])).fetchone()
     if row is None:
         raise ProblemError(404, f"The CRM has shown no opportunity {remote_id}.")
     item: str = row["item"]
@@ -221,6 +239,7 @@ async def get_item_by_remote_id(
 async def change(
     connection: AsyncConnection[DictRow],
     user: User,
+    fields: Fields,
     opportunity_id: int,
     wanted: dict[str, Any],
     if_match: str | None = None,
@@ -238,7 +257,7 @@ async def change(
         if if_match is not None:
             # The row has to stay as it was compared.
             await lock_opportunity(connection, opportunity_id)
-            item = await get_item(connection, user, opportunity_id)
+            item = await get_item(connection, user, fields, opportunity_id)
             check_match(if_match, etag_of(item.encode()))
         await change_opportunity(connection, user, opportunity_id, wanted)
 
@@ -268,7 +287,9 @@ async def list_changes(
     parameters = wanted.model_dump() | {"opportunity_id": opportunity_id}
     changes = await (await connection.execute(queries.HISTORY, parameters)).fetchall()
     if not changes:
-        await get_item(connection, user, opportunity_id)
+        await fetch_or_404(
+            connection, EXISTS, [opportunity_id], f"There is no opportunity {opportunity_id}."
+        )
     return changes
 
 

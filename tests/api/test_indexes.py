@@ -6,9 +6,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from api.fields import Fields
 from api.opportunities import queries
 from api.opportunities.schemas import Filters, SortKey
 from tests.api.conftest import fill
+
+FIELDS = Fields()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def plan(table: psycopg.Connection, query: bytes, parameters: dict[str, object])
 def test_a_page_is_read_from_an_index_from_where_it_begins(
     table: psycopg.Connection, key: SortKey, index: str, value: str, descending: bool
 ) -> None:
-    query = queries.page(("existing",), key, descending, True)
+    query = queries.page(FIELDS, ("existing",), key, descending, True)
     found = plan(table, query, {"limit": 51, "after_key": value, "after_id": 100})
     assert f"using {index}" in found
     assert "Index Cond" in found
@@ -69,14 +72,14 @@ def test_a_page_is_read_from_an_index_from_where_it_begins(
 def test_a_filter_has_its_index(
     table: psycopg.Connection, filters: dict[str, object], index: str
 ) -> None:
-    conditions = queries.conditions(Filters.model_validate(filters), 1)
+    conditions = queries.conditions(FIELDS, Filters.model_validate(filters), 1)
     # Where a filter takes much of this small table, reading all of it would be cheaper.
     table.execute("set enable_seqscan = off")
-    assert index in plan(table, queries.total(tuple(conditions)), conditions)
+    assert index in plan(table, queries.total(FIELDS, tuple(conditions)), conditions)
 
 
 def test_words_with_small_slips_find_the_index_too(table: psycopg.Connection) -> None:
-    conditions = queries.conditions(Filters.model_validate({"search": "expnasion"}), 1)
-    found = plan(table, queries.total(tuple(conditions)), conditions)
+    conditions = queries.conditions(FIELDS, Filters.model_validate({"search": "expnasion"}), 1)
+    found = plan(table, queries.total(FIELDS, tuple(conditions)), conditions)
     assert "BitmapOr" in found
     assert found.count("opportunities_search") == 2

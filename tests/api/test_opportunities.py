@@ -93,6 +93,7 @@ def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
         "last_synced_at": item["last_synced_at"],
         "deleted_at": None,
         "assigned_to": None,
+        "custom": {},
     }
     for path in ("/api/oracle-opportunity/300000000000001", "/api/opportunities/1"):
         assert reader.get(path).json() == item

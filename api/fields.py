@@ -1,0 +1,293 @@
+"""The fields of deals as crm.yml declares them: what lists, filters and pages know of them.
+
+Each process reads them again when they have changed, so no request waits for that. A deal can have
+a value of another type than its field: it was rejected, or the field has just got another type. So
+no expression casts a value that it has not looked at.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from typing import Annotated, Any, LiteralString, NamedTuple
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from psycopg.sql import SQL, Composable, Composed, Identifier
+from pydantic import AfterValidator, BeforeValidator, ValidationError, create_model
+from pydantic import Field as Described
+
+from api.database import Pool, fetch_one
+from api.types import AnyOf, Day, Input, Money, Utc
+from declared.fields import BUILT_IN, Field, key_expression, parameters
+
+REFRESH_SECONDS = 2
+# An update gives a row another place, and a load of a backup other transactions.
+_VERSION: LiteralString = """
+select concat_ws(' ',
+    (select md5(string_agg(concat_ws(' ', xmin, ctid), ' ')) from declared_fields),
+    (select md5(string_agg(concat_ws(' ', xmin, ctid), ' ')) from crm_attributes)
+) as version
+"""
+_READ: LiteralString = """
+select name, attribute, label, type, "column", filter, sort, place from fields order by position
+"""
+
+
+def _as_list(given: object) -> object:
+    return given if isinstance(given, list) else [given]
+
+
+def _iso(at: datetime) -> str:
+    """Return a time as `custom` has it: UTC, and no zeros at the end of the second."""
+    text = at.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return (text.rstrip("0") if "." in text else text) + "+00:00"
+
+
+def _end_of_day(given: object) -> object:
+    """Return the last moment of a day that is given without a time."""
+    try:
+        day = date.fromisoformat(str(given))
+    except ValueError:
+        return given
+    return datetime.combine(day, time.max, UTC).isoformat()
+
+
+_AnyOf = Annotated[AnyOf, BeforeValidator(_as_list)]
+_DayText = Annotated[Day, AfterValidator(date.isoformat)]
+_Start = Annotated[Utc, AfterValidator(_iso)]
+_End = Annotated[Utc, BeforeValidator(_end_of_day), AfterValidator(_iso)]
+_Truth = Annotated[bool, AfterValidator(lambda value: str(value).lower())]
+
+
+class Parameter(NamedTuple):
+    """A parameter of lists that filters by an own field.
+
+    Attributes:
+        type: of its value; validated, it is what the condition compares.
+        condition: in SQL, with the placeholder `value`.
+        words: what it means, for people.
+    """
+
+    field: Field
+    type: Any
+    condition: str
+    words: str
+
+
+class Fields:
+    """The declared fields at a moment.
+
+    Attributes:
+        all: in the order of the file, the built-in ones too.
+        own: the customer's own, which are in `custom`.
+        parameters: the filters by own fields, by the name of the parameter.
+    """
+
+    def __init__(self, declared: Iterable[Field] = ()) -> None:
+        self.all = tuple(declared) or tuple(BUILT_IN.values())
+        self.own = tuple(field for field in self.all if field.column is None)
+        self.listed = tuple(field for field in self.own if field.place == "list")
+        self.labels = {
+            field.name: field.label or field.attribute for field in (*BUILT_IN.values(), *self.all)
+        }
+        self.parameters = {
+            name: parameter
+            for field in self.own
+            if field.filter
+            for name, parameter in _parameters(field).items()
+        }
+        self._sortable = {field.name: field for field in self.own if field.sort}
+
+    def get(self, name: str) -> Field | None:
+        """Return an own field."""
+        return next((field for field in self.own if field.name == name), None)
+
+    @cached_property
+    def _filters(self) -> type[Input]:
+        # By other names than the customer's, one of which could be a method's of pydantic.
+        given: dict[str, Any] = {
+            f"own_{number}": (
+                parameter.type | None,
+                Described(None, alias=name, description=parameter.words),
+            )
+            for number, (name, parameter) in enumerate(self.parameters.items())
+        }
+        return create_model("OwnFilters", __base__=Input, **given)
+
+    def parse(self, given: dict[str, Any] | None) -> dict[str, Any]:
+        """Return the values of the parameters that no built-in field has.
+
+        Raises:
+            RequestValidationError: 422, no field has one of them, or a value is wrong.
+        """
+        if not given:
+            return {}
+        try:
+            filters = self._filters.model_validate(given)
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**found, "loc": ("query", *found["loc"])} for found in error.errors()]
+            ) from None
+        return {
+            str(field.alias): getattr(filters, name)
+            for name, field in self._filters.model_fields.items()
+            if name in filters.model_fields_set
+        }
+
+    def sort_key(self, name: str) -> tuple[SQL, SQL]:
+        """Return the expression and the type by which lists are sorted by an own field.
+
+        Raises:
+            RequestValidationError: 422, lists are not sorted by it.
+        """
+        field = self._sortable.get(name)
+        if field is None:
+            words = f"Lists can't be sorted by {name!r}"
+            raise RequestValidationError([{"loc": ("query", "sort"), "msg": words, "type": "sort"}])
+        return _key(field), SQL("numeric" if field.type == "number" else "text")
+
+    def as_json(self, fields: Iterable[Field]) -> Composable:
+        """Return the expression of `custom` with these fields, in their order; `null` if missing.
+
+        It takes the object apart once, however many fields there are.
+        """
+        columns = self.columns(fields)
+        if columns is None:
+            return SQL("json '{}'")
+        return SQL("(select row_to_json(own) from jsonb_to_record(custom) as own ({}))").format(
+            columns
+        )
+
+    @staticmethod
+    def columns(fields: Iterable[Field]) -> Composed | None:
+        """Return fields as the columns of `jsonb_to_record`; None: there are none."""
+        columns = [SQL("{} jsonb").format(Identifier(field.name)) for field in fields]
+        return SQL(", ").join(columns) if columns else None
+
+    def describe(self, openapi: dict[str, Any], built_in_keys: Iterable[str]) -> dict[str, Any]:
+        """Describe the fields and their parameters in an OpenAPI document, and return it."""
+        properties = openapi["components"]["schemas"]["Opportunity"]["properties"]
+        for name in BUILT_IN:
+            properties[name]["title"] = self.labels[name]
+        properties["custom"]["properties"] = {
+            field.name: {
+                "title": self.labels[field.name],
+                "description": f"The CRM's {field.attribute}",
+                "anyOf": [_SCHEMAS[field.type or "text"], {"type": "null"}],
+            }
+            for field in self.own
+        }
+        described = self._filters.model_json_schema()["properties"]
+        keys = "|".join((*built_in_keys, *self._sortable))
+        for path in ("/api/opportunities", "/api/opportunities/export"):
+            given = openapi["paths"][path]["get"]["parameters"]
+            for parameter in given:
+                if parameter["name"] == "sort":
+                    parameter["schema"]["anyOf"][0]["pattern"] = f"^-?({keys})$"
+            given += [
+                {
+                    "name": name,
+                    "in": "query",
+                    "required": False,
+                    "description": parameter.words,
+                    "schema": described[name],
+                }
+                for name, parameter in self.parameters.items()
+            ]
+        return openapi
+
+
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "text": {"type": "string"},
+    "number": {"type": "number"},
+    "date": {"type": "string", "format": "date"},
+    "timestamp": {"type": "string", "format": "date-time"},
+    "boolean": {"type": "boolean"},
+    "list": {"type": "array", "items": {}},
+}
+
+
+def _key(field: Field) -> SQL:
+    return SQL(key_expression(field.name, field.type or "text"))
+
+
+def _parameters(field: Field) -> dict[str, Parameter]:
+    """Return the parameters that filter by an own field, by their names."""
+    type_ = field.type or "text"
+    key = _key(field).as_string(None)
+    label = field.label or field.attribute
+    # The key finds the index; letters of another case are others, as in the built-in filters.
+    lower = "array(select lower(value) from unnest({value}::text[]) as value)"
+    text = f"{key} = any({lower}) and left(custom ->> '{field.name}', 200) = any({{value}})"
+    first, last = f"{key} >= {{value}}", f"{key} <= {{value}} and {key} > ''"
+    made: dict[str, list[tuple[Any, str, str]]] = {
+        "text": [(_AnyOf, text, f"{label}: any of these")],
+        "number": [
+            (Money, first, f"{label}: at least this"),
+            (
+                Money,
+                f"{key} <= {{value}} and {key} > '-infinity'",
+                f"{label}: at most this",
+            ),
+        ],
+        "date": [
+            (_DayText, first, f"{label}: on this day or later"),
+            (_DayText, last, f"{label}: on this day or before"),
+        ],
+        "timestamp": [
+            (_Start, first, f"{label}: then or later; UTC where no offset is given"),
+            (_End, last, f"{label}: then or before; a day without a time counts as a whole"),
+        ],
+        "boolean": [(_Truth, f"{key} = {{value}}", f"{label}: true or false")],
+        "list": [
+            (
+                _AnyOf,
+                f"custom -> '{field.name}' ?| {{value}}::text[]",
+                f"{label}: has any of these",
+            )
+        ],
+    }
+    return {
+        name: Parameter(field, value, condition, words)
+        for name, (value, condition, words) in zip(
+            parameters(field.name, type_), made[type_], strict=True
+        )
+    }
+
+
+class KeptFields:
+    """The fields that this process knows of; read again when they have changed.
+
+    Attributes:
+        changed: called after they have.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._version: str | None = None
+        self.now = Fields()
+
+    async def refresh(self, pool: Pool) -> None:
+        """Read the fields, if they are not those that were read before."""
+        async with pool.connection() as connection:
+            version: str = (await fetch_one(connection, _VERSION))["version"]
+            if version == self._version:
+                return
+            rows = await (await connection.execute(_READ)).fetchall()
+        self.now = Fields(Field(**row) for row in rows)
+        self._version = version
+        self._changed()
+
+    async def get(self, pool: Pool) -> Fields:
+        """Return the fields; the first call may have to read them."""
+        if self._version is None:
+            await self.refresh(pool)
+        return self.now
+
+
+async def _current(request: Request) -> Fields:
+    kept: KeptFields = request.app.state.fields
+    return await kept.get(request.app.state.pool)
+
+
+CurrentFields = Annotated[Fields, Depends(_current)]
