@@ -1,6 +1,9 @@
 """The sections `decisions` and `assessment` of crm.yml, and the way into the database."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +133,23 @@ def test_the_database_gets_what_has_changed(crm_yml: Path, database: str) -> Non
         crm_yml.write_text("assessment:\n  criteria: [")
         with pytest.raises(SystemExit, match="line 2"):
             declare_file(database)
+
+
+@pytest.mark.parametrize("module", ["api", "declared"])
+def test_nothing_starts_with_a_mistake_in_the_file(
+    crm_yml: Path, database: str, module: str
+) -> None:
+    crm_yml.write_text("decisions:\n  approvals: [nobody]")
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": database},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "crm.yml, line 2: approvals: 'nobody' is none of the functions" in done.stderr
 
 
 @given(st.permutations(list(Assessment().criteria)))
