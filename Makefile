@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor check probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ schedule: setup ## Run what meltano.yml schedules, when it is due
 
 doctor: .venv/.installed ## Check all that a sync needs; NOTIFY=1 sends a test message, too
 	@$(PYTHON) -m orchestrate.doctor $(if $(NOTIFY),--notify)
+
+check: .venv/.installed ## Compare crm.yml with the CRM; say what the next sync would change
+	@$(PYTHON) -m orchestrate.check
 
 probe: .venv/.installed ## Test which requests the CRM refuses, in 30 requests: make probe [SAVE=FILE]
 	@$(PYTHON) -m orchestrate.crm $(SAVE)

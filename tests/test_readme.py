@@ -38,6 +38,7 @@ ELSEWHERE = {
     "make schedule": "tests/test_scheduler.py",
     "make sandbox": "extract/oracle-crm-sandbox/tests",
     "make doctor": "tests/test_doctor.py",
+    "make check": "tests/test_check.py",
     "make adopt": "tests/test_adopt.py",
     "make erase PERSON=ada": "tests/api/test_erasure.py",
     "make backup": "tests/test_restore.py",

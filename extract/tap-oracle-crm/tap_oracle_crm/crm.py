@@ -17,7 +17,7 @@ from typing import Any, Self
 from tap_oracle_crm.answers import Page
 from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.config import resolve
-from tap_oracle_crm.discovery import attributes_of
+from tap_oracle_crm.discovery import annotations_of, attributes_of
 from tap_oracle_crm.reading import Reader
 from tap_oracle_crm.records import key_of
 from tap_oracle_crm.settings import ENVIRONMENT
@@ -115,6 +115,13 @@ class Crm:
         attributes are `string`.
         """
         return attributes_of(self._client.describe(Opportunities.path), Opportunities.path)
+
+    def annotations(self) -> dict[str, dict[str, str]]:
+        """Return the label (`title`) and the CRM's own type (`description`) of all attributes.
+
+        Empty if the CRM's answer has none.
+        """
+        return annotations_of(self._client.describe(Opportunities.path), Opportunities.path)
 
     def pages(
         self, fields: Sequence[str], *, since: datetime | None = None

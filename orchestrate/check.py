@@ -1,0 +1,337 @@
+"""`make check`: compare `crm.yml` with the CRM and the database; say what the next sync changes.
+
+`python -m orchestrate.check` prints a line for each finding: ✓ it is well, → the next sync changes
+this, ! look at it, ✗ it is wrong; `--json` prints the same for machines. The exit code is 1 if
+there is any ✗. The CRM gets one request. What the file would change is tried in a transaction that
+is rolled back, so that the rules are those of the sync itself.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+from tap_oracle_crm.crm import Crm
+from tap_oracle_crm.errors import OracleCrmError
+
+from database import objects
+from database.address import AddressError, database_url
+from database.locks import LockedError, bounded
+from declared.file import MODELS, DeclarationError, Declared, declare, differs, read_declared
+from orchestrate.crm import tap_settings
+
+Connection = psycopg.Connection[DictRow]
+Fields = dict[str, DictRow]
+
+MARKS = {"ok": "✓", "change": "→", "warning": "!", "error": "✗"}
+LOCK_SECONDS, QUERY_SECONDS = 5, 60
+MOST = 20
+"""Lines of one kind."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the check found.
+
+    Attributes:
+        about: what it is about: `crm.yml`, `crm`, `database`, `fields`, `values`, `outcomes` or
+            `news`.
+        status: `ok`, `change`, `warning` or `error`.
+        detail: what is so.
+        advice: what to do; empty where nothing is to be done.
+    """
+
+    about: str
+    status: Literal["ok", "change", "warning", "error"]
+    detail: str
+    advice: str = ""
+
+
+def check() -> list[Finding]:
+    """Validate the file, and find what the next sync would change; nothing is written."""
+    try:
+        declared = read_declared()
+        for section in MODELS:
+            declared.model(section)
+    except DeclarationError as error:
+        return [Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")]
+    found = [Finding("crm.yml", "ok", f"{len(declared.fields)} fields, without a mistake")]
+    try:
+        with Crm(tap_settings(meltano=False)) as crm:
+            described = crm.annotations()
+    except OracleCrmError as error:
+        described = {}
+        found.append(_not_described(str(error)))
+    else:
+        found.append(
+            Finding("crm", "ok", f"it describes {len(described)} attributes of opportunities")
+            if described
+            else _not_described("its answer names none")
+        )
+    try:
+        with psycopg.connect(database_url(), connect_timeout=10, row_factory=dict_row) as database:
+            if missing := objects.missing(database):
+                lacks = f"it lacks {objects.in_words(missing)}"
+                return [*found, Finding("database", "error", lacks, "Run make setup.")]
+            database.rollback()
+            with (
+                bounded(database, LOCK_SECONDS),
+                database.transaction(force_rollback=True),
+            ):
+                database.execute(f"set local statement_timeout = '{QUERY_SECONDS}s'")
+                found += _compare(database, declared, described)
+    except (AddressError, LockedError, psycopg.Error) as error:
+        found.append(Finding("database", "error", str(error).strip(), "Try again, or make doctor."))
+    return found
+
+
+def _not_described(reason: str) -> Finding:
+    return Finding(
+        "crm",
+        "warning",
+        f"it does not describe its attributes ({reason}): the last description counts",
+        "make doctor and make probe find the reason.",
+    )
+
+
+def _compare(
+    connection: Connection, declared: Declared, described: Mapping[str, Mapping[str, str]]
+) -> Iterator[Finding]:
+    before = _fields(connection)
+    is_changed = differs(connection, declared)
+    declare(connection, declared)
+    if described:
+        _describe(connection, described)
+    after = _fields(connection)
+    changes = list(_changes(before, after)) if before else []
+    yield from changes
+    yield from _absent(connection, after)
+    yield from _misfits(connection, after)
+    yield from _outcomes(connection, after)
+    yield from _news(connection)
+    deals = _scalar(connection, "select count(*) from public.opportunities")
+    if before and (is_changed or changes):
+        yield Finding("crm.yml", "change", f"the next sync merges all {deals:,} deals again")
+    elif before:
+        yield Finding("crm.yml", "ok", "the next sync changes nothing because of it")
+
+
+def _fields(connection: Connection) -> Fields:
+    """Return the fields as the database has them now."""
+    rows = connection.execute("select * from public.fields order by position")
+    return {row["name"]: row for row in rows}
+
+
+def _describe(connection: Connection, described: Mapping[str, Mapping[str, str]]) -> None:
+    """Put the CRM's description into the database, as the model `crm_attributes` does."""
+    attributes = [
+        {"name": name, "label": one["title"], "type": one["description"]}
+        for name, one in described.items()
+    ]
+    connection.execute(
+        """
+        insert into public.crm_attributes as known (name, label, type)
+        select name, label, type
+        from jsonb_to_recordset(%s) as listed (name text, label text, type text)
+        on conflict (name) do update set
+            label = excluded.label,
+            type = excluded.type,
+            gone_since = null,
+            previous_type = case
+                when known.type != excluded.type then known.type else known.previous_type
+            end,
+            type_changed_at = case
+                when known.type != excluded.type then now() else known.type_changed_at
+            end
+        """,
+        [Jsonb(attributes)],
+    )
+    connection.execute(
+        "update public.crm_attributes set gone_since = now()"
+        " where gone_since is null and name != all(%s)",
+        [list(described)],
+    )
+
+
+def _changes(before: Fields, after: Fields) -> Iterator[Finding]:
+    names = {field["attribute"]: field["name"] for field in before.values()}
+    renamed = {
+        names[field["attribute"]]: name
+        for name, field in after.items()
+        if names.get(field["attribute"], name) != name and names[field["attribute"]] not in after
+    }
+    for name, field in after.items():
+        if name in renamed.values():
+            continue
+        if name not in before:
+            detail = f"new: {name}, the {field['type']} {field['attribute']}"
+            advice = "The next sync reads all deals."
+            if field["filter"] or field["sort"]:
+                advice += " make setup makes its index."
+            yield Finding("fields", "change", detail, advice)
+        elif before[name]["attribute"] != field["attribute"]:
+            was = before[name]["attribute"]
+            detail = f"of another attribute: {name} was {was}, is {field['attribute']}"
+            yield Finding("fields", "change", detail)
+        elif before[name]["type"] != field["type"]:
+            detail = f"of another type: {name} was {before[name]['type']}, is {field['type']}"
+            yield Finding("fields", "change", detail)
+    for old, new in renamed.items():
+        yield Finding("fields", "change", f"renamed: {old} is {new}; the history of {old} stays")
+    for name in before:
+        if name not in after and name not in renamed:
+            detail = f"removed: {name}; deals keep its values and its history"
+            yield Finding("fields", "change", detail)
+
+
+def _typed(fields: Fields) -> tuple[list[str], list[str]]:
+    """Return attributes and types of the own fields whose values may not fit."""
+    own = [
+        field
+        for field in fields.values()
+        if field["column"] is None and field["type"] not in {"text", "list"}
+    ]
+    return [field["attribute"] for field in own], [field["type"] for field in own]
+
+
+def _absent(connection: Connection, fields: Fields) -> Iterator[Finding]:
+    if not _scalar(connection, "select count(*) from public.crm_attributes"):
+        return
+    for field in fields.values():
+        if not field["is_in_crm"]:
+            yield Finding(
+                "fields",
+                "warning" if field["column"] else "error",
+                f"the CRM has no attribute {field['attribute']}: {field['name']} is empty",
+                "Correct its line, or remove it.",
+            )
+
+
+def _misfits(connection: Connection, fields: Fields) -> Iterator[Finding]:
+    """Find the values of own fields that would reject their deals."""
+    rows = connection.execute(
+        """
+        select
+            field.attribute,
+            field.type,
+            count(*) as deals,
+            min(left(given.value #>> '{}', 60)) as example
+        from raw.opportunities
+        cross join lateral jsonb_each(opportunities.custom) as given (key, value)
+        inner join unnest(%s::text[], %s::text[]) as field (attribute, type)
+            on lower(given.key) = lower(field.attribute)
+        where
+            opportunities._sdc_deleted_at is null
+            and (
+                given.key = field.attribute
+                or not jsonb_exists(opportunities.custom, field.attribute)
+            )
+            and public.field_value(given.value, field.type) is null
+        group by field.attribute, field.type
+        order by deals desc, field.attribute
+        """,
+        _typed(fields),
+    )
+    for row in rows.fetchmany(MOST):
+        yield Finding(
+            "values",
+            "error",
+            f"deals whose {row['attribute']} is no {row['type']}: {row['deals']:,}, such as"
+            f" {json.dumps(row['example'], ensure_ascii=False)}; the sync rejects them",
+            f"Correct them in the CRM, or declare {row['attribute']} as text.",
+        )
+
+
+def _outcomes(connection: Connection, fields: Fields) -> Iterator[Finding]:
+    """Count the deals whose outcome changes, by the sync's own view; rejected deals stay."""
+    if _scalar(connection, "select to_regclass('staging.opportunity_outcomes') is null"):
+        return
+    # As the model `status_outcomes`, for codes that are known already.
+    connection.execute(
+        "delete from public.status_outcomes where source = 'declared' and code not in"
+        " (select name from public.declared_outcomes where section = 'statuses')"
+    )
+    connection.execute(
+        """
+        insert into public.status_outcomes (code, outcome, source)
+        select name, outcome, 'declared' from public.declared_outcomes where section = 'statuses'
+        on conflict (code) do update set outcome = excluded.outcome, source = 'declared'
+        """
+    )
+    connection.execute(
+        """
+        insert into public.status_outcomes (code, outcome, source)
+        select code, upper(btrim(category)), 'crm' from staging.stg_opportunity_statuses
+        where upper(btrim(category)) in ('OPEN', 'WON', 'LOST', 'CLOSED')
+        on conflict do nothing
+        """
+    )
+    rows = connection.execute(
+        """
+        select deals.crm_outcome as before, judged.crm_outcome as after, count(*) as deals
+        from staging.opportunity_outcomes as judged
+        inner join public.opportunities as deals on judged.remote_id = deals.remote_id
+        inner join raw.opportunities as loaded on deals.remote_id::bigint = loaded."OptyId"
+        where
+            judged.crm_outcome is not null
+            and judged.crm_outcome is distinct from deals.crm_outcome
+            and public.own_error(loaded.custom, %s, %s) is null
+            -- Rejected so far for another reason than a field.
+            and (
+                judged.reject_reason is null
+                or exists (
+                    select from staging.stg_opportunities as rejected
+                    where rejected.opty_id = loaded."OptyId" and rejected.custom_error is not null
+                )
+            )
+        group by before, after
+        order by count(*) desc
+        """,
+        _typed(fields),
+    ).fetchall()
+    for row in rows:
+        yield Finding(
+            "outcomes",
+            "change",
+            f"deals that become {row['after']}: {row['deals']:,}, now {row['before'] or 'unknown'}",
+        )
+    if not rows:
+        yield Finding("outcomes", "ok", "no deal gets another outcome")
+
+
+def _news(connection: Connection) -> Iterator[Finding]:
+    rows = connection.execute(
+        "select * from public.field_news where kind != 'removed' order by kind, attribute"
+    ).fetchall()
+    for row in rows[:MOST]:
+        yield Finding(
+            "news", "change", row["detail"], f"In crm.yml, {row['advice']}" if row["advice"] else ""
+        )
+    if len(rows) > MOST:
+        yield Finding("news", "change", f"and {len(rows) - MOST} more", "See the view field_news.")
+
+
+def _scalar(connection: Connection, query: Any) -> Any:
+    row = connection.execute(query).fetchone()
+    return None if row is None else next(iter(row.values()))
+
+
+def main() -> None:
+    """Print the findings."""
+    found = check()
+    if "--json" in sys.argv[1:]:
+        print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        for one in found:
+            print(f"{MARKS[one.status]} {one.about}: {one.detail}")
+            if one.advice:
+                print(f"  {one.advice}")
+    sys.exit(any(one.status == "error" for one in found))
+
+
+if __name__ == "__main__":
+    main()
