@@ -1,8 +1,8 @@
 """`python -m declared`: store `crm.yml` in the database and index its fields, for `make setup`."""
 
 from database.address import database_url
-from database.fields import build_indexes
 from declared.file import declare_file
+from declared.indexes import build_indexes
 
 if __name__ == "__main__":
     url = database_url()

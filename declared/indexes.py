@@ -1,8 +1,4 @@
-"""How queries and indexes reach a customer's own field in `opportunities.custom`.
-
-Both must be the same expression, or an index does not serve. No value makes one fail: deals keep
-values of a type that a field no longer has.
-"""
+"""The indexes of the customer's own fields, which `make setup` makes."""
 
 import re
 from collections.abc import Iterable
@@ -13,43 +9,17 @@ from psycopg import sql
 from psycopg.rows import tuple_row
 
 from database.locks import LockedError, lock_seconds, naming_holder
+from declared.fields import key_expression
 
 _OURS = re.compile(r"by_(?:text|number|date|timestamp|boolean|list)_\w+")
-
-
-def key_expression(name: str, type_: str) -> sql.Composed:
-    """Return what lists are sorted and filtered by; it is never null, and nothing is smallest.
-
-    Args:
-        name: the field's name.
-        type_: its type, as the view `fields` has it.
-
-    Returns:
-        A number (`numeric`), else text: ISO dates and times as they are, other text in small
-        letters, of at most 200 characters, since an index entry can't be long.
-    """
-    value = sql.SQL("custom -> {}").format(sql.Literal(name))
-    if type_ == "number":
-        return sql.SQL(
-            "coalesce(case when jsonb_typeof({0}) = 'number' then ({0})::numeric end, '-infinity')"
-        ).format(value)
-    text = sql.SQL("left(coalesce(custom ->> {}, ''), 200)").format(sql.Literal(name))
-    if type_ in {"date", "timestamp"}:
-        return sql.SQL('({} collate "C")').format(text)
-    return sql.SQL("lower({})").format(text)
-
-
-def list_expression(name: str) -> sql.Composed:
-    """Return a list as `jsonb`, for the condition `... ?| array['a', 'b']`: it has one of these."""
-    return sql.SQL("(custom -> {})").format(sql.Literal(name))
 
 
 def _definitions(fields: Iterable[tuple[str, str]]) -> dict[str, sql.Composed]:
     """Return what each index is of, by its name, which tells the definition from others."""
     return {
-        f"by_{type_}_{name}": sql.SQL("gin ({})").format(list_expression(name))
+        f"by_{type_}_{name}": sql.SQL("gin ((custom -> {}))").format(sql.Literal(name))
         if type_ == "list"
-        else sql.SQL("btree ({}, id)").format(key_expression(name, type_))
+        else sql.SQL("btree (({}), id)").format(sql.SQL(key_expression(name, type_)))
         for name, type_ in fields
     }
 
