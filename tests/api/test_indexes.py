@@ -9,9 +9,24 @@ from psycopg import sql
 from api.fields import Fields
 from api.opportunities import queries
 from api.opportunities.schemas import Filters, SortKey
+from database.fields import build_indexes
+from declared.fields import BUILT_IN, Field, store_fields
 from tests.api.conftest import fill
 
-FIELDS = Fields()
+OWN = [
+    Field("budget", "Budget_c", None, "number", None, True, True),
+    Field("go_live", "GoLive_c", None, "date", None, True, True),
+    Field("team", "Team_c", None, "text", None, True, True),
+    Field("products", "Products_c", None, "list", None, True),
+]
+FIELDS = Fields(OWN)
+FILL_OWN = """
+update opportunities
+set custom = jsonb_build_object(
+    'budget', id, 'go_live', date '2026-01-01' + id::integer, 'team', 'Team ' || id,
+    'products', array['P' || id]
+)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +35,9 @@ def table(postgres: str, migrated: str) -> Iterator[psycopg.Connection]:
         connection.execute(f"create database indexes template {migrated}")
     fill(f"{postgres}/indexes", 20_000)
     with psycopg.connect(f"{postgres}/indexes", autocommit=True) as connection:
+        store_fields(connection, (*BUILT_IN.values(), *OWN))
+        build_indexes(f"{postgres}/indexes")
+        connection.execute(FILL_OWN)
         connection.execute("vacuum analyze opportunities")
         yield connection
 
@@ -41,10 +59,13 @@ def plan(table: psycopg.Connection, query: bytes, parameters: dict[str, object])
         (SortKey.CLOSE_DATE, "opportunities_by_close_date", "2026-06-01"),
         (SortKey.REMOTE_UPDATED_AT, "opportunities_by_remote_updated_at", "2026-01-09 00:00+00"),
         (SortKey.WORKFLOW_STATUS, "opportunities_by_workflow_status", "NEW"),
+        ("budget", "by_number_budget", "5000"),
+        ("go_live", "by_date_go_live", "2026-06-01"),
+        ("team", "by_text_team", "team 5"),
     ],
 )
 def test_a_page_is_read_from_an_index_from_where_it_begins(
-    table: psycopg.Connection, key: SortKey, index: str, value: str, descending: bool
+    table: psycopg.Connection, key: str, index: str, value: str, descending: bool
 ) -> None:
     query = queries.page(FIELDS, ("existing",), key, descending, True)
     found = plan(table, query, {"limit": 51, "after_key": value, "after_id": 100})
@@ -67,6 +88,11 @@ def test_a_page_is_read_from_an_index_from_where_it_begins(
         ({"closing_before": "2026-01-02"}, "opportunities_by_close_date"),
         ({"updated_since": "2026-01-17T12:00:00Z"}, "opportunities_by_remote_updated_at"),
         ({"search": "expansion 1777"}, "opportunities_search"),
+        ({"min_budget": "19900"}, "by_number_budget"),
+        ({"max_budget": "100"}, "by_number_budget"),
+        ({"go_live_before": "2026-02-01"}, "by_date_go_live"),
+        ({"team": ["Team 7", "Team 8"]}, "by_text_team"),
+        ({"products": ["P7"]}, "by_list_products"),
     ],
 )
 def test_a_filter_has_its_index(
