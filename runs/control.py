@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from runs.registry import Job, RunningError
 MELTANO = str(Path(sys.executable).with_name("meltano"))
 """Meltano's command in this Python's environment."""
 PIPELINE = ("tap-oracle-crm", "target-postgres", "dbt-postgres:run")
+REFRESH = ("tap-oracle-crm-deal", "target-postgres", "dbt-postgres:run")
 KEPT_LOGS = 200
 
 Run = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
-__all__ = ["CannotCancelError", "RunningError", "cancel", "start"]
+__all__ = ["CannotCancelError", "RunningError", "cancel", "refresh", "start"]
 
 
 class CannotCancelError(Exception):
@@ -43,6 +44,37 @@ def command(full: bool) -> list[str]:
     return [MELTANO, "run", *(["--full-refresh"] if full else []), *PIPELINE]
 
 
+def refresh_command() -> list[str]:
+    """Return the command of a run that reads one deal, as if it was never read before."""
+    return [MELTANO, "run", "--full-refresh", *REFRESH]
+
+
+def refresh(url: str, remote_id: str, trigger: str, requested_by: str | None = None) -> Run:
+    """Start a run that reads one deal; return it, a row of `public.run_logs`.
+
+    Args:
+        url: the database.
+        remote_id: the deal's OptyId.
+        trigger: what starts the run.
+        requested_by: the user who asked for it.
+
+    Raises:
+        ValueError: that is no OptyId.
+        RunningError: another load is running.
+    """
+    if not (remote_id.isascii() and remote_id.isdecimal()):  # it becomes a part of a filter
+        raise ValueError(f"{remote_id!r} is no OptyId")
+    return start(
+        url,
+        True,
+        trigger,
+        requested_by,
+        refresh_command(),
+        Job.of(REFRESH),
+        {"TAP_ORACLE_CRM_DEAL_FILTER": f"OptyId = {remote_id}"},
+    )
+
+
 def start(
     url: str,
     full: bool,
@@ -50,6 +82,7 @@ def start(
     requested_by: str | None = None,
     argv: Sequence[str] | None = None,
     job: Job | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Start a run and return it, a row of `public.run_logs`.
 
@@ -60,6 +93,7 @@ def start(
         requested_by: the user who asked for it.
         argv: the command, if it is not a sync.
         job: the job of that command.
+        environment: more variables of its process.
 
     Raises:
         RunningError: another load is running.
@@ -75,7 +109,7 @@ def start(
         requested_by=requested_by,
     )
     try:
-        process = _spawn(run_id, list(argv or command(full)), trigger)
+        process = _spawn(run_id, list(argv or command(full)), trigger, environment or {})
     except OSError as error:
         registry.end(url, run_id, f"It could not be started: {error}")
         raise
@@ -146,7 +180,9 @@ def cancel(url: str, run_id: str, cancelled_by: str) -> None:
             ) from error
 
 
-def _spawn(run_id: str, argv: list[str], trigger: str) -> subprocess.Popen[bytes]:
+def _spawn(
+    run_id: str, argv: list[str], trigger: str, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     logs = processes.LOGS
     logs.mkdir(parents=True, exist_ok=True)
     for old in sorted(logs.glob("sync-*.log"), key=lambda file: file.stat().st_mtime)[:-KEPT_LOGS]:
@@ -156,7 +192,9 @@ def _spawn(run_id: str, argv: list[str], trigger: str) -> subprocess.Popen[bytes
         return subprocess.Popen(
             argv,
             cwd=ROOT,
-            env=os.environ | {"MELTANO_RUN_ID": run_id, "MELTANO_JOB_TRIGGER": trigger},
+            env=os.environ
+            | environment
+            | {"MELTANO_RUN_ID": run_id, "MELTANO_JOB_TRIGGER": trigger},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -27,6 +27,7 @@ READERS = {
     "tap-oracle-crm": "sync",
     "tap-oracle-crm-complete": "reconcile",
     "tap-oracle-crm-partition": "partition",
+    "tap-oracle-crm-deal": "refresh",
 }
 
 UNDER_WAY = """
@@ -53,7 +54,12 @@ set
     error_message = coalesce(error_message, case when observed_at is null then %(words)s end)
 where run_id = %(run_id)s
 """
-_KINDS = {"sync": "A sync", "reconcile": "A reconcile", "partition": "A first load"}
+_KINDS = {
+    "sync": "A sync",
+    "reconcile": "A reconcile",
+    "partition": "A first load",
+    "refresh": "A refresh of a deal",
+}
 
 
 class RunningError(Exception):
@@ -83,7 +89,7 @@ class Job:
     """The work of a run.
 
     Attributes:
-        kind: `sync`, `reconcile`, `partition`, or `other` if it loads nothing.
+        kind: `sync`, `reconcile`, `partition`, `refresh`, or `other` if it loads nothing.
         blocks: its plugins, as on Meltano's command line.
         state_id_suffix: the suffix of its Meltano state, if it has a state of its own.
     """

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import LiteralString, NamedTuple
-from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -19,6 +18,12 @@ from runs.registry import UNDER_WAY
 
 # What no run tells by itself, such as one that housekeeping deletes.
 KEPT_SECONDS = 30
+LAST_RUN: LiteralString = """
+select run_id from run_logs
+where kind != 'other'
+order by status = 'RUNNING' desc, id desc
+limit 1
+"""
 NEWEST_RUN: LiteralString = "select coalesce(max(id), 0) as id from sync_runs"
 
 
@@ -80,24 +85,12 @@ class Live:
         now = time.monotonic()
         if self._run and self._run[0] == newest and now < self._run[1] and not is_busy:
             return self._run[2]
-        run_id = await self._find_run(connection)
         run = None
-        if run_id is not None:
-            (row,) = await sync_queries.fetch(connection, sync_queries.PROGRESS, run_id)
+        for found in await sync_queries.fetch(connection, LAST_RUN):
+            (row,) = await sync_queries.fetch(connection, sync_queries.PROGRESS, found["run_id"])
             run = SyncProgress.model_validate(row)
         success = await (await connection.execute(sync_queries.LAST_SUCCESS)).fetchone()
         syncs = Syncs(run=run, last_success=success["completed_at"] if success else None)
         # What was busy a moment ago is looked at once more.
         self._run = (newest, 0 if is_busy else now + KEPT_SECONDS, syncs)
         return syncs
-
-    async def _find_run(self, connection: AsyncConnection[DictRow]) -> UUID | None:
-        """Return the run that is under way, or has just ended, or else the last sync."""
-        for row in await sync_queries.fetch(connection, sync_queries.LOADING):
-            return UUID(str(row["run_id"]))
-        last = self._run[2].run if self._run else None
-        if last is not None and last.status == "RUNNING":
-            return last.run_id
-        for row in await sync_queries.fetch(connection, sync_queries.LATEST):
-            return UUID(str(row["run_id"]))
-        return None

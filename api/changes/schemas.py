@@ -80,6 +80,6 @@ class Syncs(BaseModel):
     """What the syncs are doing."""
 
     run: SyncProgress | None = Field(
-        description="The run that is under way, or else the last sync; null before the first"
+        description="The run that loads, of whatever kind, or else the last one; null before it"
     )
     last_success: datetime | None = Field(description="When a sync last succeeded")

@@ -1,5 +1,6 @@
 """The page of syncs: the running one, the history, and rejected records."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
@@ -17,6 +18,7 @@ from api.docs import LINEAGE
 from api.opportunities.deal import crm_link
 from api.sync import service
 from api.sync.schemas import RejectsQuery, SyncOrder
+from api.types import PathId
 
 router = console_router()
 
@@ -58,6 +60,19 @@ async def start(
     url = request.app.state.database_url
     await service.start(connection, user, url, SyncOrder(full=given.full))
     return back_to(request, "/sync")
+
+
+@router.post("/opportunities/{id}/refresh")
+async def refresh(
+    request: Request, user: CurrentUser, connection: Connection, opportunity_id: PathId
+) -> Response:
+    """Read a deal from the CRM now; the page waits for the end of the run."""
+    url = request.app.state.database_url
+    run = await service.refresh(connection, user, url, opportunity_id)
+    if "hx-request" not in request.headers:
+        return back_to(request, f"/opportunities/{opportunity_id}")
+    started = {"refresh-started": {"run_id": str(run["run_id"])}}
+    return Response(status_code=204, headers={"HX-Trigger": json.dumps(started)})
 
 
 @router.post("/sync/{run_id}/cancel")

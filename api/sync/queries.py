@@ -1,6 +1,6 @@
 """The SQL of syncs."""
 
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -12,6 +12,9 @@ LATEST = "select * from sync_logs order by status = 'RUNNING' desc, id desc limi
 HISTORY = "select * from sync_logs order by id desc limit %s"
 LOADING = """
 select * from run_logs where status = 'RUNNING' and kind != 'other' order by id desc limit 1
+"""
+DEAL: LiteralString = """
+select id, remote_id from opportunities where id = %(id)s or remote_id = %(remote_id)s
 """
 ANY_RUN = "select * from run_logs where run_id = %s"
 PROGRESS = """

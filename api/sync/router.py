@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from psycopg.rows import DictRow
 
 from api.auth import CurrentUser
@@ -19,6 +19,7 @@ from api.sync.schemas import (
     SyncRun,
     SyncRunning,
 )
+from api.types import Text
 
 router = APIRouter(prefix="/api", tags=["sync"])
 
@@ -35,6 +36,24 @@ async def start_sync(
     """Start a sync, unless one is under way, whoever started that."""
     url = request.app.state.database_url
     return await service.start(connection, user, url, order or SyncOrder(full=False))
+
+
+@router.post(
+    "/opportunities/{remote_id}/refresh",
+    status_code=202,
+    response_model=SyncRun,
+    responses=answers(401, 403, 404, 422) | {409: {"model": SyncRunning}},
+)
+async def refresh_opportunity(
+    request: Request, user: CurrentUser, connection: Connection, remote_id: Annotated[Text, Path()]
+) -> DictRow:
+    """Read an opportunity from the CRM now, by its OptyId, unless a run that loads is under way.
+
+    Follow the run by `GET /api/sync-runs/{run_id}`. It is none of the syncs: it does not appear in
+    their history, and the next sync reads what it would have read anyway.
+    """
+    url = request.app.state.database_url
+    return await service.refresh(connection, user, url, remote_id=remote_id)
 
 
 @router.get("/sync-status", response_model=SyncRun, responses=answers(401, 404))

@@ -9,7 +9,7 @@ from psycopg.rows import DictRow
 
 from api.audit import record
 from api.auth import Role, Scope, User
-from api.database import fetch_one
+from api.database import fetch_one, fetch_or_404
 from api.problems import ProblemError
 from api.sync import queries
 from api.sync.schemas import RejectedRecord, RejectedRecords, RejectsQuery, SyncOrder, SyncRun
@@ -28,11 +28,48 @@ async def start(
     try:
         run = await run_in_threadpool(control.start, database_url, order.full, "api", user.name)
     except control.RunningError as error:
-        (other,) = await queries.fetch(connection, queries.ANY_RUN, error.run_id)
-        under_way = SyncRun.model_validate(other).model_dump(mode="json")
-        raise ProblemError(409, f"{error.what} is under way.", run=under_way) from error
+        raise await _is_running(connection, error) from error
     await record(connection, user, "start", "sync", run["run_id"], after={"full": order.full})
     return run
+
+
+async def refresh(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    database_url: str,
+    opportunity_id: int | None = None,
+    remote_id: str | None = None,
+) -> DictRow:
+    """Start to read one deal from the CRM, apart from the syncs: their bookmark stays.
+
+    The deal is named by one of its two ids.
+
+    Raises:
+        ProblemError: 404, there is no such deal; 409, a run that loads is under way, or the deal
+            did not come from the CRM.
+    """
+    user.must_be(Role.ASSESSOR, Scope.SYNC)
+    missing = f"The CRM has shown no opportunity {remote_id or opportunity_id}."
+    keys = {"id": opportunity_id, "remote_id": remote_id}
+    deal = await fetch_or_404(connection, queries.DEAL, keys, missing)
+    try:
+        run = await run_in_threadpool(
+            control.refresh, database_url, deal["remote_id"], "api", user.name
+        )
+    except ValueError as error:
+        raise ProblemError(409, f"The CRM can't be asked for it: {error}.") from error
+    except control.RunningError as error:
+        raise await _is_running(connection, error) from error
+    await record(connection, user, "refresh", "opportunity", deal["id"])
+    return run
+
+
+async def _is_running(
+    connection: AsyncConnection[DictRow], error: control.RunningError
+) -> ProblemError:
+    (other,) = await queries.fetch(connection, queries.ANY_RUN, error.run_id)
+    under_way = SyncRun.model_validate(other).model_dump(mode="json")
+    return ProblemError(409, f"{error.what} is under way.", run=under_way)
 
 
 async def cancel(

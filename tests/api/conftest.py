@@ -284,6 +284,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Command
         f"import pathlib, time\nwhile not pathlib.Path({str(end)!r}).exists(): time.sleep(0.02)"
     )
     monkeypatch.setattr(control, "command", command)
+    monkeypatch.setattr(control, "refresh_command", lambda: [sys.executable, "-c", command.script])
     monkeypatch.setattr(processes, "LOGS", tmp_path / "logs")
     yield command
     end.touch()

@@ -58,6 +58,7 @@ ROUTES = {
     "GET /api/events": VIEWER,
     "GET /api/opportunities": VIEWER,
     "GET /api/opportunities/export": VIEWER,
+    "POST /api/opportunities/{remote_id}/refresh": Call(Role.ASSESSOR, scope=Scope.SYNC),
     "GET /api/opportunities/{id:int}": VIEWER,
     "PATCH /api/opportunities/{id:int}": Call(Role.ASSESSOR, {"workflow_status": "ASSIGNED"}),
     "GET /api/opportunities/{id:int}/history": VIEWER,
@@ -136,6 +137,7 @@ ROUTES = {
     "POST /opportunities/{id}/status": Call(
         Role.ASSESSOR, form={"workflow_status": "ASSIGNED", "seen": "NEW"}
     ),
+    "POST /opportunities/{id}/refresh": Call(Role.ASSESSOR, scope=Scope.SYNC),
     "GET /opportunities/{id}/timeline": VIEWER,
     "GET /remote/{remote_id}": VIEWER,
     "POST /assessments/{assessment_id}/score": VIEWER,

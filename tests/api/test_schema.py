@@ -45,6 +45,7 @@ def address(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     configuration = DefaultSettings(api_lock_timeout=2, oracle_webhook_secret=SecretStr(SECRET))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(control, "command", lambda full: ["true"])
+        patch.setattr(control, "refresh_command", lambda: ["true"])
         patch.setattr(processes, "LOGS", tmp_path_factory.mktemp("logs"))
         with serving(database, configuration) as address:
             yield address

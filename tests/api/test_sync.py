@@ -21,7 +21,7 @@ import pytest
 from api.auth import Role
 from api.sync import events
 from database.environment import ROOT
-from tests.api.conftest import Caller, Command, until
+from tests.api.conftest import Caller, Command, fill, until
 from tests.runs import add_run, live_run, silence
 
 
@@ -312,3 +312,25 @@ def test_the_schedules(caller: Caller) -> None:
         "oracle_crm_schedule_next_run_timestamp_seconds 1.7702496e+09"
         in caller.get("/metrics").text
     )
+
+
+def test_a_deal_is_refreshed_unless_a_run_loads(caller: Caller, command: Command) -> None:
+    fill(caller.database, 2)
+    with psycopg.connect(caller.database, autocommit=True) as connection:
+        connection.execute("update opportunities set remote_id = 'of the old system' where id = 2")
+    path = "/api/opportunities/{}/refresh"
+    assert caller.post(path.format("of the old system")).status_code == 409
+    assert caller.post(path.format("1 or OptyId > 0")).status_code == 404
+    run = caller.post(path.format("300000000000001"))
+    assert run.status_code == 202, run.text
+    progress = caller.get(f"/api/sync-runs/{run.json()['run_id']}").json()
+    assert progress["status"] == "RUNNING"
+    assert caller.get("/api/sync-history").json() == []
+    process = psutil.Process()
+    (child,) = [one for one in process.children() if "TAP_ORACLE_CRM_DEAL_FILTER" in one.environ()]
+    assert child.environ()["TAP_ORACLE_CRM_DEAL_FILTER"] == "OptyId = 300000000000001"
+    refused = caller.post(path.format("300000000000001"))
+    assert refused.status_code == 409
+    assert refused.json()["detail"] == "A refresh of a deal is under way."
+    assert refused.json()["run"]["run_id"] == run.json()["run_id"]
+    assert caller.post("/api/sync-database").status_code == 409

@@ -1,9 +1,13 @@
 """Open pages: each says how fresh it is, and offers what has changed since it was read."""
 
 import psycopg
+import pytest
 from playwright.sync_api import expect
 
+from tests.api.conftest import Command, command
 from tests.console.conftest import Desk
+
+__all__ = ["command"]
 
 CURRENT = "It is up to date."
 
@@ -79,3 +83,32 @@ def test_a_page_has_one_stream(desk: Desk) -> None:
     expect(page.locator("#fresh")).to_contain_text("Read")
     page.wait_for_timeout(1500)
     assert len([url for url in asked if "/events" in url]) == 1
+
+
+# How many deals the run found as they were, and what the page makes of it.
+@pytest.mark.parametrize(
+    ("unchanged", "words"),
+    [
+        (1, "The deal is as it is in the CRM."),
+        (0, "The CRM does not show this deal"),
+    ],
+)
+def test_a_deal_is_refreshed_on_its_page(
+    desk: Desk, command: Command, unchanged: int, words: str
+) -> None:
+    viewer = desk.open("/opportunities/3", "vera")
+    expect(viewer.get_by_role("button", name="Refresh this deal")).to_have_count(0)
+    page = desk.open("/opportunities/3", "ada")
+    page.get_by_role("button", name="Refresh this deal").click()
+    expect(page.locator("#messages")).to_contain_text("Reading the deal from the CRM")
+    page.get_by_role("button", name="Refresh this deal").click()
+    expect(page.locator("#messages")).to_contain_text("A refresh of a deal is under way.")
+    desk.expect_refusal(409)
+    desk.query(
+        "update sync_runs set transform_succeeded = true, transform_completed_at = now(),"
+        " transform_started_at = now(), extraction_completed = true, ended_at = now(),"
+        " new_records = 0, updated_records = 0, failed_records = 0, unchanged_records = %s"
+        " where kind = 'refresh'",
+        unchanged,
+    )
+    expect(page.locator("#messages")).to_contain_text(words)

@@ -9,7 +9,7 @@
         select coalesce(
             (
                 select run_id from public.sync_runs
-                where run_id = {{ meltano_run_id() }} and kind in ('sync', 'reconcile')
+                where run_id = {{ meltano_run_id() }} and kind in ('sync', 'reconcile', 'refresh')
             ),
             (
                 select run_id from public.sync_runs

@@ -35,6 +35,23 @@ function showFreshness() {
     : "It is up to date.";
 }
 
+// A deal that is read from the CRM on its page: it is shown again if anything is new.
+let refreshing = null;
+document.addEventListener("refresh-started", ({ detail }) => {
+  refreshing = detail.run_id;
+  say("Reading the deal from the CRM…");
+});
+document.addEventListener("sync", ({ detail: run }) => {
+  if (!refreshing || run?.run_id !== refreshing || run.status === "RUNNING") return;
+  refreshing = null;
+  if (run.status !== "SUCCESS") {
+    say(`The deal could not be read: ${run.error_message}`, { bad: true });
+  } else if (run.total_fetched === 0) {
+    say("The CRM does not show this deal: it is deleted there, or not shared.", { bad: true });
+  } else if (run.unchanged_records > 0) say("The deal is as it is in the CRM.");
+  else location.reload();
+});
+
 function lose() {
   isLive = false;
   document.dispatchEvent(new CustomEvent("live-lost"));

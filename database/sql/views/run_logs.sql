@@ -8,7 +8,7 @@ with judged as (
                 then case when sync_run_is_alive(runs) then 'RUNNING' else 'FAILED' end
             when runs.load_succeeded is false or runs.transform_succeeded is false then 'FAILED'
             -- A loader that is told to stop does so without a word of failure.
-            when runs.kind in ('sync', 'reconcile') and runs.transform_succeeded
+            when runs.kind in ('sync', 'reconcile', 'refresh') and runs.transform_succeeded
                 and runs.extraction_completed is not false then 'SUCCESS'
             when sync_run_is_alive(runs) then 'RUNNING'
             when runs.kind = 'partition'
