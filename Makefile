@@ -141,6 +141,7 @@ lint: .venv/.installed-dev ## Every linter, formatter and type checker
 bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and the limit
 	$(PYTHON) -m tests.bench
 	$(PYTHON) -m tests.bench.merge
+	$(PYTHON) -m tests.bench.at_once
 
 bench-scale: .venv/.installed-dev ## All that 1,000,000 deals cost; 10 minutes
 	$(PYTHON) -m tests.bench.scale

@@ -62,6 +62,8 @@ def prepare_environment() -> None:
         ),
         # The loader drops the offsets of timestamps; in UTC that changes nothing.
         "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+        # Read by the tap itself: Meltano would write it to a file.
+        "TAP_ORACLE_CRM_LIMITS_DATABASE_URL": url,
         "TARGET_POSTGRES_LOCK_TIMEOUT": os.environ["SYNC_LOCK_TIMEOUT"],
     }
     if options is None and not _calls_dbt():

@@ -35,6 +35,7 @@ from tap_oracle_crm.errors import (
 from tap_oracle_crm.gate import Gate, Turn
 from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
 from tap_oracle_crm.refusals import refusal, refusal_of_part
+from tap_oracle_crm.sharing import Sharing
 
 log = logging.getLogger("tap-oracle-crm")
 
@@ -79,11 +80,17 @@ class CrmClient:
             timer = threading.Timer(seconds, self.stopping.set)
             timer.daemon = True
             timer.start()
+        self.host = urlsplit(settings["base_url"]).netloc
         calls = settings["calls_per_hour"]
-        self.gate = Gate(settings["concurrency"], self.stopping, Budget(calls) if calls else None)
+        account = f"{settings.get('username') or settings.get('client_id')}@{self.host}"
+        self.gate = Gate(
+            settings["concurrency"],
+            self.stopping,
+            Budget(calls) if calls else None,
+            Sharing(settings, account) if "limits_database_url" in settings else None,
+        )
         self._version_checked = False
         self._lock = threading.Lock()
-        self.host = urlsplit(settings["base_url"]).netloc
         self._connection = Connection(settings, self._end, adapter)
         self._credentials = Credentials(settings, self._connection)
         self._root = f"{settings['base_url']}/crmRestApi/resources/{settings['api_version']}"
@@ -244,6 +251,7 @@ class CrmClient:
 
     def close(self) -> None:
         """Close the connections."""
+        self.gate.close()
         self._connection.close()
 
     # Attempts and the pauses between them

@@ -20,6 +20,7 @@ from statistics import median
 
 from tap_oracle_crm.budget import Budget
 from tap_oracle_crm.errors import StoppedError
+from tap_oracle_crm.sharing import WORTH_SHARING, Shared, Sharing
 
 log = logging.getLogger("tap-oracle-crm")
 
@@ -65,6 +66,7 @@ class Gate:
         most: the largest number of requests at once.
         stopping: is set when reading must end.
         budget: spreads the requests over the time.
+        sharing: exchanges with the other processes that read with the same account.
         clock: the monotonic time in seconds.
 
     Attributes:
@@ -76,11 +78,15 @@ class Gate:
         most: int,
         stopping: threading.Event,
         budget: Budget | None = None,
+        sharing: Sharing | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.most = most
         self.allowed = min(START, most)
         self._budget = budget
+        self._sharing, self._shares = sharing, False
+        self._calls = 0
+        self._processes = 1
         self._is_spread = False
         self._stopping = stopping
         self._clock = clock
@@ -118,6 +124,10 @@ class Gate:
             self._most_busy = max(self._most_busy, self._busy)
             if self._budget:
                 self._budget.spend(self._clock())
+            self._calls += 1
+            if self._sharing and not self._shares and self._calls >= WORTH_SHARING:
+                self._shares = True
+                self._sharing.start(self._tell, self._learn)
             turn = Turn(self._busy, self._clock(), self._lowered)
         try:
             yield turn
@@ -135,6 +145,34 @@ class Gate:
                 "Half of the calls that an hour may have are sent: the others are spread over the "
                 "time (setting calls_per_hour)"
             )
+
+    def close(self) -> None:
+        """Tell other processes no more."""
+        if self._sharing:
+            self._sharing.close()
+
+    # Other processes
+
+    def _tell(self) -> tuple[int, int | None]:
+        """Return the calls since the last time, and how many at once the server serves to all."""
+        with self._changed:
+            calls, self._calls = self._calls, 0
+            is_known = self._refused is not None and self._clock() < self._held_until
+            return calls, self.allowed * self._processes if is_known else None
+
+    def _learn(self, shared: Shared) -> None:
+        """Take only a part of what the server serves if there are other processes."""
+        with self._changed:
+            now = self._clock()
+            if self._budget:
+                self._budget.share(now, shared.processes, shared.others)
+            self._processes = max(1, shared.processes)
+            if shared.found and not self._refused:
+                # Another process was refused more.
+                self._refused = max(2, shared.found // self._processes + 1)
+                self._held_until = now + self._hold
+            if self.allowed > self._bound():
+                self._lower(self._bound())
 
     # What came of a request
 
@@ -214,11 +252,15 @@ class Gate:
                 self._refused, self._hold = None, FIRST_HOLD
             self._raise()
 
-    def _raise(self) -> None:
-        most = self.most
+    def _bound(self) -> int:
+        """Return how many requests at once may be tried now."""
+        most = max(1, self.most // self._processes)
         if self._refused and self._clock() < self._held_until:
             most = min(most, self._refused - 1)
-        if self.allowed < most:
+        return most
+
+    def _raise(self) -> None:
+        if self.allowed < self._bound():
             self.allowed += 1
             self._changed.notify_all()
 

@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "client_id": "ORACLE_CLIENT_ID",
     "client_secret": "ORACLE_CLIENT_SECRET",
     "scope": "ORACLE_SCOPE",
+    "limits_database_url": "TAP_ORACLE_CRM_LIMITS_DATABASE_URL",
 }
 """The environment variable that is read if a setting is not passed."""
 DEFAULT_FINDER = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
@@ -204,6 +205,15 @@ SETTINGS = th.PropertiesList(
         default=5_000,
         minimum=0,
         maximum=1_000_000,
+    ),
+    th.Property(
+        "limits_database_url",
+        th.StringType,
+        secret=True,
+        title="Database of limits",
+        description="PostgreSQL address with the function share_crm_calls: runs with the same "
+        "account share concurrency and calls_per_hour through it. Needs psycopg. Without it, each "
+        "run has these limits for itself.",
     ),
     _number(
         "request_timeout",

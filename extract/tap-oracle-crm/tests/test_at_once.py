@@ -195,3 +195,14 @@ def test_the_tap_spreads_its_calls(tap: TapUser) -> None:
     assert "calls_per_hour" in output.log
     assert 30 <= tap.crm.requests()["total"] <= 32
     assert len(output.by_key()) < 1_000
+
+
+def test_calls_of_others_count_and_the_rest_is_shared() -> None:
+    budget = Budget(5_000)
+    budget.share(3_600.0, processes=2, others=[0, 2_500])
+    budget.spend(3_600.0)
+    alone = Budget(5_000)
+    for _ in range(2_500):
+        alone.spend(3_540.0)
+    alone.spend(3_600.0)
+    assert budget.wait(3_600.0) == pytest.approx(2 * alone.wait(3_600.0))
