@@ -18,8 +18,7 @@ from pydantic import Field as Described
 
 from api.database import Pool, fetch_one
 from api.types import AnyOf, Day, Input, Money, Utc
-from database.fields import key_expression, list_expression
-from declared.fields import BUILT_IN, Field, parameters
+from declared.fields import BUILT_IN, Field, key_expression, parameters
 
 REFRESH_SECONDS = 2
 # An update gives a row another place, and a load of a backup other transactions.
@@ -135,7 +134,7 @@ class Fields:
             if name in filters.model_fields_set
         }
 
-    def sort_key(self, name: str) -> tuple[Composed, SQL]:
+    def sort_key(self, name: str) -> tuple[SQL, SQL]:
         """Return the expression and the type by which lists are sorted by an own field.
 
         Raises:
@@ -145,8 +144,7 @@ class Fields:
         if field is None:
             words = f"Lists can't be sorted by {name!r}"
             raise RequestValidationError([{"loc": ("query", "sort"), "msg": words, "type": "sort"}])
-        key = key_expression(field.name, field.type or "text")
-        return key, SQL("numeric" if field.type == "number" else "text")
+        return _key(field), SQL("numeric" if field.type == "number" else "text")
 
     def as_json(self, fields: Iterable[Field]) -> Composable:
         """Return the expression of `custom` with these fields, in their order; `null` if missing.
@@ -209,10 +207,14 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
+def _key(field: Field) -> SQL:
+    return SQL(key_expression(field.name, field.type or "text"))
+
+
 def _parameters(field: Field) -> dict[str, Parameter]:
     """Return the parameters that filter by an own field, by their names."""
     type_ = field.type or "text"
-    key = key_expression(field.name, type_).as_string()
+    key = _key(field).as_string(None)
     label = field.label or field.attribute
     # The key finds the index; letters of another case are others, as in the built-in filters.
     lower = "array(select lower(value) from unnest({value}::text[]) as value)"
@@ -240,7 +242,7 @@ def _parameters(field: Field) -> dict[str, Parameter]:
         "list": [
             (
                 _AnyOf,
-                f"{list_expression(field.name).as_string()} ?| {{value}}::text[]",
+                f"custom -> '{field.name}' ?| {{value}}::text[]",
                 f"{label}: has any of these",
             )
         ],

@@ -143,6 +143,21 @@ def parameters(name: str, type_: str) -> list[str]:
     }.get(type_, [name])
 
 
+def key_expression(name: str, type_: str) -> str:
+    """Return the SQL by which lists are sorted and filtered by a field of the customer's own.
+
+    It is never null, and fails for no value: a deal may have one of another type. Indexes and
+    queries have to use the same expression.
+    """
+    if type_ == "number":
+        return (
+            f"coalesce(case when jsonb_typeof(custom -> '{name}') = 'number'"
+            f" then (custom -> '{name}')::numeric end, '-infinity')"
+        )
+    text = f"left(coalesce(custom ->> '{name}', ''), 200)"
+    return f'{text} collate "C"' if type_ in {"date", "timestamp"} else f"lower({text})"
+
+
 def read_fields(node: yaml.Node) -> tuple[Field, ...]:
     """Return the fields that the section lists, in its order.
 

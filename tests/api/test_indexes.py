@@ -9,8 +9,8 @@ from psycopg import sql
 from api.fields import Fields
 from api.opportunities import queries
 from api.opportunities.schemas import Filters, SortKey
-from database.fields import build_indexes
 from declared.fields import BUILT_IN, Field, store_fields
+from declared.indexes import build_indexes
 from tests.api.conftest import fill
 
 OWN = [
