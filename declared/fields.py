@@ -211,6 +211,9 @@ def _field_of(attribute: str, given: Mapping[str, yaml.ScalarNode], node: yaml.N
     known = {field.attribute: field for field in BUILT_IN.values()}
     name = given["name"].value if "name" in given else None
     standard = known.get(attribute) or (BUILT_IN.get(name) if name in OF_CUSTOMER else None)
+    if standard is None and name is None:  # one customer has GEO_c, another one Geo_c
+        alike = {BUILT_IN[name].attribute.lower(): BUILT_IN[name] for name in OF_CUSTOMER}
+        standard = alike.get(attribute.lower())
     if name is not None and standard is not None and name != standard.name:
         raise WrongLineError(given["name"], f"{attribute} is always called {standard.name}")
     if name is None:

@@ -169,8 +169,8 @@ def _changes(before: Fields, after: Fields) -> Iterator[Finding]:
             continue
         if name not in before:
             detail = f"new: {name}, the {field['type']} {field['attribute']}"
-            advice = "The next sync reads all deals."
-            if field["filter"] or field["sort"]:
+            advice = "" if field["column"] else "The next sync reads all deals."
+            if advice and (field["filter"] or field["sort"]):
                 advice += " make setup makes its index."
             yield Finding("fields", "change", detail, advice)
         elif before[name]["attribute"] != field["attribute"]:

@@ -176,6 +176,16 @@ def test_our_own_file_lists_the_built_in_fields(monkeypatch: pytest.MonkeyPatch)
     assert set(listed) == set(built_in())
 
 
+def test_another_spelling_is_the_built_in_field(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "crm.yml").write_text("fields:\n- Geo_c\n- GoLive_c")
+    monkeypatch.setenv("CRM_FILE", str(tmp_path / "crm.yml"))
+    geo, own = read_declared().fields
+    assert (geo.name, geo.attribute, geo.column) == ("geo", "Geo_c", "geo")
+    assert (own.name, own.column) == ("go_live", None)
+
+
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9]*_c", fullmatch=True))
 def test_each_attribute_has_a_name(attribute: str) -> None:
     name = default_name(attribute)
