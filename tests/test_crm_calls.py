@@ -60,7 +60,6 @@ def read(
 ) -> Iterator[Callable[..., str]]:
     """Let the tap read all deals in small pages; returns its log."""
     caplog.set_level("INFO")
-    monkeypatch.setattr("tap_oracle_crm.sharing.SHARE_SECONDS", 0.1)
     monkeypatch.setenv("TAP_ORACLE_CRM_LIMITS_DATABASE_URL", database)
 
     ended: list[TapOracleCRM] = []
