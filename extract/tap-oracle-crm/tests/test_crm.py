@@ -56,6 +56,13 @@ def test_attributes(asked: Crm, crm: Sandbox) -> None:
     }
 
 
+def test_annotations(asked: Crm, crm: Sandbox) -> None:
+    crm.add_attribute("Products_c", "array")
+    found = asked.annotations()
+    assert found.keys() == asked.attributes().keys()
+    assert found["Products_c"] == {"title": "Products", "description": "array"}
+
+
 def test_all_pages_and_only_what_changed(asked: Crm, crm: Sandbox) -> None:
     rows = [row for page in asked.pages(["Name"]) for row in page]
     assert rows == crm.rows(fields=[KEY, "Name"])
