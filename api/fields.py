@@ -5,8 +5,11 @@ a value of another type than its field: it was rejected, or the field has just g
 no expression casts a value that it has not looked at.
 """
 
+import json
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, LiteralString, NamedTuple
 
@@ -21,6 +24,7 @@ from api.types import AnyOf, Day, Input, Money, Utc
 from declared.fields import BUILT_IN, Field, key_expression, parameters
 
 REFRESH_SECONDS = 2
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?")
 # An update gives a row another place, and a load of a backup other transactions.
 _VERSION: LiteralString = """
 select concat_ws(' ',
@@ -66,12 +70,14 @@ class Parameter(NamedTuple):
         type: of its value; validated, it is what the condition compares.
         condition: in SQL, with the placeholder `value`.
         words: what it means, for people.
+        chip: the same for a value, which stands for `{}`.
     """
 
     field: Field
     type: Any
     condition: str
     words: str
+    chip: str
 
 
 class Fields:
@@ -96,11 +102,28 @@ class Fields:
             if field.filter
             for name, parameter in _parameters(field).items()
         }
+        self._names = {field.name: field for field in self.all}
+        self.filtered = tuple(field for field in self.own if field.filter)
         self._sortable = {field.name: field for field in self.own if field.sort}
 
-    def get(self, name: str) -> Field | None:
-        """Return an own field."""
-        return next((field for field in self.own if field.name == name), None)
+    @property
+    def sortable(self) -> set[str]:
+        """The names of own fields that lists can be sorted by."""
+        return set(self._sortable)
+
+    def title(self, name: str, usual: str) -> str:
+        """Return the label that crm.yml declares for a built-in field, else the usual title."""
+        standard = BUILT_IN.get(name)
+        label = self.labels.get(name, usual)
+        return usual if standard is not None and label == standard.label else label
+
+    def parameters_of(self, field: Field) -> list[str]:
+        """Return the names of the parameters that filter by an own field."""
+        return parameters(field.name, field.type or "text")
+
+    def is_hidden(self, name: str) -> bool:
+        """Return whether the console should not show a field."""
+        return name in self._names and self._names[name].place == "hidden"
 
     @cached_property
     def _filters(self) -> type[Input]:
@@ -221,38 +244,92 @@ def _parameters(field: Field) -> dict[str, Parameter]:
     text = f"{key} = any({lower}) and left(custom ->> '{field.name}', 200) = any({{value}})"
     first, last = f"{key} >= {{value}}", f"{key} <= {{value}} and {key} > ''"
     made: dict[str, list[tuple[Any, str, str]]] = {
-        "text": [(_AnyOf, text, f"{label}: any of these")],
+        "text": [(_AnyOf, text, "any of these")],
         "number": [
-            (Money, first, f"{label}: at least this"),
-            (
-                Money,
-                f"{key} <= {{value}} and {key} > '-infinity'",
-                f"{label}: at most this",
-            ),
+            (Money, first, "at least this"),
+            (Money, f"{key} <= {{value}} and {key} > '-infinity'", "at most this"),
         ],
         "date": [
-            (_DayText, first, f"{label}: on this day or later"),
-            (_DayText, last, f"{label}: on this day or before"),
+            (_DayText, first, "on this day or later"),
+            (_DayText, last, "on this day or before"),
         ],
         "timestamp": [
-            (_Start, first, f"{label}: then or later; UTC where no offset is given"),
-            (_End, last, f"{label}: then or before; a day without a time counts as a whole"),
+            (_Start, first, "then or later; UTC where no offset is given"),
+            (_End, last, "then or before; a day without a time counts as a whole"),
         ],
-        "boolean": [(_Truth, f"{key} = {{value}}", f"{label}: true or false")],
+        "boolean": [(_Truth, f"{key} = {{value}}", "true or false")],
         "list": [
             (
                 _AnyOf,
                 f"custom -> '{field.name}' ?| {{value}}::text[]",
-                f"{label}: has any of these",
+                "has any of these",
             )
         ],
     }
+    chips = ("{label} from {{}}", "{label} to {{}}") if len(made[type_]) > 1 else ("{label}: {{}}",)
     return {
-        name: Parameter(field, value, condition, words)
-        for name, (value, condition, words) in zip(
-            parameters(field.name, type_), made[type_], strict=True
+        name: Parameter(
+            field,
+            value,
+            condition,
+            f"{label}: {words}",
+            chip.format(label=label.replace("{", "{{").replace("}", "}}")),
+        )
+        for name, (value, condition, words), chip in zip(
+            parameters(field.name, type_), made[type_], chips, strict=True
         )
     }
+
+
+class Shown(NamedTuple):
+    """A value for people.
+
+    Attributes:
+        kind: how to write it: none, number, date, timestamp, boolean, list or text.
+    """
+
+    kind: str
+    value: Any
+
+
+def shown(field: Field, value: Any) -> Shown:
+    """Return a value of an own field for people; one of another type is a text."""
+    match field.type, value:
+        case _, None | "" | []:
+            return Shown("none", None)
+        case "number", int() | float() | Decimal() if not isinstance(value, bool):
+            return Shown("number", value)
+        case "boolean", bool():
+            return Shown("boolean", value)
+        case "date" | "timestamp", str() if _is_time(value):
+            return Shown(field.type or "", value)
+        case _, list():
+            return Shown("list", [_plain(item) for item in value])
+    return Shown("text", _plain(value))
+
+
+def shown_text(field: Field, text: str | None) -> Shown:
+    """Return a value of an own field for people, from the text in a deal's history."""
+    if text is None or field.type not in {"number", "boolean", "list"}:
+        return shown(field, text)
+    try:
+        return shown(field, json.loads(text, parse_float=Decimal))
+    except ValueError:
+        return shown(field, text)
+
+
+def _is_time(text: str) -> bool:
+    if not _TIME.fullmatch(text):  # ISO 8601 has more forms than browsers read
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 class KeptFields:

@@ -37,6 +37,7 @@ async def show_board(
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
+        "fields": fields,
         "columns": columns,
         "stale_days": STALE_DAYS,
         "rules": await read_rules(connection),

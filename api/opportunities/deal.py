@@ -14,7 +14,7 @@ from api.assessments.schemas import AssessmentQuery
 from api.auth import CurrentUser, User
 from api.console.pages import changed, console_router, page
 from api.database import Connection
-from api.fields import CurrentFields
+from api.fields import CurrentFields, Fields, shown, shown_text
 from api.opportunities import service
 from api.opportunities.choices import people
 from api.opportunities.parts import PartChange, list_parts, set_part
@@ -92,7 +92,12 @@ async def show_deal(
         "etag": assessments_service.etag_of(open_ones[0]) if open_ones else None,
         "link": crm_link(deal["remote_id"]),
         "rejects": rejects,
-        "facts": FACTS,
+        "facts": [
+            (fields.title(name, title), name) for title, name in FACTS if not fields.is_hidden(name)
+        ],
+        "own_facts": [field for field in fields.own if field.place != "hidden"],
+        "labels": fields.labels,
+        "shown": shown,
         "users": users,
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
@@ -104,7 +109,7 @@ async def show_deal(
         ],
         "parts": await list_parts(connection, user, opportunity_id),
         **await _votes(user, connection, open_ones),
-    } | await _timeline(user, connection, opportunity_id, first_changes)
+    } | await _timeline(user, connection, fields, opportunity_id, first_changes)
     return page(request, "deal.html", **context)
 
 
@@ -119,7 +124,7 @@ async def show_more_changes(
 ) -> Response:
     """Show older changes of a deal."""
     deal = await service.read_deal(connection, user, fields, opportunity_id)
-    changes = await _timeline(user, connection, opportunity_id, wanted)
+    changes = await _timeline(user, connection, fields, opportunity_id, wanted)
     return page(request, "_timeline.html", deal=deal, **changes)
 
 
@@ -132,7 +137,11 @@ async def _votes(
 
 
 async def _timeline(
-    user: User, connection: AsyncConnection[DictRow], deal: int, wanted: HistoryRequest
+    user: User,
+    connection: AsyncConnection[DictRow],
+    fields: Fields,
+    deal: int,
+    wanted: HistoryRequest,
 ) -> dict[str, Any]:
     rules = await read_rules(connection)
     one_more = wanted.model_copy(update={"limit": wanted.limit + 1})
@@ -140,7 +149,11 @@ async def _timeline(
     return {
         "changes": changes[: wanted.limit],
         "has_more": len(changes) > wanted.limit,
-        "fields": FIELDS | {f"part {name}": label for name, label in rules.decisions.parts.items()},
+        "titles": fields.labels
+        | {name: fields.title(name, title) for name, title in FIELDS.items()}
+        | {f"part {name}": label for name, label in rules.decisions.parts.items()},
+        "own": {field.name: field for field in fields.own},
+        "shown_text": shown_text,
         "rules": rules,
     }
 

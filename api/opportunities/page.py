@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import Form, Query, Request, Response
@@ -13,7 +13,7 @@ from api.addresses import split
 from api.auth import CurrentUser, User
 from api.console.pages import console_router, page, wants_part
 from api.database import Connection
-from api.fields import CurrentFields
+from api.fields import CurrentFields, Fields, shown
 from api.opportunities import service
 from api.opportunities.choices import owner_names, people
 from api.opportunities.schemas import PageRequest, SortKey
@@ -76,7 +76,15 @@ USUAL = [
 class View(PageRequest):
     """A view of the table: its address holds all of it."""
 
-    columns: list[Column] = Field(USUAL, max_length=len(Column))
+    columns: list[Annotated[str, Field(max_length=100)]] = Field(
+        [], max_length=1000, description="Nothing: the usual ones"
+    )
+
+    def fit(self, fields: Fields) -> Self:
+        """Return the view with the columns that there are; those of removed fields are left out."""
+        titles = titles_of(fields)
+        columns = [name for name in dict.fromkeys(self.columns) if name in titles]
+        return self.model_copy(update={"columns": [] if columns == usual(fields) else columns})
 
     @property
     def key(self) -> str:
@@ -93,7 +101,9 @@ class View(PageRequest):
         given = self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"}) | changes
         name, _, value = without.partition("=")
         if value:
-            given[name] = [one for one in given.get(name, []) if str(one) != value]
+            set_ones = given.get(name, [])
+            values = set_ones if isinstance(set_ones, list) else [set_ones]
+            given[name] = [one for one in values if str(one) != value]
         elif name:
             given.pop(name, None)
         kept = {key: value for key, value in given.items() if value not in (None, "", [])}
@@ -124,14 +134,14 @@ class View(PageRequest):
     @property
     def export_query(self) -> str:
         """The query of the API's export of this view."""
-        return self.model_copy(update={"columns": USUAL, "limit": 50}).query()
+        return self.model_copy(update={"columns": [], "limit": 50}).query()
 
     def chips(
-        self, names: dict[int, str], owners: dict[str, str], rules: Rules
+        self, names: dict[int, str], owners: dict[str, str], rules: Rules, fields: Fields
     ) -> list[tuple[str, str]]:
         """Return each filter in words, and the query of the view without it."""
         chips = [
-            (f"{title}: {value}", self.query(f"{name}={value}"))
+            (f"{fields.title(name, title)}: {value}", self.query(f"{name}={value}"))
             for name, title in (
                 ("stage", "Stage"),
                 ("practice", "Practice"),
@@ -172,11 +182,40 @@ class View(PageRequest):
             value = getattr(self, name)
             if value is not None:
                 chips.append((words.format(value), self.query(name)))
+        for name, given in (self.model_extra or {}).items():
+            for value in given if isinstance(given, list) else [given]:
+                words = fields.parameters[name].chip.format(value)
+                chips.append((words, self.query(f"{name}={value}")))
         if self.waiting_for:
             chips.append(("Waiting for me", self.query("waiting_for")))
         if self.include_deleted:
             chips.append(("With deleted ones", self.query("include_deleted")))
         return chips
+
+
+def titles_of(fields: Fields) -> dict[str, str]:
+    """Return the titles of the columns that the table can show, by name."""
+    built_in = {str(name): fields.title(name, title) for name, title in TITLES.items()}
+    return {name: title for name, title in built_in.items() if not fields.is_hidden(name)} | {
+        field.name: fields.labels[field.name] for field in fields.listed
+    }
+
+
+def usual(fields: Fields) -> list[str]:
+    """Return the columns that a table has unless others are chosen."""
+    own = [field.name for field in fields.listed]
+    return [str(name) for name in USUAL if not fields.is_hidden(name)] + own
+
+
+def _columns_of(view: View, fields: Fields) -> dict[str, Any]:
+    """Return what templates need for the columns of a view."""
+    return {
+        "titles": titles_of(fields),
+        "columns": view.columns or usual(fields),
+        "own": {field.name: field for field in fields.listed},
+        "sortable": {str(key) for key in SortKey} | fields.sortable,
+        "shown": shown,
+    }
 
 
 def _plain(given: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +252,7 @@ async def show_opportunities(
 ) -> Response:
     """Show the table, or the part of it that has changed."""
     unchanged = request.app.state.unchanged
+    view = view.fit(fields)
     async with given_up_in_time(request):
         deals, total, cursor = await service.read_deals(connection, user, unchanged, fields, view)
     users = await people(connection, user)
@@ -222,7 +262,8 @@ async def show_opportunities(
         "total": total,
         "next_cursor": cursor,
         "rules": await read_rules(connection),
-        "titles": TITLES,
+        "fields": fields,
+        **_columns_of(view, fields),
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
         "owners": await owner_names(connection, user, view.sales_owner),
@@ -281,8 +322,7 @@ async def move(
             "_row.html",
             deal=deal,
             names=names,
-            view=View.model_validate({"columns": _columns(request)}),
-            titles=TITLES,
+            **_columns_of(_view_behind(request).fit(fields), fields),
             stale_days=STALE_DAYS,
             rules=rules,
         )
@@ -294,8 +334,7 @@ async def move(
     return response
 
 
-def _columns(request: Request) -> list[Column]:
-    """Return the columns of the table that a row is to go back into."""
+def _view_behind(request: Request) -> View:
+    """Return a view with the columns of the table that a row is to go back into."""
     query = parse_qs(split(request.headers.get("hx-current-url", "")).query)
-    given = [Column(name) for name in query.get("columns", []) if name in list(Column)]
-    return given or USUAL
+    return View.model_construct(columns=query.get("columns", []))

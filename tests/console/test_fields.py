@@ -1,0 +1,182 @@
+"""The customer's own fields in the console, and the commands of docs/fields.md."""
+
+import csv
+import json
+import re
+import subprocess
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+from playwright.sync_api import Browser, expect
+from psycopg.types.json import Jsonb
+
+from api.auth import Role
+from api.token import make_token
+from database.environment import ROOT
+from database.fields import build_indexes
+from declared.fields import BUILT_IN, Field, store_fields
+from tests.api.conftest import DefaultSettings, serving
+from tests.conftest import Pipeline
+from tests.console.conftest import WAIT, Desk
+from tests.console.test_quality import violations
+
+LONG = "ميزانية <b>bold</b> " + "and a long label " * 4
+OWN = (
+    Field("budget", "Budget_c", LONG.strip(), "number", None, True, True, "list"),
+    Field("go_live", "GoLive_c", "Go live", "date", None, True, True, "list"),
+    Field("products", "Products_c", "Products", "list", None, True, False, "list"),
+    Field("strategic", "Strategic_c", "Strategic", "boolean", None, True, True, "deal"),
+    Field("signed_at", "SignedAt_c", "Signed", "timestamp", None, False, False, "deal"),
+    Field("note", "Note_c", "Note", "text", None, False, False, "hidden"),
+)
+VALUES = {
+    "budget": 1250000.5,
+    "go_live": "2026-12-01",
+    "products": ["Cloud <script>", "Data"],
+    "strategic": True,
+    "signed_at": "2026-01-31T22:00:00+00:00",
+    "note": "kept out of sight",
+}
+
+
+def declare(desk: Desk) -> int:
+    """Declare own fields, and return the id of a deal that has values in them."""
+    standard = [
+        replace(field, place="hidden") if field.name == "stage" else field
+        for field in BUILT_IN.values()
+    ]
+    (deal,) = desk.query("select id from opportunities where deleted_at is null limit 1")
+    with psycopg.connect(desk.database) as connection:
+        connection.execute(
+            "update opportunities set custom = %s where id != %s",
+            [Jsonb({"budget": "n/a"}), deal["id"]],
+        )
+        connection.execute(
+            "update opportunities set custom = %s where id = %s", [Jsonb(VALUES), deal["id"]]
+        )
+        changed = VALUES | {"budget": 7, "products": ["Data"], "strategic": False}
+        connection.execute(
+            "update opportunities set custom = %s where id = %s", [Jsonb(changed), deal["id"]]
+        )
+        store_fields(connection, (*standard, *OWN))
+    deadline = time.monotonic() + WAIT / 1000
+    while "min_budget" not in desk.call("GET", "/openapi.json").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    id_: int = deal["id"]
+    return id_
+
+
+def test_own_fields_are_columns_and_filters(desk: Desk) -> None:
+    deal = declare(desk)
+    page = desk.open("/opportunities", "ada", viewport={"width": 1600, "height": 900})
+    headers = page.get_by_role("columnheader")
+    expect(headers).to_have_count(10)  # seven usual ones and the name; no stage; three of ours
+    expect(headers.nth(7)).to_contain_text("<b>bold</b>")
+    page.locator("summary", has_text="More").click()
+    page.get_by_role("textbox", name="Products").fill("Data")
+    page.get_by_role("textbox", name="Products").blur()
+    expect(page.get_by_text("1 opportunity")).to_be_visible()
+    row = page.locator(f"#deal-{deal}")
+    expect(row.locator("td[data-label='Go live']")).to_have_text("1 Dec 2026")
+    expect(row.locator("td[data-label=Products] bdi")).to_have_text(["Data"])
+    page.get_by_label("Go live from").fill("2026-12-02")
+    page.get_by_label("Go live from").blur()
+    expect(page.get_by_role("heading", name="Nothing fits")).to_be_visible()
+    page.get_by_role("link", name="Remove the filter Go live from 2026-12-02").click()
+    expect(page.get_by_role("link", name="Remove the filter Products: Data")).to_be_visible()
+    expect(row).to_be_visible()
+    page.get_by_role("link", name=re.compile("bold")).click()
+    expect(page.locator("th[aria-sort=ascending]")).to_contain_text("bold")
+    assert "products=Data" in page.url
+    assert violations(page) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_deal_shows_its_own_fields_and_what_became_of_them(desk: Desk) -> None:
+    deal = declare(desk)
+    page = desk.open(f"/opportunities/{deal}", "ada", color_scheme="dark")
+    facts = page.locator(".facts")
+    for label, value in {
+        "Go live": "1 Dec 2026",
+        "Products": "Data",
+        "Strategic": "No",
+        "Signed": "31 Jan 2026, 23:00",
+    }.items():
+        fact = facts.locator("dt", has_text=re.compile(f"^{label}$")).locator("+ dd")
+        expect(fact).to_have_text(value)
+    expect(facts.locator("dt", has_text=re.compile("^Stage$"))).to_have_count(0)
+    expect(page.get_by_text("kept out of sight")).to_have_count(0)
+    timeline = page.locator("#timeline")
+    change = timeline.locator("li", has_text="<b>bold</b>")
+    expect(change).to_contain_text("1,250,000.5")
+    expect(timeline.locator("li", has_text="Products").locator(".values").first).to_have_text(
+        re.compile(r"Cloud <script>\s+Data")
+    )
+    expect(timeline.locator("li", has_text="Strategic")).to_contain_text("Yes")
+    assert violations(page) == []
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_three_lines_and_a_sync_bring_three_fields_everywhere(
+    pipeline: Pipeline, browser: Browser, tmp_path: Path
+) -> None:
+    document = (ROOT / "docs" / "fields.md").read_text()
+    (lines,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
+    sync, setup, curl = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
+    assert (sync.strip(), setup.strip()) == ("make sync", "make setup")
+    crm, file = pipeline.crm, tmp_path / "crm.yml"
+    crm.add_attribute("Budget_c", "number", values=[500, 5000])
+    crm.add_attribute("GoLive_c", "date", values=["2027-01-01"])
+    crm.add_attribute("Products_c", "array", values=[["Cloud", "Data"]])
+    # Where the document says: at the end of the section.
+    before, after = (ROOT / "crm.yml").read_text().split("# - {attribute: Budget_c", 1)
+    file.write_text(
+        before + "".join(f"{line.strip()}\n" for line in lines.splitlines()) + "#" + after
+    )
+    pipeline.environment["CRM_FILE"] = str(file)
+    pipeline.sync()
+    made = build_indexes(pipeline.database)  # as `make setup` does
+    assert len(made) == 3
+    key = crm.rows()[1]["OptyId"]
+    crm.update(key, Budget_c=7000)
+    pipeline.sync()
+
+    token = make_token(pipeline.database, Role.ADMIN, timedelta(hours=1))
+    with serving(pipeline.database, DefaultSettings()) as address:
+        answer = subprocess.run(
+            ["/bin/bash", "-ec", curl.replace("http://localhost:8000", address)],
+            cwd=tmp_path,
+            env=pipeline.environment | {"TOKEN": token},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        listed = json.loads(answer)
+        assert listed["total"] == 500
+        assert listed["items"][0]["remote_id"] == str(key)
+        assert listed["items"][0]["custom"] == {
+            "budget": 7000,
+            "go_live": "2027-01-01",
+            "products": ["Cloud", "Data"],
+        }
+        with (tmp_path / "deals.csv").open(newline="") as exported:
+            rows = list(csv.DictReader(exported))
+        assert len(rows) == 1000
+        assert rows[1]["products"] == "Cloud; Data"
+
+        context = browser.new_context(base_url=address)
+        page = context.new_page()
+        context.set_extra_http_headers({"Authorization": f"Bearer {token}"})
+        page.goto("/opportunities?min_budget=6000")
+        expect(page.get_by_role("columnheader", name="Products")).to_be_visible()
+        row = page.locator("tbody tr")
+        expect(row.locator("td[data-label=Products] bdi")).to_have_text(["Cloud", "Data"])
+        row.get_by_role("link").first.click()
+        expect(page.locator("#timeline li", has_text="Budget")).to_contain_text("7,000")
+        context.close()
