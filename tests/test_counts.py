@@ -38,8 +38,12 @@ def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
     for kind in ("huge_number", "null_id", "high_prob"):
         pipeline.crm.heal(bad[kind])
     pipeline.crm.poison(keys[30], "far_date")
+    pipeline.crm.fault("latency", ms=100)  # time to tell other runs of its calls
     run = pipeline.sync("--full-refresh", TAP_ORACLE_CRM_PAGE_SIZE="25")
     assert numbers(run) == (1000, 3, 0, 992, 5)
+    pipeline.crm.clear_faults()
+    # A run with few calls, like those before, does not.
+    assert [row["calls"] >= 20 for row in pipeline.query("select calls from crm_calls")] == [True]
 
     # A run that ended between load and merge leaves its records to the next one.
     pipeline.crm.mutate(update=10, seed=7)
