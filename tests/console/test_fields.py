@@ -16,8 +16,8 @@ from psycopg.types.json import Jsonb
 from api.auth import Role
 from api.token import make_token
 from database.environment import ROOT
-from database.fields import build_indexes
 from declared.fields import BUILT_IN, Field, store_fields
+from declared.indexes import build_indexes
 from tests.api.conftest import DefaultSettings, serving
 from tests.conftest import Pipeline
 from tests.console.conftest import WAIT, Desk
