@@ -133,15 +133,16 @@ where arrivals.deals_before < %(offset)s + %(limit)s
 order by arrivals.arrived_at desc, arrivals.id desc, deal.id desc
 limit %(limit)s offset %(offset)s
 """  # noqa: S608 - put together in this file
-# From the first value of a field to the last one: what has come and gone meanwhile is none.
+# From the first value of a field to the last one: what has come and gone meanwhile is none. Who
+# changes a deal waits for whoever does, so of one deal the ids are in the order of commits.
 CHANGED: LiteralString = f"""
 with net as (
     select
         opportunity_id,
         field,
-        (array_agg(old_value order by xid, changed_at, id))[1] as old_value,
-        (array_agg(new_value order by xid desc, changed_at desc, id desc))[1] as new_value,
-        (array_agg(changed_by order by xid desc, changed_at desc, id desc))[1] as changed_by,
+        (array_agg(old_value order by id))[1] as old_value,
+        (array_agg(new_value order by id))[count(*)] as new_value,
+        (array_agg(changed_by order by id))[count(*)] as changed_by,
         max(changed_at) as changed_at
     from opportunity_changes
     where changed_at between %(from_at)s and %(to_at)s
