@@ -90,15 +90,15 @@ def test_a_pod_that_grows_gets_more() -> None:
     assert pod.gate.allowed == 8
 
 
-@pytest.mark.parametrize("serves", [1, 2, 4])
-def test_a_pod_that_becomes_slower_gets_fewer(serves: int) -> None:
+@pytest.mark.parametrize(("serves", "most"), [(1, 4), (2, 5), (4, 7)])
+def test_a_pod_that_becomes_slower_gets_fewer(serves: int, most: int) -> None:
     pod = Pod(8, 8, slow=True)
     pod.run(until=20)
     assert pod.gate.allowed == 8
     pod.serves = serves
     pod.run(until=60)
-    assert pod.run(until=100) <= 2 * serves + 1
-    assert f"{pod.gate}".count("the CRM slowed down at")
+    assert pod.run(until=100) <= most
+    assert "the CRM slowed down at" in f"{pod.gate}"
 
 
 def test_a_crm_that_is_slower_for_another_reason_gets_as_many() -> None:
