@@ -28,4 +28,4 @@ select
 from listed
 full outer join known on listed.name = known.name
 -- Without a list, nothing is known to be gone.
-where exists (select 1 from listed)
+where exists (select described.name from listed as described)
