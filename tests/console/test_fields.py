@@ -94,6 +94,7 @@ def test_own_fields_are_columns_and_filters(desk: Desk) -> None:
     assert "products=Data" in page.url
     assert violations(page) == []
     page.set_viewport_size({"width": 390, "height": 800})
+    page.reload()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -120,6 +121,7 @@ def test_a_deal_shows_its_own_fields_and_what_became_of_them(desk: Desk) -> None
     expect(timeline.locator("li", has_text="Strategic")).to_contain_text("Yes")
     assert violations(page) == []
     page.set_viewport_size({"width": 390, "height": 800})
+    page.reload()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
