@@ -161,6 +161,12 @@ soak: .venv/.installed-dev ## Syncs, API load and faults at once, for minutes
 docs: setup ## The lineage as one static page, transform/target/static_index.html
 	$(MELTANO) invoke dbt-postgres:docs
 
+# Without the tools of the tests. What pip and uv check when they install is in it as hashes.
+SBOM ?= sbom.cdx.json
+sbom: .venv/.installed ## A list of all packages with their hashes, CycloneDX: make sbom [SBOM=FILE]
+	@$$(command -v uv || echo .data/uv/bin/uv) export --quiet --locked --all-packages --no-default-groups --format cyclonedx1.5 --output-file $(SBOM) >/dev/null
+	@echo $(SBOM)
+
 backup: .venv/.installed ## The whole database in one file: make backup [BACKUP=FILE]
 	@$(PYTHON) -m database.backup backup $(BACKUP)
 

@@ -33,7 +33,7 @@ else
       root apt-get install -y -qq python3-venv
     fi
     python3 -m venv .data/uv
-    .data/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+    .data/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement orchestrate/uv.txt
   fi
 fi
 

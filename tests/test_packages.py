@@ -1,7 +1,9 @@
 """The tap and the CRM sandbox are separate packages: they work without this repository."""
 
 import ast
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.model.bom import Bom
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -122,3 +125,31 @@ def _top_level(tree: ast.AST) -> Iterator[str]:
                 yield from (name.name.partition(".")[0] for name in names)
             case ast.ImportFrom(module=str(module), level=0):
                 yield module.partition(".")[0]
+
+
+def test_the_list_of_packages_is_valid_and_has_the_locked_versions(tmp_path: Path) -> None:
+    file = tmp_path / "sbom.json"
+    subprocess.run(["make", "sbom", f"SBOM={file}"], cwd=ROOT, check=True, capture_output=True)
+    read = Bom.from_json(json.loads(file.read_text()))  # type: ignore[attr-defined]
+    assert read.validate()
+    listed = {(one.name, one.version) for one in read.components if one.purl is not None}
+    locked = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    assert listed <= {(package["name"], package["version"]) for package in locked}
+    direct = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {str(canonicalize_name(Requirement(line).name)) for line in direct}
+    assert names - {"tap-oracle-crm", "target-postgres-copy"} <= {name for name, _ in listed}
+    assert "pytest" not in {name for name, _ in listed}, "the program does not need it"
+
+
+@pytest.mark.parametrize("file", ["orchestrate/uv.txt", "orchestrate/airflow/requirements.txt"])
+def test_what_is_not_in_uv_lock_is_installed_with_hashes(file: str) -> None:
+    lines = (ROOT / file).read_text().replace("\\\n", " ").splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    assert packages
+    assert all(re.match(r"[\w.-]+(\[[\w,]+\])?==\S+ .*--hash=sha256:", line) for line in packages)
+    # Without these options, pip and uv would not insist on a hash.
+    scripts = ("bootstrap.sh", "airflow/bootstrap.sh", "deploy/Containerfile")
+    text = "".join((ROOT / "orchestrate" / name).read_text() for name in scripts)
+    installs = re.findall(r"pip (?:install|sync) .*", text)
+    assert len(installs) == 4
+    assert all("--require-hashes" in one for one in installs)
