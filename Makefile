@@ -167,6 +167,9 @@ sbom: .venv/.installed ## A list of all packages with their hashes, CycloneDX: m
 	@$$(command -v uv || echo .data/uv/bin/uv) export --quiet --locked --all-packages --no-default-groups --format cyclonedx1.5 --output-file $(SBOM) >/dev/null
 	@echo $(SBOM)
 
+roles: .venv/.installed ## Print the SQL that creates a role for each part; APPLY=1 executes it
+	@$(PYTHON) -m database.roles $(if $(APPLY),--apply)
+
 backup: .venv/.installed ## The whole database in one file: make backup [BACKUP=FILE]
 	@$(PYTHON) -m database.backup backup $(BACKUP)
 

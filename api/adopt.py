@@ -27,7 +27,7 @@ from api.assessments.criteria import Criteria
 from api.auth import Role
 from api.workflow import FROM_CRM, MOVES
 from database import preflight
-from database.address import database_url
+from database.address import database_url, url_for
 from database.migrate import bring_up_to_date
 from database.preflight import ADOPTABLE, Purpose, in_the_way
 from declared.file import DeclarationError, declare, read_declared
@@ -487,7 +487,7 @@ def _scores(row: Row, criteria: Criteria) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     """Adopt the tables in the database of `DATABASE_URL`."""
-    print(adopt(database_url()))
+    print(adopt(url_for("migrate", database_url())))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from api.limits import Limits, Place, busy
 from api.problems import ProblemError
+from database.address import url_for
 from database.settings import Settings
 
 Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -51,6 +52,7 @@ def make_pool(url: str, settings: Settings) -> Pool:
         if time.monotonic() - used_at.get(connection, 0) > IDLE_SECONDS:
             await AsyncConnectionPool.check_connection(connection)
 
+    url = url_for("api", url)
     given = str(conninfo_to_dict(url).get("options") or "")
     return AsyncConnectionPool(
         make_conninfo(

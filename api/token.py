@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from api.audit import RECORD, entry
 from api.auth import ISSUE, MOST_DAYS, Role, Scope, new_token
-from database.address import database_url
+from database.address import database_url, url_for
 from database.migrate import migrate_if_needed
 
 SERVICE_USER = """
@@ -33,7 +33,7 @@ def make_token(
     Raises:
         ValueError: somebody has barred that user, or given it another role.
     """
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(url_for("api", url)) as connection:
         row = connection.execute(SERVICE_USER, {"role": role}).fetchone()
         assert row is not None  # noqa: S101 - `returning` gives one
         user_id, its_role, is_active = row

@@ -6,6 +6,7 @@ SQLAlchemy, dbt and PostgreSQL's programs are all made from its result.
 
 import sys
 from functools import cache
+from typing import Literal, get_args
 from urllib.parse import quote, unquote, urlencode
 
 import psycopg
@@ -31,6 +32,19 @@ _VARIABLES = {
 _PLACES = frozenset({"user", "password", "host", "port", "dbname"})
 _INHERITED = frozenset({b"user", b"password", b"host", b"port", b"dbname", b"options"})
 """What is made explicit, since some readers add to it or do not know libpq's defaults."""
+
+
+Part = Literal["load", "transform", "run", "api", "migrate"]
+"""The parts of the system that can have roles of their own, see `database.roles`."""
+PARTS: tuple[Part, ...] = get_args(Part)
+PASSWORDS: dict[Part, str] = {
+    "load": "DATABASE_LOAD_PASSWORD",
+    "transform": "DATABASE_TRANSFORM_PASSWORD",
+    "run": "DATABASE_RUN_PASSWORD",
+    "api": "DATABASE_API_PASSWORD",
+    "migrate": "DATABASE_MIGRATE_PASSWORD",
+}
+"""The settings with the passwords of their roles."""
 
 
 class AddressError(Exception):
@@ -62,6 +76,25 @@ def database_url() -> str:
         read = parameters(given)
     except AddressError as error:
         sys.exit(f"{name} {error}")
+    return _url("postgresql", read, quote(read["dbname"], ""))
+
+
+def role_of(part: Part) -> str:
+    """Return the name of a part's own role."""
+    return f"oracle_crm_{part}"
+
+
+def url_for(part: Part, url: str) -> str:
+    """Return a database's URL for a part of the system: with its own role, if its password is set.
+
+    Args:
+        part: who connects.
+        url: the database, as `database_url` returns it.
+    """
+    password = setting(PASSWORDS[part])
+    if password is None:
+        return url
+    read = parameters(url) | {"user": role_of(part), "password": password}
     return _url("postgresql", read, quote(read["dbname"], ""))
 
 

@@ -26,7 +26,8 @@ from typing import IO
 import psycopg
 from psycopg.rows import dict_row
 
-from database.address import database_url, libpq_environment
+from database import roles
+from database.address import database_url, libpq_environment, url_for
 from database.embedded import BIN, start_embedded, stop_embedded
 from database.environment import DATA
 from database.locks import lock_seconds
@@ -61,6 +62,12 @@ join users on users.id = tokens.user_id
 where tokens.kind = 'personal' and tokens.revoked_at is null and tokens.expires_at > now()
     and users.active
 order by tokens.id
+"""
+# `make roles` has created the schemas; one that is not empty stays, and the restore fails.
+BEGIN = b"""
+begin;
+set local client_min_messages = warning;
+drop schema if exists raw, staging, meltano;
 """
 EMBEDDED = 18  # reads what any of them has written
 # pg_restore of 17 and later sets it whatever the server; older servers don't know it.
@@ -140,7 +147,7 @@ def restore(url: str, file: Path) -> None:
     )
     assert reader.stdout is not None and writer.stdin is not None  # noqa: S101, PT018
     with suppress(BrokenPipeError):  # psql has ended, and said why
-        writer.stdin.write(b"begin;\n")
+        writer.stdin.write(BEGIN)
         _copy(reader.stdout, writer.stdin, major)
         reader.stdout.close()
         # What is not committed when psql's input ends was never there.
@@ -242,15 +249,20 @@ def _say(file: Path, counts: dict[str, int]) -> None:
 def main() -> None:
     """Do what the command line says."""
     try:
+        given = database_url()
+        url = url_for("migrate", given)
         match sys.argv[1:]:
             case ["backup", *files] if len(files) <= 1:
                 file = Path(files[0]) if files else _new_file()
-                backup(database_url(), file)
+                backup(url, file)
                 print(file)
             case ["restore", file_name]:
-                restore(database_url(), Path(file_name))
-                _say(Path(file_name), rows(database_url()))
-                _say_who_has_access(database_url())
+                # Where nothing is yet, nobody has rights.
+                restore(given, Path(file_name))
+                if roles.are_configured():
+                    roles.apply(given)
+                _say(Path(file_name), rows(url))
+                _say_who_has_access(url)
             case ["check", *files] if len(files) <= 1:
                 file = Path(files[0]) if files else _newest_file()
                 _say(file, check(file))

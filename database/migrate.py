@@ -23,8 +23,8 @@ from typing import Any, cast
 import psycopg
 from psycopg import sql
 
-from database import objects, preflight
-from database.address import database_url, sqlalchemy_url, url_setting
+from database import objects, preflight, roles
+from database.address import database_url, role_of, sqlalchemy_url, url_for, url_setting
 from database.environment import ROOT, setting
 from database.locks import LockedError, bounded, lock_seconds, naming_holder, wait_at_most
 from database.preflight import MIGRATIONS, Purpose
@@ -42,9 +42,10 @@ def migrate_if_needed(url: str) -> None:
         SystemExit: the database can't be reached or can't be used, another session holds a lock, or
             a migration failed.
     """
-    preflight.require(url, Purpose.RUN)
+    own = url_for("run", url)
+    preflight.require(own, Purpose.RUN)
     try:
-        if _is_current(url):
+        if _is_current(own):
             return
     except LockedError as error:
         sys.exit(str(error))
@@ -60,7 +61,9 @@ def migrate_if_needed(url: str) -> None:
 
 def _fingerprint() -> str:
     """Return what differs as soon as one of the files in `sql/` does."""
-    return hashlib.sha256(b"".join(map(Path.read_bytes, objects.FILES))).hexdigest()
+    return hashlib.sha256(
+        b"".join(map(Path.read_bytes, [*objects.FILES, roles.GRANTS]))
+    ).hexdigest()
 
 
 def _is_current(url: str) -> bool:
@@ -133,11 +136,16 @@ def bring_up_to_date(
                     _make_again(driver)
                     # Where this database was copied to another server, by whatever means.
                     driver.execute("select public.renew_change_feed(false)")
+                    with_roles = roles.are_used(driver)
+                    if with_roles:
+                        roles.grant(driver)
                     after(driver)
         except (psycopg.Error, DBAPIError) as error:
             said = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             sys.exit(f"The database could not be brought up to date, and is as it was: {said}")
-        engine = create_engine(sqlalchemy_url(url, "migration", search_path="meltano"))
+        # Meltano's tables belong to who runs it.
+        owner = {"role": role_of("run")} if with_roles else {}
+        engine = create_engine(sqlalchemy_url(url, "migration", search_path="meltano", **owner))
         MigrationService(engine).upgrade(silent=True)
         tables = [cast(Table, model.__table__) for model in (Job, JobState, Setting)]
         Job.metadata.create_all(engine, tables)  # where somebody has dropped one
@@ -185,4 +193,4 @@ def _forget_bookmarks(connection: psycopg.Connection[Any]) -> None:
 
 def main() -> None:
     """Migrate the database of `DATABASE_URL`."""
-    migrate(database_url())
+    migrate(url_for("migrate", database_url()))

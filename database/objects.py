@@ -11,6 +11,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import tuple_row
 
+from database.environment import ROOT
+
 SQL = Path(__file__).parent / "sql"
 FILES = [SQL / "raw.sql", *sorted(SQL.glob("functions/*.sql")), *sorted(SQL.glob("views/*.sql"))]
 """What each migration makes again, in this order."""
@@ -34,17 +36,40 @@ def tables() -> set[str]:
     return found | {"alembic_version"}
 
 
-def _expected() -> list[str]:
-    made = {
+def relations() -> set[str]:
+    """Return the names of the tables, views and sequences in schema `public`, except dbt's."""
+    made = (name.split(" ") for name in _made() if not name.startswith("function "))
+    in_public = {name.removeprefix("public.") for _, name in made if name.startswith("public.")}
+    return tables() | in_public | {"run_numbers"}
+
+
+def functions() -> set[str]:
+    """Return the names of the functions in schema `public`."""
+    start = "function public."
+    return {name.removeprefix(start) for name in _made() if name.startswith(start)}
+
+
+def marts() -> set[str]:
+    """Return the names of dbt's views in schema `public`."""
+    models = (ROOT / "transform" / "models" / "marts").glob("*.sql")
+    return {path.stem for path in models} - tables()
+
+
+def _made() -> set[str]:
+    """Return what the files create, such as `view public.x` or `trigger y`."""
+    return {
         f"{kind} {name}" if kind == "trigger" or "." in name else f"{kind} public.{name}"
         for file in FILES
         for kind, name in _MADE.findall(file.read_text())
     }
+
+
+def _expected() -> list[str]:
     return [
         *(f"schema {name}" for name in SCHEMAS),
         *(f"table public.{name}" for name in sorted(tables())),
         *(f"table meltano.{name}" for name in MELTANO_TABLES),
-        *sorted(made),
+        *sorted(_made()),
     ]
 
 

@@ -156,6 +156,18 @@ class Database(_Group):
     """The server's own address, in the same format, if `DATABASE_URL` is the address of a
     connection pooler in transaction mode, such as PgBouncer or RDS Proxy. Everything then uses this
     one, since syncs and the API need sessions. The API has its own pool: see `API_POOL_SIZE`."""
+    database_migrate_password: SecretStr | None = None
+    """The password of the role `oracle_crm_migrate`, which owns the tables. It migrates, backs up,
+    adopts and cleans up. `make roles` creates this role and the next four. A part whose password is
+    not set uses the role of `DATABASE_URL`."""
+    database_run_password: SecretStr | None = None
+    """The password of the role `oracle_crm_run`, for Meltano, the scheduler and the alerts."""
+    database_load_password: SecretStr | None = None
+    """The password of the role `oracle_crm_load`, for the loader."""
+    database_transform_password: SecretStr | None = None
+    """The password of the role `oracle_crm_transform`, for dbt."""
+    database_api_password: SecretStr | None = None
+    """The password of the role `oracle_crm_api`, for the API and the console."""
     sync_max_deleted_share: Annotated[float, Field(ge=0, le=1)] = float(
         DBT_SETTINGS["SYNC_MAX_DELETED_SHARE"]
     )

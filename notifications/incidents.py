@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from database.address import url_for
 from notifications.conditions import holding
 from notifications.messages import NEWS, Message, message
 
@@ -109,7 +110,7 @@ def connect(url: str) -> Connection:
         psycopg.Error: it cannot be reached.
     """
     return psycopg.connect(
-        url,
+        url_for("run", url),
         autocommit=True,
         row_factory=dict_row,
         connect_timeout=10,

@@ -19,7 +19,7 @@ from tap_oracle_crm.crm import Crm
 from tap_oracle_crm.errors import OracleCrmError
 
 from database import objects
-from database.address import AddressError, database_url
+from database.address import AddressError, database_url, url_for
 from database.locks import LockedError, bounded
 from declared.file import MODELS, DeclarationError, Declared, declare, differs, read_declared
 from orchestrate.crm import tap_settings
@@ -73,7 +73,8 @@ def check() -> list[Finding]:
             else _not_described("its answer names none")
         )
     try:
-        with psycopg.connect(database_url(), connect_timeout=10, row_factory=dict_row) as database:
+        url = url_for("run", database_url())
+        with psycopg.connect(url, connect_timeout=10, row_factory=dict_row) as database:
             if missing := objects.missing(database):
                 lacks = f"it lacks {objects.in_words(missing)}"
                 return [*found, Finding("database", "error", lacks, "Run make setup.")]

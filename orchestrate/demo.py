@@ -22,8 +22,7 @@ from psycopg.rows import DictRow, dict_row
 from rich.console import Console
 from rich.table import Table
 
-from database.address import database_url
-from database.embedded import start_embedded
+from database.address import database_url, url_for
 from database.environment import DATA, ROOT, setting
 from runs.control import PIPELINE, command
 
@@ -50,7 +49,7 @@ def main() -> int:
         "API_HOST": LOCAL,
         "API_PORT": API_PORT,
     }
-    os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL") or start_embedded(DATA / "postgres")
+    os.environ["DATABASE_URL"] = os.environ.get("DATABASE_URL") or database_url()
     subprocess.run([sys.executable, "-m", "database", "migrate"], cwd=ROOT, check=True)
     with _sandbox():
         console.rule("[bold]meltano run " + " ".join(PIPELINE))
@@ -122,7 +121,7 @@ def _answers(url: str) -> bool:
 
 
 def _synced_before() -> bool:
-    with psycopg.connect(database_url()) as connection:
+    with psycopg.connect(url_for("api", database_url())) as connection:
         row = connection.execute("select exists (select from opportunities)").fetchone()
     return bool(row and row[0])
 
@@ -140,7 +139,7 @@ def _change_some_deals() -> None:
 
 def _summarise() -> None:
     """Print the result of the sync, and a few deals."""
-    with psycopg.connect(database_url(), row_factory=dict_row) as connection:
+    with psycopg.connect(url_for("api", database_url()), row_factory=dict_row) as connection:
         run = connection.execute("select * from sync_logs order by id desc limit 1").fetchone()
         deals = connection.execute(
             """

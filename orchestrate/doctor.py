@@ -35,8 +35,17 @@ from tap_oracle_crm.crm import Crm, Overview
 from tap_oracle_crm.errors import ConfigError, GaveUpError, OracleCrmError, RefusedError
 
 from database import locks as locking
-from database import objects
-from database.address import EMBEDDED, AddressError, database_url, parameters, url_setting
+from database import objects, roles
+from database.address import (
+    EMBEDDED,
+    PARTS,
+    PASSWORDS,
+    AddressError,
+    database_url,
+    parameters,
+    url_for,
+    url_setting,
+)
 from database.environment import DATA, ROOT, env_file, setting
 from database.migrate import newest_migration
 from database.preflight import Purpose, obstacles
@@ -160,6 +169,7 @@ def checks() -> tuple[Check, ...]:
         Check("fitness", fitness, base, seconds=30),
         Check("migrations", migrations, base),
         Check("objects", whatever_is_missing, whole),
+        Check("roles", rights, whole),
         Check("crm.yml", declaration),
         Check("schedule", schedule, whole, seconds=60),
         Check("last sync", last_sync, whole),
@@ -253,7 +263,8 @@ def held_up(holder: locking.Holder | None) -> tuple[str, str]:
 
 # By classes and codes, since the server's words are in its own language.
 _ADVICE = {
-    "28": "Check user and password in DATABASE_URL, and pg_hba.conf of the server.",
+    "28": "Check user and password in DATABASE_URL (of a role of make roles, its own setting), and "
+    "pg_hba.conf of the server.",
     "3D": "Correct the database's name in DATABASE_URL, or create it.",
     "42501": "Grant the role that right.",
     "53100": "The server's disk is full: free some.",
@@ -332,7 +343,7 @@ def encryption(_: Examination) -> Iterator[Finding]:
 def database(examination: Examination) -> Iterator[Finding]:
     """Connect, and tell which server it is."""
     try:
-        url = database_url()
+        url = url_for("migrate", database_url())
     except SystemExit as error:
         yield Finding("database", "error", str(error), f"Correct {url_setting()}.")
         return
@@ -397,13 +408,39 @@ def refusal(url: str) -> str | None:
 
 def fitness(examination: Examination) -> Iterator[Finding]:
     """Look whether anything stands in the way of the migrations."""
-    found = obstacles(database_url(), Purpose.MIGRATE)
+    found = obstacles(url_for("migrate", database_url()), Purpose.MIGRATE)
     for one in found:
         yield Finding(one.check, "error" if one.stops else "warning", one.detail, one.remedy)
     if any(one.stops for one in found) and examination.connection is not None:
         # Other advice would lead in a circle.
         examination.connection.close()
         examination.connection = None
+
+
+def rights(examination: Examination) -> Iterator[Finding]:
+    """Compare the rights of the parts' own roles with what they should be, if there are roles."""
+    if not roles.are_configured():
+        return
+    connection = examination.connection
+    assert connection is not None  # noqa: S101 - what the check needs
+    with locking.bounded(connection, LOCK_SECONDS):  # it grants, and takes that back
+        if not roles.are_used(connection):
+            detail = "DATABASE_..._PASSWORD are set, but the roles are not there"
+            yield Finding("roles", "error", detail, "Run make roles.")
+            return
+        found = roles.differences(connection)
+    if found:
+        more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        yield Finding("roles", "error", "; ".join(found[:3]) + more, "Run make roles APPLY=1.")
+        return
+    for part in PARTS:
+        try:
+            psycopg.connect(url_for(part, database_url()), connect_timeout=10).close()
+        except psycopg.OperationalError as error:
+            advice = f"Check {PASSWORDS[part]}, then run make roles APPLY=1."
+            yield Finding("roles", "error", explain(error)[0], advice)
+            return
+    yield Finding("roles", "ok", "each part has the rights that it needs, and no others")
 
 
 def database_clock(examination: Examination) -> Iterator[Finding]:

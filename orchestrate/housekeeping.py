@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
-from database.address import database_url
+from database.address import database_url, url_for
 from database.locks import LockedError, bounded, lock_seconds
 from database.settings import read_settings
 from runs.meltano_runs import remove_old_ones
@@ -270,7 +270,7 @@ def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
 
 def main() -> None:
     """Clean the database of `DATABASE_URL` and print the numbers of deleted rows."""
-    with psycopg.connect(database_url(), autocommit=True) as connection:
+    with psycopg.connect(url_for("migrate", database_url()), autocommit=True) as connection:
         try:
             for rows, removed in clean(connection):
                 print(f"Removed {removed:,} {rows}", flush=True)

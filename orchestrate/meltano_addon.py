@@ -23,7 +23,7 @@ import yaml
 from meltano.core.setting_definition import SettingDefinition
 
 from database import preflight
-from database.address import database_url, libpq_environment, sqlalchemy_url
+from database.address import database_url, libpq_environment, sqlalchemy_url, url_for
 from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.locks import LockedError
 from database.migrate import migrate_if_needed
@@ -55,20 +55,25 @@ def prepare_environment() -> None:
     url = database_url()
     if options is not None:
         run_end.prepare(url, str(options["run_id"]))
-    os.environ |= libpq_environment(url) | {
+    os.environ |= libpq_environment(url_for("transform", url)) | {
         # Meltano's session stays in a transaction, and idle, for as long as a run takes.
         "MELTANO_DATABASE_URI": sqlalchemy_url(
-            url, "meltano", search_path="meltano", idle_in_transaction_session_timeout="0"
+            url_for("run", url),
+            "meltano",
+            search_path="meltano",
+            idle_in_transaction_session_timeout="0",
         ),
         # The loader drops the offsets of timestamps; in UTC that changes nothing.
-        "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(url, "target-postgres", timezone="UTC"),
+        "TARGET_POSTGRES_SQLALCHEMY_URL": sqlalchemy_url(
+            url_for("load", url), "target-postgres", timezone="UTC"
+        ),
         # Read by the tap itself: Meltano would write it to a file.
-        "TAP_ORACLE_CRM_LIMITS_DATABASE_URL": url,
+        "TAP_ORACLE_CRM_LIMITS_DATABASE_URL": url_for("run", url),
         "TARGET_POSTGRES_LOCK_TIMEOUT": os.environ["SYNC_LOCK_TIMEOUT"],
     }
     if options is None and not _calls_dbt():
         # Whatever Meltano is called for, it migrates its own tables.
-        preflight.require(url, Purpose.QUERY)
+        preflight.require(url_for("run", url), Purpose.QUERY)
         return
     migrate_if_needed(url)
     try:

@@ -26,7 +26,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.blocking import BlockingScheduler
 from psycopg.rows import dict_row
 
-from database.address import database_url
+from database.address import database_url, url_for
 from database.environment import ROOT
 from database.migrate import migrate_if_needed
 from database.settings import read_settings
@@ -59,7 +59,7 @@ class Scheduler:
     """Runs the schedules of `meltano.yml` by the clock of one time zone."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._url, self._own_url = url, url_for("run", url)
         self._timezone = time_zone()
         minutes = read_settings().schedule_retry_minutes
         self._pauses = [timedelta(minutes=pause) for pause in minutes]
@@ -104,7 +104,7 @@ class Scheduler:
 
     def _acquire_lock(self) -> bool:
         """Connect, and try to lock the database against other schedulers; return the success."""
-        self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=10)
+        self._connection = psycopg.connect(self._own_url, autocommit=True, connect_timeout=10)
         # If this machine dies, PostgreSQL frees the lock after a minute.
         for name, value in KEEPALIVES.items():
             self._connection.execute("select set_config(%s, %s, false)", [name, value])
@@ -137,7 +137,7 @@ class Scheduler:
 
     def _store_schedules(self, schedules: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Write the schedules to the database, and return its row for each name."""
-        with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
+        with psycopg.connect(self._own_url, autocommit=True, row_factory=dict_row) as connection:
             names = [schedule["name"] for schedule in schedules]
             connection.execute("delete from schedules where name != all(%s)", [names])
             for schedule in schedules:
@@ -230,7 +230,7 @@ class Scheduler:
         """Update a schedule's row; wait for the database if it cannot be reached."""
         while True:
             try:
-                with psycopg.connect(self._url, autocommit=True) as connection:
+                with psycopg.connect(self._own_url, autocommit=True) as connection:
                     connection.execute(statement, values)
                 return
             except psycopg.OperationalError:
@@ -269,7 +269,7 @@ class Scheduler:
 
     def _wait_for(self, run_id: object) -> dict[str, Any]:
         """Wait until a run has ended; return its row of `run_logs`."""
-        with psycopg.connect(self._url, autocommit=True, row_factory=dict_row) as connection:
+        with psycopg.connect(self._own_url, autocommit=True, row_factory=dict_row) as connection:
             while True:
                 registry.settle(connection)
                 (run,) = connection.execute(

@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 
-from database.address import database_url
+from database.address import database_url, url_for
 from database.locks import lock_seconds, waits
 
 INTERVAL_SECONDS = 2
@@ -134,7 +134,7 @@ def _write(run_id: str, observed: queue.SimpleQueue[Mapping[str, Any] | None]) -
 
 def _connect() -> psycopg.Connection:
     return psycopg.connect(
-        database_url(),
+        url_for("run", database_url()),
         autocommit=True,
         connect_timeout=5,
         application_name="run-recorder",

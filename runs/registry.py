@@ -17,6 +17,7 @@ import psutil
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
+from database.address import url_for
 from database.locks import bounded, lock_seconds
 from runs import meltano_runs, processes
 
@@ -124,7 +125,7 @@ def transaction(url: str) -> Iterator[psycopg.Connection[DictRow]]:
 def connect(url: str) -> psycopg.Connection[DictRow]:
     """Connect for one or two short transactions; this also works through a pooler."""
     return psycopg.connect(
-        url,
+        url_for("run", url),
         autocommit=True,
         row_factory=dict_row,
         connect_timeout=10,

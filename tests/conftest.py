@@ -23,6 +23,8 @@ from oracle_crm_sandbox import Sandbox
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from database import roles
+from database.address import PARTS, PASSWORDS
 from database.embedded import start_embedded, stop_embedded
 from database.environment import ROOT
 from tests.warehouse import create_database, rename_database
@@ -70,6 +72,8 @@ def postgres_cluster() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> str:
     """The URL of that server, or the URL in TEST_POSTGRES, without a database's name."""
+    if os.environ.get("TEST_ROLES"):  # each part has its own role, else one does it all
+        os.environ |= {PASSWORDS[part]: f"password of {part}" for part in PARTS}
     if given := os.environ.get("TEST_POSTGRES"):
         return given
     url = start_embedded(request.getfixturevalue("postgres_cluster")).rsplit("/", 1)[0]
@@ -87,12 +91,20 @@ def postgres(request: pytest.FixtureRequest) -> str:
     return url
 
 
+@pytest.fixture
+def one_role(postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all parts use the role of DATABASE_URL, also with TEST_ROLES."""
+    for part in PARTS:
+        monkeypatch.setenv(PASSWORDS[part], "")
+
+
 @pytest.fixture(scope="session")
 def migrated(postgres: str) -> str:
     """The name of a migrated, empty database: the template for each test's database."""
     name = "migrated"
     with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
         connection.execute(f"create database {name}")
+    roles.apply(f"{postgres}/{name}")
     subprocess.run(
         [sys.executable, "-m", "database", "migrate"],
         cwd=ROOT,

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from database.address import url_for
 from database.environment import ROOT
 from database.preflight import Purpose, obstacles
 from orchestrate import doctor
@@ -234,7 +235,7 @@ def test_a_setting_that_is_wrong(database: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_database_without_tables(postgres: str, database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("drop database if exists empty_one")
-        connection.execute("create database empty_one")
+        connection.execute("create database empty_one owner oracle_crm_migrate")
     found = look(f"{postgres}/empty_one", "database", "migrations", "objects", "last sync")
     assert found["migrations"] == Finding(
         "migrations", "error", "the database has no tables yet", "Run make setup."
@@ -244,7 +245,7 @@ def test_a_database_without_tables(postgres: str, database: str) -> None:
     with psycopg.connect(f"{postgres}/empty_one", autocommit=True) as connection:
         connection.execute("create table tokens (id int)")
     found = look(f"{postgres}/empty_one", "database", "fitness", "migrations")
-    (obstacle,) = obstacles(f"{postgres}/empty_one", Purpose.MIGRATE)
+    (obstacle,) = obstacles(url_for("migrate", f"{postgres}/empty_one"), Purpose.MIGRATE)
     assert found[obstacle.check].detail == obstacle.detail
     assert found[obstacle.check].advice == obstacle.remedy
     assert "migrations" not in found  # its advice would lead in a circle
@@ -291,6 +292,7 @@ def test_who_has_forgotten_a_transaction(database: str, monkeypatch: pytest.Monk
     assert look(database, "database", "locks")["locks"].status == "ok"
 
 
+@pytest.mark.usefixtures("one_role")
 def test_a_server_that_lets_no_more_sessions_in(postgres: str, database: str) -> None:
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("drop role if exists crowded")
@@ -305,6 +307,7 @@ def test_a_server_that_lets_no_more_sessions_in(postgres: str, database: str) ->
         connection.execute("drop role crowded")
 
 
+@pytest.mark.usefixtures("one_role")
 @pytest.mark.parametrize(
     ("address", "words"),
     [
@@ -338,6 +341,7 @@ def test_a_check_that_gets_no_answer_ends_at_its_deadline(database: str) -> None
     assert (failed.status, failed.detail) == ("error", "ValueError: a fault")
 
 
+@pytest.mark.usefixtures("one_role")
 def test_the_servers_disk_where_it_can_be_seen(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

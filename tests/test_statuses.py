@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
+from database import roles
 from database.address import sqlalchemy_url
 from database.migrate import migrate
 from database.preflight import MIGRATIONS
@@ -308,6 +309,7 @@ def test_an_upgrade_applies_the_rules_to_existing_deals(statuses: Statuses) -> N
         """
     )
     migrate(warehouse.url)
+    roles.apply(warehouse.url)
     before_the_sync = warehouse.query(DEALS)
     assert [(row["crm_outcome"], row["workflow_status"]) for row in before_the_sync] == [
         (None, "UNDER_ASSESSMENT"),

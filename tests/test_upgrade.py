@@ -22,6 +22,8 @@ from tests.conftest import Pipeline, assert_equal_to_crm
 from tests.releases import crm as releases
 from tests.warehouse import create_database
 
+pytestmark = pytest.mark.usefixtures("one_role")
+
 DUMP = Path(__file__).parent / "releases" / "0.1.0.sql.xz"
 # Columns that an upgrade must not change; only the changes of deals may become more.
 KEPT = {

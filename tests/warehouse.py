@@ -11,9 +11,11 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from database.address import libpq_environment
+from database.address import libpq_environment, url_for
 from database.environment import DBT_SETTINGS, ROOT
 from tests.warm import WarmProject
+
+CREATE = "create database {} template {} owner oracle_crm_migrate"
 
 
 def create_database(server: str, name: str, template: str) -> str:
@@ -32,7 +34,7 @@ def create_database(server: str, name: str, template: str) -> str:
     new, old = sql.Identifier(name), sql.Identifier(template)
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(new))
-        connection.execute(sql.SQL("create database {} template {}").format(new, old))
+        connection.execute(sql.SQL(CREATE).format(new, old))
     return f"{server}/{name}"
 
 
@@ -90,7 +92,7 @@ class Warehouse:
         project = str(ROOT / "transform")
         return (
             os.environ
-            | libpq_environment(self.url)
+            | libpq_environment(url_for("transform", self.url))
             | DBT_SETTINGS
             | {
                 "DATABASE_URL": self.url,

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from api.erasure.service import Erasure, Person, erase
 from api.problems import ProblemError
 from api.users.names import unify
-from database.address import database_url
+from database.address import database_url, url_for
 from database.migrate import migrate_if_needed
 from database.settings import Settings, read_settings
 
@@ -70,7 +70,7 @@ def main() -> None:
     url = database_url()
     migrate_if_needed(url)
     try:
-        erasure = asyncio.run(run(url, **vars(arguments), ways=read_settings()))
+        erasure = asyncio.run(run(url_for("migrate", url), **vars(arguments), ways=read_settings()))
     except ProblemError as error:
         sys.exit(error.detail)
     except psycopg.errors.LockNotAvailable:

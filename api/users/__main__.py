@@ -23,7 +23,7 @@ from api.passwords import hash_password
 from api.problems import ProblemError
 from api.users.schemas import NewUser
 from api.users.service import insert_user, trace
-from database.address import database_url
+from database.address import database_url, url_for
 from database.migrate import migrate_if_needed
 from database.settings import read_settings
 
@@ -60,7 +60,7 @@ def main() -> None:
         if issuer is None:
             sys.exit("OIDC_ISSUER is not set.")
         try:
-            asyncio.run(hand_over(url, arguments.name, issuer.rstrip("/"), subject))
+            asyncio.run(hand_over(url_for("api", url), arguments.name, issuer.rstrip("/"), subject))
         except ProblemError as error:
             sys.exit(error.detail)
         print(f"{arguments.name} signs in at {issuer}.")
@@ -68,7 +68,7 @@ def main() -> None:
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     try:
         new = NewUser(**vars(arguments), password=SecretStr(password))
-        asyncio.run(create(url, new))
+        asyncio.run(create(url_for("api", url), new))
     except ValidationError as error:
         sys.exit("; ".join(f"{found['loc'][0]}: {found['msg']}" for found in error.errors()))
     except ProblemError as error:

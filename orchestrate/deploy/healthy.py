@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 import psycopg
 
-from database.address import database_url
+from database.address import database_url, url_for
 from database.settings import read_settings
 from orchestrate.scheduler import HEARTBEAT_SECONDS
 
@@ -52,7 +52,8 @@ def _get(url: str) -> bytes:
 def scheduler() -> str | None:
     """Return the scheduler's problem, or None."""
     try:
-        with psycopg.connect(database_url(), connect_timeout=PATIENCE_SECONDS) as connection:
+        url = url_for("run", database_url())
+        with psycopg.connect(url, connect_timeout=PATIENCE_SECONDS) as connection:
             row = connection.execute(
                 """
                 select max(heartbeat_at) > now() - make_interval(secs => %s) from schedules

@@ -11,6 +11,8 @@ import pytest
 from database.environment import ROOT
 from tests.api.conftest import Caller, DefaultSettings, calling, fill
 
+pytestmark = pytest.mark.usefixtures("one_role")
+
 
 @pytest.fixture
 def plain(postgres: str) -> Iterator[Caller]:

@@ -139,7 +139,9 @@
     {#- After many rows, the planner's statistics of a small table are wrong. -#}
     {%- if run_query('select count(*) from ' ~ source_relation).columns[0].values()[0] > 10000 -%}
         {%- call statement('analyze') -%}
-            analyze {{ [target_relation, render(config.get('analyze', ''))] | select | join(', ') }}
+            {%- for relation in [target_relation, render(config.get('analyze', ''))] | select %}
+            select public.analyze_relation('{{ relation }}');
+            {%- endfor %}
         {%- endcall -%}
     {%- endif -%}
 
