@@ -16,11 +16,18 @@ from typing import Annotated, Any, LiteralString, NamedTuple
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
 from psycopg.sql import SQL, Composable, Composed, Identifier
-from pydantic import AfterValidator, BeforeValidator, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    create_model,
+)
 from pydantic import Field as Described
 
 from api.database import Pool, fetch_one
-from api.types import AnyOf, Day, Input, Money, Utc
+from api.types import AnyOf, Day, Money, Utc
 from declared.fields import BUILT_IN, Field, key_expression, parameters
 
 REFRESH_SECONDS = 2
@@ -126,7 +133,7 @@ class Fields:
         return name in self._names and self._names[name].place == "hidden"
 
     @cached_property
-    def _filters(self) -> type[Input]:
+    def _filters(self) -> type[BaseModel]:
         # By other names than the customer's, one of which could be a method's of pydantic.
         given: dict[str, Any] = {
             f"own_{number}": (
@@ -135,7 +142,7 @@ class Fields:
             )
             for number, (name, parameter) in enumerate(self.parameters.items())
         }
-        return create_model("OwnFilters", __base__=Input, **given)
+        return create_model("OwnFilters", __config__=ConfigDict(extra="forbid"), **given)
 
     def parse(self, given: dict[str, Any] | None) -> dict[str, Any]:
         """Return the values of the parameters that no built-in field has.

@@ -53,6 +53,7 @@ class Filters(Input):
     """
 
     model_config = ConfigDict(extra="allow")
+    MOST_UNKNOWN = 50
 
     search: Text | None = Field(
         None,
