@@ -197,8 +197,9 @@ def test_head_answers_like_get_without_a_body(caller: Caller) -> None:
         for name, value in VALUES.items():
             path = path.replace(name, value)
         head = caller.head(path, follow_redirects=False)
-        got = caller.get(path, follow_redirects=False)
-        assert (head.status_code, head.content) == (got.status_code, b""), path
+        # Some answers never end.
+        with caller.stream("GET", path, follow_redirects=False) as got:
+            assert (head.status_code, head.content) == (got.status_code, b""), path
         for name in ("content-type", "etag", "location", "cache-control"):
             assert head.headers.get(name) == got.headers.get(name), path
 
