@@ -319,6 +319,8 @@ def test_grants_documents_and_views_of_others_survive_a_change(
         rows = warehouse.query(
             "select grantee::regrole::text as role, relname from pg_class, aclexplode(relacl)"
             " where relname in ('workflow_ageing', 'opportunities') and grantee != relowner"
+            # Not those of the parts, which have their rights from the migrations.
+            r" and grantee::regrole::text not like 'oracle\_crm\_%%'"
         )
         return {(row["role"], row["relname"]) for row in rows}
 
