@@ -11,6 +11,7 @@ import sysconfig
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def test_the_taps_tests_run_without_this_repository(built: Path, tmp_path: Path)
 def test_imports_of_a_package_are_declared(name: str) -> None:
     folder = ROOT / "extract" / name
     declared = tomllib.loads((folder / "pyproject.toml").read_text())
-    needed = _names(declared["project"]["dependencies"])
+    extras = declared["project"].get("optional-dependencies", {}).values()
+    needed = _names([*declared["project"]["dependencies"], *chain(*extras)])
     own = canonicalize_name(name)
     assert _imported(folder / name.replace("-", "_")) - {own} <= needed
     tests = needed | _names(declared["dependency-groups"]["test"])

@@ -58,7 +58,7 @@ class Sharing:
         try:
             import psycopg
         except ImportError:
-            msg = "limits_database_url needs the package psycopg: install it beside the tap."
+            msg = "limits_database_url needs the package psycopg: install tap-oracle-crm[limits]."
             raise ConfigError(msg) from None
         self._psycopg = psycopg
         self._url: str = settings["limits_database_url"]
