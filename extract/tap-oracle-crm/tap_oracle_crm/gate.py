@@ -66,7 +66,7 @@ class Gate:
         stopping: is set when reading must end.
         budget: spreads the requests over the time.
         sharing: exchanges with the other processes that read with the same account.
-        clock: the monotonic time in seconds.
+        clock: the time in seconds, by default the monotonic clock's.
 
     Attributes:
         allowed: the present number of requests at once.
@@ -78,7 +78,7 @@ class Gate:
         stopping: threading.Event,
         budget: Budget | None = None,
         sharing: Sharing | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.most = most
         self.allowed = min(START, most)
@@ -88,7 +88,7 @@ class Gate:
         self._processes = 1
         self._is_spread = False
         self._stopping = stopping
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._busy = self._most_busy = 0
         self._not_before = 0.0
         self._paces: defaultdict[Hashable, _Pace] = defaultdict(_Pace)
