@@ -124,7 +124,8 @@ def desk(reused: str, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(outage, "DATA", tmp_path)
     desk = Desk(reused, receiver)
     desk.execute(
-        "truncate sync_runs, schedules, incidents, rejected_records, opportunities cascade"
+        "truncate sync_runs, schedules, incidents, rejected_records, opportunities,"
+        " crm_attributes, declared_fields cascade"
     )
     return desk
 
