@@ -34,6 +34,7 @@ import api.users.session
 from api import (
     audit,
     docs,
+    fields_page,
     health,
     metrics,
     problems,
@@ -126,6 +127,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         docs.router,
         api.users.page.router,
         api.erasure.page.router,
+        fields_page.router,
         api.oidc.page.router,
         api.changes.page.router,
         api.opportunities.page.router,

@@ -108,6 +108,8 @@ ROUTES = {
     "POST /account/tokens": Call(Role.VIEWER, form={"name": "report"}, is_for_sessions=True),
     "GET /admin/audit": ADMIN,
     "GET /admin/erasure": ADMIN,
+    "GET /admin/fields": ADMIN,
+    "POST /admin/fields/check": Call(Role.ADMIN),
     "POST /admin/erasure": Call(Role.ADMIN, form={"owner": "999"}, is_for_sessions=True),
     "GET /admin/users": ADMIN,
     "POST /admin/users": Call(Role.ADMIN, form=NEW_USER | {"name": "hedy"}),

@@ -70,6 +70,23 @@ def declare(desk: Desk) -> int:
     return id_
 
 
+def test_an_admin_sees_the_news_and_checks_the_file(desk: Desk) -> None:
+    declare(desk)
+    desk.query(
+        "insert into crm_attributes (name, type, first_seen_at) values"
+        " ('Budget_c', 'number', now() - interval '1 year'), ('<b>New</b>_c', 'string', now())"
+        " returning name"
+    )
+    page = desk.open("/admin/fields", "olga")
+    news = page.get_by_role("region", name="List of news")
+    expect(news).to_contain_text("new in the CRM: <b>New</b>_c (string)")
+    expect(page.get_by_role("region", name="List of fields")).to_contain_text("GoLive_c")
+    page.get_by_role("button", name="Check crm.yml").click()
+    found = page.get_by_role("region", name="Findings")
+    expect(found.locator("tbody tr").first).to_contain_text("crm.yml", timeout=60_000)
+    expect(found).to_contain_text("Changes")
+
+
 def test_own_fields_are_columns_and_filters(desk: Desk) -> None:
     deal = declare(desk)
     page = desk.open("/opportunities", "ada", viewport={"width": 1600, "height": 900})

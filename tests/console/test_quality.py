@@ -25,6 +25,7 @@ PAGES = (
     "/admin/users/2/tokens",
     "/admin/audit",
     "/admin/erasure?user_id=2",
+    "/admin/fields",
 )
 
 
