@@ -363,6 +363,12 @@ document.addEventListener("input", (event) => {
   }
 });
 
+// Each letter of the search has asked already. To ask again when the field is left could undo the
+// click that left it: the answer would stop the way to another page.
+document.addEventListener("change", (event) => {
+  if (event.target.id === "search") event.stopPropagation();
+}, true);
+
 document.addEventListener("change", (event) => {
   const filter = event.target.closest("details.filter");
   const checked = filter?.querySelectorAll("input[type=checkbox]:checked").length ?? 0;
