@@ -55,6 +55,8 @@ class Installation:
             | crm.env
             | {
                 "DATABASE_URL": url,
+                # Two complete reads in an hour would be spread over it.
+                "TAP_ORACLE_CRM_CALLS_PER_HOUR": "0",
                 "MELTANO_SYS_DIR_ROOT": str(scratch / "meltano"),
                 "DBT_TARGET_PATH": str(scratch / "dbt"),
                 "DBT_LOG_PATH": str(scratch / "dbt"),
