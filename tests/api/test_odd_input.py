@@ -145,19 +145,24 @@ class Direct:
         started: dict[str, Any] = {}
         parts: list[bytes] = []
         given = False
+        streams = asyncio.Event()
 
         async def receive() -> dict[str, Any]:
             nonlocal given
             if given:
-                await asyncio.sleep(3600)  # the client stays
+                await streams.wait()  # the client stays, unless the answer has no end
+                return {"type": "http.disconnect"}
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: dict[str, Any]) -> None:
             started.update(message)
             parts.append(message.get("body", b""))
+            if parts[-1].startswith(b"event: "):
+                streams.set()
 
-        self.runner.run(self.app(scope, receive, send))  # type: ignore[arg-type]
+        answer = self.app(scope, receive, send)  # type: ignore[arg-type]
+        self.runner.run(asyncio.wait_for(answer, 60))
         answered = {name.decode(): value.decode("latin-1") for name, value in started["headers"]}
         return started["status"], answered, b"".join(parts)
 
