@@ -48,8 +48,8 @@ from api.fields import REFRESH_SECONDS, KeptFields
 from api.limits import Limits
 from api.oidc.provider import Provider
 from api.opportunities.choices import Choices
+from api.opportunities.export import EXPORTS_AT_ONCE
 from api.opportunities.schemas import SortKey
-from api.opportunities.service import EXPORTS_AT_ONCE
 from api.opportunities.turns import Turns
 from api.opportunities.unchanged import Unchanged
 from api.passwords import PASSWORDS_AT_ONCE

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
 from io import StringIO
-from typing import Annotated, Any, LiteralString
+from typing import Annotated, Any, Literal, LiteralString
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
@@ -162,7 +162,7 @@ class AuditQuery(Wanted):
 class AuditExport(Wanted):
     """Which entries to export, and how."""
 
-    format: Format = Format.CSV
+    format: Literal[Format.CSV, Format.NDJSON] = Format.CSV
 
 
 async def list_entries(
@@ -247,7 +247,14 @@ async def list_audit_entries(
     "/export",
     response_class=StreamingResponse,
     responses=answers(401, 403, 422)
-    | {200: {"content": {name.split(";")[0]: {"schema": {}} for name in CONTENT_TYPES.values()}}},
+    | {
+        200: {
+            "content": {
+                name.split(";")[0]: {"schema": {}}
+                for name in (CONTENT_TYPES[Format.CSV], CONTENT_TYPES[Format.NDJSON])
+            }
+        }
+    },
 )
 async def export_audit_entries(
     request: Request, user: UserWithoutConnection, wanted: Annotated[AuditExport, Query()]

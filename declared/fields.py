@@ -112,8 +112,8 @@ OTHER_PARAMETERS = (
     "cursor",
     "format",
     "columns",
-    "waiting_for",
-    "taking_part",
+    "separator",
+    "byte_order_mark",
 )
 """Parameters of lists that belong to no field of the customer's."""
 

@@ -16,7 +16,7 @@ from api.database import Connection
 from api.fields import CurrentFields, Fields, shown
 from api.opportunities import service
 from api.opportunities.choices import owner_names, people
-from api.opportunities.schemas import PageRequest, SortKey
+from api.opportunities.schemas import MOST_EXPORTED, PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
 from api.opportunities.turns import given_up_in_time
 from api.types import PathId
@@ -135,6 +135,17 @@ class View(PageRequest):
     def export_query(self) -> str:
         """The query of the API's export of this view."""
         return self.model_copy(update={"columns": [], "limit": 50}).query()
+
+    def workbook_query(self, columns: list[str]) -> str:
+        """Return the query of the API's export as a workbook with these columns and their keys."""
+        # A value says little without its currency.
+        money = ["deal_value", "currency"]
+        shown = [name for column in columns for name in (money if column in money else [column])]
+        chosen = list(dict.fromkeys(["remote_id", "name", *shown]))
+        if len(chosen) > MOST_EXPORTED:
+            chosen = []  # all
+        view = self.model_copy(update={"columns": chosen, "limit": 50})
+        return view.query(format="xlsx")
 
     def chips(
         self, names: dict[int, str], owners: dict[str, str], rules: Rules, fields: Fields

@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, LiteralString, get_args
 
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from api.fields import Fields
 from api.opportunities.schemas import BUILT_IN_KEYS, Filters, Opportunity, SortKey
 from api.spreadsheets import sql_without_formulas
+from declared.fields import Field
 
 COLUMNS = SQL("""
     id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
@@ -221,25 +222,42 @@ def _own_cell(name: str) -> Composable:
 
 
 def export(
-    fields: Fields, names: tuple[str, ...], key: str, descending: bool, as_csv: bool
+    fields: Fields,
+    names: tuple[str, ...],
+    key: str,
+    descending: bool,
+    table: dict[str, Field | None] | None,
+    separator: str = ",",
 ) -> bytes:
-    """Return the COPY of a whole list, as CSV with a header or as lines of JSON."""
+    """Return the COPY of a whole list.
+
+    Args:
+        fields: the declared fields.
+        names: of the conditions.
+        key: by which it is sorted.
+        descending: whether the greatest comes first.
+        table: the columns of a table in CSV, with the fields of own ones; None: lines of JSON.
+        separator: of the table's cells.
+    """
     rows = SQL("select {}, {} as custom from opportunities where {} order by {}").format(
         COLUMNS,
-        SQL("custom") if as_csv else fields.as_json(fields.own),
+        SQL("custom") if table is not None else fields.as_json(fields.own),
         _where(fields, names),
         _order(fields, key, descending),
     )
-    if as_csv:
-        cells = [_cell(column) for column in Opportunity.model_fields if column != "custom"]
-        own = fields.columns(fields.own)
+    if table is not None:
+        own = fields.columns(field for field in table.values() if field is not None)
         parts = SQL("jsonb_to_record(custom) as own ({})").format(own) if own else None
         return (
-            SQL("copy (select {} from ({}) as item{}) to stdout (format csv, header)")
+            SQL("copy (select {} from ({}) as item{}) to stdout (format csv, header, delimiter {})")
             .format(
-                SQL(", ").join([*cells, *(_own_cell(field.name) for field in fields.own)]),
+                SQL(", ").join(
+                    _cell(name) if field is None else _own_cell(name)
+                    for name, field in table.items()
+                ),
                 rows,
                 SQL(", {}").format(parts) if parts else SQL(""),
+                Literal(separator),
             )
             .as_bytes()
         )

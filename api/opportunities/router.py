@@ -16,6 +16,7 @@ from api.caching import IfMatch, json_response
 from api.database import Connection, connection_of
 from api.fields import CurrentFields
 from api.opportunities import service
+from api.opportunities.export import export
 from api.opportunities.schemas import (
     Export,
     HistoryRequest,
@@ -86,10 +87,11 @@ async def export_opportunities(
     In CSV a text that begins with `=`, `+`, `-`, `@`, a tab or a line break, with which a
     spreadsheet begins a formula, gets a `'` before it, also after a `;`, where a cell ends in
     many countries. Numbers, dates and `remote_id` are as they are, and so is everything in NDJSON.
+    In a workbook the types of cells prevent formulas, and the users and owners have their names.
     """
     state = request.app.state
     connections = partial(connection_of, request)
-    chunks = service.export(connections, state.exports, state.limits.exports, user, fields, wanted)
+    chunks = export(connections, state.exports, state.limits.exports, user, fields, wanted)
     first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
     return _ClosedInTime(
         _follow(request, first, chunks),

@@ -41,6 +41,8 @@ class SortKey(StrEnum):
     DELETED_AT = "deleted_at"
 
 
+# More columns might not fit into the address.
+MOST_EXPORTED = 200
 BUILT_IN_KEYS = frozenset(SortKey)
 # The customer's own fields, too: see api.fields.
 Sort = Annotated[str, Field(pattern="^-?[a-z][a-z0-9_]*$", max_length=60)]
@@ -131,8 +133,29 @@ class Export(Listing):
 
     format: Format = Field(
         Format.CSV,
-        description="`csv`: for spreadsheets; `ndjson`: for programs, a JSON object on each line",
+        description="`csv`: a table as text; `ndjson`: for programs, a JSON object on each line; "
+        "`xlsx`: a workbook with titles, real dates, and names instead of ids",
     )
+    columns: list[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=50)]] = Field(
+        [],
+        max_length=MOST_EXPORTED,
+        description="Of a table or a workbook: names of fields, in this order; nothing: all",
+        examples=[["remote_id", "name", "deal_value"]],
+    )
+    separator: Literal["comma", "semicolon", "tab"] = Field(
+        "comma", description="Of the cells in CSV; many countries' spreadsheets want `semicolon`"
+    )
+    byte_order_mark: bool = Field(
+        False, description="Whether CSV begins with one, by which Excel finds out that it is UTF-8"
+    )
+
+    @model_validator(mode="after")
+    def _options_fit_the_format(self) -> Self:
+        if self.columns and self.format is Format.NDJSON:
+            raise ValueError("ndjson has all fields: leave columns out")
+        if self.format is not Format.CSV and (self.separator != "comma" or self.byte_order_mark):
+            raise ValueError("separator and byte_order_mark are of the format csv")
+        return self
 
 
 class Opportunity(BaseModel):

@@ -1,10 +1,6 @@
 """What can be done with opportunities, and by whom."""
 
-import asyncio
 import json
-import uuid
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from decimal import Decimal
 from typing import Any, LiteralString
 
@@ -12,27 +8,21 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
-from api.audit import record
 from api.auth import Role, User
 from api.caching import check_match, etag_of
 from api.database import fetch_one, fetch_or_404
 from api.fields import Fields
-from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import Export, HistoryRequest, PageRequest, SortKey
+from api.opportunities.schemas import HistoryRequest, PageRequest, SortKey
 from api.opportunities.unchanged import Unchanged
 from api.problems import ProblemError
-from api.spreadsheets import Format
 from api.workflow import read_rules
 
 STALE_DAYS = 90
-CHUNK_BYTES = 64 * 1024
 # The sort key of a deal that has all words of a search; that of others is below.
 FITTING = "1"
-# Each export holds a connection for as long as its reader takes; others need some too.
-EXPORTS_AT_ONCE = 3
 
 EXISTS: LiteralString = "select id from opportunities where id = %s"
 
@@ -124,58 +114,6 @@ async def read_page(
         rows.pop()
         next_cursor = Cursor(listing, total, rows[-1]["key"], rows[-1]["id"]).encode()
     return rows, total, next_cursor
-
-
-async def export(
-    connections: Callable[[], AbstractAsyncContextManager[AsyncConnection[DictRow]]],
-    at_once: asyncio.Semaphore,
-    of_one: Limit,
-    user: User,
-    fields: Fields,
-    wanted: Export,
-) -> AsyncGenerator[bytes]:
-    """Yield all opportunities that fulfil every condition, as of one moment, in chunks of bytes.
-
-    Raises:
-        ProblemError: before the first chunk: 429, the user has some under way; 503, others have.
-    """
-    user.must_be(Role.VIEWER)
-    if at_once.locked():
-        detail = "Several exports are under way. Wait for one of them to end."
-        raise ProblemError(503, detail, headers={"Retry-After": "10"})
-    conditions = queries.conditions(fields, wanted, user.id)
-    query = queries.export(
-        fields, tuple(conditions), wanted.key, wanted.descending, wanted.format is Format.CSV
-    )
-    # Of the transaction, so that the connection goes back to the pool as it came, also after an
-    # error: the reader sets the pace.
-    limit = "set local statement_timeout = '30min'"
-    async with AsyncExitStack() as taken:
-        taken.enter_context(of_one.count(f"user {user.name}"))
-        await taken.enter_async_context(at_once)
-        connection = await taken.enter_async_context(connections())
-        # Before the first row, so that it is there whatever becomes of the reader.
-        export_id = uuid.uuid4()
-        asked = wanted.model_dump(mode="json", exclude_defaults=True)
-        await record(connection, user, "export", "opportunities", export_id, after=asked)
-        await taken.enter_async_context(connection.transaction())
-        await connection.execute(limit)
-        buffer = bytearray()
-        parameters = conditions | {"search": wanted.search}
-        cursor = connection.cursor()
-        async with cursor.copy(query, parameters) as rows:
-            try:
-                async for row in rows:
-                    buffer += row
-                    if len(buffer) >= CHUNK_BYTES:
-                        yield bytes(buffer)
-                        buffer.clear()
-            except (GeneratorExit, asyncio.CancelledError):
-                await connection.close()  # the reader has gone: ends the COPY at once
-                raise
-        sent = {"rows": cursor.rowcount}
-        await record(connection, user, "finish export", "opportunities", export_id, after=sent)
-    yield bytes(buffer)
 
 
 async def read_deals(

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -17,10 +17,12 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openpyxl import load_workbook
+from openpyxl.utils.escape import unescape
 
-from api import limits
+from api import limits, spreadsheets
 from api.auth import Role
-from api.opportunities.service import EXPORTS_AT_ONCE
+from api.opportunities.export import EXPORTS_AT_ONCE
 from api.token import make_token
 from tests.api.conftest import Caller, fill
 
@@ -160,3 +162,104 @@ def test_one_user_leaves_an_export_to_others_and_all_together_have_few(
     assert busy.status_code == 503
     for answer in (refused, busy):
         assert int(answer.headers["retry-after"]) > 0
+
+
+def sheets_of(content: bytes) -> list[list[tuple[Any, ...]]]:
+    """Read a workbook: the rows of each sheet."""
+    book = load_workbook(io.BytesIO(content))
+    return [list(sheet.iter_rows(values_only=True)) for sheet in book]
+
+
+def test_a_workbook_has_texts_dates_numbers_and_names(reader: Caller) -> None:
+    wanted: dict[str, Any] = {"sort": "-deal_value", "limit": 1000, "include_deleted": True}
+    items = reader.get("/api/opportunities", params=wanted).json()["items"]
+    del wanted["limit"]
+    answer = reader.get(PATH, params=wanted | {"format": "xlsx"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="opportunities.xlsx"'
+    assert answer.headers["content-type"].endswith("spreadsheetml.sheet")
+    ((titles, *rows),) = sheets_of(answer.content)
+    assert titles[:4] == ("Id", "Remote id", "Number", "Name")
+    names = [name for name in items[0] if name != "custom"]
+    assert len(rows) == len(items)
+    for row, item in zip(rows, items, strict=True):
+        found = dict(zip(names, row, strict=True))
+        assert found["remote_id"] == item["remote_id"]
+        assert found["deal_value"] == item["deal_value"]
+        assert found["name"] == item["name"]
+        close = item["close_date"]
+        assert found["close_date"] == (close and datetime.fromisoformat(close))
+        changed = datetime.fromisoformat(item["remote_updated_at"]).replace(tzinfo=None)
+        assert abs(found["remote_updated_at"] - changed) < timedelta(milliseconds=1)
+    people = {row[names.index("assigned_to")] for row in rows}
+    assert people == {None}
+
+
+def test_a_workbook_says_who_and_what_does_not_fit_is_text(caller: Caller) -> None:
+    with psycopg.connect(caller.database) as connection:
+        person = connection.execute(
+            "insert into users (name, full_name, role) values ('ada', 'Ada Example', 'viewer')"
+            " returning id"
+        ).fetchone()
+        assert person is not None
+        connection.execute(
+            "insert into sales_owners (remote_id, name) values ('7', 'Olga Example')"
+        )
+        connection.execute(
+            "insert into opportunities (remote_id, name, sales_owner, assigned_to, close_date,"
+            " deal_value, stage) values ('300000123456789012', '=1+1', '7', %s, '1899-12-31',"
+            " 1234567890123456789, %s), ('2', %s, '8', null, '12026-01-01', 0.5, null)",
+            [person[0], "x" * 40_000, "\x01\x1f _x0041_"],
+        )
+    columns = [
+        "stage",
+        "remote_id",
+        "name",
+        "sales_owner",
+        "assigned_to",
+        "close_date",
+        "deal_value",
+    ]
+    answer = caller.get(PATH, params={"format": "xlsx", "columns": columns})
+    ((titles, first, second),) = sheets_of(answer.content)
+    assert titles == (
+        "Stage", "Remote id", "Name", "Owner", "Assigned to", "Close date", "Value",
+    )  # fmt: skip
+    assert first == (
+        "x" * 32_767, "300000123456789012", "=1+1", "Olga Example", "Ada Example", "1899-12-31",
+        "1234567890123456789",
+    )  # fmt: skip
+    assert second[3:] == ("8", None, "12026-01-01", 0.5)
+    assert unescape(second[2]) == "\x01\x1f _x0041_"
+
+
+def test_a_workbook_goes_on_in_the_next_sheet(
+    reader: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreadsheets, "MOST_ROWS", 40)
+    wanted = {"columns": ["remote_id"]}
+    sheets = sheets_of(reader.get(PATH, params=wanted | {"format": "xlsx"}).content)
+    assert len(sheets) > 1
+    assert {len(sheet) for sheet in sheets[:-1]} == {40}
+    assert {sheet[0] for sheet in sheets} == {("Remote id",)}
+    listed = reader.get(PATH, params=wanted).text.split()
+    assert listed == ["remote_id", *(row[0] for sheet in sheets for row in sheet[1:])]
+
+
+def test_a_table_as_a_spreadsheet_wants_it(reader: Caller) -> None:
+    wanted = {"columns": ["customer", "remote_id"], "separator": "semicolon"}
+    answer = reader.get(PATH, params=wanted | {"byte_order_mark": True})
+    assert answer.content.startswith(b"\xef\xbb\xbfcustomer;remote_id\n")
+    assert "Łódź Works;" in answer.content.decode("utf-8-sig")
+    assert reader.get(PATH, params=wanted | {"separator": "tab"}).text.startswith(
+        "customer\tremote"
+    )
+    all_refused: list[dict[str, Any]] = [
+        {"columns": ["custom"]},
+        {"columns": ["search_text"]},
+        {"format": "ndjson", "columns": ["name"]},
+        {"format": "xlsx", "byte_order_mark": True},
+        {"format": "ndjson", "separator": "tab"},
+    ]
+    for refused in all_refused:
+        assert reader.get(PATH, params=refused).status_code == 422, refused
+    assert reader.get("/api/audit/export", params={"format": "xlsx"}).status_code in (403, 422)

@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from openpyxl import load_workbook
 from playwright.sync_api import Page, Route, expect
 
 from tests.console.conftest import Desk
@@ -206,6 +207,13 @@ def test_what_is_shown_is_exported(desk: Desk) -> None:
         " as ids from opportunities where geo = 'APAC' and deleted_at is null"
     )
     assert exported == expected["ids"]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export Excel").click()
+    with download.value.path().open("rb") as workbook:
+        (sheet,) = load_workbook(workbook).worksheets
+    titles, *rows = sheet.iter_rows(values_only=True)
+    assert titles == ("Remote id", "Name", "Sector")
+    assert [row[0] for row in rows] == expected["ids"]
 
 
 def test_move_and_undo(desk: Desk) -> None:
