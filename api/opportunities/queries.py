@@ -31,6 +31,13 @@ OWN = "own "
 # What these are made of changes while opportunities do not.
 FROM_OTHER_TABLES = {"waiting_for", "taking_part"}
 
+# A search gives deals that have all its words or its number first, then those whose number begins
+# so, then all others. A deal without an OptyNumber makes these null, not false.
+FITS: LiteralString = (
+    "(has_number(opty_number, remote_id, %(search)s) or search_fits(search_text, %(search)s))"
+)
+NUMBERED: LiteralString = "has_number_like(opty_number, remote_id, %(search)s)"
+
 # Only the conditions that a request has go into its query.
 CONDITIONS: dict[str, LiteralString] = {
     "stage": "left(stage, 200) = any(%(stage)s)",
@@ -51,23 +58,22 @@ CONDITIONS: dict[str, LiteralString] = {
     " and close_date is not null",
     "closing_after": "coalesce(close_date, '-infinity') >= %(closing_after)s",
     "updated_since": "coalesce(remote_updated_at, '-infinity') >= %(updated_since)s",
-    "word_0": "search_matches(search_text, %(word_0)s)",
-    "word_1": "search_matches(search_text, %(word_1)s)",
-    "word_2": "search_matches(search_text, %(word_2)s)",
-    "word_3": "search_matches(search_text, %(word_3)s)",
-    "word_4": "search_matches(search_text, %(word_4)s)",
-    "word_5": "search_matches(search_text, %(word_5)s)",
-    "word_6": "search_matches(search_text, %(word_6)s)",
-    "word_7": "search_matches(search_text, %(word_7)s)",
+    **{
+        # To compare numbers is the cheaper part, and spares the other.
+        f"word_{number}": f"(has_number_like(opty_number, remote_id, %(word_{number})s)"
+        f" or search_matches(search_text, %(word_{number})s))"
+        for number in range(MAX_WORDS)
+    },
     "existing": "deleted_at is null",
-    "fitting": "search_fits(search_text, %(search)s)",
-    "resembling": "not search_fits(search_text, %(search)s)",
+    "fitting": FITS,
+    "numbered": f"{FITS} is not true and {NUMBERED}",
+    "resembling": f"{FITS} is not true and {NUMBERED} is not true",
 }
 
 # The sort keys that are not just a text column, and their types.
 KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
     SortKey.RELEVANCE: (
-        "case when search_fits(search_text, %(search)s) then 1"
+        f"case when {FITS} then 1 when {NUMBERED} then 0.995"
         " else least(search_rank(search_text, %(search)s), 0.99) end::real",
         "real",
     ),

@@ -60,7 +60,8 @@ class Filters(Input):
     search: Text | None = Field(
         None,
         description="Words in the name or the customer; accents, case and small slips of the pen "
-        "don't matter.",
+        "don't matter. Or an OptyNumber or OptyId: whole, or how it begins, if that has four "
+        "digits in a row.",
         examples=["societe generale"],
     )
     stage: AnyOf = Field([], description="Any of these sales stages", examples=[["03 - Proposal"]])

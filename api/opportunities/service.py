@@ -21,8 +21,8 @@ from api.problems import ProblemError
 from api.workflow import read_rules
 
 STALE_DAYS = 90
-# The sort key of a deal that has all words of a search; that of others is below.
-FITTING = "1"
+# The conditions of a search's first deals, by their sort key, best first; that of others is below.
+FIRST = {"1": "fitting", "0.995": "numbered"}
 
 EXISTS: LiteralString = "select id from opportunities where id = %s"
 
@@ -99,15 +99,17 @@ async def read_page(
     if wanted.key != SortKey.RELEVANCE or not wanted.descending:
         rows = await read(names, wanted.key, wanted.descending, after, limit)
     else:
-        # Deals that have the words as they are come first, the newest first. For a common word they
-        # fill the page, so that all the others need no rank.
-        rows, of_others = [], after
-        if after is None or after.key == FITTING:
-            found = await read([*names, "fitting"], SortKey.ID, wanted.descending, after, limit)
-            rows, of_others = [row | {"key": FITTING} for row in found], None
+        # Deals that have the words as they are come first, then those whose number begins so, the
+        # newest first. For a common word they fill the page, so that all the others need no rank.
+        rows, rest = [], after
+        for key, condition in FIRST.items():
+            if len(rows) < limit and (rest is None or rest.key == key):
+                of_these, missing = [*names, condition], limit - len(rows)
+                found = await read(of_these, SortKey.ID, wanted.descending, rest, missing)
+                rows, rest = [*rows, *(row | {"key": key} for row in found)], None
         if len(rows) < limit:
             names.append("resembling")
-            rows += await read(names, wanted.key, wanted.descending, of_others, limit - len(rows))
+            rows += await read(names, wanted.key, wanted.descending, rest, limit - len(rows))
 
     next_cursor = None
     if len(rows) > wanted.limit:

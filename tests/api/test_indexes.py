@@ -88,6 +88,8 @@ def test_a_page_is_read_from_an_index_from_where_it_begins(
         ({"closing_before": "2026-01-02"}, "opportunities_by_close_date"),
         ({"updated_since": "2026-01-17T12:00:00Z"}, "opportunities_by_remote_updated_at"),
         ({"search": "expansion 1777"}, "opportunities_search"),
+        ({"search": "OPTY-17771"}, "opportunities_by_opty_number"),
+        ({"search": "300000000017771"}, "opportunities_by_start_of_remote_id"),
         ({"min_budget": "19900"}, "by_number_budget"),
         ({"max_budget": "100"}, "by_number_budget"),
         ({"go_live_before": "2026-02-01"}, "by_date_go_live"),

@@ -138,6 +138,11 @@ def test_numbers_are_exact(caller: Caller) -> None:
         ({"search": "شركة"}, "customer = 'شركة المثال'"),
         ({"search": "xpans"}, "name ~ 'xpans'"),
         ({"search": "gl"}, "search_text like '%gl%'"),
+        ({"search": "opty-12"}, "opty_number = 'OPTY-12'"),
+        ({"search": "300000000000012"}, "remote_id = '300000000000012'"),
+        ({"search": "3000000000000"}, "remote_id < '3000000000001'"),
+        ({"search": "societe 3000000000000"}, "customer ~ 'Générale' and id < 100"),
+        ({"search": "3000_0"}, "false"),
         ({"search": "%"}, "false"),
         ({"search": "_"}, "false"),
     ],
@@ -184,6 +189,31 @@ def test_a_search_gives_whole_words_first_and_each_row_once(
     if sort.startswith("-"):
         (best, *_), (first, *_) = items, pages(reader, search=words, limit=40)
         assert best == first
+
+
+def test_a_search_gives_the_deal_of_a_number_first_then_numbers_that_begin_so(
+    caller: Caller,
+) -> None:
+    fill(caller.database, 10)
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            """
+            update opportunities set
+                opty_number = case id when 8 then null when 9 then null else 'CDRM_4800' || id end,
+                remote_id = case id when 8 then '4800' else remote_id end,
+                name = case id when 9 then 'Turbine 4800' else name end
+            """
+        )
+
+    def found(search: str, sort: str) -> list[int]:
+        return [item["id"] for item in pages(caller, search=search, sort=sort, limit=1)]
+
+    assert found("4800", "-relevance") == [9, 8]
+    assert found("cdrm_48001", "-relevance") == [1, 10]
+    assert found("cdrm_48001", "relevance") == [10, 1]
+    assert found("CDRM_4800", "-relevance") == [10, 7, 6, 5, 4, 3, 2, 1, 9]
+    # Three digits begin too much.
+    assert found("CDRM_480", "id") == []
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_search_without_the_extension(plain: Caller) -> None:
     assert found(plain, "societe GENERALE") == {"Société Générale"}
     assert found(plain, "orst") == {"Ørsted"}
     assert found(plain, "acme renewal") == {"Acme Corporation"}
+    assert found(plain, "300000000000002") == {"Globex"}
     assert found(plain, "acne") == set()  # a slip of the pen takes trigrams
     best = plain.get("/api/opportunities", params={"search": "acme", "sort": "-relevance"})
     assert best.json()["total"] == len(best.json()["items"]) > 0

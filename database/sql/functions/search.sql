@@ -17,6 +17,31 @@ language sql immutable parallel safe as $$
 $$;
 comment on function search_words is 'The patterns for `~` that find words only as whole words.';
 
+-- The expressions are those of the indexes. Few digits begin many numbers. For a word without any
+-- the planner sees that there is nothing to look for.
+create or replace function has_number(opty_number text, remote_id text, word text) returns boolean
+language sql immutable parallel safe as $$
+    select case
+        when word ~ '\d' then lower(left(opty_number, 200)) = lower(word) or remote_id = word
+        else false
+    end
+$$;
+comment on function has_number is 'Whether a word is the OptyNumber or the OptyId of a deal.';
+
+create or replace function has_number_like(opty_number text, remote_id text, word text)
+returns boolean
+language sql immutable parallel safe as $$
+    select case
+        when word ~ '\d{4}' then
+            lower(left(opty_number, 200))
+            like regexp_replace(lower(word), '([\\%_])', '\\\1', 'g') || '%'
+            or remote_id like regexp_replace(word, '([\\%_])', '\\\1', 'g') || '%'
+        else has_number(opty_number, remote_id, word)
+    end
+$$;
+comment on function has_number_like is
+'Whether a word, if it has four digits in a row, begins the OptyNumber or the OptyId of a deal.';
+
 do $do$
 begin
     if exists (select from pg_extension where extname = 'pg_trgm') then
