@@ -107,6 +107,8 @@ OTHER_PARAMETERS = (
     "include_deleted",
     "waiting_for",
     "taking_part",
+    "late",
+    "missing",
     "sort",
     "limit",
     "cursor",

@@ -1,6 +1,9 @@
-"""The dashboard: dbt's marts as charts, in one currency at a time."""
+"""The dashboard: dbt's marts as charts, in one currency at a time.
 
-from datetime import date
+Each number leads to the list of exactly the deals that it counts: `opens` is that list's query.
+"""
+
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
@@ -11,6 +14,8 @@ from api.console.charts import Bar, columns, lengths
 from api.console.pages import console_router, page
 from api.dashboard import service
 from api.database import Connection
+from api.opportunities.page import View
+from api.opportunities.schemas import OPEN
 from api.opportunities.service import STALE_DAYS
 from api.workflow import read_rules
 
@@ -31,16 +36,84 @@ async def show_dashboard(
         return page(request, "dashboard.html", currencies=[], total=None)
     by_month, win_rate = found["by_month"], found["win_rate"]
     won, lost = (sum(row[name] for row in win_rate) for name in ("won", "lost"))
+    of_currency = _has("currency", found["currency"])
+    open_ones = of_currency | {"crm_outcome": OPEN}
+    this_month = _this_month()
     shown = found | {
         "won": won,
         "lost": lost,
-        "by_stage": _with_lengths(found["by_stage"], "deal_value", "weighted_value"),
+        "opens": {
+            "open": _list(**open_ones),
+            "won": _list(**of_currency, crm_outcome=["WON"]),
+            "decided": _list(**of_currency, crm_outcome=["WON", "LOST"]),
+            "overdue": _list(**open_ones, closing_before=this_month - timedelta(days=1)),
+        },
+        "by_stage": [
+            row | {"opens": _list(**_merged(open_ones, _has("stage", row["stage"])))}
+            for row in _with_lengths(found["by_stage"], "deal_value", "weighted_value")
+        ],
         "months": _months(by_month),
-        "win_rate": [row | {"length": 100 * float(row["win_rate"])} for row in win_rate],
-        "ageing": _with_lengths(found["ageing"], "median_days"),
+        "by_month": [
+            row
+            | {
+                "opens": _list(
+                    **open_ones,
+                    closing_after=row["close_month"],
+                    closing_before=_following(row["close_month"]) - timedelta(days=1),
+                )
+            }
+            for row in by_month
+        ],
+        "win_rate": [
+            row
+            | {
+                "length": 100 * float(row["win_rate"]),
+                "opens": {
+                    name: _list(
+                        **_merged(of_currency, _has("practice", row["practice"])),
+                        crm_outcome=[name.upper()],
+                    )
+                    for name in ("won", "lost")
+                },
+            }
+            for row in win_rate
+        ],
+        "ageing": [
+            row
+            | {
+                "opens": _list(crm_outcome=OPEN, workflow_status=[row["workflow_status"]]),
+                "opens_late": _list(late=True, workflow_status=[row["workflow_status"]]),
+            }
+            for row in _with_lengths(found["ageing"], "median_days")
+        ],
     }
     rules = await read_rules(connection)
     return page(request, "dashboard.html", stale_days=STALE_DAYS, rules=rules, **shown)
+
+
+def _list(**filters: Any) -> str:
+    """Return the query of the list of the deals that fulfil some filters."""
+    return View.model_validate(filters).query()
+
+
+def _has(name: str, value: str | None) -> dict[str, list[str]]:
+    """Return the filters of the deals with a value, or without any."""
+    # Filters compare this much of a text.
+    return {"missing": [name]} if value is None else {name: [value[:200]]}
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return two sets of filters as one; each may name something that is missing."""
+    return {name: [*one.get(name, []), *other.get(name, [])] for name in one | other}
+
+
+def _this_month() -> date:
+    # Sessions of the database have UTC, too.
+    return datetime.now(UTC).date().replace(day=1)
+
+
+def _following(month: date) -> date:
+    return (month + timedelta(days=31)).replace(day=1)
 
 
 def _with_lengths(rows: list[DictRow], name: str, note: str | None = None) -> list[DictRow]:
@@ -57,11 +130,11 @@ def _with_lengths(rows: list[DictRow], name: str, note: str | None = None) -> li
 def _months(rows: list[DictRow]) -> dict[str, Any]:
     """Lay out a column for every month from now to the last that has deals."""
     by_month = {row["close_month"]: row for row in rows}
-    month = date.today().replace(day=1)  # noqa: DTZ011 - as good as the database's month
+    month = _this_month()
     names = []
     while by_month and month <= max(by_month):
         names.append(month)
-        month = (month.replace(day=28) + (date.resolution * 4)).replace(day=1)
+        month = _following(month)
     bars = [
         Bar(
             label=f"{name:%b %Y}",

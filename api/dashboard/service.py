@@ -33,7 +33,12 @@ from unnest(array['pipeline_by_stage_and_month', 'win_rate_by_practice', 'workfl
 _PIPELINE: LiteralString = """
 with by_month as (
     select
-        *,
+        nullif(stage, '') as stage,
+        nullif(currency, '') as currency,
+        close_month,
+        deals,
+        deal_value,
+        weighted_value,
         case
             when close_month < date_trunc('month', now()) then 'overdue'
             when close_month < date_trunc('month', now()) + make_interval(months => %s)
@@ -63,9 +68,14 @@ group by grouping sets (
 order by stage, close_month, deals desc, currency
 """
 _WIN_RATE: LiteralString = """
-select practice, won, lost, win_rate, won_value, lost_value
+select
+    nullif(practice, '') as practice,
+    sum(won)::bigint as won,
+    sum(lost)::bigint as lost,
+    round(sum(won) / sum(won + lost), 4) as win_rate
 from win_rate_by_practice
-where currency is not distinct from %s and won + lost > 0
+where nullif(currency, '') is not distinct from %s and won + lost > 0
+group by 1
 order by win_rate desc, practice
 """
 _AGEING: LiteralString = (
@@ -76,7 +86,7 @@ select id, name, customer, stage, workflow_status, deal_value, currency, win_pro
     close_date, deleted_at
 from opportunities
 where coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null and deal_value is not null
-    and currency is not distinct from %s
+    and nullif(currency, '') is not distinct from %s
 order by coalesce(deal_value, '-infinity') desc, id desc
 limit %s
 """

@@ -12,6 +12,7 @@ from api.database import Connection
 from api.fields import CurrentFields, Fields
 from api.opportunities.choices import owner_names, people
 from api.opportunities.page import View
+from api.opportunities.schemas import OPEN
 from api.opportunities.service import STALE_DAYS, read_deals
 from api.opportunities.turns import given_up_in_time
 from api.opportunities.unchanged import Unchanged
@@ -20,7 +21,6 @@ from api.workflow import MOVES, read_rules
 router = console_router()
 
 CARDS = 20
-OPEN = ["OPEN", "UNKNOWN"]
 
 
 @router.get("/board")
@@ -58,8 +58,8 @@ async def _columns(
     unchanged: Unchanged,
     fields: Fields,
     view: View,
-) -> list[tuple[str, list[dict[str, Any]], int, str | None]]:
-    """Return of each state its name, cards, total, and the query of the rest if there is more."""
+) -> list[tuple[str, list[dict[str, Any]], int, str]]:
+    """Return of each state its name, cards, total, and the query of the list of all of them."""
     columns = []
     for state in MOVES:
         of_state = view.model_copy(
@@ -71,7 +71,6 @@ async def _columns(
                 "cursor": None,
             }
         )
-        deals, total, more = await read_deals(connection, user, unchanged, fields, of_state)
-        rest = of_state.query(limit=None, crm_outcome=None) if more else None
-        columns.append((state, deals, total, rest))
+        deals, total, _ = await read_deals(connection, user, unchanged, fields, of_state)
+        columns.append((state, deals, total, of_state.query(limit=None)))
     return columns

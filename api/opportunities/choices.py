@@ -23,11 +23,16 @@ with recursive found as (
 )
 select value from found where value <> '' limit %s
 """
+# Of columns with few values.
+_DISTINCT: LiteralString = (
+    "select distinct {0} as value from opportunities where {0} <> '' order by 1 limit %s"
+)
 _QUERIES: dict[str, LiteralString] = {
     "stage": _HOPS.format("stage"),
     "practice": _HOPS.format("practice"),
     "sales_owner": _HOPS.format("sales_owner"),
-    "geo": "select distinct geo as value from opportunities where geo <> '' order by 1 limit %s",
+    "geo": _DISTINCT.format("geo"),
+    "currency": _DISTINCT.format("currency"),
 }
 _USERS: LiteralString = """
 select id, coalesce(full_name, name) as label, active from users order by lower(name)

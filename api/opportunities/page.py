@@ -123,7 +123,16 @@ class View(PageRequest):
         given = self.model_dump(
             mode="json",
             exclude_defaults=True,
-            include={"region", "sector", "taking_part", "waiting_for", "updated_since", "limit"},
+            include={
+                "region",
+                "sector",
+                "missing",
+                "late",
+                "taking_part",
+                "waiting_for",
+                "updated_since",
+                "limit",
+            },
         )
         return [
             (name, str(one))
@@ -159,9 +168,11 @@ class View(PageRequest):
                 ("geo", "Geo"),
                 ("region", "Region"),
                 ("sector", "Sector"),
+                ("currency", "Currency"),
             )
             for value in getattr(self, name)
         ]
+        chips += [(f"No {name}", self.query(f"missing={name}")) for name in self.missing]
         chips += [
             (f"Owner: {owners.get(owner, owner)}", self.query(f"sales_owner={owner}"))
             for owner in self.sales_owner
@@ -197,6 +208,8 @@ class View(PageRequest):
             for value in given if isinstance(given, list) else [given]:
                 words = fields.parameters[name].chip.format(value)
                 chips.append((words, self.query(f"{name}={value}")))
+        if self.late:
+            chips.append(("Late", self.query("late")))
         if self.waiting_for:
             chips.append(("Waiting for me", self.query("waiting_for")))
         if self.include_deleted:

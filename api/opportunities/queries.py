@@ -29,7 +29,29 @@ MAX_WORDS = 8
 OWN = "own "
 
 # What these are made of changes while opportunities do not.
-FROM_OTHER_TABLES = {"waiting_for", "taking_part"}
+FROM_OTHER_TABLES = {"waiting_for", "taking_part", "is_late"}
+
+# An open deal that has its state for longer than crm.yml says, as the mart workflow_ageing counts.
+LATE: LiteralString = """
+coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
+and coalesce(
+    coalesce(
+        (
+            select max(changed_at) from opportunity_changes
+            where opportunity_id = opportunities.id and field = 'workflow_status'
+        ),
+        first_synced_at
+    ) < now() - make_interval(
+        days => (
+            (
+                select content -> 'states' from declarations
+                where section = 'decisions' order by id desc limit 1
+            ) -> workflow_status ->> 'days'
+        )::integer
+    ),
+    false
+)
+"""
 
 # A search gives deals that have all its words or its number first, then those whose number begins
 # so, then all others. A deal without an OptyNumber makes these null, not false.
@@ -48,6 +70,11 @@ CONDITIONS: dict[str, LiteralString] = {
     "geo": "geo = any(%(geo)s)",
     "region": "region = any(%(region)s)",
     "sector": "sector = any(%(sector)s)",
+    "currency": "currency = any(%(currency)s)",
+    "missing_stage": "coalesce(stage, '') = ''",
+    "missing_practice": "coalesce(practice, '') = ''",
+    "missing_currency": "coalesce(currency, '') = ''",
+    "is_late": LATE,
     "assigned_to": "assigned_to = any(%(assigned_to)s)",
     "waiting_for": "id in (select opportunity_id from open_votes where user_id = %(waiting_for)s)",
     "taking_part": "id in ("
@@ -102,6 +129,9 @@ def conditions(fields: Fields, filters: Filters, user_id: int) -> dict[str, Any]
     }
     if filters.waiting_for is not None:
         chosen["waiting_for"] = user_id
+    if filters.late:
+        chosen["is_late"] = True
+    chosen |= {f"missing_{name}": True for name in filters.missing}
     if filters.search is not None:
         words = filters.search.split()[:MAX_WORDS]
         chosen |= {f"word_{number}": word for number, word in enumerate(words)}

@@ -48,6 +48,10 @@ BUILT_IN_KEYS = frozenset(SortKey)
 Sort = Annotated[str, Field(pattern="^-?[a-z][a-z0-9_]*$", max_length=60)]
 
 
+# What counts as open: a deal with an unknown outcome, too.
+OPEN: list[Literal["OPEN", "WON", "LOST", "CLOSED", "UNKNOWN"]] = ["OPEN", "UNKNOWN"]
+
+
 class Filters(Input):
     """Which opportunities are meant: those that fulfil every condition given.
 
@@ -76,11 +80,19 @@ class Filters(Input):
     geo: AnyOf = Field([], description="Any of these")
     region: AnyOf = Field([], description="Any of these")
     sector: AnyOf = Field([], description="Any of these")
+    currency: AnyOf = Field([], description="Any of these currencies", examples=[["EUR"]])
+    missing: list[Literal["stage", "practice", "currency"]] = Field(
+        [], max_length=50, description="Those that have none of these values"
+    )
     assigned_to: list[Id] = Field([], max_length=50, description="Any of these users")
     taking_part: list[Id] = Field(
         [], max_length=50, description="In which any of these users has a part"
     )
     waiting_for: Literal["me"] | None = Field(None, description="Those that I can vote on")
+    late: bool = Field(
+        False,
+        description="Only open ones that have their state for longer than crm.yml says",
+    )
     min_value: Money | None = Field(None, description="Least deal value, inclusive")
     max_value: Money | None = Field(None, description="Greatest deal value, inclusive")
     closing_before: Day | None = Field(None, description="Last close date, inclusive")

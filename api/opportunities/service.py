@@ -6,7 +6,6 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from psycopg.types.json import Jsonb
 
 from api.auth import Role, User
 from api.caching import check_match, etag_of
@@ -26,9 +25,8 @@ FIRST = {"1": "fitting", "0.995": "numbered"}
 
 EXISTS: LiteralString = "select id from opportunities where id = %s"
 
-# Marks that a list shows beside each deal. The days in a state are those of the mart
-# workflow_ageing.
-MARKS: LiteralString = """
+# Marks that a list shows beside each deal.
+MARKS: LiteralString = f"""
 select
     id,
     coalesce(crm_outcome, 'OPEN') != 'OPEN' as is_closed,
@@ -39,19 +37,10 @@ select
     ) as is_rejected,
     coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
         and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale,
-    coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
-        and %(days)s::jsonb ? workflow_status
-        and coalesce(
-            (
-                select max(changed_at) from opportunity_changes
-                where opportunity_id = opportunities.id and field = 'workflow_status'
-            ),
-            first_synced_at
-        ) < now() - make_interval(days => (%(days)s::jsonb ->> workflow_status)::integer)
-        as is_late
+    {queries.LATE} as is_late
 from opportunities
 where id = any(%(ids)s)
-"""
+"""  # noqa: S608 - no part is of a request
 
 
 async def read_page(
@@ -143,9 +132,7 @@ async def with_marks(
     connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return deals with the marks of their badges: `is_closed`, `is_rejected`, `is_stale`, ..."""
-    days = (await read_rules(connection)).decisions.days
-    ids = [deal["id"] for deal in deals]
-    parameters = {"ids": ids, "stale_days": STALE_DAYS, "days": Jsonb(days)}
+    parameters = {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
     found = await connection.execute(MARKS, parameters)
     marks = {row["id"]: row for row in await found.fetchall()}
     return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]
