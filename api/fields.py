@@ -28,7 +28,7 @@ from pydantic import Field as Described
 
 from api.database import Pool, fetch_one
 from api.types import AnyOf, Day, Money, Utc
-from declared.fields import BUILT_IN, Field, key_expression, parameters
+from declared.fields import BUILT_IN, BUILT_IN_PARAMETERS, Field, key_expression, parameters
 
 REFRESH_SECONDS = 2
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?")
@@ -94,6 +94,7 @@ class Fields:
         all: in the order of the file, the built-in ones too.
         own: the customer's own, which are in `custom`.
         parameters: the filters by own fields, by the name of the parameter.
+        filtered: the own fields whose filters the console offers.
     """
 
     def __init__(self, declared: Iterable[Field] = ()) -> None:
@@ -110,13 +111,49 @@ class Fields:
             for name, parameter in _parameters(field).items()
         }
         self._names = {field.name: field for field in self.all}
-        self.filtered = tuple(field for field in self.own if field.filter)
+        self.filtered = tuple(
+            field for field in self.own if field.filter and field.place != "hidden"
+        )
         self._sortable = {field.name: field for field in self.own if field.sort}
+        built_in = [field for field in self.all if field.column is not None]
+        self._unsorted = {field.name for field in built_in if not field.sort}
+        self._unfiltered = {
+            parameter: field.name
+            for field in built_in
+            if not field.filter
+            for parameter in BUILT_IN_PARAMETERS.get(field.name, ())
+        }
 
-    @property
-    def sortable(self) -> set[str]:
-        """The names of own fields that lists can be sorted by."""
-        return set(self._sortable)
+    def sort_keys(self, built_in: Iterable[str]) -> list[str]:
+        """Return the sort keys of lists: the built-in ones that are declared so, and own fields."""
+        return [*(str(key) for key in built_in if key not in self._unsorted), *self._sortable]
+
+    def can_sort(self, name: str) -> bool:
+        """Return whether lists can be sorted by a built-in field."""
+        return name not in self._unsorted
+
+    def can_filter(self, parameter: str) -> bool:
+        """Return whether lists can be filtered by a parameter of a built-in field."""
+        return parameter not in self._unfiltered
+
+    def check_filters(self, parameters: Iterable[str]) -> None:
+        """Refuse parameters of built-in fields that crm.yml declares with `filter: false`.
+
+        Raises:
+            RequestValidationError: 422, one of them is such a parameter.
+        """
+        refused = [name for name in parameters if not self.can_filter(name)]
+        if refused:
+            raise RequestValidationError(
+                [
+                    {
+                        "loc": ("query", name),
+                        "msg": f"Lists can't be filtered by {self._unfiltered[name]!r}",
+                        "type": "filter",
+                    }
+                    for name in refused
+                ]
+            )
 
     def title(self, name: str, usual: str) -> str:
         """Return the label that crm.yml declares for a built-in field, else the usual title."""
@@ -127,6 +164,11 @@ class Fields:
     def parameters_of(self, field: Field) -> list[str]:
         """Return the names of the parameters that filter by an own field."""
         return parameters(field.name, field.type or "text")
+
+    def offers(self, name: str) -> bool:
+        """Return whether the console offers the filter of a built-in field."""
+        is_filtered = all(map(self.can_filter, BUILT_IN_PARAMETERS[name]))
+        return is_filtered and not self.is_hidden(name)
 
     def is_hidden(self, name: str) -> bool:
         """Return whether the console should not show a field."""
@@ -194,7 +236,7 @@ class Fields:
         columns = [SQL("{} jsonb").format(Identifier(field.name)) for field in fields]
         return SQL(", ").join(columns) if columns else None
 
-    def describe(self, openapi: dict[str, Any], built_in_keys: Iterable[str]) -> dict[str, Any]:
+    def describe(self, openapi: dict[str, Any], built_in: Iterable[str]) -> dict[str, Any]:
         """Describe the fields and their parameters in an OpenAPI document, and return it."""
         properties = openapi["components"]["schemas"]["Opportunity"]["properties"]
         for name in BUILT_IN:
@@ -208,9 +250,12 @@ class Fields:
             for field in self.own
         }
         described = self._filters.model_json_schema()["properties"]
-        keys = "|".join((*built_in_keys, *self._sortable))
+        keys = "|".join(self.sort_keys(built_in))
         for path in ("/api/opportunities", "/api/opportunities/export"):
-            given = openapi["paths"][path]["get"]["parameters"]
+            operation = openapi["paths"][path]["get"]
+            operation["parameters"] = given = [
+                one for one in operation["parameters"] if self.can_filter(one["name"])
+            ]
             for parameter in given:
                 if parameter["name"] == "sort":
                     parameter["schema"]["anyOf"][0]["pattern"] = f"^-?({keys})$"

@@ -8,6 +8,7 @@ view `fields` adds what the CRM's description says of those that declare no type
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import psycopg
@@ -50,10 +51,26 @@ class Field:
     place: str = "deal"
 
 
+BUILT_IN_PARAMETERS = {
+    "practice": ("practice",),
+    "geo": ("geo",),
+    "region": ("region",),
+    "sector": ("sector",),
+    "deal_value": ("min_value", "max_value"),
+    "currency": ("currency",),
+    "sales_owner": ("sales_owner",),
+    "stage": ("stage",),
+    "close_date": ("closing_before", "closing_after"),
+    "remote_updated_at": ("updated_since",),
+}
+"""The parameters that filter lists by a built-in field; those without one have no filter."""
+
+
 def _built_in(
     column: str, attribute: str, label: str, type_: str = "text", place: str = "deal"
 ) -> Field:
-    return Field(column, attribute, label, type_, column, True, True, place)
+    has_filter = column in BUILT_IN_PARAMETERS
+    return Field(column, attribute, label, type_, column, has_filter, True, place)
 
 
 BUILT_IN = {
@@ -98,12 +115,8 @@ OTHER_COLUMNS = (
 )
 """Names that mean something else in lists."""
 OTHER_PARAMETERS = (
+    *chain.from_iterable(BUILT_IN_PARAMETERS.values()),
     "search",
-    "min_value",
-    "max_value",
-    "closing_before",
-    "closing_after",
-    "updated_since",
     "include_deleted",
     "waiting_for",
     "taking_part",
@@ -228,6 +241,9 @@ def _field_of(attribute: str, given: Mapping[str, yaml.ScalarNode], node: yaml.N
         raise WrongLineError(given["type"], f"{name} is always a {standard.type}")
     basis = standard or Field(name, attribute)
     place = _one_of(given.get("place"), PLACES)
+    is_filtered = _boolean(given.get("filter"), basis.filter)
+    if standard is not None and is_filtered and not standard.filter:
+        raise WrongLineError(given["filter"], f"lists have no filter for {name}: remove filter:")
     label = given["label"].value.strip() if "label" in given else ""
     return Field(
         name,
@@ -235,7 +251,7 @@ def _field_of(attribute: str, given: Mapping[str, yaml.ScalarNode], node: yaml.N
         label[:100] or basis.label,
         type_ or basis.type,
         basis.column,
-        _boolean(given.get("filter"), basis.filter),
+        is_filtered,
         _boolean(given.get("sort"), basis.sort),
         place or basis.place,
     )

@@ -14,6 +14,7 @@ from api.console.charts import Bar, columns, lengths
 from api.console.pages import console_router, page
 from api.dashboard import service
 from api.database import Connection
+from api.fields import CurrentFields, Fields
 from api.opportunities.page import View
 from api.opportunities.schemas import OPEN
 from api.opportunities.service import STALE_DAYS
@@ -27,6 +28,7 @@ async def show_dashboard(
     request: Request,
     user: CurrentUser,
     connection: Connection,
+    fields: CurrentFields,
     choice: Annotated[service.Choice, Query()],
 ) -> Response:
     """Show the pipeline, the win rate, the ageing and the top deals."""
@@ -40,16 +42,17 @@ async def show_dashboard(
     open_ones = of_currency | {"crm_outcome": OPEN}
     this_month = _this_month()
     shown = found | {
+        "fields": fields,
         "won": won,
         "lost": lost,
         "opens": {
-            "open": _list(**open_ones),
-            "won": _list(**of_currency, crm_outcome=["WON"]),
-            "decided": _list(**of_currency, crm_outcome=["WON", "LOST"]),
-            "overdue": _list(**open_ones, closing_before=this_month - timedelta(days=1)),
+            "open": _list(fields, **open_ones),
+            "won": _list(fields, **of_currency, crm_outcome=["WON"]),
+            "decided": _list(fields, **of_currency, crm_outcome=["WON", "LOST"]),
+            "overdue": _list(fields, **open_ones, closing_before=this_month - timedelta(days=1)),
         },
         "by_stage": [
-            row | {"opens": _list(**_merged(open_ones, _has("stage", row["stage"])))}
+            row | {"opens": _list(fields, **_merged(open_ones, _has("stage", row["stage"])))}
             for row in _with_lengths(found["by_stage"], "deal_value", "weighted_value")
         ],
         "months": _months(by_month),
@@ -57,6 +60,7 @@ async def show_dashboard(
             row
             | {
                 "opens": _list(
+                    fields,
                     **open_ones,
                     closing_after=row["close_month"],
                     closing_before=_following(row["close_month"]) - timedelta(days=1),
@@ -70,6 +74,7 @@ async def show_dashboard(
                 "length": 100 * float(row["win_rate"]),
                 "opens": {
                     name: _list(
+                        fields,
                         **_merged(of_currency, _has("practice", row["practice"])),
                         crm_outcome=[name.upper()],
                     )
@@ -81,8 +86,8 @@ async def show_dashboard(
         "ageing": [
             row
             | {
-                "opens": _list(crm_outcome=OPEN, workflow_status=[row["workflow_status"]]),
-                "opens_late": _list(late=True, workflow_status=[row["workflow_status"]]),
+                "opens": _list(fields, crm_outcome=OPEN, workflow_status=[row["workflow_status"]]),
+                "opens_late": _list(fields, late=True, workflow_status=[row["workflow_status"]]),
             }
             for row in _with_lengths(found["ageing"], "median_days")
         ],
@@ -91,8 +96,13 @@ async def show_dashboard(
     return page(request, "dashboard.html", stale_days=STALE_DAYS, rules=rules, **shown)
 
 
-def _list(**filters: Any) -> str:
-    """Return the query of the list of the deals that fulfil some filters."""
+def _list(fields: Fields, **filters: Any) -> str | None:
+    """Return the query of the list of the deals that fulfil some filters.
+
+    None: crm.yml lets no list be filtered so.
+    """
+    if not all(map(fields.can_filter, [*filters, *filters.get("missing", [])])):
+        return None
     return View.model_validate(filters).query()
 
 

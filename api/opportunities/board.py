@@ -60,13 +60,15 @@ async def _columns(
     view: View,
 ) -> list[tuple[str, list[dict[str, Any]], int, str]]:
     """Return of each state its name, cards, total, and the query of the list of all of them."""
+    # The most valuable first, unless crm.yml lets no list be sorted by value.
+    sort = "-deal_value" if fields.can_sort("deal_value") else None
     columns = []
     for state in MOVES:
         of_state = view.model_copy(
             update={
                 "workflow_status": [state],
                 "crm_outcome": OPEN,
-                "sort": "-deal_value",
+                "sort": sort,
                 "limit": CARDS,
                 "cursor": None,
             }

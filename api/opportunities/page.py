@@ -237,7 +237,7 @@ def _columns_of(view: View, fields: Fields) -> dict[str, Any]:
         "titles": titles_of(fields),
         "columns": view.columns or usual(fields),
         "own": {field.name: field for field in fields.listed},
-        "sortable": {str(key) for key in SortKey} | fields.sortable,
+        "sortable": set(fields.sort_keys(SortKey)),
         "shown": shown,
     }
 
@@ -250,20 +250,29 @@ def _view(**given: Any) -> str:
     return View.model_validate(given).query()
 
 
-def presets(user: User) -> list[tuple[str, str]]:
+def presets(user: User, fields: Fields) -> list[tuple[str, str]]:
     """Return views that many want: their names and the queries of their addresses."""
     today = datetime.now(UTC).date()
     soon = {"closing_after": today, "closing_before": today + timedelta(days=30)}
-    return [
+    largest = _sorted(fields, "-deal_value")
+    views = [
         ("All", ""),
         ("Mine", _view(assigned_to=[user.id])),
         ("My parts", _view(taking_part=[user.id])),
         ("Waiting for me", _view(waiting_for="me")),
-        ("New", _view(workflow_status=["NEW"], sort="-deal_value")),
+        ("New", _view(workflow_status=["NEW"], **largest)),
         ("To review", _view(workflow_status=["PENDING_REVIEW"])),
-        ("Closing in 30 days", _view(**soon, sort="close_date")),
-        ("Largest", _view(sort="-deal_value")),
     ]
+    if fields.can_filter("closing_before"):
+        views.append(("Closing in 30 days", _view(**soon, **_sorted(fields, "close_date"))))
+    if largest:
+        views.append(("Largest", _view(**largest)))
+    return views
+
+
+def _sorted(fields: Fields, sort: str) -> dict[str, Any]:
+    """Return the part of a view that sorts it, if crm.yml lets lists be sorted so."""
+    return {"sort": sort} if fields.can_sort(sort.removeprefix("-")) else {}
 
 
 @router.get("/opportunities")
@@ -304,7 +313,7 @@ async def show_opportunities(
         "opportunities.html",
         choices=choices,
         users=users,
-        presets=presets(user),
+        presets=presets(user, fields),
         **context,
     )
 

@@ -16,14 +16,15 @@ from api.opportunities.schemas import BUILT_IN_KEYS, Filters, Opportunity, SortK
 from api.spreadsheets import sql_without_formulas
 from declared.fields import Field
 
-COLUMNS = SQL("""
-    id, remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value,
-    currency, win_probability, sales_owner,
-    (select owner.name from sales_owners as owner where owner.remote_id = sales_owner)
-        as sales_owner_name,
-    stage, status_code, crm_outcome, workflow_status, close_date, remote_created_at,
-    remote_updated_at, first_synced_at, last_synced_at, deleted_at, assigned_to
-""")
+_OWNER_NAME = SQL(
+    "(select owner.name from sales_owners as owner where owner.remote_id = sales_owner)"
+    " as sales_owner_name"
+)
+COLUMNS = SQL(", ").join(
+    _OWNER_NAME if name == "sales_owner_name" else Identifier(name)
+    for name in Opportunity.model_fields
+    if name != "custom"
+)
 MAX_WORDS = 8
 # Before the names of own fields, which could be those of conditions here.
 OWN = "own "
@@ -120,7 +121,8 @@ def conditions(fields: Fields, filters: Filters, user_id: int) -> dict[str, Any]
     """Return the conditions that the filters of a user come to, by name, with their parameters.
 
     Raises:
-        RequestValidationError: 422, no field has one of the filters, or its value is wrong.
+        RequestValidationError: 422, no field has one of the filters, or its value is wrong, or
+            crm.yml does not want it.
     """
     chosen = {
         name: value
@@ -131,10 +133,12 @@ def conditions(fields: Fields, filters: Filters, user_id: int) -> dict[str, Any]
         chosen["waiting_for"] = user_id
     if filters.late:
         chosen["is_late"] = True
+    fields.check_filters(filters.missing)
     chosen |= {f"missing_{name}": True for name in filters.missing}
     if filters.search is not None:
         words = filters.search.split()[:MAX_WORDS]
         chosen |= {f"word_{number}": word for number, word in enumerate(words)}
+    fields.check_filters(chosen)
     if not filters.include_deleted:
         chosen["existing"] = True
     own = fields.parse(filters.model_extra)
@@ -156,9 +160,9 @@ def sort_key(fields: Fields, key: str) -> tuple[Composable, SQL]:
     """Return the expression by which a list is sorted, and its type.
 
     Raises:
-        RequestValidationError: 422, it is neither a column nor an own field that is for sorting.
+        RequestValidationError: 422, it is no field, or one that is not for sorting.
     """
-    if key not in BUILT_IN_KEYS:
+    if key not in BUILT_IN_KEYS or not fields.can_sort(key):
         return fields.sort_key(key)
     key = SortKey(key)
     if key is SortKey.ID:

@@ -5,6 +5,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -12,8 +13,19 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from api.fields import REFRESH_SECONDS
+from api.opportunities.schemas import Filters, Opportunity, SortKey
 from database.settings import Settings
-from declared.fields import BUILT_IN, PLACES, TYPES, Field, parameters, store_fields
+from declared.fields import (
+    BUILT_IN,
+    BUILT_IN_PARAMETERS,
+    OTHER_COLUMNS,
+    OTHER_PARAMETERS,
+    PLACES,
+    TYPES,
+    Field,
+    parameters,
+    store_fields,
+)
 from tests.api.conftest import Caller, calling, fill
 
 OWN = (
@@ -241,3 +253,59 @@ def test_a_field_can_have_any_name_that_the_file_allows(database: str, settings:
             assert ids(caller, sort=field.name) == [1, 2]
         exported = csv.DictReader(io.StringIO(caller.get("/api/opportunities/export").text))
         assert set(names) <= set(exported.fieldnames or ())
+
+
+def test_what_is_declared_of_built_in_fields_holds_for_lists(
+    database: str, settings: Settings
+) -> None:
+    fill(database, 3)
+    declared = [
+        replace(field, filter=False) if field.name in ("region", "deal_value") else field
+        for field in BUILT_IN.values()
+    ]
+    declared = [
+        replace(field, sort=False) if field.name in ("region", "close_date") else field
+        for field in declared
+    ]
+    with psycopg.connect(database) as connection:
+        store_fields(connection, tuple(declared))
+    with calling(database, settings) as caller:
+        for given, words in (
+            ({"region": "DACH"}, "query.region: Lists can't be filtered by 'region'"),
+            ({"max_value": 1}, "query.max_value: Lists can't be filtered by 'deal_value'"),
+            ({"sort": "-region"}, "query.sort: Lists can't be sorted by 'region'"),
+            ({"sort": "close_date"}, "query.sort: Lists can't be sorted by 'close_date'"),
+        ):
+            assert words in refusal(caller, **given)
+            assert caller.get("/api/opportunities/export", params=given).status_code == 422
+        assert ids(caller, closing_after="2000-01-01", sort="-deal_value", geo="nowhere") == []
+        described = caller.get("/openapi.json").json()["paths"]
+        for path in ("/api/opportunities", "/api/opportunities/export"):
+            known = {one["name"]: one for one in described[path]["get"]["parameters"]}
+            assert not {"region", "min_value", "max_value"} & known.keys()
+            assert {"geo", "closing_after"} <= known.keys()
+            keys = known["sort"]["schema"]["anyOf"][0]["pattern"].strip("^-?()$").split("|")
+            assert set(SortKey) - set(keys) == {"region", "close_date"}
+
+
+def test_lists_know_the_built_in_fields_and_no_others() -> None:
+    assert set(Opportunity.model_fields) == {*BUILT_IN, *OTHER_COLUMNS} - {
+        "relevance",
+        "search_text",
+        "unknown_status_code",
+        "workflow_status_before_close",
+    }
+    assert {*SortKey} <= {*BUILT_IN, *OTHER_COLUMNS}
+    assert {field.name for field in BUILT_IN.values() if field.sort} <= {*SortKey}
+    assert {field.name for field in BUILT_IN.values() if field.filter} == {*BUILT_IN_PARAMETERS}
+    of_fields = {name for names in BUILT_IN_PARAMETERS.values() for name in names}
+    assert of_fields <= {*Filters.model_fields} <= {*OTHER_PARAMETERS, *OTHER_COLUMNS}
+    assert of_fields == {*Filters.model_fields} - {
+        "search",
+        "workflow_status",
+        "crm_outcome",
+        "assigned_to",
+        "taking_part",
+        "waiting_for",
+        "include_deleted",
+    }
