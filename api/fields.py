@@ -170,9 +170,19 @@ class Fields:
         is_filtered = all(map(self.can_filter, BUILT_IN_PARAMETERS[name]))
         return is_filtered and not self.is_hidden(name)
 
+    def place(self, name: str) -> str | None:
+        """Return where the console shows a field; None: it is none."""
+        field = self._names.get(name) or BUILT_IN.get(name)
+        return None if field is None else field.place
+
     def is_hidden(self, name: str) -> bool:
         """Return whether the console should not show a field."""
-        return name in self._names and self._names[name].place == "hidden"
+        return self.place(name) == "hidden"
+
+    @property
+    def hidden(self) -> list[str]:
+        """The names of the fields that the console should not show."""
+        return [field.name for field in self.all if field.place == "hidden"]
 
     @cached_property
     def _filters(self) -> type[BaseModel]:

@@ -38,7 +38,9 @@ class Field:
         column: the column of `opportunities`; None: it is in `custom`.
         filter: whether lists can be filtered by it.
         sort: whether lists can be sorted by it.
-        place: where the console shows it: as a column of the list, on the deal's page, or nowhere.
+        place: where the console shows it: `list`, the table has its column, unless people choose
+            others; `deal`, the deal's page, and of a built-in field people can choose the column;
+            `hidden`, nowhere.
     """
 
     name: str
@@ -79,14 +81,14 @@ BUILT_IN = {
         _built_in("opty_number", "OptyNumber", "Number"),
         _built_in("name", "Name", "Name", place="list"),
         _built_in("customer", "TargetPartyName", "Customer", place="list"),
-        _built_in("practice", "Practice_c", "Practice", place="list"),
+        _built_in("practice", "Practice_c", "Practice"),
         _built_in("geo", "GEO_c", "Geo"),
         _built_in("region", "Region_c", "Region"),
         _built_in("sector", "Sector_c", "Sector"),
         _built_in("deal_value", "Revenue", "Value", "number", "list"),
         _built_in("currency", "CurrencyCode", "Currency"),
         _built_in("win_probability", "WinProb", "Win probability", "number", "list"),
-        _built_in("sales_owner", "OwnerResourcePartyId", "Owner", place="list"),
+        _built_in("sales_owner", "OwnerResourcePartyId", "Owner"),
         _built_in("stage", "SalesStage", "Stage", place="list"),
         _built_in("status_code", "StatusCode", "Status"),
         _built_in("close_date", "EffectiveDate", "Close date", "date", "list"),
@@ -244,6 +246,8 @@ def _field_of(attribute: str, given: Mapping[str, yaml.ScalarNode], node: yaml.N
     is_filtered = _boolean(given.get("filter"), basis.filter)
     if standard is not None and is_filtered and not standard.filter:
         raise WrongLineError(given["filter"], f"lists have no filter for {name}: remove filter:")
+    if place == "hidden" and basis.column == "name":
+        raise WrongLineError(given["place"], "the name of a deal can't be hidden: remove place:")
     label = given["label"].value.strip() if "label" in given else ""
     return Field(
         name,

@@ -96,6 +96,7 @@ async def show_deal(
             (fields.title(name, title), name) for title, name in FACTS if not fields.is_hidden(name)
         ],
         "own_facts": [field for field in fields.own if field.place != "hidden"],
+        "fields": fields,
         "labels": fields.labels,
         "shown": shown,
         "users": users,
@@ -145,7 +146,7 @@ async def _timeline(
 ) -> dict[str, Any]:
     rules = await read_rules(connection)
     one_more = wanted.model_copy(update={"limit": wanted.limit + 1})
-    changes = await service.list_changes(connection, user, deal, one_more)
+    changes = await service.list_changes(connection, user, deal, one_more, fields.hidden)
     return {
         "changes": changes[: wanted.limit],
         "has_more": len(changes) > wanted.limit,

@@ -41,6 +41,9 @@ class Column(StrEnum):
     REGION = "region"
     SECTOR = "sector"
     OPTY_NUMBER = "opty_number"
+    STATUS_CODE = "status_code"
+    CURRENCY = "currency"
+    REMOTE_CREATED_AT = "remote_created_at"
     REMOTE_UPDATED_AT = "remote_updated_at"
     LAST_SYNCED_AT = "last_synced_at"
 
@@ -59,18 +62,14 @@ TITLES = {
     Column.REGION: "Region",
     Column.SECTOR: "Sector",
     Column.OPTY_NUMBER: "Number",
+    Column.STATUS_CODE: "Status in the CRM",
+    Column.CURRENCY: "Currency",
+    Column.REMOTE_CREATED_AT: "Created in the CRM",
     Column.REMOTE_UPDATED_AT: "Changed in the CRM",
     Column.LAST_SYNCED_AT: "Synced",
 }
-USUAL = [
-    Column.CUSTOMER,
-    Column.STAGE,
-    Column.WORKFLOW_STATUS,
-    Column.DEAL_VALUE,
-    Column.WIN_PROBABILITY,
-    Column.CLOSE_DATE,
-    Column.ASSIGNED_TO,
-]
+OF_THE_TEAM = (Column.WORKFLOW_STATUS, Column.ASSIGNED_TO)
+"""Usual columns that are no fields of the CRM."""
 
 
 class View(PageRequest):
@@ -174,7 +173,10 @@ class View(PageRequest):
         ]
         chips += [(f"No {name}", self.query(f"missing={name}")) for name in self.missing]
         chips += [
-            (f"Owner: {owners.get(owner, owner)}", self.query(f"sales_owner={owner}"))
+            (
+                f"{fields.title('sales_owner', 'Owner')}: {owners.get(owner, owner)}",
+                self.query(f"sales_owner={owner}"),
+            )
             for owner in self.sales_owner
         ]
         chips += [
@@ -193,17 +195,20 @@ class View(PageRequest):
             (f"A part for {names.get(id_, id_)}", self.query(f"taking_part={id_}"))
             for id_ in self.taking_part
         ]
-        for name, words in (
-            ("search", "“{}”"),
-            ("min_value", "Value from {}"),
-            ("max_value", "Value to {}"),
-            ("closing_after", "Closes from {}"),
-            ("closing_before", "Closes by {}"),
-            ("updated_since", "Changed since {}"),
+        worth = fields.title("deal_value", "Value")
+        closes = fields.title("close_date", "Closes")
+        changed = fields.title("remote_updated_at", "Changed")
+        for name, before, after in (
+            ("search", "“", "”"),
+            ("min_value", f"{worth} from ", ""),
+            ("max_value", f"{worth} to ", ""),
+            ("closing_after", f"{closes} from ", ""),
+            ("closing_before", f"{closes} by ", ""),
+            ("updated_since", f"{changed} since ", ""),
         ):
             value = getattr(self, name)
             if value is not None:
-                chips.append((words.format(value), self.query(name)))
+                chips.append((f"{before}{value}{after}", self.query(name)))
         for name, given in (self.model_extra or {}).items():
             for value in given if isinstance(given, list) else [given]:
                 words = fields.parameters[name].chip.format(value)
@@ -228,7 +233,9 @@ def titles_of(fields: Fields) -> dict[str, str]:
 def usual(fields: Fields) -> list[str]:
     """Return the columns that a table has unless others are chosen."""
     own = [field.name for field in fields.listed]
-    return [str(name) for name in USUAL if not fields.is_hidden(name)] + own
+    return [
+        str(name) for name in Column if name in OF_THE_TEAM or fields.place(name) == "list"
+    ] + own
 
 
 def _columns_of(view: View, fields: Fields) -> dict[str, Any]:

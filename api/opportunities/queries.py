@@ -329,6 +329,7 @@ HISTORY: LiteralString = """
 select id, field, old_value, new_value, changed_at, changed_by
 from opportunity_changes
 where opportunity_id = %(opportunity_id)s and (%(before)s::bigint is null or id < %(before)s)
+    and field != all(%(without)s::text[])
 order by id desc
 limit %(limit)s
 """

@@ -1,6 +1,7 @@
 """What can be done with opportunities, and by whom."""
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, LiteralString
 
@@ -207,11 +208,21 @@ async def move(
 
 
 async def list_changes(
-    connection: AsyncConnection[DictRow], user: User, opportunity_id: int, wanted: HistoryRequest
+    connection: AsyncConnection[DictRow],
+    user: User,
+    opportunity_id: int,
+    wanted: HistoryRequest,
+    without: Sequence[str] = (),
 ) -> list[DictRow]:
-    """List what the CRM and the bid team changed on a deal, the newest first."""
+    """List what the CRM and the bid team changed on a deal, the newest first.
+
+    Changes of the fields `without` are left out.
+    """
     user.must_be(Role.VIEWER)
-    parameters = wanted.model_dump() | {"opportunity_id": opportunity_id}
+    parameters = wanted.model_dump() | {
+        "opportunity_id": opportunity_id,
+        "without": list(without),
+    }
     changes = await (await connection.execute(queries.HISTORY, parameters)).fetchall()
     if not changes:
         await fetch_or_404(

@@ -13,6 +13,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from api.fields import REFRESH_SECONDS
+from api.opportunities.page import Column
 from api.opportunities.schemas import Filters, Opportunity, SortKey
 from database.settings import Settings
 from declared.fields import (
@@ -298,6 +299,11 @@ def test_lists_know_the_built_in_fields_and_no_others() -> None:
     assert {*SortKey} <= {*BUILT_IN, *OTHER_COLUMNS}
     assert {field.name for field in BUILT_IN.values() if field.sort} <= {*SortKey}
     assert {field.name for field in BUILT_IN.values() if field.filter} == {*BUILT_IN_PARAMETERS}
+    assert {*Column} == {*BUILT_IN} - {"name"} | {
+        "workflow_status",
+        "assigned_to",
+        "last_synced_at",
+    }
     of_fields = {name for names in BUILT_IN_PARAMETERS.values() for name in names}
     assert of_fields <= {*Filters.model_fields} <= {*OTHER_PARAMETERS, *OTHER_COLUMNS}
     assert of_fields == {*Filters.model_fields} - {

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from playwright.sync_api import Browser, expect
@@ -42,12 +43,17 @@ VALUES = {
 }
 
 
+DECLARED: dict[str, dict[str, Any]] = {
+    "stage": {"place": "hidden"},
+    "win_probability": {"place": "hidden"},
+    "close_date": {"place": "deal", "filter": False, "label": "Decision"},
+    "geo": {"place": "list", "sort": False, "label": "Market"},
+}
+
+
 def declare(desk: Desk) -> int:
-    """Declare own fields, and return the id of a deal that has values in them."""
-    standard = [
-        replace(field, place="hidden") if field.name == "stage" else field
-        for field in BUILT_IN.values()
-    ]
+    """Declare fields, and return the id of a deal that has values in its own ones."""
+    standard = [replace(field, **DECLARED.get(field.name, {})) for field in BUILT_IN.values()]
     (deal,) = desk.query("select id from opportunities where deleted_at is null limit 1")
     with psycopg.connect(desk.database) as connection:
         connection.execute(
@@ -57,7 +63,7 @@ def declare(desk: Desk) -> int:
         connection.execute(
             "update opportunities set custom = %s where id = %s", [Jsonb(VALUES), deal["id"]]
         )
-        changed = VALUES | {"budget": 7, "products": ["Data"], "strategic": False}
+        changed = VALUES | {"budget": 7, "products": ["Data"], "strategic": False, "note": "-"}
         connection.execute(
             "update opportunities set custom = %s where id = %s", [Jsonb(changed), deal["id"]]
         )
@@ -91,8 +97,27 @@ def test_own_fields_are_columns_and_filters(desk: Desk) -> None:
     deal = declare(desk)
     page = desk.open("/opportunities", "ada", viewport={"width": 1600, "height": 900})
     headers = page.get_by_role("columnheader")
-    expect(headers).to_have_count(10)  # seven usual ones and the name; no stage; three of ours
-    expect(headers.nth(7)).to_contain_text("<b>bold</b>")
+    for header, words in zip(
+        headers.all(),
+        (
+            "Opportunity",
+            "Customer",
+            "Workflow",
+            "Value",
+            "Assigned",
+            "Market",
+            "bold",
+            "Go",
+            "Prod",
+        ),
+        strict=True,
+    ):
+        expect(header).to_contain_text(words)
+    expect(headers.nth(5).get_by_role("link")).to_have_count(0)
+    expect(headers.nth(6)).to_contain_text("<b>bold</b>")
+    filters = page.locator("#filters summary")
+    expect(filters).to_contain_text(["Market", "Value"])
+    expect(filters.filter(has_text=re.compile("Stage|Decision|Closing"))).to_have_count(0)
     page.locator("summary", has_text="More").click()
     page.get_by_role("textbox", name="Products").fill("Data")
     page.get_by_role("textbox", name="Products").blur()
@@ -128,6 +153,9 @@ def test_a_deal_shows_its_own_fields_and_what_became_of_them(desk: Desk) -> None
         fact = facts.locator("dt", has_text=re.compile(f"^{label}$")).locator("+ dd")
         expect(fact).to_have_text(value)
     expect(facts.locator("dt", has_text=re.compile("^Stage$"))).to_have_count(0)
+    expect(facts.locator("dt", has_text=re.compile("^Market$"))).to_have_count(1)
+    expect(page.locator(".figures")).to_contain_text("Decision")
+    expect(page.get_by_text("Win probability")).to_have_count(0)
     expect(page.get_by_text("kept out of sight")).to_have_count(0)
     timeline = page.locator("#timeline")
     change = timeline.locator("li", has_text="<b>bold</b>")
