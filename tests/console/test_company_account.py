@@ -123,7 +123,7 @@ def test_a_session_that_ends_is_begun_again_in_another_tab(company: Company) -> 
     company.expect_role("Manager")
     page = company.page
     page.context.clear_cookies(name="session")
-    page.get_by_label("Search names and customers").fill("bank")
+    page.get_by_label("Search names, customers, numbers").fill("bank")
     dialog = page.get_by_role("dialog", name="Sign in again")
     with page.context.expect_page() as opened:
         dialog.get_by_role("link", name="Sign in with your company account").click()

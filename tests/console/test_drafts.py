@@ -37,7 +37,7 @@ def sign_in_again(page: Page, password: str = PASSWORD) -> None:
 def test_a_session_that_ends_is_begun_again_on_the_page(desk: Desk) -> None:
     page = desk.open("/opportunities?geo=EMEA", "ada")
     end_sessions(desk)
-    page.get_by_label("Search names and customers").fill("alder bank")
+    page.get_by_label("Search names, customers, numbers").fill("alder bank")
     dialog = page.get_by_role("dialog", name="Sign in again")
     expect(dialog.get_by_label("Name")).to_have_value("ada")
     expect(dialog.get_by_label("Password")).to_be_focused()

@@ -68,7 +68,7 @@ def test_a_list_that_is_filtered_anew_is_fresh(desk: Desk) -> None:
     expect(page.locator("#fresh")).to_contain_text(CURRENT)
     desk.query("update opportunities set stage = 'x' where id = 3")
     expect(page.locator("#changed")).to_be_visible()
-    page.get_by_label("Search names and customers").fill("alder bank")
+    page.get_by_label("Search names, customers, numbers").fill("alder bank")
     expect(page.locator("td[data-label=Customer]").first).to_have_text("Alder Bank")
     expect(page.locator("#changed")).to_be_hidden()
     desk.query("update opportunities set stage = 'y' where id = 3")

@@ -18,7 +18,7 @@ def names(page: Page) -> list[str]:
 def test_search_as_you_type(desk: Desk) -> None:
     page = desk.open("/opportunities", "vera")
     expect(page.get_by_text("395 opportunities")).to_be_visible()
-    page.get_by_label("Search names and customers").press_sequentially("kestral airline")
+    page.get_by_label("Search names, customers, numbers").press_sequentially("kestral airline")
     expect(page).to_have_url(re.compile(r"search=kestral\+airline"))
     customers = page.locator("td[data-label=Customer]")
     expect(page.get_by_label("Remove the filter “kestral airline”")).to_be_visible()
@@ -26,6 +26,15 @@ def test_search_as_you_type(desk: Desk) -> None:
     expect(customers.filter(has_not_text="Kestrel Airlines")).to_have_count(0)
     page.get_by_label("Remove the filter “kestral airline”").click()
     expect(page.get_by_text("395 opportunities")).to_be_visible()
+    (deal,) = desk.query(
+        "select id, opty_number, remote_id from opportunities"
+        " where deleted_at is null order by id limit 1 offset 200"
+    )
+    for number in (deal["opty_number"], deal["remote_id"]):
+        page.get_by_label("Search names, customers, numbers").fill(number)
+        expect(page).to_have_url(re.compile(f"search={number}"))
+        first = page.locator(".deals tbody .name").first
+        expect(first).to_have_attribute("href", f"/opportunities/{deal['id']}")
 
 
 def test_filters_add_up_and_the_address_holds_them(desk: Desk) -> None:
@@ -116,7 +125,7 @@ def test_an_answer_that_comes_late_replaces_no_newer_one(desk: Desk) -> None:
     page = desk.open("/opportunities", "vera")
     held: list[Route] = []
     page.route(re.compile("search=alder&"), lambda route: held.append(route))
-    search = page.get_by_label("Search names and customers")
+    search = page.get_by_label("Search names, customers, numbers")
     with page.expect_request(re.compile("search=alder&")):
         search.fill("alder")
     expect(page.locator("#filters.htmx-request")).to_be_visible()

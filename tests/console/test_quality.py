@@ -114,12 +114,12 @@ def test_without_a_connection_it_says_so(desk: Desk) -> None:
     page.context.set_offline(True)
     expect(page.get_by_text("No connection.")).to_be_visible()
     with page.expect_event("requestfailed"):
-        page.get_by_label("Search names and customers").fill("bank")
+        page.get_by_label("Search names, customers, numbers").fill("bank")
     page.wait_for_function("document.querySelectorAll('.htmx-request').length === 0")
     assert page.locator(".deals tbody tr").count() > 0
     page.context.set_offline(False)
     expect(page.get_by_text("No connection.")).to_be_hidden()
-    page.get_by_label("Search names and customers").fill("alder bank")
+    page.get_by_label("Search names, customers, numbers").fill("alder bank")
     expect(page.locator("td[data-label=Customer]").first).to_have_text("Alder Bank")
     unsent = ("ERR_INTERNET_DISCONNECTED", "htmx:afterRequest", "htmx:sendError")
     desk.complaints = [one for one in desk.complaints if not any(name in one for name in unsent)]
@@ -142,7 +142,7 @@ def test_the_table_is_worked_by_keyboard_alone(desk: Desk) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
-    page.get_by_label("Search names and customers").focus()
+    page.get_by_label("Search names, customers, numbers").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.get_by_label("Approved")).to_be_visible()
@@ -180,7 +180,7 @@ def test_what_has_the_focus_is_seen(desk: Desk, width: int) -> None:
 def test_a_failure_here_is_told_and_nothing_of_it_leaks(desk: Desk) -> None:
     page = desk.open("/opportunities", "ada")
     desk.query("alter table opportunities rename to elsewhere")
-    page.get_by_label("Search names and customers").fill("bank")
+    page.get_by_label("Search names, customers, numbers").fill("bank")
     expect(page.locator("#messages")).to_contain_text("Something went wrong.")
     page.goto("/opportunities")
     expect(page.get_by_role("heading", name="Internal Server Error")).to_be_visible()
