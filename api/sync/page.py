@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Form, Query, Request, Response
@@ -15,6 +15,7 @@ from api.console.charts import Bar, Columns, columns
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
 from api.docs import LINEAGE
+from api.fields import CurrentFields
 from api.opportunities.deal import crm_link
 from api.sync import service
 from api.sync.schemas import RejectsQuery, SyncOrder
@@ -24,13 +25,18 @@ router = console_router()
 
 SHOWN = 50
 CHARTED = 30
+CHANGES = 50
 
 
 @router.get("/sync")
 async def show_sync(request: Request, user: CurrentUser, connection: Connection) -> Response:
     """Show the syncs, or the part of the page that a sync changes."""
     overview = await service.get_overview(connection, user, SHOWN)
-    context = overview | {"charts": _charts(overview["runs"]), "has_lineage": LINEAGE.is_file()}
+    context = overview | {
+        "charts": _charts(overview["runs"]),
+        "has_lineage": LINEAGE.is_file(),
+        "outcome_of": service.outcome,
+    }
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)
     rejects = await service.list_rejects(
@@ -43,7 +49,32 @@ async def show_sync(request: Request, user: CurrentUser, connection: Connection)
 @unattended
 async def show_indicator(request: Request, user: CurrentUser, connection: Connection) -> Response:
     """Show in a few words how fresh the data is."""
-    return page(request, "_indicator.html", **await service.get_freshness(connection, user))
+    freshness = await service.get_freshness(connection, user)
+    latest = freshness["latest"]
+    outcome = None if latest is None else service.outcome(latest)
+    return page(request, "_indicator.html", outcome=outcome, **freshness)
+
+
+@router.get("/sync/runs/{run_id}")
+async def show_run(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    run_id: UUID,
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+) -> Response:
+    """Show a run: how it went and what it brought, or the next of the changes alone."""
+    run = await service.get_detail(connection, user, run_id)
+    changes = await service.list_changes(connection, user, run, offset, CHANGES + 1)
+    context: dict[str, Any] = {
+        "run": run,
+        "changes": changes[:CHANGES],
+        "next_offset": offset + CHANGES if len(changes) > CHANGES else None,
+        "titles": fields.labels,
+    }
+    template = "_run_changes.html" if wants_part(request, "more-changes") else "run.html"
+    return page(request, template, **context)
 
 
 class StartForm(BaseModel):
@@ -108,7 +139,7 @@ def _chart(runs: list[DictRow], value: Callable[[DictRow], float]) -> Columns:
         Bar(
             label=f"{run['started_at']:%d %b %H:%M} UTC, {run['status'].lower()}",
             value=value(run),
-            tone="bad" if run["status"] == "FAILED" and run["end_reason"] != "cancelled" else "",
+            tone="bad" if service.outcome(run) == "FAILED" else "",
         )
         for run in reversed(runs[:CHARTED])
     ]

@@ -32,14 +32,69 @@ select
     end as percent,
     round(
         total_fetched / nullif(extract(epoch from observed_at - run_logs.started_at), 0), 1
-    ) as records_per_second
+    ) as records_per_second,
+    is_counted,
+    transform_started_at,
+    transform_completed_at
 from run_logs
-left join (select run_id, records_claimed, observed_at, transform_started_at from sync_runs) as seen
+left join (
+    select
+        run_id, records_claimed, observed_at, transform_started_at, transform_completed_at,
+        new_records is not null as is_counted
+    from sync_runs
+) as seen
     using (run_id)
 where run_id = %s
 """
 LAST_SUCCESS = """
 select completed_at from sync_logs where status = 'SUCCESS' order by id desc limit 1
+"""
+SUCCESS_SINCE: LiteralString = """
+select run_id from run_logs
+where status = 'SUCCESS'
+    and id > %s
+    and kind = %s
+order by id
+limit 1
+"""
+RECONCILIATION: LiteralString = """
+select reconciliation_in_words(found) as words, found.missed
+from reconciliations as found
+where run_id = %s
+"""
+NEW_DEALS: LiteralString = """
+select coalesce(sum(deals), 0)::bigint as total
+from opportunity_arrivals
+where arrived_at between %(started_at)s and coalesce(%(completed_at)s, now())
+    and run_id = %(run_id)s
+"""
+# By the times, which have an index. Sorted by what no index has, since the way back by the key to
+# an old run passes all that came later.
+RUN_CHANGES: LiteralString = """
+select
+    changes.opportunity_id, changes.field, changes.old_value, changes.new_value,
+    opportunities.name, opportunities.currency
+from opportunity_changes as changes
+join opportunities on opportunities.id = changes.opportunity_id
+where changes.changed_at between %(started_at)s and coalesce(%(completed_at)s, now())
+    and changes.run_id = %(run_id)s
+order by changes.changed_at, changes.opportunity_id, changes.id
+limit %(limit)s offset %(offset)s
+"""
+# The last run that has seen a reject has it. Its time is that of the reader's clock.
+RUN_REJECTS: LiteralString = """
+select
+    stream,
+    reason,
+    count(*) as records,
+    count(*) filter (where resolved_at is null) as unresolved,
+    coalesce((array_agg(distinct remote_id) filter (where remote_id is not null))[:5], '{}')
+        as remote_ids
+from rejected_records
+where last_seen_at between %(started_at)s and coalesce(%(completed_at)s, now())
+group by stream, reason
+order by count(*) desc, stream, reason
+limit 50
 """
 LAST_RECONCILIATION = """
 select reconciliation_in_words(found) as words, found.missed, run_logs.completed_at

@@ -14,6 +14,7 @@ from api.sync.schemas import (
     RejectedRecords,
     RejectsQuery,
     Schedule,
+    SyncDetail,
     SyncOrder,
     SyncProgress,
     SyncRun,
@@ -73,10 +74,10 @@ async def sync_history(
     return await service.get_history(connection, user, limit)
 
 
-@router.get("/sync-runs/{run_id}", response_model=SyncProgress, responses=answers(401, 404, 422))
-async def get_sync(user: CurrentUser, connection: Connection, run_id: UUID) -> DictRow:
-    """Get a run, a reconcile as well as a sync, and how far it has come."""
-    return await service.get_progress(connection, user, run_id)
+@router.get("/sync-runs/{run_id}", responses=answers(401, 404, 422))
+async def get_sync(user: CurrentUser, connection: Connection, run_id: UUID) -> SyncDetail:
+    """Get a run, a reconcile as well as a sync: how far it has come, and what it brought."""
+    return await service.get_detail(connection, user, run_id)
 
 
 @router.post(

@@ -75,6 +75,59 @@ class SyncProgress(SyncRun):
     records_per_second: float | None = Field(description="Read, on average so far")
 
 
+class Phase(BaseModel):
+    """A part of a run."""
+
+    name: Literal["LOADING", "MERGING", "ENDING"] = Field(
+        description="LOADING: from the start, what the reader needs to begin included"
+    )
+    started_at: datetime
+    completed_at: datetime | None = Field(description="Null: it goes on")
+    seconds: float | None
+
+
+class RejectReason(BaseModel):
+    """Records that could not be loaded, for one reason."""
+
+    stream: str = Field(examples=["opportunities"])
+    reason: str = Field(examples=["WinProb: 'high' is not a number"])
+    records: int
+    unresolved: int = Field(description="How many of them have not arrived good since")
+    remote_ids: list[str] = Field(description="Of up to five of them, where known")
+
+
+Outcome = Literal["RUNNING", "SUCCESS", "REJECTS", "FAILED", "CANCELLED"]
+
+
+class SyncDetail(SyncProgress):
+    """All that is known of a run. `GET /api/changes` has the changes that it brought."""
+
+    kind: Literal["sync", "reconcile", "partition", "refresh", "other"]
+    outcome: Outcome = Field(
+        description="REJECTS: a success in which some records could not be loaded"
+    )
+    trigger: str | None = Field(description="What started it", examples=["schedule"])
+    requested_by: str | None = Field(description="Who started it, where that is known")
+    cancelled_by: str | None
+    coverage: Literal["complete", "changes", "partial"] | None = Field(
+        description="What it read: all, what had changed, or a part of either"
+    )
+    is_counted: bool = Field(
+        description="Whether it was merged: total_fetched is the sum of new, updated, unchanged "
+        "and failed records only then"
+    )
+    phases: list[Phase]
+    new_deals: int = Field(description="Deals that were not here before")
+    reconciliation: str | None = Field(description="What a reconcile has found, in words")
+    rejects: list[RejectReason] = Field(
+        description="What could not be loaded, as far as no later run has met it again; up to 50 "
+        "reasons, the most frequent ones first"
+    )
+    succeeded_since: UUID | None = Field(
+        description="The first run of its kind that has succeeded after it"
+    )
+
+
 class RejectedRecord(BaseModel):
     """A record that could not be loaded."""
 

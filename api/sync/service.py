@@ -1,5 +1,6 @@
 """What can be done with syncs and their rejects, and by whom."""
 
+from collections.abc import Mapping
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -12,7 +13,17 @@ from api.auth import Role, Scope, User
 from api.database import fetch_one, fetch_or_404
 from api.problems import ProblemError
 from api.sync import queries
-from api.sync.schemas import RejectedRecord, RejectedRecords, RejectsQuery, SyncOrder, SyncRun
+from api.sync.schemas import (
+    Outcome,
+    Phase,
+    RejectedRecord,
+    RejectedRecords,
+    RejectReason,
+    RejectsQuery,
+    SyncDetail,
+    SyncOrder,
+    SyncRun,
+)
 from runs import control
 
 
@@ -113,6 +124,71 @@ async def get_progress(connection: AsyncConnection[DictRow], user: User, run_id:
     if run is None:
         raise ProblemError(404, f"There is no run {run_id}.")
     return run
+
+
+def outcome(run: Mapping[str, Any]) -> Outcome:
+    """Tell in one word how a run ended.
+
+    >>> outcome({"status": "FAILED", "end_reason": "cancelled", "failed_records": 2})
+    'CANCELLED'
+    >>> outcome({"status": "SUCCESS", "end_reason": "done", "failed_records": 2})
+    'REJECTS'
+    """
+    if run["end_reason"] == "cancelled":
+        return "CANCELLED"
+    if run["status"] == "SUCCESS":
+        return "REJECTS" if run["failed_records"] else "SUCCESS"
+    return "FAILED" if run["status"] == "FAILED" else "RUNNING"
+
+
+async def get_detail(connection: AsyncConnection[DictRow], user: User, run_id: UUID) -> SyncDetail:
+    """Return all that is known of a run of any kind; raises 404 if there is none."""
+    run = await get_progress(connection, user, run_id)
+    found = await (await connection.execute(queries.RECONCILIATION, [run_id])).fetchone()
+    rejects = await (await connection.execute(queries.RUN_REJECTS, run)).fetchall()
+    since = await (
+        await connection.execute(queries.SUCCESS_SINCE, [run["id"], run["kind"]])
+    ).fetchone()
+    return SyncDetail(
+        **run,
+        outcome=outcome(run),
+        phases=_phases(run),
+        new_deals=(await fetch_one(connection, queries.NEW_DEALS, run))["total"],
+        reconciliation=found["words"] if found else None,
+        rejects=[RejectReason.model_validate(row) for row in rejects],
+        succeeded_since=since["run_id"] if since else None,
+    )
+
+
+def _phases(run: DictRow) -> list[Phase]:
+    """Return the phases that a run came to: each ends where the next one begins."""
+    starts = {
+        "LOADING": run["started_at"],
+        "MERGING": run["transform_started_at"],
+        "ENDING": run["transform_completed_at"],
+    }
+    begun = [(name, at) for name, at in starts.items() if at is not None]
+    ends = [at for _, at in begun[1:]] + [run["completed_at"]]
+    return [
+        Phase.model_validate(
+            {
+                "name": name,
+                "started_at": start,
+                "completed_at": end,
+                "seconds": None if end is None else (end - start).total_seconds(),
+            }
+        )
+        for (name, start), end in zip(begun, ends, strict=True)
+    ]
+
+
+async def list_changes(
+    connection: AsyncConnection[DictRow], user: User, run: SyncDetail, offset: int, limit: int
+) -> list[DictRow]:
+    """Return changes of deals that a run has brought, the first ones first."""
+    user.must_be(Role.VIEWER)
+    wanted = run.model_dump() | {"offset": offset, "limit": limit}
+    return await (await connection.execute(queries.RUN_CHANGES, wanted)).fetchall()
 
 
 async def get_freshness(connection: AsyncConnection[DictRow], user: User) -> dict[str, Any]:

@@ -147,6 +147,7 @@ ROUTES = {
     "GET /sync": VIEWER,
     "GET /sync/indicator": VIEWER,
     "GET /sync/rejects": VIEWER,
+    "GET /sync/runs/{run_id}": VIEWER,
     "POST /sync/start": SYNC,
     "POST /sync/{run_id}/cancel": SYNC,
     "GET /today": VIEWER,

@@ -102,6 +102,47 @@ def test_a_run_from_a_shell_counts_too(caller: Caller, command: Command) -> None
     assert caller.post("/api/sync-database").status_code == 202
 
 
+def test_a_run_tells_all_that_is_known_of_it(caller: Caller) -> None:
+    fill(caller.database, 1)
+    known = {"trigger": "api", "requested_by": "mira", "new_records": 1, "updated_records": 2}
+    known |= {"unchanged_records": 3, "failed_records": 2}
+    failed = add_run(caller.database, "2 hours", "10 seconds", transform_succeeded=False)
+    run_id = add_run(caller.database, "1 hour", "10 seconds", **known)
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "update sync_runs set transform_started_at = started_at + interval '6 seconds',"
+            " transform_completed_at = started_at + interval '9 seconds' where run_id = %s",
+            [run_id],
+        )
+        connection.execute(
+            "insert into rejected_records (record_key, stream, remote_id, reason, last_seen_at,"
+            " resolved_at)"
+            " select 'opportunities:' || n, 'opportunities', n, 'WinProb: bad',"
+            " now() - make_interval(secs => case n when 3 then 0 else 3605 end),"
+            " case n when 1 then now() end from generate_series(1, 3) as n"
+        )
+        connection.execute(
+            "insert into opportunity_arrivals (arrived_at, run_id, ids, deals)"
+            " values (now() - interval '3605 seconds', %s, '{[1,2)}', 1)",
+            [run_id],
+        )
+    run = caller.get(f"/api/sync-runs/{run_id}").json()
+    assert (run["kind"], run["trigger"], run["requested_by"]) == ("sync", "api", "mira")
+    assert (run["outcome"], run["is_counted"], run["total_fetched"]) == ("REJECTS", True, 8)
+    assert [(phase["name"], phase["seconds"]) for phase in run["phases"]] == [
+        ("LOADING", 6),
+        ("MERGING", 3),
+        ("ENDING", 1),
+    ]
+    assert run["new_deals"] == 1
+    reason = {"stream": "opportunities", "reason": "WinProb: bad", "records": 2, "unresolved": 1}
+    assert run["rejects"] == [reason | {"remote_ids": ["1", "2"]}]
+    assert run["succeeded_since"] is None
+    before = caller.get(f"/api/sync-runs/{failed}").json()
+    assert (before["outcome"], before["succeeded_since"]) == ("FAILED", run_id)
+    assert (before["rejects"], before["new_deals"]) == ([], 0)
+
+
 def test_a_run_elsewhere_is_dead_after_some_silence(caller: Caller, command: Command) -> None:
     elsewhere = {"host": "elsewhere.example.com", "pid_namespace": "another", "pid": 1}
     run_id = add_run(caller.database, "0", None, **elsewhere, process_started_at=0)

@@ -51,6 +51,21 @@ UNEXPLAINED = """
 """
 
 
+def page_of_a_run(desk: Desk) -> str:
+    """The path of the page of a run that brought a change, failed, and met records it rejected."""
+    (run,) = desk.query(
+        "select run_id, started_at from sync_runs where error_message is not null limit 1"
+    )
+    desk.query("update rejected_records set last_seen_at = %s", run["started_at"])
+    desk.query(
+        "insert into opportunity_changes (opportunity_id, field, new_value, changed_at, run_id)"
+        " values (2, 'stage', 'Negotiation', %s, %s)",
+        run["started_at"],
+        run["run_id"],
+    )
+    return f"/sync/runs/{run['run_id']}"
+
+
 # Themes differ in colours alone.
 @pytest.mark.parametrize(("theme", "options"), [("light", ALL), ("dark", COLOURS)])
 def test_axe_finds_nothing_serious(desk: Desk, theme: str, options: dict[str, Any]) -> None:
@@ -60,7 +75,7 @@ def test_axe_finds_nothing_serious(desk: Desk, theme: str, options: dict[str, An
     page.goto("/set-password")
     found += violations(page, options)
     page = desk.open("/opportunities", color_scheme=theme)
-    for path in PAGES:
+    for path in (*PAGES, page_of_a_run(desk)):
         page.goto(path)
         expect(page.locator("#indicator")).to_contain_text("Synced")
         found += violations(page, options)
@@ -75,7 +90,7 @@ def test_axe_finds_nothing_serious(desk: Desk, theme: str, options: dict[str, An
 def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
     desk.query(UNEXPLAINED)
     page = desk.open("/opportunities", viewport={"width": 320, "height": 640}, has_touch=True)
-    for path in PAGES:
+    for path in (*PAGES, page_of_a_run(desk)):
         page.goto(path)
         expect(page.locator("#indicator")).to_contain_text("Synced")
         assert page.evaluate("document.documentElement.scrollWidth") <= 320, path

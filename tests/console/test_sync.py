@@ -147,6 +147,66 @@ def test_failures_stand_out_and_say_why(desk: Desk) -> None:
     expect(row.locator("pre")).to_contain_text("503 Service Unavailable")
 
 
+def test_the_page_of_a_failed_run_says_why_and_retries(desk: Desk, command: Command) -> None:
+    with psycopg.connect(desk.database, autocommit=True) as connection:
+        add_run(connection, datetime.now(UTC) - timedelta(minutes=2), 9, 30, "The CRM is away.")
+    page = desk.open("/sync", "mira")
+    expect(page.locator("#indicator .dot.bad")).to_be_visible()
+    page.locator("tr.failed td a").first.click()
+    expect(page.locator("h1 .outcome")).to_have_text("Failed")
+    expect(page.locator("pre")).to_have_text("The CRM is away.")
+    expect(page.locator("#sum")).to_have_text(re.compile("^\\s*30 read. They are counted when"))
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_text("Starting")).to_be_visible()
+    assert command.full == [False]
+
+
+def test_rejects_and_a_cancel_look_like_neither_success_nor_failure(desk: Desk) -> None:
+    with psycopg.connect(desk.database, autocommit=True) as connection:
+        at = datetime.now(UTC) - timedelta(minutes=2)
+        run_id = add_run(connection, at, 9, 90)
+        desk.query("update sync_runs set failed_records = 4 where run_id = %s", run_id)
+        desk.query("update rejected_records set last_seen_at = %s where remote_id like '%%1'", at)
+        page = desk.open("/sync", "vera")
+        expect(page.locator("#indicator")).to_have_text(re.compile("with\\s+rejects"))
+        expect(page.locator("#indicator .dot.warn")).to_be_visible()
+        expect(page.locator(".outcome").first).to_have_text("Rejects")
+        page.goto(f"/sync/runs/{run_id}")
+        expect(page.locator("h1 .outcome")).to_have_text("Rejects")
+        expect(page.locator("#sum")).to_contain_text("94 read =")
+        expect(page.locator("#reasons tbody tr")).to_have_count(1)
+        page.locator("#reasons a").click()
+        expect(page.locator(".rejects li")).to_have_count(1)
+        run_id = add_run(connection, datetime.now(UTC) - timedelta(minutes=1), 9, 90, "x")
+    desk.query("update sync_runs set cancelled_by = 'mira' where run_id = %s", run_id)
+    page.goto(f"/sync/runs/{run_id}")
+    expect(page.locator("h1 .outcome")).to_have_text("Cancelled")
+    expect(page.locator("pre")).to_have_text("Cancelled by mira.")
+    expect(page.locator("#indicator")).to_have_text(re.compile("Last sync cancelled"))
+    expect(page.locator("#indicator .dot.bad")).to_have_count(0)
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+
+
+def test_what_a_run_changed_is_shown_in_parts(desk: Desk) -> None:
+    (run,) = desk.query("select run_id, started_at from sync_runs order by id desc limit 1")
+    desk.query(
+        "insert into opportunity_changes"
+        " (opportunity_id, field, old_value, new_value, changed_at, run_id)"
+        " select id, 'stage', 'before', 'after ' || id, %s, %s from opportunities"
+        " order by id limit 60",
+        run["started_at"],
+        run["run_id"],
+    )
+    page = desk.open(f"/sync/runs/{run['run_id']}", "vera")
+    rows = page.locator("#changes tbody tr:not(.more)")
+    expect(rows).to_have_count(50)
+    expect(rows.first).to_contain_text("before")
+    page.get_by_role("link", name="Show more").click()
+    expect(rows).to_have_count(60)
+    expect(rows.last).to_contain_text("after 60")
+    expect(page.get_by_role("link", name="Show more")).to_have_count(0)
+
+
 def test_freshness_and_the_next_run(desk: Desk) -> None:
     with psycopg.connect(desk.database, autocommit=True) as connection:
         add_run(connection, datetime.now(UTC) - timedelta(minutes=75), 6, 30)
