@@ -74,12 +74,15 @@ RUN_CHANGES: LiteralString = """
 select
     changes.opportunity_id, changes.field, changes.old_value, changes.new_value,
     opportunities.name, opportunities.currency
-from opportunity_changes as changes
+from (
+    select * from opportunity_changes
+    where changed_at between %(started_at)s and coalesce(%(completed_at)s, now())
+        and run_id = %(run_id)s
+    order by changed_at, opportunity_id, id
+    limit %(limit)s offset %(offset)s
+) as changes
 join opportunities on opportunities.id = changes.opportunity_id
-where changes.changed_at between %(started_at)s and coalesce(%(completed_at)s, now())
-    and changes.run_id = %(run_id)s
 order by changes.changed_at, changes.opportunity_id, changes.id
-limit %(limit)s offset %(offset)s
 """
 # The last run that has seen a reject has it. Its time is that of the reader's clock.
 RUN_REJECTS: LiteralString = """
