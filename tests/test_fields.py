@@ -156,7 +156,7 @@ def test_a_value_of_another_type_rejects_its_deal_alone(pipeline: Pipeline, decl
         ("fields:\n- {attribute: A_c, name: region}\n- Region_c", "line 3: the name 'region'"),
         ("fields:\n- {attribute: Revenue, type: text}", "line 2: deal_value is always a number"),
         ("fields:\n- {attribute: Revenue, name: money}", "line 2: Revenue is always called"),
-        ("fields:\n- {attribute: CurrencyCode, filter: true}", "line 2: lists have no filter for"),
+        ("fields:\n- {attribute: OptyNumber, filter: true}", "line 2: lists have no filter for"),
         (
             "fields:\n- {attribute: Name, place: hidden}",
             "line 2: the name of a deal can't be hidden",

@@ -314,4 +314,6 @@ def test_lists_know_the_built_in_fields_and_no_others() -> None:
         "taking_part",
         "waiting_for",
         "include_deleted",
+        "late",
+        "missing",
     }
