@@ -152,7 +152,9 @@ def _moment(text: str, kind: str) -> date | datetime | None:
             day = date.fromisoformat(text)
             return day if day >= FIRST_DAY else None
         if kind == "timestamp":
-            time = datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None)
+            time = datetime.fromisoformat(text)
+            # One without an offset is UTC, wherever this host is.
+            time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
             return time if time.date() >= FIRST_DAY else None
     except (ValueError, OverflowError):
         pass  # years that Python has not, or an own field's value of another type

@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -230,6 +231,22 @@ def test_a_workbook_says_who_and_what_does_not_fit_is_text(caller: Caller) -> No
     )  # fmt: skip
     assert second[3:] == ("8", None, "12026-01-01", 0.5)
     assert unescape(second[2]) == "\x01\x1f _x0041_"
+
+
+def test_a_time_without_an_offset_is_the_same_on_each_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        book = spreadsheets.Workbook(tmp_path / "a.xlsx", "A", [("Signed", "timestamp")])
+        book.write([["2026-01-01T10:00:00"], ["2026-01-01T10:00:00+02:00"]]).close()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    ((titles, *rows),) = sheets_of((tmp_path / "a.xlsx").read_bytes())
+    assert titles == ("Signed (UTC)",)
+    assert rows == [(datetime(2026, 1, 1, 10),), (datetime(2026, 1, 1, 8),)]  # noqa: DTZ001
 
 
 def test_a_workbook_goes_on_in_the_next_sheet(
