@@ -102,6 +102,7 @@ def test_a_failed_sync_is_retried(pipeline: Pipeline) -> None:
             wait_until(lambda: len(pipeline.syncs()) == 1 and pipeline.last_sync()["completed_at"])
             pipeline.crm.clear_faults()
             wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"])
+            wait_until(lambda: switch.called)
         assert switch.called == ["/ping"]
     assert [run["status"] for run in pipeline.syncs()] == ["FAILED", "SUCCESS"]
     assert schedule(pipeline, "nightly")["attempt"] == 2
