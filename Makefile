@@ -33,7 +33,7 @@ demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8
 
 # Debian packages of the tests: the browser, the pooler and faketime.
 .venv/.browser: .venv/.installed-dev
-	command -v chromium faketime pgbouncer >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium faketime pgbouncer; }
+	{ command -v chromium-headless-shell || command -v chromium; } && command -v faketime && command -v pgbouncer || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium-headless-shell faketime pgbouncer; }
 	@touch $@
 
 # Three workers keep two cores busy, since tests also wait. The output of `lint` comes after theirs.
@@ -90,7 +90,7 @@ test-alerts: .venv/.installed-dev ## The alert rules, by Prometheus's promtool
 	.venv/bin/pytest tests/test_alerts.py
 
 test-edge: .venv/.installed-dev ## The API behind Debian's Caddy and nginx, with TLS
-	command -v caddy nginx >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq caddy nginx-light; }
+	command -v caddy >/dev/null && command -v nginx >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq caddy nginx-light; }
 	.venv/bin/pytest -m edge tests/test_edge.py
 
 # `make test` has these too, where PgBouncer is installed.

@@ -1,8 +1,6 @@
 """`make docs` writes one page that shows, offline in a browser, the source of each column."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,22 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from database.environment import ROOT
+from tests.browser import opened
 from tests.warehouse import Warehouse
 from tests.warm import WarmProject
-
-# No GPU, no sandbox (not possible as root), and no network access.
-CHROMIUM_OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +36,8 @@ def docs(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Path:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.fail(
-            "This test looks at the lineage in a real browser. Install it with "
-            "`apt-get install chromium`, or set CHROMIUM to its path."
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+    with opened() as browser:
         yield browser.new_page()
-        browser.close()
 
 
 def referenced_by(page: Page, kind: str, name: str) -> None:

@@ -1,20 +1,18 @@
 """What others wrote runs nowhere in a browser, and no sign-in leads to another site."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from urllib.parse import quote, urlsplit
 
 import psycopg
 import pytest
-from playwright.sync_api import ConsoleMessage, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import ConsoleMessage, Dialog, Page, Request
 
 from api.auth import ISSUE, Role, new_token
 from api.token import make_token
 from tests.attack.conftest import Target
+from tests.browser import opened
 from tests.runs import add_run
-from tests.test_lineage import CHROMIUM_OPTIONS
 
 PAYLOADS = [
     "<script>window.hit = 1</script>",
@@ -61,12 +59,8 @@ ELSEWHERE = [
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A page of Debian's Chromium, which knows no other host than this."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    assert chromium is not None, "apt-get install chromium, or say in CHROMIUM where there is one"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+    with opened() as browser:
         yield browser.new_page()
-        browser.close()
 
 
 def test_what_others_wrote_runs_nowhere(target: Target, page: Page) -> None:

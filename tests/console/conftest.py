@@ -1,7 +1,5 @@
 """The console in a real browser, on demo data: each test has its own database and server."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,13 +10,13 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from psycopg.rows import dict_row
 
 from api.auth import ISSUE, new_token
 from tests.api.conftest import DefaultSettings, serving
+from tests.browser import opened
 from tests.console import demo
-from tests.test_lineage import CHROMIUM_OPTIONS
 from tests.warehouse import Warehouse, create_database, rename_database
 from tests.warm import WarmProject
 
@@ -38,16 +36,8 @@ def demo_template(postgres: str, migrated: str, parsed: Path, warm: WarmProject)
 @pytest.fixture(scope="package")  # no longer: it would keep others from asyncio's loop
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if chromium is None:
-        pytest.fail(
-            "These tests look at the console in a real browser. Install it with "
-            "`apt-get install chromium`, or say in CHROMIUM where there is one."
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+    with opened() as browser:
         yield browser
-        browser.close()
 
 
 @dataclass

@@ -1,20 +1,19 @@
 """`python -m tests.console.screenshots` takes the pictures of the console in docs/screenshots."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import psycopg
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from database.embedded import start_embedded, stop_embedded
 from database.environment import ROOT
 from tests.api.conftest import DefaultSettings, serving
+from tests.browser import opened
 from tests.console import demo
-from tests.test_lineage import CHROMIUM_OPTIONS
 from tests.warehouse import Warehouse
 
 FOLDER = ROOT / "docs" / "screenshots"
@@ -41,13 +40,8 @@ def main() -> None:
         server = start_embedded(cluster).rsplit("/", 1)[0]
         try:
             warehouse = _warehouse(server, Path(scratch))
-            with serving(warehouse.url, DefaultSettings()) as address, sync_playwright() as player:
-                browser = player.chromium.launch(
-                    executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
-                    args=CHROMIUM_OPTIONS,
-                )
+            with serving(warehouse.url, DefaultSettings()) as address, opened() as browser:
                 _take(browser, address)
-                browser.close()
         finally:
             stop_embedded(cluster)
 
