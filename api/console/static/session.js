@@ -7,11 +7,17 @@ const signedIn = new BroadcastChannel("signed-in");
 const { user: userId, userName } = document.body.dataset;
 let refused = new Map();
 let isPutOff = false;
+let form = null;
 
 async function askToSignIn(byUser) {
-  if (signIn.matches(":modal") || (signIn.open && !byUser) || (isPutOff && !byUser)) return;
+  const isAsked = () => signIn.matches(":modal") || ((signIn.open || isPutOff) && !byUser);
+  if (isAsked()) return;
   if (!signIn.open || !signIn.querySelector("form")) {
-    await htmx.ajax("GET", "/sign-in", { target: signIn, swap: "innerHTML" });
+    // Two requests can be refused at once: a second form would take the place of the filled one.
+    form ??= htmx.ajax("GET", "/sign-in", { target: signIn, swap: "innerHTML" });
+    await form;
+    form = null;
+    if (isAsked()) return;
   }
   const name = signIn.querySelector("[name=name]");
   if (!name) return; // without a connection
