@@ -170,6 +170,7 @@ class Pipeline:
             warm: the project in which to call Meltano, if not the real one.
         """
         self.database, self.crm = database, crm
+        self.dbt_log = scratch / "dbt/dbt.log"
         self._bin, self._root = (warm.bin, warm.root) if warm else (BIN, ROOT)
         self._started: list[subprocess.Popen[bytes]] = []
         self.environment = (
@@ -181,7 +182,7 @@ class Pipeline:
                 "TAP_ORACLE_CRM_MAX_RETRIES": "3",
                 "TAP_ORACLE_CRM_MAX_BACKOFF_SECONDS": "1",
                 "DBT_TARGET_PATH": str((parsed or scratch) / "dbt"),
-                "DBT_LOG_PATH": str(scratch / "dbt"),
+                "DBT_LOG_PATH": str(self.dbt_log.parent),
             }
         )
 

@@ -22,8 +22,9 @@
     )
 {%- endmacro %}
 
+{#- Not while dbt parses: it would parse the models that ask for it again in each run. -#}
 {% macro meltano_run_id() -%}
-    '{{ env_var("MELTANO_RUN_ID", invocation_id) }}'::uuid
+    '{{ env_var("MELTANO_RUN_ID", invocation_id) if execute else "" }}'::uuid
 {%- endmacro %}
 
 {#- Whether deals that this run did not see are gone. -#}
