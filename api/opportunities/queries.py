@@ -105,6 +105,7 @@ KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
         " else least(search_rank(search_text, %(search)s), 0.99) end::real",
         "real",
     ),
+    SortKey.REMOTE_ID: ("remote_id", "text"),
     SortKey.DEAL_VALUE: ("coalesce(deal_value, '-infinity')", "numeric"),
     SortKey.WIN_PROBABILITY: ("coalesce(win_probability, '-infinity')", "numeric"),
     SortKey.CLOSE_DATE: ("coalesce(close_date, '-infinity')", "date"),
