@@ -21,8 +21,10 @@ from api.problems import ProblemError
 from api.workflow import read_rules
 
 STALE_DAYS = 90
-# The conditions of a search's first deals, by their sort key, best first; that of others is below.
+# The conditions of a search's deals that need no rank, by their sort key, best first. One or two
+# letters rank all others alike.
 FIRST = {"1": "fitting", "0.995": "numbered"}
+FIRST_OF_FEW_LETTERS = FIRST | {"0": "resembling"}
 
 EXISTS: LiteralString = "select id from opportunities where id = %s"
 
@@ -92,12 +94,13 @@ async def read_page(
         # Deals that have the words as they are come first, then those whose number begins so, the
         # newest first. For a common word they fill the page, so that all the others need no rank.
         rows, rest = [], after
-        for key, condition in FIRST.items():
+        first = FIRST if len(wanted.search or "") > 2 else FIRST_OF_FEW_LETTERS
+        for key, condition in first.items():
             if len(rows) < limit and (rest is None or rest.key == key):
                 of_these, missing = [*names, condition], limit - len(rows)
                 found = await read(of_these, SortKey.ID, wanted.descending, rest, missing)
                 rows, rest = [*rows, *(row | {"key": key} for row in found)], None
-        if len(rows) < limit:
+        if len(rows) < limit and first is FIRST:
             names.append("resembling")
             rows += await read(names, wanted.key, wanted.descending, rest, limit - len(rows))
 

@@ -131,3 +131,10 @@ def test_words_with_small_slips_find_the_index_too(table: psycopg.Connection) ->
     found = plan(table, queries.total(FIELDS, tuple(conditions)), conditions)
     assert "BitmapOr" in found
     assert found.count("opportunities_search") == 2
+
+
+def test_few_letters_rank_nothing(table: psycopg.Connection) -> None:
+    conditions = queries.conditions(FIELDS, Filters.model_validate({"search": "zz"}), 1)
+    query = queries.page(FIELDS, (*conditions, "fitting"), SortKey.ID, True, False)
+    found = plan(table, query, conditions | {"search": "zz", "limit": 51})
+    assert "opportunities_by_start_of_search_text" in found

@@ -47,6 +47,8 @@ begin
     if exists (select from pg_extension where extname = 'pg_trgm') then
         create index if not exists opportunities_search on opportunities
         using gin (search_text gin_trgm_ops);
+        create index if not exists opportunities_by_start_of_search_text on opportunities
+        (left(search_text, 2) text_pattern_ops, id);
         create or replace function search_matches(haystack text, word text) returns boolean
         language sql stable parallel safe as $$
             select haystack like search_pattern(word)
@@ -63,7 +65,11 @@ begin
         language sql immutable parallel safe as $$
             select case
                 when char_length(words) > 2 then haystack ~ all(search_words(words))
-                else starts_with(haystack, search_text(words))
+                -- Two letters are one range of the index, in the order of the ids.
+                when char_length(search_text(words)) > 1 then
+                    left(haystack, 2) = left(search_text(words), 2)
+                    and starts_with(haystack, search_text(words))
+                else left(haystack, 2) ^@ search_text(words)
             end
         $$;
     else
