@@ -24,10 +24,11 @@ from declared.outcomes import SECTIONS, Rows, outcomes_differ, read_outcomes, st
 
 if TYPE_CHECKING:
     from declared.assessment import Assessment
+    from declared.currency import Currency
     from declared.decisions import Decisions
     from declared.model import Declaration
 
-MODELS = ("decisions", "assessment")
+MODELS = ("decisions", "assessment", "currency")
 """The sections that are pydantic models; they are loaded only if they are needed."""
 
 
@@ -84,6 +85,19 @@ class Declared:
 
         with _naming_file():
             return read_section(Assessment, self.nodes.get("assessment"))
+
+    @property
+    def currency(self) -> "Currency":
+        """Into which currency values are converted, and by which rates.
+
+        Raises:
+            DeclarationError: the section has an error.
+        """
+        from declared.currency import Currency
+        from declared.model import read_section
+
+        with _naming_file():
+            return read_section(Currency, self.nodes.get("currency"))
 
     def model(self, section: str) -> "Declaration":
         """Return a section of MODELS."""
@@ -159,10 +173,15 @@ def differs(connection: psycopg.Connection[Any], declared: Declared) -> bool:
     Raises:
         DeclarationError: a section has an error.
     """
-    return (
-        outcomes_differ(connection, declared.rows())
-        or fields_differ(connection, declared.fields)
-        or any(store.differs(connection, name, declared.model(name)) for name in MODELS)
+    return decides_anew(connection, declared) or any(
+        store.differs(connection, name, declared.model(name)) for name in MODELS
+    )
+
+
+def decides_anew(connection: psycopg.Connection[Any], declared: Declared) -> bool:
+    """Return whether the file differs in what decides how each deal is merged."""
+    return outcomes_differ(connection, declared.rows()) or fields_differ(
+        connection, declared.fields
     )
 
 

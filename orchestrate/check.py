@@ -21,7 +21,14 @@ from tap_oracle_crm.errors import OracleCrmError
 from database import objects
 from database.address import AddressError, database_url, url_for
 from database.locks import LockedError, bounded
-from declared.file import MODELS, DeclarationError, Declared, declare, differs, read_declared
+from declared.file import (
+    MODELS,
+    DeclarationError,
+    Declared,
+    decides_anew,
+    declare,
+    read_declared,
+)
 from orchestrate.crm import tap_settings
 
 Connection = psycopg.Connection[DictRow]
@@ -38,8 +45,8 @@ class Finding:
     """What the check found.
 
     Attributes:
-        about: what it is about: `crm.yml`, `crm`, `database`, `fields`, `values`, `outcomes` or
-            `news`.
+        about: what it is about: `crm.yml`, `crm`, `database`, `fields`, `values`, `outcomes`,
+            `currency` or `news`.
         status: `ok`, `change`, `warning` or `error`.
         detail: what is so.
         advice: what to do; empty where nothing is to be done.
@@ -103,7 +110,7 @@ def _compare(
     connection: Connection, declared: Declared, described: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Finding]:
     before = _fields(connection)
-    is_changed = differs(connection, declared)
+    is_changed = decides_anew(connection, declared)
     declare(connection, declared)
     if described:
         _describe(connection, described)
@@ -113,11 +120,13 @@ def _compare(
     yield from _absent(connection, after)
     yield from _misfits(connection, after)
     yield from _outcomes(connection, after)
+    conversion = list(_conversion(connection))
+    yield from conversion
     yield from _news(connection)
     deals = _scalar(connection, "select count(*) from public.opportunities")
     if before and (is_changed or changes):
         yield Finding("crm.yml", "change", f"the next sync merges all {deals:,} deals again")
-    elif before:
+    elif before and not any(one.status == "change" for one in conversion):
         yield Finding("crm.yml", "ok", "the next sync changes nothing because of it")
 
 
@@ -302,6 +311,57 @@ def _outcomes(connection: Connection, fields: Fields) -> Iterator[Finding]:
         )
     if not rows:
         yield Finding("outcomes", "ok", "no deal gets another outcome")
+
+
+def _conversion(connection: Connection) -> Iterator[Finding]:
+    """Count the deals that are converted anew, and those for which there is no rate."""
+    counted = connection.execute(
+        """
+        select
+            declared.reporting,
+            applied.currency as before,
+            nullif(deals.currency, '') as currency,
+            count(*) filter (where deals.reporting_value is distinct from converted.value) as anew,
+            count(*) filter (where converted.value is null and deals.deleted_at is null) as lacking
+        from (
+            select content ->> 'reporting' as reporting, (content -> 'rates')::jsonb as rates
+            from public.declarations
+            where section = 'currency' order by id desc limit 1
+        ) as declared
+        cross join public.reporting_currency as applied
+        left join public.opportunities as deals on deals.deal_value is not null
+        left join lateral (
+            select public.in_reporting_currency(
+                deals.deal_value, deals.currency, deals.crm_rate, deals.crm_rate_currency,
+                declared.reporting, declared.rates
+            ) as value
+        ) as converted on deals.id is not null
+        group by 1, 2, 3
+        order by lacking desc, currency
+        """
+    ).fetchall()
+    anew = sum(row["anew"] for row in counted)
+    before, reporting = counted[0]["before"], counted[0]["reporting"]
+    if reporting is None:
+        if before is not None:
+            yield Finding("currency", "change", f"values are no longer converted into {before}")
+        return
+    if anew:
+        yield Finding("currency", "change", f"deals to convert into {reporting}: {anew:,}")
+    lacking = [row for row in counted if row["lacking"]]
+    if not lacking:
+        yield Finding("currency", "ok", f"each value can be converted into {reporting}")
+        return
+    most = ", ".join(
+        f"{row['currency'] or 'no currency'} {row['lacking']:,}" for row in lacking[:MOST]
+    )
+    deals = sum(row["lacking"] for row in lacking)
+    yield Finding(
+        "currency",
+        "warning",
+        f"deals without a rate into {reporting}: {deals:,} ({most})",
+        "Sums leave them out. Add their currencies in crm.yml, under rates.",
+    )
 
 
 def _news(connection: Connection) -> Iterator[Finding]:

@@ -81,10 +81,20 @@ def test_what_the_next_sync_would_change(pipeline: Pipeline, file: Path) -> None
         """
     )
     assert min(won.values()) > 0
+    (values,) = pipeline.query(
+        """
+        select
+            count(*) filter (where currency in ('EUR', 'USD')) as convertible,
+            count(*) filter (where currency = 'GBP') as gbp,
+            count(*) filter (where currency not in ('EUR', 'USD') or currency is null) as others
+        from opportunities where deal_value is not null
+        """
+    )
     file.write_text(
         yaml.safe_dump(
             {
                 "statuses": {"WON": "LOST"},
+                "currency": {"reporting": "EUR", "rates": {"USD": 0.92}},
                 "fields": [
                     *STANDARD,
                     {"attribute": "Budget_c", "type": "number"},
@@ -109,7 +119,12 @@ def test_what_the_next_sync_would_change(pipeline: Pipeline, file: Path) -> None
         f"outcomes: deals that become LOST: {won['fit']}, now WON": "change",
         "crm.yml: the next sync merges all 1,000 deals again": "change",
     }
+    expected[f"currency: deals to convert into EUR: {values['convertible']}"] = "change"
     assert {detail: found.get(detail) for detail in expected} == expected
+    (lacking,) = [detail for detail in found if "without a rate into EUR" in detail]
+    assert f": {values['others']} (" in lacking
+    assert f"GBP {values['gbp']}" in lacking
+    assert found[lacking] == "warning"
     assert content(pipeline) == before
 
     # What it has said comes true.
@@ -117,6 +132,9 @@ def test_what_the_next_sync_would_change(pipeline: Pipeline, file: Path) -> None
     assert pipeline.query("select count(*) from opportunities where crm_outcome = 'WON'") == [
         {"count": won["unfit"]}
     ]
+    assert pipeline.query(
+        "select count(*) from opportunities where reporting_value is not null"
+    ) == [{"count": values["convertible"]}]
     rejected = "select count(*) from rejected_records where reason like 'Budget_c%%'"
     assert pipeline.query(rejected) == [{"count": 250}]
 

@@ -1,9 +1,10 @@
-"""The sections `decisions` and `assessment` of crm.yml, and the way into the database."""
+"""The sections of crm.yml that are models, and the way into the database."""
 
 import os
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from database.environment import ROOT
 from declared.assessment import Assessment
+from declared.currency import Currency
 from declared.decisions import Decisions
 from declared.file import (
     MODELS,
@@ -39,6 +41,7 @@ def test_the_shipped_file_declares_what_holds_without_it(crm_yml: Path) -> None:
     shutil.copy(ROOT / "crm.yml", crm_yml)
     shipped = read_declared()
     assert shipped.decisions == without.decisions == Decisions()
+    assert shipped.currency == Currency()
     assert list(shipped.assessment.criteria.items()) == list(Assessment().criteria.items())
 
 
@@ -46,6 +49,7 @@ def test_what_is_commented_out_in_the_shipped_file_is_right(crm_yml: Path) -> No
     lines = (ROOT / "crm.yml").read_text().splitlines()
     shown = [line[1:] if line.startswith(("#  ", '#  "')) else line for line in lines]
     crm_yml.write_text("\n".join(shown))
+    assert read_declared().currency.rates == {"USD": Decimal("0.92"), "JPY": Decimal("0.006")}
     decisions = read_declared().decisions
     assert decisions.functions["practice_head"].by == "practice"
     assert decisions.parts == {"architect": "Architect", "sales": "Sales"}
@@ -102,6 +106,19 @@ def test_functions_are_routed_by_declared_fields(crm_yml: Path) -> None:
             "assessment:\n  criteria:\n    a: {title: A, weight: 5}\n    b: {title: B, weight: no}",
             "line 4: criteria.b.weight: Input should be a valid integer",
         ),
+        ("currency:\n  reporting: eur", "line 2: reporting: 'eur' is no currency's code: write"),
+        ("currency:\n\n  rates: {USD: 1}", "line 3: rates: say into which currency, in a line"),
+        (
+            "currency:\n  reporting: EUR\n  rates:\n    USD: 0,92",
+            "line 4: rates.USD: Input should be a valid decimal",
+        ),
+        ("currency:\n  reporting: EUR\n  rates: {USD: 0}", "line 3: rates.USD: Input should be gr"),
+        (
+            "currency:\n  reporting: EUR\n  rates: {EUR: 1}",
+            "line 3: rates: EUR is the reporting currency itself: remove its rate",
+        ),
+        ("currency:\n  reporting: EUR\n  rates: {Yen: 1}", "line 3: rates.Yen: 'Yen' is no curr"),
+        ("currency:\n  raporting: EUR", "line 2: raporting: there is no such name"),
         ("assessment:\n  suggest: {bid: 40, no_bid: 60}", "line 2: suggest: no_bid can't be above"),
     ],
 )

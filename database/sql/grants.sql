@@ -100,6 +100,7 @@ public.sales_owners,
 public.status_outcomes,
 public.sync_runs
 to oracle_crm_transform;
+grant select, insert, delete on public.reporting_currency to oracle_crm_transform;
 grant select, insert on
 public.opportunity_arrivals,
 public.opportunity_changes
@@ -116,6 +117,7 @@ public.merge_marks,
 public.opportunities,
 public.reconciliations,
 public.rejected_records,
+public.reporting_currency,
 public.sales_owners,
 public.sign_in_attempts,
 public.status_outcomes
@@ -156,6 +158,7 @@ public.opportunities,
 public.opportunity_arrivals,
 public.reconciliations,
 public.rejected_records,
+public.reporting_currency,
 public.sales_owners,
 public.schedules,
 public.status_outcomes,

@@ -20,6 +20,8 @@ create table if not exists raw.opportunities (
     "EffectiveDate" date,
     "OwnerResourcePartyId" bigint,
     "PartyName1" text,
+    "CrmConversionRate" numeric,
+    "CrmCurcyCode" text,
     "CreationDate" timestamptz,
     "CreatedBy" text,
     "LastUpdateDate" timestamptz,
@@ -143,6 +145,11 @@ end
 $$;
 comment on function raw.note_batch is
 'Numbers the rows of a loader that does not do it itself, as MeltanoLabs'' own.';
+
+-- Of databases that are older than these attributes.
+alter table raw.opportunities
+add column if not exists "CrmConversionRate" numeric,
+add column if not exists "CrmCurcyCode" text;
 
 do $do$
 declare

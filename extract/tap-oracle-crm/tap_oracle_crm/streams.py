@@ -40,7 +40,13 @@ class Opportunities(CollectionStream):
     is_further = False
     automatic = ("OptyNumber",)
     needed = ("OptyId", "OptyNumber", "LastUpdateDate")
-    asked_if_described = ("StageStatusCd", "LookupCategory", "PartyName1")
+    asked_if_described = (
+        "StageStatusCd",
+        "LookupCategory",
+        "PartyName1",
+        "CrmConversionRate",
+        "CrmCurcyCode",
+    )
     attributes: ClassVar = {
         "OptyId": "integer",
         "OptyNumber": "string",
@@ -57,6 +63,8 @@ class Opportunities(CollectionStream):
         "EffectiveDate": "date",
         "OwnerResourcePartyId": "integer",
         "PartyName1": "string",
+        "CrmConversionRate": "number",
+        "CrmCurcyCode": "string",
         **STAMPS,
     }
 

@@ -171,11 +171,14 @@ def test_another_attribute_that_changes_its_type_stops_nothing(tap: TapUser, kin
         assert second.records("rejected_records") == []
 
 
-@pytest.mark.parametrize("name", ["StageStatusCd", "LookupCategory", "PartyName1"])
+@pytest.mark.parametrize(
+    "name", ["StageStatusCd", "LookupCategory", "PartyName1", "CrmConversionRate"]
+)
 def test_some_attributes_are_asked_for_only_where_the_crm_has_them(tap: TapUser, name: str) -> None:
     described = tap.discover()
     (entry,) = [entry for entry in described["streams"] if entry["stream"] == "opportunities"]
-    assert (name in entry["schema"]["properties"]) == (name != "LookupCategory")
+    absent = ("LookupCategory", "CrmConversionRate")
+    assert (name in entry["schema"]["properties"]) == (name not in absent)
     tap.crm.add_attribute("LookupCategory", values=["WON"])
     assert {record["LookupCategory"] for record in tap.sync().records()} == {"WON"}
     tap.crm.fault("error", status=404, path="/describe$")

@@ -21,7 +21,7 @@
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
         },
         log="{{ log_merge() }}",
-        before='select public.defer_indexes()',
+        before='select public.convert_deals(); select public.defer_indexes()',
         after="{{ log_corrections() }}",
         analyze="{{ source('oracle_crm', 'opportunities') }}",
         post_hook=[
@@ -53,6 +53,12 @@ select
     loaded.custom,
     loaded.deal_value,
     loaded.currency,
+    loaded.crm_rate,
+    loaded.crm_rate_currency,
+    public.in_reporting_currency(
+        loaded.deal_value, loaded.currency, loaded.crm_rate, loaded.crm_rate_currency,
+        reporting.currency, reporting.rates
+    ) as reporting_value,
     loaded.win_probability,
     loaded.sales_owner,
     loaded.stage,
@@ -65,6 +71,7 @@ select
     loaded.is_deleted as _is_deleted,
     known.remote_updated_at as _known_updated_at
 from loaded
+cross join {{ source('application', 'reporting_currency') }} as reporting
 left join {{ this }} as known on loaded.remote_id = known.remote_id
 -- If a complete read did not find a deal that was never merged, the deal is gone or a reject.
 where known.remote_id is not null or not loaded.is_deleted

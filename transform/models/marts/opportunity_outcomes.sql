@@ -57,6 +57,8 @@ select
     custom,
     deal_value,
     currency,
+    crm_rate,
+    crm_rate_currency,
     win_probability,
     sales_owner,
     stage,

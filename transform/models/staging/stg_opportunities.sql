@@ -18,6 +18,8 @@ renamed as (
         "TargetPartyName" as customer,
         "Revenue" as deal_value,
         "CurrencyCode" as currency,
+        "CrmConversionRate" as crm_rate,
+        "CrmCurcyCode" as crm_rate_currency,
         "WinProb" as win_probability,
         "OwnerResourcePartyId"::text as sales_owner,
 
