@@ -117,6 +117,8 @@ class Fields:
         self._sortable = {field.name: field for field in self.own if field.sort}
         built_in = [field for field in self.all if field.column is not None]
         self._unsorted = {field.name for field in built_in if not field.sort}
+        if "deal_value" in self._unsorted:
+            self._unsorted.add("reporting_value")
         self._unfiltered = {
             parameter: field.name
             for field in built_in

@@ -20,10 +20,12 @@ _OWNER_NAME = SQL(
     "(select owner.name from sales_owners as owner where owner.remote_id = sales_owner)"
     " as sales_owner_name"
 )
+_REPORTING_CURRENCY = SQL(
+    "(select reporting.currency from reporting_currency as reporting) as reporting_currency"
+)
+_COMPUTED = {"sales_owner_name": _OWNER_NAME, "reporting_currency": _REPORTING_CURRENCY}
 COLUMNS = SQL(", ").join(
-    _OWNER_NAME if name == "sales_owner_name" else Identifier(name)
-    for name in Opportunity.model_fields
-    if name != "custom"
+    _COMPUTED.get(name) or Identifier(name) for name in Opportunity.model_fields if name != "custom"
 )
 MAX_WORDS = 8
 # Before the names of own fields, which could be those of conditions here.
@@ -75,6 +77,7 @@ CONDITIONS: dict[str, LiteralString] = {
     "missing_stage": "coalesce(stage, '') = ''",
     "missing_practice": "coalesce(practice, '') = ''",
     "missing_currency": "coalesce(currency, '') = ''",
+    "missing_rate": "reporting_value is null and deal_value is not null",
     "is_late": LATE,
     "assigned_to": "assigned_to = any(%(assigned_to)s)",
     "waiting_for": "id in (select opportunity_id from open_votes where user_id = %(waiting_for)s)",
@@ -82,6 +85,10 @@ CONDITIONS: dict[str, LiteralString] = {
     "select opportunity_id from opportunity_parts where user_id = any(%(taking_part)s))",
     "min_value": "coalesce(deal_value, '-infinity') >= %(min_value)s and deal_value is not null",
     "max_value": "coalesce(deal_value, '-infinity') <= %(max_value)s and deal_value is not null",
+    "min_reporting_value": "coalesce(reporting_value, '-infinity') >= %(min_reporting_value)s"
+    " and reporting_value is not null",
+    "max_reporting_value": "coalesce(reporting_value, '-infinity') <= %(max_reporting_value)s"
+    " and reporting_value is not null",
     "closing_before": "coalesce(close_date, '-infinity') <= %(closing_before)s"
     " and close_date is not null",
     "closing_after": "coalesce(close_date, '-infinity') >= %(closing_after)s",
@@ -107,6 +114,7 @@ KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
     ),
     SortKey.REMOTE_ID: ("remote_id", "text"),
     SortKey.DEAL_VALUE: ("coalesce(deal_value, '-infinity')", "numeric"),
+    SortKey.REPORTING_VALUE: ("coalesce(reporting_value, '-infinity')", "numeric"),
     SortKey.WIN_PROBABILITY: ("coalesce(win_probability, '-infinity')", "numeric"),
     SortKey.CLOSE_DATE: ("coalesce(close_date, '-infinity')", "date"),
     SortKey.WORKFLOW_STATUS: ("workflow_status", "text"),

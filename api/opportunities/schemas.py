@@ -26,6 +26,7 @@ class SortKey(StrEnum):
     REGION = "region"
     SECTOR = "sector"
     DEAL_VALUE = "deal_value"
+    REPORTING_VALUE = "reporting_value"
     CURRENCY = "currency"
     WIN_PROBABILITY = "win_probability"
     SALES_OWNER = "sales_owner"
@@ -81,8 +82,10 @@ class Filters(Input):
     region: AnyOf = Field([], description="Any of these")
     sector: AnyOf = Field([], description="Any of these")
     currency: AnyOf = Field([], description="Any of these currencies", examples=[["EUR"]])
-    missing: list[Literal["stage", "practice", "currency"]] = Field(
-        [], max_length=50, description="Those that have none of these values"
+    missing: list[Literal["stage", "practice", "currency", "rate"]] = Field(
+        [],
+        max_length=50,
+        description="Those that have none of these values; `rate`: whose value can't be converted",
     )
     assigned_to: list[Id] = Field([], max_length=50, description="Any of these users")
     taking_part: list[Id] = Field(
@@ -95,6 +98,12 @@ class Filters(Input):
     )
     min_value: Money | None = Field(None, description="Least deal value, inclusive")
     max_value: Money | None = Field(None, description="Greatest deal value, inclusive")
+    min_reporting_value: Money | None = Field(
+        None, description="Least value in the reporting currency, inclusive"
+    )
+    max_reporting_value: Money | None = Field(
+        None, description="Greatest value in the reporting currency, inclusive"
+    )
     closing_before: Day | None = Field(None, description="Last close date, inclusive")
     closing_after: Day | None = Field(None, description="First close date, inclusive")
     updated_since: Utc | None = Field(
@@ -185,6 +194,12 @@ class Opportunity(BaseModel):
     sector: str | None
     deal_value: float | None
     currency: str | None
+    reporting_value: float | None = Field(
+        description="`deal_value` in `reporting_currency`; null: no rate is known"
+    )
+    reporting_currency: str | None = Field(
+        description="The one that crm.yml declares to compare and add up deals; null: none"
+    )
     win_probability: float | None = Field(description="Percent")
     sales_owner: str | None
     sales_owner_name: str | None = Field(description="Where the pipeline reads `resources`")
@@ -221,7 +236,9 @@ class Opportunity(BaseModel):
                 "region": "DACH",
                 "sector": "Manufacturing",
                 "deal_value": 1250000.5,
-                "currency": "EUR",
+                "currency": "USD",
+                "reporting_value": 1150000.46,
+                "reporting_currency": "EUR",
                 "win_probability": 60,
                 "sales_owner": "300000000000017",
                 "sales_owner_name": "Mira Kowalchik",

@@ -39,8 +39,8 @@ MODELS: dict[str, type[Declaration]] = {"decisions": Decisions, "assessment": As
 FILL = """
 insert into opportunities (
     remote_id, opty_number, name, customer, practice, geo, region, sector, deal_value, currency,
-    win_probability, sales_owner, stage, status_code, crm_outcome, close_date, workflow_status,
-    remote_created_at, remote_updated_at, deleted_at
+    reporting_value, win_probability, sales_owner, stage, status_code, crm_outcome, close_date,
+    workflow_status, remote_created_at, remote_updated_at, deleted_at
 )
 select
     (300000000000000 + i)::text,
@@ -57,6 +57,7 @@ select
     'Sector ' || i % 9,
     case when i % 17 != 0 then i % 40 * 1000.25 end,
     'EUR',
+    case when i % 17 != 0 and i % 5 != 0 then round(i % 40 * 1000.25 * 1.1, 2) end,
     i % 101,
     'owner-' || i % 20,
     (array['01 - Qualification', '02 - Discovery', '03 - Proposal', '04 - Negotiation'])[1 + i % 4],
@@ -93,6 +94,8 @@ def fill(url: str, count: int) -> None:
     """Put so many opportunities in; their ids are 1, 2, ... on a fresh database."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(FILL, [count])
+        connection.execute("delete from reporting_currency")
+        connection.execute("insert into reporting_currency (currency, rates) values ('USD', '{}')")
         connection.execute("analyze opportunities")
 
 

@@ -274,6 +274,7 @@ def test_what_is_declared_of_built_in_fields_holds_for_lists(
         for given, words in (
             ({"region": "DACH"}, "query.region: Lists can't be filtered by 'region'"),
             ({"max_value": 1}, "query.max_value: Lists can't be filtered by 'deal_value'"),
+            ({"min_reporting_value": 1}, "filtered by 'deal_value'"),
             ({"sort": "-region"}, "query.sort: Lists can't be sorted by 'region'"),
             ({"sort": "close_date"}, "query.sort: Lists can't be sorted by 'close_date'"),
         ):
@@ -291,6 +292,8 @@ def test_what_is_declared_of_built_in_fields_holds_for_lists(
 
 def test_lists_know_the_built_in_fields_and_no_others() -> None:
     assert set(Opportunity.model_fields) == {*BUILT_IN, *OTHER_COLUMNS} - {
+        "crm_rate",
+        "crm_rate_currency",
         "relevance",
         "search_text",
         "unknown_status_code",

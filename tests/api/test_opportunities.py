@@ -20,6 +20,7 @@ SORTS = [
     "region",
     "sector",
     "deal_value",
+    "reporting_value",
     "currency",
     "win_probability",
     "sales_owner",
@@ -59,7 +60,14 @@ def test_pages_of_every_sort_give_each_row_once_and_in_order(reader: Caller, sor
     present = [value for value in values if value is not None]
     nulls = [None] * (len(values) - len(present))
     assert values == (present + nulls if key else nulls + present)
-    if column in {"id", "deal_value", "win_probability", "close_date", "remote_updated_at"}:
+    if column in {
+        "id",
+        "deal_value",
+        "reporting_value",
+        "win_probability",
+        "close_date",
+        "remote_updated_at",
+    }:
         assert present == sorted(present, reverse=key)
 
 
@@ -79,6 +87,8 @@ def test_a_page_holds_what_the_table_holds(reader: Caller) -> None:
         "sector": "Sector 1",
         "deal_value": 1000.25,
         "currency": "EUR",
+        "reporting_value": 1100.28,
+        "reporting_currency": "USD",
         "win_probability": 1,
         "sales_owner": "owner-1",
         "sales_owner_name": None,
@@ -124,6 +134,12 @@ def test_numbers_are_exact(caller: Caller) -> None:
         ({"missing": "practice"}, "practice is null"),
         ({"min_value": "5001.25", "max_value": 9002.25}, "deal_value between 5001.25 and 9002.25"),
         ({"max_value": 1000.25}, "deal_value <= 1000.25"),
+        (
+            {"min_reporting_value": "5501.38", "max_reporting_value": 9902.47},
+            "reporting_value between 5501.38 and 9902.47",
+        ),
+        ({"max_reporting_value": "0"}, "reporting_value = 0"),
+        ({"missing": "rate"}, "id % 5 = 0 and deal_value is not null"),
         ({"closing_after": "2026-02-01"}, "close_date >= '2026-02-01'"),
         ({"closing_before": "2026-02-01"}, "close_date <= '2026-02-01'"),
         ({"updated_since": "2026-01-01T08:00:00Z"}, "remote_updated_at >= '2026-01-01 08:00Z'"),
