@@ -11,9 +11,14 @@ from api.console.pages import console_router, page, wants_part
 from api.database import Connection
 from api.fields import CurrentFields, Fields
 from api.opportunities.choices import owner_names, people
-from api.opportunities.page import View
+from api.opportunities.page import View, value_filters, value_key
 from api.opportunities.schemas import OPEN
-from api.opportunities.service import STALE_DAYS, read_deals
+from api.opportunities.service import (
+    STALE_DAYS,
+    read_deals,
+    read_reporting_currency,
+    read_sums,
+)
 from api.opportunities.turns import given_up_in_time
 from api.opportunities.unchanged import Unchanged
 from api.workflow import MOVES, read_rules
@@ -32,13 +37,16 @@ async def show_board(
     view: Annotated[View, Query()],
 ) -> Response:
     """Show the most valuable deals of each state, of those that fulfil the filters."""
+    reporting = await read_reporting_currency(connection, user)
     async with given_up_in_time(request):
-        columns = await _columns(connection, user, request.app.state.unchanged, fields, view)
+        lanes = await _lanes(connection, user, request.app.state.unchanged, fields, view, reporting)
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
         "fields": fields,
-        "columns": columns,
+        "lanes": lanes,
+        "reporting": reporting,
+        "value_filters": value_filters(reporting),
         "stale_days": STALE_DAYS,
         "rules": await read_rules(connection),
         "names": {row["id"]: row["label"] for row in users},
@@ -52,27 +60,33 @@ async def show_board(
     return page(request, "board.html", choices=choices, users=users, **context)
 
 
-async def _columns(
+async def _lanes(
     connection: AsyncConnection[DictRow],
     user: User,
     unchanged: Unchanged,
     fields: Fields,
     view: View,
-) -> list[tuple[str, list[dict[str, Any]], int, str]]:
-    """Return of each state its name, cards, total, and the query of the list of all of them."""
+    reporting: str | None,
+) -> list[dict[str, Any]]:
+    """Return of each state its name, cards, total, sums, and the query of the list of them all."""
     # The most valuable first, unless crm.yml lets no list be sorted by value.
-    sort = "-deal_value" if fields.can_sort("deal_value") else None
-    columns = []
+    sort = f"-{value_key(reporting)}" if fields.can_sort("deal_value") else None
+    of_board = view.model_copy(
+        update={
+            "workflow_status": list(MOVES),
+            "crm_outcome": OPEN,
+            "sort": sort,
+            "limit": CARDS,
+            "cursor": None,
+        }
+    )
+    sums = await read_sums(connection, user, unchanged, fields, of_board, by_state=True)
+    lanes = []
     for state in MOVES:
-        of_state = view.model_copy(
-            update={
-                "workflow_status": [state],
-                "crm_outcome": OPEN,
-                "sort": sort,
-                "limit": CARDS,
-                "cursor": None,
-            }
-        )
-        deals, total, _ = await read_deals(connection, user, unchanged, fields, of_state)
-        columns.append((state, deals, total, of_state.query(limit=None)))
-    return columns
+        of_state = of_board.model_copy(update={"workflow_status": [state]})
+        own = [row for row in sums if row["workflow_status"] == state]
+        total = sum(row["deals"] for row in own)
+        deals, _, _ = await read_deals(connection, user, unchanged, fields, of_state, total)
+        query = of_state.query(limit=None)
+        lanes.append({"state": state, "deals": deals, "total": total, "sums": own, "query": query})
+    return lanes

@@ -79,11 +79,19 @@ class View(PageRequest):
         [], max_length=1000, description="Nothing: the usual ones"
     )
 
-    def fit(self, fields: Fields) -> Self:
-        """Return the view with the columns that there are; those of removed fields are left out."""
+    def fit(self, fields: Fields, reporting: str | None) -> Self:
+        """Return the view with the columns that there are; those of removed fields are left out.
+
+        The table sorts values in the reporting currency, if there is one.
+        """
         titles = titles_of(fields)
         columns = [name for name in dict.fromkeys(self.columns) if name in titles]
-        return self.model_copy(update={"columns": [] if columns == usual(fields) else columns})
+        sort = self.sort
+        if sort is not None and sort.removeprefix("-") == SortKey.DEAL_VALUE:
+            sort = sort.replace(SortKey.DEAL_VALUE, value_key(reporting))
+        return self.model_copy(
+            update={"columns": [] if columns == usual(fields) else columns, "sort": sort}
+        )
 
     @property
     def key(self) -> str:
@@ -116,9 +124,8 @@ class View(PageRequest):
         """Return the query that sorts by a column, the other way round if it does already."""
         return self.query(sort=f"-{name}" if self.sort == name else name)
 
-    @property
-    def unlisted(self) -> list[tuple[str, str]]:
-        """The filters of the address that the page has no control for: names and values."""
+    def unlisted(self, reporting: str | None) -> list[tuple[str, str]]:
+        """Return the filters of the address that the page has no control for: names and values."""
         given = self.model_dump(
             mode="json",
             exclude_defaults=True,
@@ -126,6 +133,11 @@ class View(PageRequest):
                 "region",
                 "sector",
                 "missing",
+                # The page has controls for two of these, see `value_filters`.
+                "min_value",
+                "max_value",
+                "min_reporting_value",
+                "max_reporting_value",
                 "late",
                 "taking_part",
                 "waiting_for",
@@ -136,6 +148,7 @@ class View(PageRequest):
         return [
             (name, str(one))
             for name, value in given.items()
+            if name not in value_filters(reporting)
             for one in (value if isinstance(value, list) else [value])
         ]
 
@@ -144,10 +157,11 @@ class View(PageRequest):
         """The query of the API's export of this view."""
         return self.model_copy(update={"columns": [], "limit": 50}).query()
 
-    def workbook_query(self, columns: list[str]) -> str:
+    def workbook_query(self, columns: list[str], reporting: str | None) -> str:
         """Return the query of the API's export as a workbook with these columns and their keys."""
         # A value says little without its currency.
-        money = ["deal_value", "currency"]
+        money = ["deal_value", "currency", "reporting_value", "reporting_currency"]
+        money = money if reporting else money[:2]
         shown = [name for column in columns for name in (money if column in money else [column])]
         chosen = list(dict.fromkeys(["remote_id", "name", *shown]))
         if len(chosen) > MOST_EXPORTED:
@@ -202,6 +216,8 @@ class View(PageRequest):
             ("search", "“", "”"),
             ("min_value", f"{worth} from ", ""),
             ("max_value", f"{worth} to ", ""),
+            ("min_reporting_value", f"{worth}, converted, from ", ""),
+            ("max_reporting_value", f"{worth}, converted, to ", ""),
             ("closing_after", f"{closes} from ", ""),
             ("closing_before", f"{closes} by ", ""),
             ("updated_since", f"{changed} since ", ""),
@@ -222,6 +238,18 @@ class View(PageRequest):
         return chips
 
 
+def value_filters(reporting: str | None) -> tuple[str, str]:
+    """Return the filters by the value that people compare deals by."""
+    if reporting is None:
+        return "min_value", "max_value"
+    return "min_reporting_value", "max_reporting_value"
+
+
+def value_key(reporting: str | None) -> str:
+    """Return the sort key of the value that people compare deals by."""
+    return SortKey.DEAL_VALUE if reporting is None else SortKey.REPORTING_VALUE
+
+
 def titles_of(fields: Fields) -> dict[str, str]:
     """Return the titles of the columns that the table can show, by name."""
     built_in = {str(name): fields.title(name, title) for name, title in TITLES.items()}
@@ -238,13 +266,20 @@ def usual(fields: Fields) -> list[str]:
     ] + own
 
 
-def _columns_of(view: View, fields: Fields) -> dict[str, Any]:
+def _columns_of(view: View, fields: Fields, reporting: str | None) -> dict[str, Any]:
     """Return what templates need for the columns of a view."""
+    titles = titles_of(fields)
+    sortable = set(fields.sort_keys(SortKey))
+    sorts = {name: name for name in ("name", *titles) if name in sortable}
+    if "deal_value" in sorts:
+        sorts["deal_value"] = value_key(reporting)
     return {
-        "titles": titles_of(fields),
+        "titles": titles,
         "columns": view.columns or usual(fields),
         "own": {field.name: field for field in fields.listed},
-        "sortable": set(fields.sort_keys(SortKey)),
+        # The sort key of each column that has one.
+        "sorts": sorts,
+        "reporting": reporting,
         "shown": shown,
     }
 
@@ -257,11 +292,11 @@ def _view(**given: Any) -> str:
     return View.model_validate(given).query()
 
 
-def presets(user: User, fields: Fields) -> list[tuple[str, str]]:
+def presets(user: User, fields: Fields, reporting: str | None) -> list[tuple[str, str]]:
     """Return views that many want: their names and the queries of their addresses."""
     today = datetime.now(UTC).date()
     soon = {"closing_after": today, "closing_before": today + timedelta(days=30)}
-    largest = _sorted(fields, "-deal_value")
+    largest = _sorted(fields, f"-{value_key(reporting)}")
     views = [
         ("All", ""),
         ("Mine", _view(assigned_to=[user.id])),
@@ -292,18 +327,27 @@ async def show_opportunities(
 ) -> Response:
     """Show the table, or the part of it that has changed."""
     unchanged = request.app.state.unchanged
-    view = view.fit(fields)
+    reporting = await service.read_reporting_currency(connection, user)
+    view = view.fit(fields, reporting)
+    sums, counted = [], None
     async with given_up_in_time(request):
-        deals, total, cursor = await service.read_deals(connection, user, unchanged, fields, view)
+        if view.cursor is None:
+            sums = await service.read_sums(connection, user, unchanged, fields, view)
+            counted = sum(row["deals"] for row in sums)
+        deals, total, cursor = await service.read_deals(
+            connection, user, unchanged, fields, view, counted
+        )
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,
         "deals": deals,
         "total": total,
+        "sums": sums,
         "next_cursor": cursor,
         "rules": await read_rules(connection),
         "fields": fields,
-        **_columns_of(view, fields),
+        **_columns_of(view, fields, reporting),
+        "value_filters": value_filters(reporting),
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
         "owners": await owner_names(connection, user, view.sales_owner),
@@ -320,7 +364,7 @@ async def show_opportunities(
         "opportunities.html",
         choices=choices,
         users=users,
-        presets=presets(user, fields),
+        presets=presets(user, fields, reporting),
         **context,
     )
 
@@ -357,12 +401,13 @@ async def move(
         }
     if target == f"deal-{opportunity_id}":
         names = {row["id"]: row["label"] for row in await people(connection, user)}
+        reporting = await service.read_reporting_currency(connection, user)
         response: Response = page(
             request,
             "_row.html",
             deal=deal,
             names=names,
-            **_columns_of(_view_behind(request).fit(fields), fields),
+            **_columns_of(_view_behind(request).fit(fields, reporting), fields, reporting),
             stale_days=STALE_DAYS,
             rules=rules,
         )

@@ -238,6 +238,43 @@ def total(fields: Fields, names: tuple[str, ...]) -> bytes:
     return SQL("select count(*) from opportunities where {}").format(where).as_bytes()
 
 
+@lru_cache(maxsize=1024)
+def sums(fields: Fields, names: tuple[str, ...], is_converted: bool, by_state: bool) -> bytes:
+    """Return the query of the sums of a list: rows of one currency each, most deals first.
+
+    Args:
+        fields: the declared fields.
+        names: of the conditions.
+        is_converted: whether the sums are of converted values, and so in one currency.
+        by_state: whether each state of the workflow has sums of its own.
+    """
+    query = SQL(
+        """
+        select
+            {state} as workflow_status,
+            {currency} as currency,
+            count(*) as deals,
+            sum({value}) as deal_value,
+            round(sum({value} * win_probability / 100), 2) as weighted_value,
+            count(*) filter (where deal_value is not null and {value} is null) as without_rate
+        from opportunities
+        where {where}
+        group by 1, 2
+        order by deals desc, currency
+        """
+    )
+    return query.format(
+        state=SQL("workflow_status" if by_state else "null::text"),
+        currency=SQL(
+            "(select reporting.currency from reporting_currency as reporting)"
+            if is_converted
+            else "nullif(currency, '')"
+        ),
+        value=SQL("reporting_value" if is_converted else "deal_value"),
+        where=_where(fields, names),
+    ).as_bytes()
+
+
 def _cell(column: str) -> Composable:
     """Return a column for a spreadsheet, which is to take no text for a formula."""
     # A key of the CRM's is made of digits, and has to stay what it is.

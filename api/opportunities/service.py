@@ -1,9 +1,9 @@
 """What can be done with opportunities, and by whom."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -15,16 +15,20 @@ from api.fields import Fields
 from api.opportunities import queries
 from api.opportunities.changes import change_opportunity, lock_opportunity
 from api.opportunities.cursor import Cursor, decode, digest
-from api.opportunities.schemas import HistoryRequest, PageRequest, SortKey
+from api.opportunities.schemas import Filters, HistoryRequest, PageRequest, SortKey
 from api.opportunities.unchanged import Unchanged
 from api.problems import ProblemError
 from api.workflow import read_rules
+
+Result = TypeVar("Result")
 
 STALE_DAYS = 90
 # The conditions of a search's deals that need no rank, by their sort key, best first. One or two
 # letters rank all others alike.
 FIRST = {"1": "fitting", "0.995": "numbered"}
 FIRST_OF_FEW_LETTERS = FIRST | {"0": "resembling"}
+
+REPORTING: LiteralString = "select currency from reporting_currency"
 
 EXISTS: LiteralString = "select id from opportunities where id = %s"
 
@@ -52,8 +56,11 @@ async def read_page(
     unchanged: Unchanged,
     fields: Fields,
     wanted: PageRequest,
+    total: int | None = None,
 ) -> tuple[list[DictRow], int, str | None]:
     """Return a page's rows, each with an `item` as JSON, the list's total and the next cursor.
+
+    A total that is known already is not counted again.
 
     The next page begins after the last row of the one before: rows that a sync adds or takes
     away meanwhile are neither skipped nor given twice.
@@ -73,10 +80,8 @@ async def read_page(
 
     if after is not None:
         total = after.total
-    elif queries.FROM_OTHER_TABLES & conditions.keys():
-        total = await count()
-    else:
-        total = await unchanged.get(connection, (total_query, conditions), count)
+    elif total is None:
+        total = await _kept(connection, unchanged, total_query, conditions, count)
 
     async def read(
         names: list[str], key: str, descending: bool, after: Cursor | None, limit: int
@@ -111,15 +116,62 @@ async def read_page(
     return rows, total, next_cursor
 
 
+async def _kept(
+    connection: AsyncConnection[DictRow],
+    unchanged: Unchanged,
+    query: bytes,
+    conditions: dict[str, Any],
+    read: Callable[[], Awaitable[Result]],
+) -> Result:
+    """Return what a query of a list gives, from before if it would be the same."""
+    if queries.FROM_OTHER_TABLES & conditions.keys():
+        return await read()
+    return await unchanged.get(connection, (query, conditions), read)
+
+
+async def read_sums(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    unchanged: Unchanged,
+    fields: Fields,
+    wanted: Filters,
+    *,
+    by_state: bool = False,
+) -> list[DictRow]:
+    """Return how many deals a list has and what they are worth, a row for each currency.
+
+    With a reporting currency all are in that one. `weighted_value` is weighted by probability;
+    deals that lack a value or a probability add nothing, nor do those `without_rate`. With
+    `by_state` there are such rows for each `workflow_status`.
+    """
+    user.must_be(Role.VIEWER)
+    is_converted = await read_reporting_currency(connection, user) is not None
+    conditions = queries.conditions(fields, wanted, user.id)
+    query = queries.sums(fields, tuple(conditions), is_converted, by_state)
+
+    async def read() -> list[DictRow]:
+        return await (await connection.execute(query, conditions)).fetchall()
+
+    return await _kept(connection, unchanged, query, conditions, read)
+
+
+async def read_reporting_currency(connection: AsyncConnection[DictRow], user: User) -> str | None:
+    """Return the currency into which the last merge converted values; None: into none."""
+    user.must_be(Role.VIEWER)
+    row = await (await connection.execute(REPORTING)).fetchone()
+    return None if row is None else row["currency"]
+
+
 async def read_deals(
     connection: AsyncConnection[DictRow],
     user: User,
     unchanged: Unchanged,
     fields: Fields,
     wanted: PageRequest,
+    total: int | None = None,
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """Return a page's deals with their marks, the list's total and the next cursor."""
-    rows, total, cursor = await read_page(connection, user, unchanged, fields, wanted)
+    rows, total, cursor = await read_page(connection, user, unchanged, fields, wanted, total)
     return await with_marks(connection, [_deal_of(row["item"]) for row in rows]), total, cursor
 
 
