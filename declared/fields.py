@@ -128,6 +128,7 @@ OTHER_PARAMETERS = (
     "taking_part",
     "late",
     "missing",
+    "outliers",
     "sort",
     "limit",
     "cursor",

@@ -26,6 +26,9 @@ class Column:
     height: float
     note_height: float
 
+    is_cut: bool = False
+    """Whether the value is above the scale."""
+
     @property
     def middle(self) -> float:
         """Where its label stands, in percent of the width."""
@@ -50,14 +53,16 @@ class Columns:
     top: float
 
 
-def columns(bars: Sequence[Bar], gap: float = 0.25) -> Columns:
+def columns(bars: Sequence[Bar], gap: float = 0.25, top: float | None = None) -> Columns:
     """Lay out bars as columns side by side, `gap` of each place left free.
+
+    The scale ends at the greatest value, or at `top`: what is above that is cut.
 
     >>> chart = columns([Bar("a", 50), Bar("b", 80)], gap=0.5)
     >>> chart.top, [(column.x, column.width, column.height) for column in chart.columns]
     (80, [(12.5, 25.0, 62.5), (62.5, 25.0, 100.0)])
     """
-    top = max((bar.value for bar in bars), default=0)
+    top = top or max((bar.value for bar in bars), default=0)
     place = 100 / max(len(bars), 1)
     laid = [
         Column(
@@ -66,6 +71,7 @@ def columns(bars: Sequence[Bar], gap: float = 0.25) -> Columns:
             width=round(place * (1 - gap), 3),
             height=_percent(bar.value, top),
             note_height=_percent(bar.note or 0, top),
+            is_cut=bar.value > top,
         )
         for number, bar in enumerate(bars)
     ]
@@ -73,14 +79,16 @@ def columns(bars: Sequence[Bar], gap: float = 0.25) -> Columns:
 
 
 def _percent(value: float, top: float) -> float:
-    return round(100 * value / top, 3) if top > 0 else 0.0
+    return round(100 * min(value / top, 1.0), 3) if top > 0 else 0.0
 
 
-def lengths(values: Sequence[float | None]) -> list[float]:
-    """Return how long the bars of some values are, in percent of the longest.
+def lengths(values: Sequence[float | None], top: float | None = None) -> list[float]:
+    """Return how long the bars of some values are, in percent of the longest, or of `top`.
 
     >>> lengths([5, None, 10])
     [50.0, 0.0, 100.0]
+    >>> lengths([5, None, 10], top=5)
+    [100.0, 0.0, 100.0]
     """
-    top = max((value or 0 for value in values), default=0)
+    top = top or max((value or 0 for value in values), default=0)
     return [_percent(value or 0, top) for value in values]

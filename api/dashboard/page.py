@@ -1,10 +1,11 @@
-"""The dashboard: dbt's marts as charts, in one currency at a time.
+"""The dashboard: what deals are worth, as charts.
 
 Each number leads to the list of exactly the deals that it counts: `opens` is that list's query.
 """
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Query, Request, Response
 from psycopg.rows import DictRow
@@ -15,7 +16,7 @@ from api.console.pages import console_router, page
 from api.dashboard import service
 from api.database import Connection
 from api.fields import CurrentFields, Fields
-from api.opportunities.page import View
+from api.opportunities.page import View, value_key
 from api.opportunities.schemas import OPEN
 from api.opportunities.service import STALE_DAYS
 from api.workflow import read_rules
@@ -35,24 +36,33 @@ async def show_dashboard(
     unchanged = request.app.state.unchanged
     found = await service.read(connection, user, unchanged, choice)
     if found is None:
-        return page(request, "dashboard.html", currencies=[], total=None)
+        return page(request, "dashboard.html", currencies=[])
     by_month, win_rate = found["by_month"], found["win_rate"]
     won, lost = (sum(row[name] for row in win_rate) for name in ("won", "lost"))
-    of_currency = _has("currency", found["currency"])
-    open_ones = of_currency | {"crm_outcome": OPEN}
+    of_currency = {} if found["is_converted"] else _has("currency", found["currency"])
+    kept = {"outliers": "without"} if found["without_outliers"] else {}
+    open_ones: dict[str, Any] = of_currency | {"crm_outcome": OPEN}
+    counted = open_ones | kept
     this_month = _this_month()
     shown = found | {
         "fields": fields,
         "won": won,
         "lost": lost,
+        "sort": f"&sort=-{value_key(found['unit'] if found['is_converted'] else None)}"
+        if fields.can_sort("deal_value")
+        else "",
         "opens": {
-            "open": _list(fields, **open_ones),
+            "open": _list(fields, **counted),
             "won": _list(fields, **of_currency, crm_outcome=["WON"]),
             "decided": _list(fields, **of_currency, crm_outcome=["WON", "LOST"]),
-            "overdue": _list(fields, **open_ones, closing_before=this_month - timedelta(days=1)),
+            "overdue": _list(fields, **counted, closing_before=this_month - timedelta(days=1)),
+            "outliers": _list(fields, **open_ones, outliers="only"),
+            "without_rate": _list(fields, **_merged(counted, {"missing": ["rate"]})),
         },
+        "tabs": _tabs(found),
+        "other": _query(found, outliers=None if kept else "without"),
         "by_stage": [
-            row | {"opens": _list(fields, **_merged(open_ones, _has("stage", row["stage"])))}
+            row | {"opens": _list(fields, **_merged(counted, _has("stage", row["stage"])))}
             for row in _with_lengths(found["by_stage"], "deal_value", "weighted_value")
         ],
         "months": _months(by_month),
@@ -61,7 +71,7 @@ async def show_dashboard(
             | {
                 "opens": _list(
                     fields,
-                    **open_ones,
+                    **counted,
                     closing_after=row["close_month"],
                     closing_before=_following(row["close_month"]) - timedelta(days=1),
                 )
@@ -96,6 +106,41 @@ async def show_dashboard(
     return page(request, "dashboard.html", stale_days=STALE_DAYS, rules=rules, **shown)
 
 
+def _query(found: dict[str, Any], **changes: Any) -> str:
+    """Return the query of the dashboard that is shown, with some changes."""
+    given: dict[str, Any] = {"outliers": "without" if found["without_outliers"] else None}
+    if not found["is_converted"]:
+        given |= _choice(found["currency"])
+    return urlencode({key: value for key, value in (given | changes).items() if value})
+
+
+def _choice(currency: str | None) -> dict[str, str]:
+    return {"no_currency": "true"} if currency is None else {"currency": currency}
+
+
+def _tabs(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the dashboards that people can choose: their titles, queries and numbers of deals."""
+    kept = {"outliers": "without"} if found["without_outliers"] else {}
+    tabs = [
+        {
+            "title": row["currency"] or "No currency",
+            "query": urlencode(_choice(row["currency"]) | kept),
+            "deals": row["deals"],
+            "is_shown": not found["is_converted"] and row["currency"] == found["currency"],
+        }
+        for row in found["currencies"]
+    ]
+    if found["reporting"] is None:
+        return tabs
+    every = {
+        "title": f"All in {found['reporting']}",
+        "query": urlencode(kept),
+        "deals": sum(row["deals"] for row in found["currencies"]),
+        "is_shown": found["is_converted"],
+    }
+    return [every, *tabs]
+
+
 def _list(fields: Fields, **filters: Any) -> str | None:
     """Return the query of the list of the deals that fulfil some filters.
 
@@ -114,7 +159,8 @@ def _has(name: str, value: str | None) -> dict[str, list[str]]:
 
 def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Return two sets of filters as one; each may name something that is missing."""
-    return {name: [*one.get(name, []), *other.get(name, [])] for name in one | other}
+    both = {name: [*one[name], *other[name]] for name in one.keys() & other.keys()}
+    return one | other | both
 
 
 def _this_month() -> date:
@@ -127,14 +173,22 @@ def _following(month: date) -> date:
 
 
 def _with_lengths(rows: list[DictRow], name: str, note: str | None = None) -> list[DictRow]:
-    """Add to each row how long its bar is, and the part of it that is drawn darker."""
-    found = lengths([float(row[name] or 0) for row in rows])
+    """Add to each row how long its bar is, if it is cut, and the part that is drawn darker."""
+    top = _usual_top(rows)
+    found = lengths([float(row[name] or 0) for row in rows], top)
     shown = []
     for row, length in zip(rows, found, strict=True):
         whole = float(row[name] or 0)
         part = round(length * float(row[note] or 0) / whole, 3) if note and whole else 0
-        shown.append(row | {"length": length, "note": part})
+        is_cut = top is not None and whole > top
+        shown.append(row | {"length": length, "note": part, "is_cut": is_cut})
     return shown
+
+
+def _usual_top(rows: list[DictRow]) -> float | None:
+    """Return where the scale of a chart ends, so that no outlier makes all other bars invisible."""
+    top = max((float(row.get("usual_value") or 0) for row in rows), default=0)
+    return top or None
 
 
 def _months(rows: list[DictRow]) -> dict[str, Any]:
@@ -153,4 +207,4 @@ def _months(rows: list[DictRow]) -> dict[str, Any]:
         )
         for name in names
     ]
-    return {"names": names, "chart": columns(bars)}
+    return {"names": names, "chart": columns(bars, top=_usual_top(rows))}

@@ -22,6 +22,8 @@ from api.limits import Limit
 from api.opportunities import queries
 from api.opportunities.choices import people
 from api.opportunities.schemas import Export, Opportunity
+from api.opportunities.service import conditions_of
+from api.opportunities.unchanged import Unchanged
 from api.problems import ProblemError
 from api.spreadsheets import Format, Workbook
 from declared.fields import Field
@@ -41,6 +43,7 @@ async def export(
     at_once: asyncio.Semaphore,
     of_one: Limit,
     user: User,
+    unchanged: Unchanged,
     fields: Fields,
     wanted: Export,
 ) -> AsyncGenerator[bytes]:
@@ -58,7 +61,7 @@ async def export(
     async with AsyncExitStack() as taken:
         taken.enter_context(of_one.count(f"user {user.name}"))
         await taken.enter_async_context(at_once)
-        chunks = _copy(connections, user, fields, wanted, columns)
+        chunks = _copy(connections, user, unchanged, fields, wanted, columns)
         if wanted.format is Format.XLSX:
             async with connections() as connection:
                 users = await people(connection, user)
@@ -87,24 +90,25 @@ def _columns(fields: Fields, wanted: Iterable[str]) -> dict[str, Field | None]:
 async def _copy(
     connections: Connections,
     user: User,
+    unchanged: Unchanged,
     fields: Fields,
     wanted: Export,
     columns: dict[str, Field | None],
 ) -> AsyncGenerator[bytes]:
     """Yield what PostgreSQL copies out, whole rows at a time: CSV, or else lines of JSON."""
-    conditions = queries.conditions(fields, wanted, user.id)
-    query = queries.export(
-        fields,
-        tuple(conditions),
-        wanted.key,
-        wanted.descending,
-        columns if wanted.format is Format.CSV else None,
-        SEPARATORS[wanted.separator],
-    )
     # Of the transaction, so that the connection goes back to the pool as it came, also after an
     # error: the reader sets the pace.
     limit = "set local statement_timeout = '30min'"
     async with connections() as connection:
+        conditions = await conditions_of(connection, user, unchanged, fields, wanted)
+        query = queries.export(
+            fields,
+            tuple(conditions),
+            wanted.key,
+            wanted.descending,
+            columns if wanted.format is Format.CSV else None,
+            SEPARATORS[wanted.separator],
+        )
         # Before the first row, so that it is there whatever becomes of the reader.
         export_id = uuid.uuid4()
         asked = wanted.model_dump(mode="json", exclude_defaults=True)

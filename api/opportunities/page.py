@@ -139,6 +139,7 @@ class View(PageRequest):
                 "min_reporting_value",
                 "max_reporting_value",
                 "late",
+                "outliers",
                 "taking_part",
                 "waiting_for",
                 "updated_since",
@@ -229,6 +230,9 @@ class View(PageRequest):
             for value in given if isinstance(given, list) else [given]:
                 words = fields.parameters[name].chip.format(value)
                 chips.append((words, self.query(f"{name}={value}")))
+        if self.outliers:
+            words = {"only": "Outliers only", "without": "Without outliers"}[self.outliers]
+            chips.append((words, self.query("outliers")))
         if self.late:
             chips.append(("Late", self.query("late")))
         if self.waiting_for:

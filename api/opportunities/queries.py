@@ -31,6 +31,8 @@ MAX_WORDS = 8
 # Before the names of own fields, which could be those of conditions here.
 OWN = "own "
 
+OF_OUTLIERS = {"outliers_only", "outliers_without"}
+
 # What these are made of changes while opportunities do not.
 FROM_OTHER_TABLES = {"waiting_for", "taking_part", "is_late"}
 
@@ -52,6 +54,41 @@ and coalesce(
             ) -> workflow_status ->> 'days'
         )::integer
     ),
+    false
+)
+"""
+
+# The values, by currency, above which a deal is an outlier: 100 times the 99th percentile of the
+# open deals. `*` is the reporting currency; if there is one, it is the only one.
+OUTLIER_LIMITS: LiteralString = """
+with compared as (
+    select
+        case when reporting.currency is null then coalesce(deals.currency, '') else '*' end as key,
+        case
+            when reporting.currency is null then deals.deal_value else deals.reporting_value
+        end as value
+    from opportunities as deals
+    left join reporting_currency as reporting on true
+    where deals.deleted_at is null and coalesce(deals.crm_outcome, 'OPEN') = 'OPEN'
+),
+ranked as (
+    select
+        key,
+        value,
+        row_number() over (partition by key order by value desc) as place,
+        count(*) over (partition by key) as deals
+    from compared
+    where value > 0
+)
+select coalesce(json_object_agg(key, (100 * value)::text), '{}')::text as limits
+from ranked
+-- One in a hundred is above it, and at least one.
+where place = ceil(deals / 100.0) + 1
+"""
+IS_OUTLIER: LiteralString = """
+coalesce(
+    reporting_value > (%(limits)s::jsonb ->> '*')::numeric,
+    deal_value > (%(limits)s::jsonb ->> coalesce(currency, ''))::numeric,
     false
 )
 """
@@ -99,6 +136,8 @@ CONDITIONS: dict[str, LiteralString] = {
         f" or search_matches(search_text, %(word_{number})s))"
         for number in range(MAX_WORDS)
     },
+    "outliers_only": IS_OUTLIER.replace("limits", "outliers_only"),
+    "outliers_without": "not " + IS_OUTLIER.replace("limits", "outliers_without"),
     "existing": "deleted_at is null",
     "fitting": FITS,
     "numbered": f"{FITS} is not true and {NUMBERED}",
@@ -126,8 +165,16 @@ KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
 }
 
 
-def conditions(fields: Fields, filters: Filters, user_id: int) -> dict[str, Any]:
+def conditions(
+    fields: Fields, filters: Filters, user_id: int, limits: str = "{}"
+) -> dict[str, Any]:
     """Return the conditions that the filters of a user come to, by name, with their parameters.
+
+    Args:
+        fields: the declared fields.
+        filters: the filters.
+        user_id: the user.
+        limits: what OUTLIER_LIMITS gives.
 
     Raises:
         RequestValidationError: 422, no field has one of the filters, or its value is wrong, or
@@ -140,6 +187,8 @@ def conditions(fields: Fields, filters: Filters, user_id: int) -> dict[str, Any]
     }
     if filters.waiting_for is not None:
         chosen["waiting_for"] = user_id
+    if filters.outliers is not None:
+        chosen[f"outliers_{filters.outliers}"] = limits
     if filters.late:
         chosen["is_late"] = True
     fields.check_filters(filters.missing)

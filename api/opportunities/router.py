@@ -91,7 +91,9 @@ async def export_opportunities(
     """
     state = request.app.state
     connections = partial(connection_of, request)
-    chunks = export(connections, state.exports, state.limits.exports, user, fields, wanted)
+    chunks = export(
+        connections, state.exports, state.limits.exports, user, state.unchanged, fields, wanted
+    )
     first = await anext(chunks, b"")  # an error of the query still gets an answer of its own
     return _ClosedInTime(
         _follow(request, first, chunks),

@@ -96,6 +96,11 @@ class Filters(Input):
         False,
         description="Only open ones that have their state for longer than crm.yml says",
     )
+    outliers: Literal["only", "without"] | None = Field(
+        None,
+        description="Only those, or all but those, whose value is more than 100 times the 99th "
+        "percentile of the open deals: in the reporting currency, else among those of its currency",
+    )
     min_value: Money | None = Field(None, description="Least deal value, inclusive")
     max_value: Money | None = Field(None, description="Greatest deal value, inclusive")
     min_reporting_value: Money | None = Field(

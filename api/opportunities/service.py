@@ -66,10 +66,11 @@ async def read_page(
     away meanwhile are neither skipped nor given twice.
     """
     user.must_be(Role.VIEWER)
-    conditions = queries.conditions(fields, wanted, user.id)
+    conditions = await conditions_of(connection, user, unchanged, fields, wanted)
     _, type_ = queries.sort_key(fields, wanted.key)
-    # With the type, for an own field may get another one.
-    listing = digest(conditions, str(wanted.key), type_.as_string(None), wanted.descending)
+    # With the type, for an own field may get another one; without limits that each sync moves.
+    filters = conditions | dict.fromkeys(queries.OF_OUTLIERS & conditions.keys())
+    listing = digest(filters, str(wanted.key), type_.as_string(None), wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
 
     total_query = queries.total(fields, tuple(conditions))
@@ -116,6 +117,28 @@ async def read_page(
     return rows, total, next_cursor
 
 
+async def conditions_of(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    unchanged: Unchanged,
+    fields: Fields,
+    wanted: Filters,
+) -> dict[str, Any]:
+    """Return the conditions of a list; the connection is outside a transaction."""
+    limits = "{}" if wanted.outliers is None else await read_outlier_limits(connection, unchanged)
+    return queries.conditions(fields, wanted, user.id, limits)
+
+
+async def read_outlier_limits(connection: AsyncConnection[DictRow], unchanged: Unchanged) -> str:
+    """Return the values above which deals are outliers, by currency, as JSON."""
+
+    async def read() -> str:
+        limits: str = (await fetch_one(connection, queries.OUTLIER_LIMITS))["limits"]
+        return limits
+
+    return await unchanged.get(connection, "outlier limits", read)
+
+
 async def _kept(
     connection: AsyncConnection[DictRow],
     unchanged: Unchanged,
@@ -146,7 +169,7 @@ async def read_sums(
     """
     user.must_be(Role.VIEWER)
     is_converted = await read_reporting_currency(connection, user) is not None
-    conditions = queries.conditions(fields, wanted, user.id)
+    conditions = await conditions_of(connection, user, unchanged, fields, wanted)
     query = queries.sums(fields, tuple(conditions), is_converted, by_state)
 
     async def read() -> list[DictRow]:

@@ -7,6 +7,17 @@ from urllib.parse import parse_qs
 from playwright.sync_api import expect
 
 from tests.console.conftest import Desk
+from tests.console.test_money import convert
+
+OUTLIER = """
+update opportunities set deal_value = 1e13, name = 'A slip of the pen'
+where id = (
+    select min(id) from opportunities
+    where currency = 'EUR' and id % 2 = 0 and deleted_at is null and crm_outcome = 'OPEN'
+        and close_date between now() and now() + interval '1 year'
+)
+returning id
+"""
 
 
 def test_charts_and_their_tables_are_the_marts(desk: Desk) -> None:
@@ -127,6 +138,7 @@ def test_each_number_opens_exactly_its_deals(desk: Desk) -> None:
     desk.query("update opportunities set stage = null where id % 13 = 0")
     desk.query("update opportunities set crm_outcome = null where id % 17 = 0")
     desk.query("update opportunities set deleted_at = now() where id % 19 = 0")
+    desk.query(OUTLIER)
     # Closed in the CRM, and not yet moved by a merge.
     desk.query("update opportunities set crm_outcome = 'WON' where id % 23 = 0")
     vera = {"session": desk.session("vera")}
@@ -141,8 +153,14 @@ def test_each_number_opens_exactly_its_deals(desk: Desk) -> None:
         return [(unescape(query), text, int(number)) for query, number, text in found]
 
     kinds = set()
-    for path in ("currency=EUR", "currency=USD", "currency=JPY", "no_currency=true"):
-        numbers = opened(f"/dashboard?{path}")
+    for path in (
+        *("currency=EUR", "currency=USD", "currency=JPY", "no_currency=true"),
+        "currency=EUR&outliers=without",
+        *("converted", "outliers=without", "currency=EUR&outliers=without"),
+    ):
+        if path == "converted":
+            convert(desk)
+        numbers = opened(f"/dashboard?{path.removeprefix('converted')}")
         assert len(numbers) > 20
         for query, text, number in numbers:
             total = desk.call("GET", f"/api/opportunities?{query}", cookies=vera).json()["total"]
@@ -151,7 +169,7 @@ def test_each_number_opens_exactly_its_deals(desk: Desk) -> None:
     # Each filter has counted something.
     assert kinds >= {
         *("currency", "crm_outcome", "stage", "practice", "missing", "workflow_status"),
-        *("closing_after", "closing_before"),
+        *("closing_after", "closing_before", "outliers"),
     }
 
     lanes = opened("/board?currency=EUR&currency=JPY")
@@ -182,4 +200,57 @@ def test_late_deals_are_those_of_the_list(desk: Desk) -> None:
     expect(page.get_by_label("Remove the filter Late")).to_be_visible()
     expect(page.locator("#results").get_by_role("status")).to_contain_text(
         f"{expected['over_limit']} opportunit"
+    )
+
+
+def test_an_outlier_is_marked_and_can_be_left_out(desk: Desk) -> None:
+    (outlier,) = desk.query(OUTLIER)
+    page = desk.open("/dashboard?currency=EUR", "vera")
+    pipeline = page.locator(".figures strong").nth(1)
+    expect(pipeline).to_have_text("€10tn")
+    expect(page.locator(".top-deals li").first).to_contain_text("Outlier")
+    # The other bars can still be seen: the longer ones are cut.
+    bars = page.locator("section", has=page.get_by_role("heading", name="Pipeline by stage"))
+
+    def lengths() -> list[float]:
+        found = bars.locator(".bar-fill").all()
+        return sorted(float((bar.get_attribute("width") or "").strip("%")) for bar in found)
+
+    assert lengths()[-2] > 10
+    expect(bars.locator(".bar-cut")).to_have_count(1)
+    expect(page.locator(".months .bar-cut")).to_have_count(1)
+
+    page.get_by_role("link", name="Leave it out", exact=True).click()
+    (rest,) = desk.query(
+        "select count(*)::int as deals from opportunities where currency = 'EUR' and id != %s"
+        " and deleted_at is null and coalesce(crm_outcome, 'OPEN') = 'OPEN'",
+        outlier["id"],
+    )
+    expect(page.locator(".figures strong").first).to_have_text(str(rest["deals"]))
+    expect(page.locator(".hints")).to_contain_text("It is left out of the pipeline.")
+    expect(page.locator(".top-deals")).not_to_contain_text("A slip of the pen")
+    expect(page.locator(".bar-cut")).to_have_count(0)
+    page.get_by_role("link", name="Count it", exact=True).click()
+    expect(pipeline).to_have_text("€10tn")
+    page.locator(".hints .opens").click()
+    expect(page.get_by_label("Remove the filter Outliers only")).to_be_visible()
+    expect(page.locator("#results tbody tr")).to_have_count(1)
+
+
+def test_all_currencies_are_one_with_rates(desk: Desk) -> None:
+    desk.query("update opportunities set currency = 'SEK' where id % 7 = 0")
+    convert(desk)
+    page = desk.open("/dashboard", "vera")
+    expect(page.get_by_label("Currency").locator("[aria-current]")).to_contain_text("All in EUR")
+    (total,) = desk.query(
+        "select count(*)::int as deals, sum(reporting_value) as value,"
+        " count(*) filter (where currency = 'SEK' and deal_value is not null)::int as without_rate"
+        " from opportunities"
+        " where deleted_at is null and coalesce(crm_outcome, 'OPEN') = 'OPEN'"
+    )
+    figures = page.locator(".figures strong")
+    expect(figures.first).to_have_text(str(total["deals"]))
+    assert figures.nth(1).locator("data").get_attribute("value") == str(total["value"])
+    expect(page.locator(".hints")).to_contain_text(
+        f"{total['without_rate']} deals have no rate into EUR and add nothing to the sums."
     )
