@@ -14,6 +14,7 @@ from api.auth import CurrentUser
 from api.console.charts import Bar, columns, lengths
 from api.console.pages import console_router, page
 from api.dashboard import service
+from api.dashboard.explanations import explain
 from api.database import Connection
 from api.fields import CurrentFields, Fields
 from api.opportunities.page import View, value_key
@@ -44,6 +45,10 @@ async def show_dashboard(
     open_ones: dict[str, Any] = of_currency | {"crm_outcome": OPEN}
     counted = open_ones | kept
     this_month = _this_month()
+    last_day = this_month
+    for _ in range(service.MONTHS):
+        last_day = _following(last_day)
+    last_day -= timedelta(days=1)
     shown = found | {
         "fields": fields,
         "won": won,
@@ -59,6 +64,9 @@ async def show_dashboard(
             "outliers": _list(fields, **open_ones, outliers="only"),
             "without_rate": _list(fields, **_merged(counted, {"missing": ["rate"]})),
         },
+        "explanations": explain(
+            connection, user, found, of_currency, (this_month, last_day), service.TOP
+        ),
         "tabs": _tabs(found),
         "other": _query(found, outliers=None if kept else "without"),
         "by_stage": [

@@ -119,13 +119,20 @@ _TOP_CONVERTED: LiteralString = _TOP.replace("{key}", "coalesce(reporting_value,
 _TOP_OF_CURRENCY: LiteralString = _TOP.replace("{key}", "coalesce(deal_value, '-infinity')")
 
 
+# The run after which the numbers are what they are.
+_NEWEST: LiteralString = """
+select run_id, completed_at from sync_logs where status = 'SUCCESS' order by id desc limit 1
+"""
+
+
 async def read(
     connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: Choice
 ) -> dict[str, Any] | None:
     """Return the pipeline, the win rate, the ageing and the top deals.
 
-    `unit` is the currency of the sums; `is_converted`: they are of all deals. A wanted currency
-    without deals counts as none. None before the first sync.
+    `unit` is the currency of the sums; `is_converted`: they are of all deals; `newest`: the last
+    run that was a success. A wanted currency without deals counts as none. None before the first
+    sync.
     """
     user.must_be(Role.VIEWER)
     (there,) = await _rows(connection, _IS_THERE)
@@ -170,6 +177,7 @@ async def read(
     hour = f"{datetime.now(UTC):%Y-%m-%d %H}"
     days = (await read_rules(connection)).decisions.days
     parts = await unchanged.get(connection, ("pipeline", hour, parameters), money)
+    newest = await _rows(connection, _NEWEST)
     overdue = [row for row in parts["term"] if row["term"] == "overdue"]
     return {
         "currencies": currencies,
@@ -177,7 +185,9 @@ async def read(
         "is_converted": is_converted,
         "reporting": reporting,
         "unit": reporting if is_converted else currency,
+        "limits": parameters["limits"],
         "without_outliers": wanted.outliers is not None,
+        "newest": newest[0] if newest else None,
         "total": parts["total"][0],
         "overdue": overdue[0] if overdue else {"deals": 0, "deal_value": 0},
         "by_stage": parts["stage"],

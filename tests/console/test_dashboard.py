@@ -254,3 +254,49 @@ def test_all_currencies_are_one_with_rates(desk: Desk) -> None:
     expect(page.locator(".hints")).to_contain_text(
         f"{total['without_rate']} deals have no rate into EUR and add nothing to the sums."
     )
+
+
+def test_each_number_explains_itself(desk: Desk) -> None:
+    """The SQL that is shown gives what is shown."""
+    desk.query(OUTLIER)
+    for path in ("currency=EUR", "no_currency=true&outliers=without", "converted", ""):
+        if path == "converted":
+            convert(desk)
+        html = desk.call(
+            "GET",
+            f"/dashboard?{path.removeprefix('converted')}",
+            cookies={"session": desk.session("vera")},
+        ).text
+        explained = dict(re.findall(r'data-explains="(\w+)">(.*?)</pre>', html, re.DOTALL))
+
+        def rows(name: str, explained: dict[str, str] = explained) -> list[list[str]]:
+            found = desk.query(unescape(explained[name]).replace("%", "%%"))
+            return [[str(value) for value in row.values()] for row in found]
+
+        figures = html.split('class="card figures"')[1].split("<section")[0]
+        shown = re.findall(r"<strong>.*?</strong>", figures, re.DOTALL)
+        values = [re.findall(r'<data value="([^"]*)"', figure) for figure in shown]
+        expected = [rows(name)[0] for name in ("open", "pipeline", "weighted", "rate", "overdue")]
+        assert [list(map(float, value)) for value in values] == [
+            list(map(float, value)) for value in expected
+        ]
+        for name, title in (("month", "month-title"), ("stage", "stage-title")):
+            table = html.split(f'id="{title}"')[1].split("<tbody>")[1].split("</tbody>")[0]
+            for part, row in zip(table.split("<tr>")[1:], rows(name), strict=True):
+                amounts = set(map(float, re.findall(r'<data value="([^"]*)"', part)))
+                assert amounts == set(map(float, row[1 : 4 if name == "month" else 3]))
+        top = re.findall(r'class="name" href="/opportunities/(\d+)"', html)
+        assert [row[0] for row in rows("top") if row[2] != "None"] == top
+        assert len(rows("practice")) == html.split('id="win-title"')[1].split("</tbody>")[0].count(
+            'scope="row"'
+        )
+        assert {row[0] for row in rows("ageing")} >= {"NEW", "ASSIGNED"}
+
+    page = desk.open("/dashboard", "vera")
+    page.get_by_label("Explain: Pipeline", exact=True).click()
+    help_ = page.locator(".explains[open]")
+    expect(help_).to_contain_text("Values are in EUR, converted")
+    expect(help_).to_contain_text("from opportunities")
+    expect(help_.get_by_role("link", name="sync", exact=True)).to_have_attribute(
+        "href", re.compile("^/sync/runs/")
+    )
