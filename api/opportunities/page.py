@@ -68,6 +68,18 @@ TITLES = {
     Column.REMOTE_UPDATED_AT: "Changed in the CRM",
     Column.LAST_SYNCED_AT: "Synced",
 }
+KINDS = {
+    "name": "wide",
+    Column.WORKFLOW_STATUS: "status",
+    Column.DEAL_VALUE: "number",
+    Column.WIN_PROBABILITY: "percent",
+    Column.CLOSE_DATE: "day",
+    Column.REMOTE_CREATED_AT: "ago",
+    Column.REMOTE_UPDATED_AT: "ago",
+    Column.LAST_SYNCED_AT: "ago",
+}
+"""What columns hold that are no text. Columns of one kind have one width: so no row depends on the
+others, and thousands of them stay cheap to lay out."""
 OF_THE_TEAM = (Column.WORKFLOW_STATUS, Column.ASSIGNED_TO)
 """Usual columns that are no fields of the CRM."""
 
@@ -277,9 +289,11 @@ def _columns_of(view: View, fields: Fields, reporting: str | None) -> dict[str, 
     sorts = {name: name for name in ("name", *titles) if name in sortable}
     if "deal_value" in sorts:
         sorts["deal_value"] = value_key(reporting)
+    of_own = {field.name: "number" if field.type == "number" else "text" for field in fields.listed}
     return {
         "titles": titles,
         "columns": view.columns or usual(fields),
+        "kinds": dict.fromkeys(titles, "text") | KINDS | of_own,
         "own": {field.name: field for field in fields.listed},
         # The sort key of each column that has one.
         "sorts": sorts,

@@ -77,8 +77,9 @@ const WRITERS = {
   ago: (element) => ago(element.dateTime),
 };
 
-function write(root) {
-  for (const element of root.querySelectorAll("[data-format]")) {
+function write(part) {
+  const inside = part.querySelectorAll("[data-format]");
+  for (const element of part.matches("[data-format]") ? [part, ...inside] : inside) {
     element.textContent = WRITERS[element.dataset.format](element);
     if (element.dataset.format === "ago") element.title = time(element.dateTime);
   }
@@ -164,6 +165,39 @@ window.addEventListener("online", () => offline(false));
 document.addEventListener("htmx:sendError", () => offline(true));
 document.addEventListener("htmx:timeout", () => offline(true));
 document.addEventListener("htmx:afterOnLoad", () => offline(!navigator.onLine));
+
+// --- While something is asked for --------------------------------------------------------------
+
+let asked = 0;
+const isAsking = (more) => {
+  asked += more;
+  document.querySelector(".loading").classList.toggle("now", asked > 0);
+};
+document.addEventListener("htmx:beforeRequest", (event) => event.defaultPrevented || isAsking(1));
+document.addEventListener("htmx:afterRequest", () => isAsking(-1));
+
+// --- A long table ------------------------------------------------------------------------------
+
+// Browsers look through all forms after each part that comes in, to fill them in: with thousands
+// it takes long. Only the parts of the table that are seen have theirs, the others have the words.
+const putAside = new Map();
+document.addEventListener("contentvisibilityautostatechange", (event) => {
+  const part = event.target;
+  if (!event.skipped) {
+    for (const [words, form] of putAside.get(part) ?? []) words.replaceWith(form);
+    putAside.delete(part);
+  } else if (!putAside.has(part)) {
+    const forms = [...part.querySelectorAll("form.move")];
+    putAside.set(
+      part,
+      forms.map((form) => {
+        const words = document.createTextNode(form.querySelector("option:checked").label);
+        form.replaceWith(words);
+        return [words, form];
+      }),
+    );
+  }
+}, { capture: true });
 
 // --- A sync while it runs --------------------------------------------------------------------
 
@@ -384,7 +418,7 @@ document.addEventListener("change", (event) => {
 });
 
 function ready(part) {
-  write(part.parentElement ?? part);
+  write(part);
   if (moved) {
     document.getElementById(`card-${moved}`)?.focus();
     moved = null;
@@ -393,10 +427,10 @@ function ready(part) {
   if (part.matches("#indicator .dot.live") && !document.querySelector("[data-follow]")) {
     htmx.trigger(document.body, "sync-started");
   }
-  showSavedViews();
-  showTheme();
 }
 
+showTheme();
+showSavedViews();
 // The page itself at once, before it is painted; htmx tells of each part that comes in later.
 ready(document.body);
 const intoView = (entry) => entry?.scrollIntoView({ block: "nearest", inline: "nearest" });
