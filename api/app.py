@@ -24,6 +24,7 @@ import api.opportunities.deal
 import api.opportunities.page
 import api.opportunities.parts
 import api.opportunities.router
+import api.opportunities.views
 import api.sync.events
 import api.sync.page
 import api.sync.router
@@ -112,6 +113,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         health.router,
         api.opportunities.router.router,
         api.opportunities.parts.router,
+        api.opportunities.views.router,
         api.changes.router.router,
         api.changes.events.router,
         workflow.router,

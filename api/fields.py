@@ -218,6 +218,14 @@ class Fields:
             if name in filters.model_fields_set
         }
 
+    def accepts(self, given: dict[str, Any], name: str) -> bool:
+        """Return whether the value of a parameter of an own field can be compared with it."""
+        try:
+            self.parse({name: given[name]})
+        except RequestValidationError:
+            return False
+        return True
+
     def sort_key(self, name: str) -> tuple[SQL, SQL]:
         """Return the expression and the type by which lists are sorted by an own field.
 

@@ -11,7 +11,7 @@ from api.console.pages import console_router, page, wants_part
 from api.database import Connection
 from api.fields import CurrentFields, Fields
 from api.opportunities.choices import owner_names, people
-from api.opportunities.page import View, value_filters, value_key
+from api.opportunities.page import View, value_filters, value_key, views_of
 from api.opportunities.schemas import OPEN
 from api.opportunities.service import (
     STALE_DAYS,
@@ -38,6 +38,7 @@ async def show_board(
 ) -> Response:
     """Show the most valuable deals of each state, of those that fulfil the filters."""
     reporting = await read_reporting_currency(connection, user)
+    view, closed = view.without_closed(fields)
     async with given_up_in_time(request):
         lanes = await _lanes(connection, user, request.app.state.unchanged, fields, view, reporting)
     users = await people(connection, user)
@@ -51,9 +52,11 @@ async def show_board(
         "rules": await read_rules(connection),
         "names": {row["id"]: row["label"] for row in users},
         "owners": await owner_names(connection, user, view.sales_owner),
+        "closed": closed,
     }
+    context |= await views_of(connection, user, fields, "board", [("All", "")])
     if wants_part(request, "board"):
-        response = page(request, "_board.html", **context)
+        response = page(request, "_changed_board.html", **context)
         response.headers["HX-Push-Url"] = view.address(request.url.path)
         return response
     choices = await request.app.state.choices.get(connection, user)

@@ -7,18 +7,21 @@ from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import Form, Query, Request, Response
+from psycopg import AsyncConnection
+from psycopg.rows import DictRow
 from pydantic import BaseModel, Field
 
 from api.addresses import split
 from api.auth import CurrentUser, User
-from api.console.pages import console_router, page, wants_part
+from api.console.pages import changed, console_router, page, wants_part
 from api.database import Connection
 from api.fields import CurrentFields, Fields, shown
-from api.opportunities import service
+from api.opportunities import service, views
 from api.opportunities.choices import owner_names, people
 from api.opportunities.schemas import MOST_EXPORTED, PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
 from api.opportunities.turns import given_up_in_time
+from api.opportunities.views import NewView, PageName, closed_in, title_of
 from api.types import PathId
 from api.workflow import Rules, read_rules
 
@@ -104,6 +107,31 @@ class View(PageRequest):
         return self.model_copy(
             update={"columns": [] if columns == usual(fields) else columns, "sort": sort}
         )
+
+    def without_closed(self, fields: Fields) -> tuple[Self, list[str]]:
+        """Return the view without what lists do not have any more, and what people call that.
+
+        Addresses and saved views live longer than what crm.yml says.
+        """
+        # A parameter may also have another type by now.
+        own = dict((self.model_extra or {}).items())
+        wrong = [
+            name for name in own if name in fields.parameters and not fields.accepts(own, name)
+        ]
+        names = [*self.model_dump(exclude_defaults=True), *wrong]
+        names += [name for name in self.missing if not fields.can_filter(name)]
+        closed = [*closed_in(fields, names, self.sort), *wrong]
+        if not closed:
+            return self, []
+        standard = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in type(self).model_fields.items()
+            if name in closed
+        }
+        missing = [name for name in self.missing if name not in closed]
+        view = self.model_copy(update=standard | {"missing": missing})
+        view.__pydantic_extra__ = {name: value for name, value in own.items() if name not in closed}
+        return view, list(dict.fromkeys(title_of(fields, name) for name in closed))
 
     @property
     def key(self) -> str:
@@ -346,6 +374,7 @@ async def show_opportunities(
     """Show the table, or the part of it that has changed."""
     unchanged = request.app.state.unchanged
     reporting = await service.read_reporting_currency(connection, user)
+    view, closed = view.without_closed(fields)
     view = view.fit(fields, reporting)
     sums, counted = [], None
     async with given_up_in_time(request):
@@ -369,11 +398,13 @@ async def show_opportunities(
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
         "owners": await owner_names(connection, user, view.sales_owner),
+        "closed": closed,
     }
     if wants_part(request, "more"):
         return page(request, "_rows.html", **context)
+    context |= await views_of(connection, user, fields, "list", presets(user, fields, reporting))
     if wants_part(request, "results"):
-        response = page(request, "_results.html", **context)
+        response = page(request, "_changed_results.html", **context)
         response.headers["HX-Push-Url"] = view.address(request.url.path)
         return response
     choices = await request.app.state.choices.get(connection, user)
@@ -382,9 +413,50 @@ async def show_opportunities(
         "opportunities.html",
         choices=choices,
         users=users,
-        presets=presets(user, fields, reporting),
         **context,
     )
+
+
+async def views_of(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    fields: Fields,
+    name: PageName,
+    presets: list[tuple[str, str]],
+) -> dict[str, Any]:
+    """Return what templates need for the views of a page."""
+    saved = await views.list_views(connection, user, fields, name)
+    return {
+        "presets": presets,
+        "saved": [
+            view | {"closed": [title_of(fields, one) for one in view["closed"]]} for view in saved
+        ],
+        "page_name": name,
+    }
+
+
+@router.post("/views")
+async def save_view(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    new: Annotated[NewView, Form()],
+) -> Response:
+    """Save the view of the list or of the board that is shown."""
+    saved = await views.save_view(connection, user, fields, new)
+    path = "/board" if saved["page"] == "board" else "/opportunities"
+    words = f"Saved: {saved['name']}"
+    return changed(request, f"{path}?{saved['query']}", words, "views-changed")
+
+
+@router.post("/views/{id}/delete")
+async def delete_view(
+    request: Request, user: CurrentUser, connection: Connection, view_id: PathId
+) -> Response:
+    """Delete a saved view."""
+    await views.delete_view(connection, user, view_id)
+    return changed(request, "/opportunities", "The view is deleted.", "views-changed")
 
 
 class StatusForm(BaseModel):

@@ -97,6 +97,9 @@ ROUTES = {
     "PUT /api/users/{id:int}/functions": Call(Role.ADMIN, []),
     "POST /api/users/{id:int}/password-link": Call(Role.ADMIN, is_for_sessions=True),
     "POST /api/webhooks/oracle": Call(NOBODY),
+    "GET /api/views": VIEWER,
+    "POST /api/views": Call(Role.VIEWER, {"name": "Mine"}, scope=Scope.WORKFLOW),
+    "DELETE /api/views/{id:int}": Call(Role.VIEWER, scope=Scope.WORKFLOW),
     "GET /api/workflow": VIEWER,
     # Pages
     "GET /": VIEWER,
@@ -153,6 +156,10 @@ ROUTES = {
     "GET /today": VIEWER,
     "POST /today/seen": VIEWER,
     "POST /tokens/{id}/revoke": VIEWER,
+    "POST /views": Call(
+        Role.VIEWER, form={"page": "list", "name": "Mine", "query": ""}, scope=Scope.WORKFLOW
+    ),
+    "POST /views/{id}/delete": Call(Role.VIEWER, scope=Scope.WORKFLOW),
     "GET /oidc/callback": Call(ANYBODY),
     "GET /oidc/sign-in": Call(ANYBODY),
     # What is there before a sign-in, and for machines

@@ -182,15 +182,36 @@ def test_columns_are_a_choice(desk: Desk) -> None:
 
 def test_a_view_is_saved_by_name(desk: Desk) -> None:
     page = desk.open("/opportunities?geo=EMEA&sort=-deal_value&columns=sector", "vera")
-    page.on("dialog", lambda dialog: dialog.accept("Our region"))
-    page.get_by_role("button", name="Save view").click()
-    page.goto("/opportunities")
-    page.get_by_role("link", name="Our region").click()
-    expect(page).to_have_url(re.compile(r"geo=EMEA"))
-    expect(page.get_by_role("columnheader")).to_have_text(["Opportunity", "Sector"])
-    assert "sort=-deal_value" in page.url
-    page.get_by_role("button", name="Forget the view Our region").click()
+    views = page.get_by_role("navigation", name="Views")
+    page.locator("summary", has_text="Save view").click()
+    page.get_by_label("Name", exact=True).fill("Our region")
+    page.get_by_label("For everybody").check()
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(views.get_by_role("link", name="Our region")).to_have_attribute("aria-current", "true")
+    page.locator("summary", has_text="Geo").click()
+    page.get_by_label("APAC", exact=True).check()
+    expect(views.locator("[aria-current]")).to_have_count(0)
+    other = desk.open("/opportunities", "ada")
+    views = other.get_by_role("navigation", name="Views")
+    expect(views.get_by_role("link", name="All", exact=True)).to_have_attribute(
+        "aria-current", "true"
+    )
+    expect(other.get_by_role("button", name="Delete the view Our region")).to_have_count(0)
+    views.get_by_role("link", name="Our region").click()
+    expect(other).to_have_url(re.compile(r"geo=EMEA"))
+    expect(other.get_by_role("columnheader")).to_have_text(["Opportunity", "Sector"])
+    assert "sort=-deal_value" in other.url
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete the view Our region").click()
     expect(page.get_by_role("link", name="Our region")).to_have_count(0)
+    # Versions before kept views in the browser alone.
+    page.evaluate(
+        """localStorage.setItem(
+            "views", JSON.stringify([{name: "Old one", query: "?geo=APAC"}])
+        )"""
+    )
+    page.goto("/opportunities")
+    expect(page.get_by_role("link", name="Old one")).to_have_attribute("href", re.compile("APAC"))
 
 
 def test_each_deal_comes_once_page_by_page(desk: Desk) -> None:

@@ -234,50 +234,17 @@ function showProgress(element, run) {
     : "";
 }
 
-// --- Saved views: an address and a name, kept in this browser ---------------------------------
+// --- Saved views that this browser has kept for itself, as versions before did ------------------
 
-const savedViews = () => JSON.parse(localStorage.getItem("views") ?? "[]");
-
-function showSavedViews() {
-  const place = document.getElementById("saved");
-  if (!place) return;
-  place.replaceChildren(
-    ...savedViews().map(({ name, query }) => {
-      const view = document.createElement("span");
-      view.className = "saved";
-      const link = document.createElement("a");
-      link.href = location.pathname + query;
-      link.textContent = name;
-      link.dir = "auto";
-      if (query === location.search) link.setAttribute("aria-current", "true");
-      const forget = document.createElement("button");
-      forget.type = "button";
-      forget.className = "close";
-      forget.setAttribute("aria-label", `Forget the view ${name}`);
-      forget.textContent = "×";
-      forget.addEventListener("click", () => {
-        localStorage.setItem(
-          "views",
-          JSON.stringify(savedViews().filter((one) => one.name !== name)),
-        );
-        showSavedViews();
-      });
-      view.append(link, forget);
-      return view;
-    }),
+if (localStorage.getItem("views") && document.getElementById("views")) {
+  const forms = JSON.parse(localStorage.getItem("views")).map(({ name, query }) =>
+    htmx.ajax("POST", "/views", {
+      source: "#views",
+      swap: "none",
+      values: { page: "list", name: name.slice(0, 60), query: query.replace("?", "") },
+    })
   );
-  place.hidden = place.children.length === 0;
-}
-
-function saveView() {
-  const name = prompt("Name of this view");
-  if (!name?.trim()) return;
-  const others = savedViews().filter((one) => one.name !== name.trim());
-  localStorage.setItem(
-    "views",
-    JSON.stringify([...others, { name: name.trim(), query: location.search }]),
-  );
-  showSavedViews();
+  Promise.all(forms).then(() => localStorage.removeItem("views"));
 }
 
 // --- The board: drag a card, or move it with Alt and an arrow ----------------------------------
@@ -360,7 +327,6 @@ if (secret) {
 document.addEventListener("click", (event) => {
   const on = (selector) => event.target.closest(selector);
   if (on("[data-reload]")) location.reload();
-  if (on("[data-save-view]")) saveView();
   if (on("[data-copy-address]")) copy(location.href);
   if (on("[data-copy]")) copy(on("[data-copy]").dataset.copy);
   if (on("[data-theme-next]")) {
@@ -404,7 +370,7 @@ document.addEventListener("change", (event) => {
 }, true);
 
 document.addEventListener("change", (event) => {
-  const filter = event.target.closest("details.filter");
+  const filter = event.target.closest("#filters details.filter");
   const checked = filter?.querySelectorAll("input[type=checkbox]:checked").length ?? 0;
   if (
     !filter || filter.querySelector("[name=columns]") || !filter.querySelector("[type=checkbox]")
@@ -430,7 +396,6 @@ function ready(part) {
 }
 
 showTheme();
-showSavedViews();
 // The page itself at once, before it is painted; htmx tells of each part that comes in later.
 ready(document.body);
 const intoView = (entry) => entry?.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -451,6 +416,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (!event.detail.successful) return;
   guarded.delete(event.detail.elt);
   if (event.detail.elt.matches("[data-clears]")) event.detail.elt.reset();
+  if (event.detail.elt.matches("form.popover")) event.detail.elt.parentElement.open = false;
 });
 window.addEventListener("beforeunload", (event) => {
   if ([...guarded].some((form) => form.isConnected)) event.preventDefault();
