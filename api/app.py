@@ -21,6 +21,7 @@ import api.erasure.router
 import api.oidc.page
 import api.opportunities.board
 import api.opportunities.deal
+import api.opportunities.many
 import api.opportunities.page
 import api.opportunities.parts
 import api.opportunities.router
@@ -112,6 +113,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     for router in (
         health.router,
         api.opportunities.router.router,
+        api.opportunities.many.router,
         api.opportunities.parts.router,
         api.opportunities.views.router,
         api.changes.router.router,

@@ -93,34 +93,37 @@ class Rules:
         if before == after:
             return
         allowed = self.allowed_moves(before, role)
-        may = f"You may move it to {', '.join(allowed)}." if allowed else "You may not move it."
+        words = ", ".join(map(self.label, allowed))
+        may = f"You may move it to {words}." if allowed else "You may not move it."
+        first, last = self.label(before), self.label(after)
         moves = self.moves_from(before)
         if after in FROM_CRM:
-            raise ProblemError(409, f"{after} comes from the CRM alone. {may}", allowed=allowed)
+            raise ProblemError(409, f"{last} comes from the CRM alone. {may}", allowed=allowed)
         if after not in moves:
-            words = [f"A deal can't be moved from {before} to {after}.", may]
+            reasons = [f"A deal can't be moved from {first} to {last}.", may]
             if self.decisions.require_assessment and after in DOORS:
-                words.insert(1, DOORS[after])
-            raise ProblemError(409, " ".join(words), allowed=allowed)
+                reasons.insert(1, DOORS[after])
+            raise ProblemError(409, " ".join(reasons), allowed=allowed)
         if not role.includes(moves[after]):
-            detail = f"From {before} to {after} takes the role {moves[after]}. {may}"
+            detail = f"From {first} to {last} takes the role {moves[after]}. {may}"
             raise ProblemError(403, detail, allowed=allowed)
+
+    def check_step(self, before: str, after: str) -> None:
+        """Refuse a step that an assessment can't make from the status that its deal has.
+
+        Raises:
+            ProblemError: 409.
+        """
+        if before != after and after not in MOVES.get(before, {}):
+            first, last = self.label(before), self.label(after)
+            detail = f"The deal is {first}: it can't become {last}. Move it first."
+            raise ProblemError(409, detail)
 
 
 async def read_rules(connection: AsyncConnection[DictRow]) -> Rules:
     """Return the rules that are valid now: a change of crm.yml needs no restart."""
     row = await fetch_one(connection, CURRENT, ["decisions"])
     return Rules(Decisions.model_validate(row["content"]))
-
-
-def check_step(before: str, after: str) -> None:
-    """Refuse a step that an assessment can't make from the status that its deal has.
-
-    Raises:
-        ProblemError: 409.
-    """
-    if before != after and after not in MOVES.get(before, {}):
-        raise ProblemError(409, f"The deal is {before}: it can't become {after}. Move it first.")
 
 
 def check_open(crm_outcome: str | None) -> None:

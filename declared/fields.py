@@ -122,6 +122,7 @@ OTHER_COLUMNS = (
 """Names that mean something else in lists."""
 OTHER_PARAMETERS = (
     *chain.from_iterable(BUILT_IN_PARAMETERS.values()),
+    "id",
     "search",
     "include_deleted",
     "waiting_for",

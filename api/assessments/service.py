@@ -108,7 +108,8 @@ async def begin(connection: AsyncConnection[DictRow], user: User, new: NewAssess
         deal = await lock_opportunity(connection, new.opportunity_id)
         found = await connection.execute(queries.OPEN_OF, [new.opportunity_id])
         if (present := await found.fetchone()) is not None:
-            detail = f"The deal has an assessment already: {present['id']}, {present['status']}."
+            present_status = present["status"].lower()
+            detail = f"The deal has an assessment already: {present['id']}, {present_status}."
             raise ProblemError(409, detail, assessment_id=present["id"])
         if deal["workflow_status"] == "NEW":
             take = {"workflow_status": "ASSIGNED", "assigned_to": deal["assigned_to"] or user.id}
@@ -400,7 +401,8 @@ async def _lock(
     assessment = await fetch_one(connection, queries.LOCK, [assessment_id])
     check_match(etag, etag_of(assessment))
     if assessment["status"] != status:
-        detail = f"The assessment is {assessment['status']}; only a {status} can be changed so."
+        present = assessment["status"].lower()
+        detail = f"The assessment is {present}; it can be changed so only as {status.lower()}."
         raise ProblemError(409, detail)
     return assessment
 

@@ -8,7 +8,7 @@ from psycopg.rows import DictRow
 from api.audit import record
 from api.auth import Role, User
 from api.problems import ProblemError
-from api.workflow import Rules, check_open, check_step, read_rules
+from api.workflow import Rules, check_open, read_rules
 
 # Waits for a merge that holds the row, and then sees what that made of it.
 LOCK: LiteralString = """
@@ -75,10 +75,10 @@ async def change_opportunity(
     check_open(before["crm_outcome"])
     after = before | change
     steps = before["workflow_status"], after["workflow_status"]
+    rules = await read_rules(connection)
     if by_assessment:
-        check_step(*steps)
+        rules.check_step(*steps)
     else:
-        rules = await read_rules(connection)
         rules.check_move(*steps, user.role)
         await _check_no_vote_is_open(connection, rules, opportunity_id, *steps)
     if after["assigned_to"] != before["assigned_to"]:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import Form, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from api.addresses import split
 from api.auth import CurrentUser, User
@@ -18,12 +19,13 @@ from api.database import Connection
 from api.fields import CurrentFields, Fields, shown
 from api.opportunities import service, views
 from api.opportunities.choices import owner_names, people
-from api.opportunities.schemas import MOST_EXPORTED, PageRequest, SortKey
+from api.opportunities.many import ChangeOfMany, change_many, seen_of, words_of
+from api.opportunities.schemas import MOST_CHOSEN, MOST_EXPORTED, PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
 from api.opportunities.turns import given_up_in_time
 from api.opportunities.views import NewView, PageName, closed_in, title_of
 from api.types import PathId
-from api.workflow import Rules, read_rules
+from api.workflow import MOVES, Rules, read_rules
 
 router = console_router()
 
@@ -170,6 +172,7 @@ class View(PageRequest):
             mode="json",
             exclude_defaults=True,
             include={
+                "id",
                 "region",
                 "sector",
                 "missing",
@@ -273,6 +276,8 @@ class View(PageRequest):
         if self.outliers:
             words = {"only": "Outliers only", "without": "Without outliers"}[self.outliers]
             chips.append((words, self.query("outliers")))
+        if self.id:
+            chips.append((f"{len(self.id)} chosen", self.query("id")))
         if self.late:
             chips.append(("Late", self.query("late")))
         if self.waiting_for:
@@ -413,8 +418,15 @@ async def show_opportunities(
         "opportunities.html",
         choices=choices,
         users=users,
+        bulk_moves=_moves_of(user, context["rules"]),
         **context,
     )
+
+
+def _moves_of(user: User, rules: Rules) -> list[str]:
+    """Return the states to which a user may move some deals."""
+    found = {after for before in MOVES for after in rules.allowed_moves(before, user.role)}
+    return [state for state in MOVES if state in found]
 
 
 async def views_of(
@@ -506,6 +518,61 @@ async def move(
         response = Response(status_code=204)
         events = {"message": message, "deal-changed": {}}
     response.headers["HX-Trigger"] = json.dumps(events)
+    return response
+
+
+class BulkForm(BaseModel):
+    """A change of the deals that are chosen: of their status, or of whom they are assigned to."""
+
+    deal: list[Annotated[str, Field(pattern=r"^[1-9]\d{0,14} [A-Z_]{1,100}$")]] = Field(
+        min_length=1, max_length=MOST_CHOSEN, description="Ids, each with the status as it was seen"
+    )
+    workflow_status: str | None = Field(None, max_length=100)
+    assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] | None = None
+
+
+@router.post("/opportunities/bulk")
+async def change_chosen(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    given: Annotated[BulkForm, Form()],
+) -> Response:
+    """Change the chosen deals, show their rows again, and say which were refused, and why."""
+    seen = seen_of(given.deal)
+    wanted: dict[str, Any] = {"ids": list(seen)}
+    if given.workflow_status:
+        wanted["workflow_status"] = given.workflow_status
+    if given.assigned_to is not None:
+        wanted["assigned_to"] = int(given.assigned_to) if given.assigned_to else None
+    try:
+        change = ChangeOfMany(**wanted)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+    results = await change_many(connection, user, fields, change, seen)
+    words = words_of(results)
+    if "hx-request" not in request.headers:
+        return changed(request, "/opportunities", words)
+    shown_ones = View.model_validate(
+        {"id": list(seen), "include_deleted": True, "limit": MOST_CHOSEN}
+    )
+    deals, _, _ = await service.read_deals(
+        connection, user, request.app.state.unchanged, fields, shown_ones
+    )
+    response = page(
+        request,
+        "_bulk.html",
+        deals=deals,
+        by_id={deal["id"]: deal for deal in deals},
+        refused=[one for one in results.results if one.detail],
+        words=words,
+        names={row["id"]: row["label"] for row in await people(connection, user)},
+        **_columns_of(_view_behind(request).fit(fields), fields),
+        stale_days=STALE_DAYS,
+        rules=await read_rules(connection),
+    )
+    response.headers["HX-Trigger"] = json.dumps({"message": {"text": words}})
     return response
 
 

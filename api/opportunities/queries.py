@@ -102,6 +102,7 @@ NUMBERED: LiteralString = "has_number_like(opty_number, remote_id, %(search)s)"
 
 # Only the conditions that a request has go into its query.
 CONDITIONS: dict[str, LiteralString] = {
+    "id": "id = any(%(id)s)",
     "stage": "left(stage, 200) = any(%(stage)s)",
     "workflow_status": "workflow_status = any(%(workflow_status)s)",
     "crm_outcome": "coalesce(crm_outcome, 'UNKNOWN') = any(%(crm_outcome)s)",

@@ -44,6 +44,8 @@ class SortKey(StrEnum):
 
 # More columns might not fit into the address.
 MOST_EXPORTED = 200
+# More ids might not fit, either.
+MOST_CHOSEN = 500
 BUILT_IN_KEYS = frozenset(SortKey)
 # The customer's own fields, too: see api.fields.
 Sort = Annotated[str, Field(pattern="^-?[a-z][a-z0-9_]*$", max_length=60)]
@@ -69,6 +71,7 @@ class Filters(Input):
         "digits in a row.",
         examples=["societe generale"],
     )
+    id: list[Id] = Field([], max_length=MOST_CHOSEN, description="Any of these opportunities")
     stage: AnyOf = Field([], description="Any of these sales stages", examples=[["03 - Proposal"]])
     workflow_status: AnyOf = Field([], description="Any of these", examples=[["NEW", "ASSIGNED"]])
     crm_outcome: list[Literal["OPEN", "WON", "LOST", "CLOSED", "UNKNOWN"]] = Field(

@@ -98,6 +98,7 @@ def test_a_page_is_read_from_an_index_from_where_it_begins(
 @pytest.mark.parametrize(
     ("filters", "index"),
     [
+        ({"id": [17, 18]}, "opportunities_pkey"),
         ({"stage": ["03 - Proposal"]}, "opportunities_by_stage"),
         ({"workflow_status": ["NEW"]}, "opportunities_by_workflow_status"),
         ({"sales_owner": ["owner-3"]}, "opportunities_by_sales_owner"),

@@ -57,6 +57,7 @@ ROUTES = {
     "GET /api/changes": VIEWER,
     "GET /api/events": VIEWER,
     "GET /api/opportunities": VIEWER,
+    "PATCH /api/opportunities": Call(Role.ASSESSOR, {"ids": [999], "workflow_status": "ASSIGNED"}),
     "GET /api/opportunities/export": VIEWER,
     "POST /api/opportunities/{remote_id}/refresh": Call(Role.ASSESSOR, scope=Scope.SYNC),
     "GET /api/opportunities/{id:int}": VIEWER,
@@ -127,6 +128,9 @@ ROUTES = {
     "GET /lineage": VIEWER,
     "GET /opportunities": VIEWER,
     "GET /opportunities/{id}": VIEWER,
+    "POST /opportunities/bulk": Call(
+        Role.ASSESSOR, form={"deal": "999 NEW", "workflow_status": "ASSIGNED"}
+    ),
     "POST /opportunities/{id}/assessment": ASSESSOR,
     "POST /opportunities/{id}/assessments/{assessment_id}": Call(Role.ASSESSOR, form={"etag": "x"}),
     "POST /opportunities/{id}/assessments/{assessment_id}/comments": Call(

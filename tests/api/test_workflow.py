@@ -81,6 +81,8 @@ def test_every_move_by_every_role(deal: Caller, before: str, role: Role, assesse
             if assessed and after in DOORS:
                 assert DOORS[after] in answer.json()["detail"]
             assert set(answer.json()["allowed"]) == allowed
+            # In people's words, not in those of programs.
+            assert "_" not in answer.json()["detail"]
             assert status(deal) == before
 
 

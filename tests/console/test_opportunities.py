@@ -264,6 +264,45 @@ def test_move_and_undo(desk: Desk) -> None:
     assert desk.deal(deal)["workflow_status"] == "NEW"
 
 
+def test_many_are_moved_assigned_and_exported_at_once(desk: Desk) -> None:
+    page = desk.open(
+        "/opportunities?workflow_status=NEW&sort=-deal_value&columns=assigned_to", "mira"
+    )
+    rows = page.locator(".deals tbody tr[data-state]")
+    ids = [int((row.get_attribute("id") or "")[5:]) for row in rows.all()[:4]]
+    page.get_by_role("checkbox", name="Choose", exact=False).nth(1).check()
+    page.locator(f"#deal-{ids[3]} input[data-pick]").click(modifiers=["Shift"])
+    chosen = page.get_by_role("region", name="Chosen deals")
+    expect(chosen.get_by_role("status")).to_have_text("4 chosen")
+    page.locator(f"#deal-{ids[2]} input[data-pick]").uncheck()
+    page.locator(f"#deal-{ids[2]} input[data-pick]").check()
+    desk.query("update opportunities set workflow_status = 'APPROVED' where id = %s", ids[1])
+    chosen.get_by_label("Assign the chosen deals to").select_option(label="Ada Bellweather")
+    chosen.get_by_role("button", name="Assign", exact=True).click()
+    expect(page.locator("#messages")).to_contain_text("4 deals changed.")
+    for id_ in ids:
+        expect(page.locator(f"#deal-{id_} td[data-label=Assigned]")).to_have_text("Ada Bellweather")
+    page.locator(f"#deal-{ids[1]}").evaluate("row => row.dataset.state = 'NEW'")  # as it was seen
+    chosen.get_by_label("Move the chosen deals to").select_option(label="Assigned")
+    chosen.get_by_role("button", name="Move", exact=True).click()
+    refused = page.get_by_role("dialog", name="3 deals changed, 1 refused.")
+    expect(refused.get_by_role("listitem")).to_have_count(1)
+    expect(refused).to_contain_text("moved meanwhile: it is Approved")
+    refused.get_by_role("button", name="Close").click()
+    assert [desk.deal(id_)["workflow_status"] for id_ in ids] == [
+        "ASSIGNED",
+        "APPROVED",
+        "ASSIGNED",
+        "ASSIGNED",
+    ]
+    with page.expect_download() as download:
+        chosen.get_by_role("link", name="CSV").click()
+    with download.value.path().open(newline="") as file:
+        assert [int(row["id"]) for row in csv.DictReader(file)] == ids
+    chosen.get_by_role("button", name="Choose none").click()
+    expect(chosen).to_be_hidden()
+
+
 def test_a_move_of_what_has_moved_meanwhile_is_refused(desk: Desk) -> None:
     page = desk.open("/opportunities?workflow_status=NEW&sort=-deal_value", "mira")
     row = page.locator(".deals tbody tr").first

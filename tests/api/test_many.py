@@ -1,0 +1,54 @@
+"""One change of many opportunities: each by the rules of a single one."""
+
+from typing import Any
+
+import psycopg
+
+from api.auth import Role
+from tests.api.conftest import Caller, fill
+
+CHANGE = {"workflow_status": "ASSIGNED", "assigned_to": None}
+
+
+def test_each_deal_is_changed_by_the_rules_of_one(caller: Caller) -> None:
+    fill(caller.database, 8)  # 3, 6: NEW; 1, 4: ASSIGNED; 2, 5: UNDER_ASSESSMENT; 7: won
+    caller.be(Role.ASSESSOR)
+    own = caller.get("/api/session").json()["id"]
+    given = {"workflow_status": "UNDER_ASSESSMENT", "assigned_to": own}
+    answer = caller.patch("/api/opportunities", json={"ids": [4, 3, 7, 999, 4, 2], **given})
+    assert answer.status_code == 200, answer.text
+    results = {one["id"]: one for one in answer.json()["results"]}
+    assert [one["id"] for one in answer.json()["results"]] == [4, 3, 7, 999, 2]
+    assert answer.json()["changed"] == 2
+    for id_, one in results.items():
+        alone = caller.patch(f"/api/opportunities/{id_}", json=given)
+        # The changed ones have the status and the user by now, which is no error either.
+        assert alone.status_code == one["status"], one
+        if one["status"] != 200:
+            assert alone.json()["detail"] == one["detail"]
+            assert alone.json().get("allowed") == one["allowed"]
+    changed = caller.get("/api/opportunities/4").json()
+    assert (changed["workflow_status"], changed["assigned_to"]) == ("UNDER_ASSESSMENT", own)
+    assert caller.get("/api/opportunities/3").json()["workflow_status"] == "NEW"
+    history = caller.get("/api/opportunities/4/history").json()
+    assert [one["field"] for one in history] == ["assigned_to", "workflow_status"]
+    trail = caller.be(Role.ADMIN).get("/api/audit", params={"subject": "opportunity"}).json()
+    assert {entry["subject_id"] for entry in trail} == {"2", "4"}
+
+
+def test_a_merge_lets_nobody_wait_once_for_each_deal(caller: Caller) -> None:
+    fill(caller.database, 3)
+    with psycopg.connect(caller.database) as connection:
+        connection.execute("select from opportunities where id = 3 for update")
+        answer = caller.patch("/api/opportunities", json={"ids": [1, 3, 2], **CHANGE})
+    statuses = {one["id"]: one["status"] for one in answer.json()["results"]}
+    assert statuses == {1: 200, 3: 503, 2: 503}
+
+
+def test_some_deals_are_listed_and_exported_by_their_ids(caller: Caller) -> None:
+    fill(caller.database, 9)
+    given: dict[str, Any] = {"id": [7, 2], "sort": "-id"}
+    found = caller.get("/api/opportunities", params=given).json()
+    assert [one["id"] for one in found["items"]] == [7, 2]
+    lines = caller.get("/api/opportunities/export", params=given).text.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["id", "7", "2"]
