@@ -3,11 +3,14 @@
 A page begins after the last row of the one before (keyset paging), so its cost does not grow
 with its depth, and rows that come or go meanwhile shift nothing. Sort keys are never null and
 end in the id, so every order is total. Keys and conditions are the expressions of the indexes.
+What has no value comes last in both directions: ascending, a list is the part of the index with
+values, and then the part without.
 """
 
+import typing
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, LiteralString, get_args
+from typing import Any, LiteralString, TypeAlias, get_args
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
@@ -166,6 +169,22 @@ KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
 }
 
 
+# Keys of which no row has nothing.
+ALWAYS_THERE = frozenset(
+    {
+        SortKey.ID,
+        SortKey.RELEVANCE,
+        SortKey.REMOTE_ID,
+        SortKey.WORKFLOW_STATUS,
+        SortKey.FIRST_SYNCED_AT,
+        SortKey.LAST_SYNCED_AT,
+    }
+)
+# The sort key of nothing by the key's type, as PostgreSQL writes it.
+NOTHING = {"text": "", "numeric": "-Infinity", "date": "-infinity", "timestamptz": "-infinity"}
+Part: TypeAlias = typing.Literal["filled", "empty"]
+
+
 def conditions(
     fields: Fields, filters: Filters, user_id: int, limits: str = "{}"
 ) -> dict[str, Any]:
@@ -233,6 +252,13 @@ def sort_key(fields: Fields, key: str) -> tuple[Composable, SQL]:
     return SQL("lower(left(coalesce({}, ''), 200))").format(Identifier(key)), SQL("text")
 
 
+def empty_key(fields: Fields, key: str) -> str | None:
+    """Return the sort key of what has no value, which is the smallest; None: all have one."""
+    if key in ALWAYS_THERE:
+        return None
+    return NOTHING[sort_key(fields, key)[1].as_string(None)]
+
+
 def _order(fields: Fields, key: str, descending: bool) -> Composed:
     direction = SQL("desc") if descending else SQL("asc")
     if key == SortKey.ID:
@@ -241,12 +267,32 @@ def _order(fields: Fields, key: str, descending: bool) -> Composed:
     return SQL("{} {direction}, id {direction}").format(expression, direction=direction)
 
 
+def _part(fields: Fields, key: str, part: Part | None) -> Composable:
+    """Return the condition of the part of a list that has, or has no values of its sort key."""
+    if part is None:
+        return SQL("true")
+    expression, type_ = sort_key(fields, key)
+    # Not "=", by which the order would be that of the ids alone, and their index be searched.
+    comparison = SQL(">" if part == "filled" else "<=")
+    return SQL("{} {} {}::{}").format(
+        expression, comparison, Literal(empty_key(fields, key)), type_
+    )
+
+
 @lru_cache(maxsize=1024)
-def page(fields: Fields, names: tuple[str, ...], key: str, descending: bool, after: bool) -> bytes:
+def page(
+    fields: Fields,
+    names: tuple[str, ...],
+    key: str,
+    descending: bool,
+    after: bool,
+    part: Part | None = None,
+) -> bytes:
     """Return the query of a page; its rows are an item as JSON, its sort key and its id.
 
     Its parameters are those of the conditions, `limit` and, where it is to begin `after` a
-    row, that row's `after_key` and `after_id`.
+    row, that row's `after_key` and `after_id`. It is of the `part` of the list that has values of
+    its sort key, or of the one that has none.
     """
     expression, type_ = sort_key(fields, key)
     beyond = SQL("<") if descending else SQL(">")
@@ -265,7 +311,7 @@ def page(fields: Fields, names: tuple[str, ...], key: str, descending: bool, aft
             {key}::text as key,
             id
         from opportunities
-        where {where} and {start}
+        where {where} and {part} and {start}
         order by {order}
         limit %(limit)s
         """
@@ -276,6 +322,7 @@ def page(fields: Fields, names: tuple[str, ...], key: str, descending: bool, aft
         own=fields.as_json(fields.listed),
         key=expression,
         where=_where(fields, names),
+        part=_part(fields, key, part),
         start=start if after else SQL("true"),
         order=_order(fields, key, descending),
     ).as_bytes()
@@ -375,10 +422,14 @@ def export(
         table: the columns of a table in CSV, with the fields of own ones; None: lines of JSON.
         separator: of the table's cells.
     """
-    rows = SQL("select {}, {} as custom from opportunities where {} order by {}").format(
+    # All rows have to be read, so that no index is of use.
+    has_empty = not descending and empty_key(fields, key) is not None
+    last = SQL("{}, ").format(_part(fields, key, "empty")) if has_empty else SQL("")
+    rows = SQL("select {}, {} as custom from opportunities where {} order by {}{}").format(
         COLUMNS,
         SQL("custom") if table is not None else fields.as_json(fields.own),
         _where(fields, names),
+        last,
         _order(fields, key, descending),
     )
     if table is not None:

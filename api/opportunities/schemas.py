@@ -125,7 +125,7 @@ class Listing(Filters):
 
     sort: Sort | None = Field(
         None,
-        description="A column, with `-` before it for descending; nothing counts as smallest. "
+        description="A column, with `-` before it for descending; what has no value comes last. "
         "By default `-relevance` for a search, else `id`, in which no sync moves a row.",
         examples=["-deal_value"],
     )

@@ -85,16 +85,29 @@ async def read_page(
         total = await _kept(connection, unchanged, total_query, conditions, count)
 
     async def read(
-        names: list[str], key: str, descending: bool, after: Cursor | None, limit: int
+        names: list[str],
+        key: str,
+        descending: bool,
+        after: Cursor | None,
+        limit: int,
+        part: queries.Part | None = None,
     ) -> list[DictRow]:
-        query = queries.page(fields, tuple(names), key, descending, after is not None)
+        query = queries.page(fields, tuple(names), key, descending, after is not None, part)
         parameters = conditions | {"search": wanted.search, "limit": limit}
         if after is not None:
             parameters |= {"after_key": after.key, "after_id": after.id}
         return await (await connection.execute(query, parameters)).fetchall()
 
     names, limit = list(conditions), wanted.limit + 1
-    if wanted.key != SortKey.RELEVANCE or not wanted.descending:
+    empty = None if wanted.descending else queries.empty_key(fields, wanted.key)
+    if empty is not None:
+        # What has no value has the smallest key, and comes last all the same.
+        rest, rows = after, []
+        if after is None or after.key != empty:
+            rows, rest = await read(names, wanted.key, False, after, limit, "filled"), None
+        if len(rows) < limit:
+            rows += await read(names, wanted.key, False, rest, limit - len(rows), "empty")
+    elif wanted.key != SortKey.RELEVANCE or not wanted.descending:
         rows = await read(names, wanted.key, wanted.descending, after, limit)
     else:
         # Deals that have the words as they are come first, then those whose number begins so, the

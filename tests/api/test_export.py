@@ -37,6 +37,7 @@ STARTS = st.sampled_from(DANGEROUS + "' 1a")
     [
         {},
         {"sort": "-deal_value", "include_deleted": True},
+        {"sort": "close_date"},
         {"stage": ["01 - Qualification", "02 - Discovery"], "min_value": 5000},
         {"search": "generale", "sort": "-relevance"},
     ],

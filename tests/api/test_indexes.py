@@ -87,12 +87,15 @@ def test_a_page_is_read_from_an_index_from_where_it_begins(
     table: psycopg.Connection, key: str, descending: bool
 ) -> None:
     index, value = IN_ORDER[key]
-    query = queries.page(FIELDS, ("existing",), key, descending, True)
-    found = plan(table, query, {"limit": 51, "after_key": value, "after_id": 100})
-    assert f"using {index}" in found
-    assert "Index Cond" in found
-    # The keys of the CRM are unique, so the order within one costs nothing.
-    assert "Incremental Sort" in found if key == SortKey.REMOTE_ID else "Sort" not in found
+    # Ascending, what has no value comes last: a list has two parts.
+    empty = None if descending else queries.empty_key(FIELDS, key)
+    for part, after in ((None, value),) if empty is None else (("filled", value), ("empty", empty)):
+        query = queries.page(FIELDS, ("existing",), key, descending, True, part)
+        found = plan(table, query, {"limit": 51, "after_key": after, "after_id": 100})
+        assert f"using {index}" in found
+        assert "Index Cond" in found
+        # The keys of the CRM are unique, so the order within one costs nothing.
+        assert "Incremental Sort" in found if key == SortKey.REMOTE_ID else "Sort" not in found
 
 
 @pytest.mark.parametrize(

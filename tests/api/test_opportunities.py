@@ -58,8 +58,7 @@ def test_pages_of_every_sort_give_each_row_once_and_in_order(reader: Caller, sor
     key, column = sort.startswith("-"), sort.removeprefix("-")
     values = [item[column] for item in items]
     present = [value for value in values if value is not None]
-    nulls = [None] * (len(values) - len(present))
-    assert values == (present + nulls if key else nulls + present)
+    assert values == present + [None] * (len(values) - len(present))
     if column in {
         "id",
         "deal_value",
