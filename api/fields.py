@@ -31,6 +31,7 @@ from api.types import AnyOf, Day, Money, Utc
 from declared.fields import BUILT_IN, BUILT_IN_PARAMETERS, Field, key_expression, parameters
 
 REFRESH_SECONDS = 2
+_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?|true|false")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?")
 # An update gives a row another place, and a load of a backup other transactions.
 _VERSION: LiteralString = """
@@ -63,7 +64,14 @@ def _end_of_day(given: object) -> object:
     return datetime.combine(day, time.max, UTC).isoformat()
 
 
+def _in_list(texts: list[str]) -> str:
+    """Return the JSON path to these values in a list, which can have numbers beside texts."""
+    values = [json.dumps(text) for text in texts] + list(filter(_SCALAR.fullmatch, texts))
+    return f"$[*] ? ({' || '.join(f'@ == {value}' for value in values)})"
+
+
 _AnyOf = Annotated[AnyOf, BeforeValidator(_as_list)]
+_AnyInList = Annotated[_AnyOf, AfterValidator(_in_list)]
 _DayText = Annotated[Day, AfterValidator(date.isoformat)]
 _Start = Annotated[Utc, AfterValidator(_iso)]
 _End = Annotated[Utc, BeforeValidator(_end_of_day), AfterValidator(_iso)]
@@ -331,11 +339,7 @@ def _parameters(field: Field) -> dict[str, Parameter]:
         ],
         "boolean": [(_Truth, f"{key} = {{value}}", "true or false")],
         "list": [
-            (
-                _AnyOf,
-                f"custom -> '{field.name}' ?| {{value}}::text[]",
-                "has any of these",
-            )
+            (_AnyInList, f"custom -> '{field.name}' @? {{value}}::jsonpath", "has any of these")
         ],
     }
     chips = ("{label} from {{}}", "{label} to {{}}") if len(made[type_]) > 1 else ("{label}: {{}}",)

@@ -254,7 +254,7 @@ def test_set_up_indexes_what_lists_are_filtered_and_sorted_by(database: str) -> 
         for name, type_ in fields.items():
             query = "select id from opportunities "
             if type_ == "list":
-                query += f"where custom -> '{name}' ?| array['P1']"
+                query += f"where custom -> '{name}' @? '$[*] ? (@ == 1 || @ == \"P1\")'"
             else:
                 query += f"order by {key_expression(name, type_)}, id limit 5"
             plan = connection.execute(SQL("explain " + query)).fetchall()
