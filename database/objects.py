@@ -14,7 +14,12 @@ from psycopg.rows import tuple_row
 from database.environment import ROOT
 
 SQL = Path(__file__).parent / "sql"
-FILES = [SQL / "raw.sql", *sorted(SQL.glob("functions/*.sql")), *sorted(SQL.glob("views/*.sql"))]
+FILES = [
+    SQL / "raw.sql",
+    *sorted(SQL.glob("functions/*.sql")),
+    # A view reads those before it: `field_news` comes after `fields`.
+    *sorted(SQL.glob("views/*.sql"), key=lambda path: path.stem.replace("_", "~")),
+]
 """What each migration makes again, in this order."""
 
 SCHEMAS = ("meltano", "raw", "staging")

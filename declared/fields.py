@@ -313,12 +313,14 @@ def fields_differ(connection: psycopg.Connection[Any], fields: tuple[Field, ...]
 def store_fields(connection: psycopg.Connection[Any], fields: tuple[Field, ...]) -> None:
     """Make these the fields of the database, if it has others.
 
-    A field that is no longer declared stays as removed, since deals keep its values.
+    A field that is no longer declared stays as removed, since deals keep its values. One of another
+    attribute or type keeps what it was, for the view `field_news`.
     """
     if not fields_differ(connection, fields):
         return
-    with connection.transaction(), connection.cursor() as cursor:
+    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute("lock table public.declared_fields in share row exclusive mode")
+        before = cursor.execute("select name, attribute, type from public.fields").fetchall()
         cursor.execute(
             "update public.declared_fields set removed_at = now()"
             " where removed_at is null and name != all(%s)",
@@ -336,4 +338,18 @@ def store_fields(connection: psycopg.Connection[Any], fields: tuple[Field, ...])
                 removed_at = null
             """,
             [(position, *astuple(field)) for position, field in enumerate(fields)],
+        )
+        cursor.execute(
+            """
+            update public.declared_fields as declared
+            set previous_attribute = before.attribute,
+                previous_type = before.type,
+                changed_at = now()
+            from unnest(%s::text[], %s::text[], %s::text[]) as before (name, attribute, type)
+            inner join public.fields on before.name = fields.name
+            where
+                declared.name = fields.name
+                and (fields.attribute, fields.type) != (before.attribute, before.type)
+            """,
+            [list(column) for column in zip(*before, strict=True)] or [[], [], []],
         )

@@ -166,7 +166,8 @@ select
     null
 from (
     select *, row_number() over (order by kind, attribute) as place from field_news
-    where kind != 'removed'
+    -- What people have changed in crm.yml themselves is not told to them.
+    where kind in ('new', 'gone', 'type')
 ) as news
 having count(*) > 0
 union all

@@ -366,7 +366,8 @@ def _conversion(connection: Connection) -> Iterator[Finding]:
 
 def _news(connection: Connection) -> Iterator[Finding]:
     rows = connection.execute(
-        "select * from public.field_news where kind != 'removed' order by kind, attribute"
+        "select * from public.field_news where kind in ('new', 'gone', 'type')"
+        " order by kind, attribute"
     ).fetchall()
     for row in rows[:MOST]:
         yield Finding(

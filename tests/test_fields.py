@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
-from declared.fields import BUILT_IN, built_in, default_name, key_expression
+from declared.fields import (
+    BUILT_IN,
+    Field,
+    built_in,
+    default_name,
+    key_expression,
+    store_fields,
+)
 from declared.file import DeclarationError, read_declared
 from declared.indexes import build_indexes
 from tests.conftest import PIPELINE, Pipeline
@@ -100,9 +107,17 @@ def test_a_line_in_the_file_is_all_that_a_field_takes(pipeline: Pipeline, declar
     crm.add_attribute("Late_c", "number", values=[1])
     done = pipeline.meltano("run", *PIPELINE)
     assert done.returncode == 0, done.stdout
-    news = "NEWS: new in the CRM: Late_c (number). In crm.yml, add under fields: - Late_c"
-    assert news in done.stdout
-    assert done.stdout.count("NEWS: ") == 1
+    told = [line.partition("NEWS: ")[2].strip() for line in done.stdout.splitlines()]
+    assert set(filter(None, told)) == {
+        "new in the CRM: Late_c (number). In crm.yml, add under fields: - Late_c",
+        "renamed in crm.yml: budget is money; deals keep the values and the history of budget",
+        "of another type in crm.yml: go_live was date, is timestamp",
+        "of another type in crm.yml: note was text, is list",
+        "no longer in crm.yml: Products_c; deals keep its values."
+        " In crm.yml, add under fields: - Products_c",
+        "no longer in crm.yml: Nowhere_c; deals keep its values."
+        " In crm.yml, add under fields: - Nowhere_c",
+    }
     assert own_values(pipeline, first) == {
         "budget": 700,
         "money": 700,
@@ -222,6 +237,24 @@ def test_a_new_type_is_no_change_nor_is_the_old_one(
         assert row == (result, True, True)
         other: LiteralString = "select is_same_value(%s, '\"other\"'), is_same_value('null', %s)"
         assert connection.execute(other, [Jsonb(value)] * 2).fetchone() == (False, False)
+
+
+def test_a_line_of_another_attribute_is_news_once(database: str) -> None:
+    def news() -> list[tuple[Any, ...]]:
+        rows = connection.execute("select kind, field, previous_type, detail from field_news")
+        return rows.fetchall()
+
+    with psycopg.connect(database) as connection:
+        store_fields(connection, (*built_in(), Field("budget", "Budget_c", type="number")))
+        store_fields(connection, (*built_in(), Field("budget", "Budget_c", "Money", "number")))
+        assert news() == []
+        store_fields(connection, (*built_in(), Field("budget", "Sum_c", type="number")))
+        detail = "of another attribute in crm.yml: budget was Budget_c, is Sum_c"
+        assert news() == [("moved", "budget", None, detail)]
+        store_fields(connection, built_in())
+        assert [kind for kind, *_ in news()] == ["removed"]
+        connection.execute("update declared_fields set removed_at = now() - interval '15 days'")
+        assert news() == []
 
 
 def test_set_up_indexes_what_lists_are_filtered_and_sorted_by(database: str) -> None:

@@ -46,13 +46,17 @@
     )
 {%- endmacro %}
 
-{#- Say in the run's log what it found changed in the CRM's attributes, and what to do. -#}
+{#- Say in the run's log what has changed in crm.yml and the CRM since the last sync, and what to do. -#}
 {% macro tell_field_news() -%}
     {%- if execute and flags.WHICH in ('run', 'build') -%}
         {%- for news in run_query(
             'select detail, advice from public.field_news
-            where since >= (
-                select transform_started_at from public.sync_runs where run_id = ' ~ sync_run_id() ~ '
+            where since > coalesce(
+                (
+                    select max(transform_completed_at) from public.sync_runs
+                    where transform_succeeded and kind = \'sync\'
+                ),
+                \'-infinity\'
             )
             order by kind, attribute limit 50'
         ).rows -%}

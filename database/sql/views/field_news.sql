@@ -1,21 +1,40 @@
 create or replace view field_news as
 with declared as (
     select
-        name,
-        type,
-        lower(attribute) as key
+        fields.name,
+        fields.attribute,
+        lower(fields.attribute) as key,
+        declared_fields.type as declared_type,
+        fields.type,
+        declared_fields.previous_attribute,
+        declared_fields.previous_type,
+        declared_fields.changed_at
     from declared_fields
-    where removed_at is null
+    inner join fields on declared_fields.name = fields.name
 ),
 
--- What the CRM had when it was asked for the first time is no news.
+removed as (
+    select
+        name,
+        attribute,
+        lower(attribute) as key,
+        type,
+        removed_at
+    from declared_fields
+    where removed_at is not null
+),
+
 news as (
+    -- What the CRM had when it was asked for the first time is no news.
     select
         'new' as kind,
         name as attribute,
+        null::text as field,
         type,
         null::text as previous_type,
-        first_seen_at as since
+        first_seen_at as since,
+        'new in the CRM: ' || name || ' (' || coalesce(type, 'text') || ')' as detail,
+        'add under fields: - ' || name as advice
     from crm_attributes
     where
         gone_since is null
@@ -24,71 +43,107 @@ news as (
     union all
     select
         'gone' as kind,
-        name as attribute,
-        type,
+        crm.name as attribute,
+        declared.name as field,
+        crm.type,
         null::text as previous_type,
-        gone_since as since
-    from crm_attributes
-    where gone_since is not null
+        crm.gone_since as since,
+        'gone from the CRM: ' || crm.name
+        || coalesce('; ' || declared.name || ' is empty from now on', '') as detail,
+        case
+            when declared.name is not null then 'correct or remove the line of ' || crm.name
+        end as advice
+    from crm_attributes as crm
+    left join declared on lower(crm.name) = declared.key
+    where crm.gone_since is not null
     union all
     select
         'type' as kind,
-        name as attribute,
-        type,
-        previous_type,
-        type_changed_at as since
-    from crm_attributes
-    where gone_since is null and type_changed_at is not null
+        crm.name as attribute,
+        declared.name as field,
+        crm.type,
+        crm.previous_type,
+        crm.type_changed_at as since,
+        'of another type in the CRM: ' || crm.name || ' was ' || coalesce(crm.previous_type, 'text')
+        || ', is ' || coalesce(crm.type, 'text') as detail,
+        case
+            when declared.name is null then null
+            when declared.declared_type is null
+                then 'to choose the type yourself: - {attribute: ' || crm.name || ', name: '
+                    || declared.name || ', type: text}'
+            else 'crm.yml declares it as ' || declared.declared_type
+                || ': see that this is still right'
+        end as advice
+    from crm_attributes as crm
+    left join declared on lower(crm.name) = declared.key
+    where crm.gone_since is null and crm.type_changed_at is not null
     union all
     select
         'removed' as kind,
         attribute,
+        null::text as field,
         type,
         null::text as previous_type,
-        removed_at as since
-    from declared_fields
-    where removed_at is not null and lower(attribute) not in (select declared.key from declared)
+        removed_at as since,
+        'no longer in crm.yml: ' || attribute || '; deals keep its values' as detail,
+        'add under fields: - ' || attribute as advice
+    from removed
+    where key not in (select declared.key from declared)
+    union all
+    select
+        'renamed' as kind,
+        declared.attribute,
+        declared.name as field,
+        declared.type,
+        null::text as previous_type,
+        removed.removed_at as since,
+        'renamed in crm.yml: ' || removed.name || ' is ' || declared.name
+        || '; deals keep the values and the history of ' || removed.name as detail,
+        null::text as advice
+    from removed
+    inner join declared on removed.key = declared.key
+    union all
+    select
+        'moved' as kind,
+        attribute,
+        name as field,
+        type,
+        null::text as previous_type,
+        changed_at as since,
+        'of another attribute in crm.yml: ' || name || ' was ' || previous_attribute || ', is '
+        || attribute as detail,
+        null::text as advice
+    from declared
+    where lower(previous_attribute) != key
+    union all
+    select
+        'retyped' as kind,
+        attribute,
+        name as field,
+        type,
+        previous_type,
+        changed_at as since,
+        'of another type in crm.yml: ' || name || ' was ' || previous_type || ', is ' || type
+            as detail,
+        null::text as advice
+    from declared
+    where previous_type != type
 )
 
 select
-    news.kind,
-    news.attribute,
-    declared.name as field,
-    news.type,
-    news.previous_type,
-    news.since,
-    case news.kind
-        when 'new'
-            then 'new in the CRM: ' || news.attribute || ' (' || coalesce(news.type, 'text')
-                || ')'
-        when 'gone'
-            then 'gone from the CRM: ' || news.attribute
-                || case
-                    when
-                        declared.name is not null
-                        then '; ' || declared.name || ' is empty from now on'
-                    else ''
-                end
-        when 'type'
-            then 'of another type in the CRM: ' || news.attribute || ' was '
-                || coalesce(news.previous_type, 'text') || ', is ' || coalesce(news.type, 'text')
-        else 'no longer in crm.yml: ' || news.attribute || '; deals keep its values'
-    end as detail,
-    case
-        when news.kind in ('new', 'removed') then 'add under fields: - ' || news.attribute
-        when declared.name is null then null
-        when news.kind = 'gone' then 'correct or remove the line of ' || news.attribute
-        when declared.type is null
-            then 'to choose the type yourself: - {attribute: ' || news.attribute
-                || ', name: ' || declared.name || ', type: text}'
-        else 'crm.yml declares it as ' || declared.type || ': see that this is still right'
-    end as advice
+    kind,
+    attribute,
+    field,
+    type,
+    previous_type,
+    since,
+    detail,
+    advice
 from news
-left join declared on lower(news.attribute) = declared.key
 where
-    news.since > now() - interval '14 days'
+    since > now() - interval '14 days'
     -- What people wait for stays news as long as it is missing.
-    or (news.kind = 'gone' and declared.name is not null);
+    or (kind = 'gone' and field is not null);
 
 comment on view field_news is
 'What has changed in the CRM''s attributes and in the declared fields in the last 14 days.';
