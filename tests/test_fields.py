@@ -149,6 +149,7 @@ def test_a_value_of_another_type_rejects_its_deal_alone(pipeline: Pipeline, decl
     assert pipeline.sync()["failed_records"] == 0
     (counted,) = pipeline.query("select count(*) as deals from opportunities")
     assert counted["deals"] == 1000
+    assert pipeline.query("select 1 from rejected_records where resolved_at is null") == []
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,26 @@ seen as (
 
 ),
 
+-- Rejected deals that became valid without a read: crm.yml has changed. A version that the tap
+-- rejected is not loaded, so an older one proves nothing.
+mended as (
+
+    select known.record_key
+    from {{ this }} as known
+    inner join {{ ref('stg_opportunities') }} as deal
+        on deal.opty_id = case when known.remote_id ~ '^\d{1,18}$' then known.remote_id::bigint end
+    where
+        known.stream = 'opportunities'
+        and known.resolved_at is null
+        and deal.reject_reason is null
+        and not deal.is_deleted
+        and not exists (
+            select 1 from {{ ref('stg_rejected_records') }} as refused
+            where refused.record_key = known.record_key and refused.loaded_in > deal.loaded_in
+        )
+
+),
+
 -- Records that were rejected before and not now: are they valid now, or gone?
 unseen as (
 
@@ -109,6 +129,7 @@ unseen as (
         case
             when
                 arrived.record_key is not null
+                or mended.record_key is not null
                 -- If a child's reject has the key of its deal, all children of that deal could
                 -- not be read. They are read again with the deal, or are gone with it.
                 or (deal_arrived.record_key is not null and {{ reads_children() }})
@@ -133,6 +154,7 @@ unseen as (
         false as _is_failed
     from {{ this }} as known
     left join arrived on known.record_key = arrived.record_key
+    left join mended on known.record_key = mended.record_key
     left join arrived as deal_arrived
         on
             known.stream in ('revenue_lines', 'opportunity_team')
