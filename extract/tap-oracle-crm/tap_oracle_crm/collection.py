@@ -36,11 +36,15 @@ class CollectionStream(CrmStream):
         uses_finder: the settings `finder` and `filter` apply.
         is_further: the run goes on if this stream cannot be read.
         changed: the attribute with the time of a record's last change.
+        needed: the built-in attributes that each CRM has, whatever its description says.
+        asked_if_described: the built-in attributes to ask for only if the CRM describes them.
     """
 
     uses_finder: ClassVar[bool] = False
     is_further: ClassVar[bool] = True
     changed: ClassVar[str] = "LastUpdateDate"
+    needed: ClassVar[tuple[str, ...]] = ()
+    asked_if_described: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, tap: TapOracleCRM, schema: dict[str, Any] | None = None) -> None:
         super().__init__(tap, schema)

@@ -116,12 +116,15 @@ class Crm:
         """
         return attributes_of(self._client.describe(Opportunities.path), Opportunities.path)
 
-    def annotations(self) -> dict[str, dict[str, str]]:
+    def annotations(self, resource: str = Opportunities.path) -> dict[str, dict[str, str]]:
         """Return the label (`title`) and the CRM's own type (`description`) of all attributes.
 
         Empty if the CRM's answer has none.
+
+        Args:
+            resource: `opportunities` or `accounts`.
         """
-        return annotations_of(self._client.describe(Opportunities.path), Opportunities.path)
+        return annotations_of(self._client.describe(resource), resource)
 
     def pages(
         self, fields: Sequence[str], *, since: datetime | None = None

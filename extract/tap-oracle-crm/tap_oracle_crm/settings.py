@@ -158,11 +158,19 @@ SETTINGS = th.PropertiesList(
         "own: selected like those in custom_fields, which adds to them.",
     ),
     th.Property(
+        "account_fields",
+        _NAMES,
+        title="Account fields",
+        description="Attributes of accounts that are always selected where the stream accounts "
+        "is. With it, the tap asks the CRM to describe accounts, too.",
+    ),
+    th.Property(
         "extra_property",
         th.StringType,
         title="Extra property",
-        description="Name of a property of opportunities that holds all selected attributes "
-        "but the built-in ones, as an object. Without it, each attribute is a property.",
+        description="Name of a property of opportunities, and of accounts with account_fields, "
+        "that holds all selected attributes but the built-in ones, as an object. Without it, "
+        "each attribute is a property.",
     ),
     _number(
         "lookback_seconds",

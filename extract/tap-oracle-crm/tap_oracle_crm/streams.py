@@ -85,6 +85,7 @@ class Accounts(CollectionStream):
     path = "accounts"
     key = "PartyId"
     selected_by_default = False
+    needed = ("PartyId", "LastUpdateDate")
     attributes: ClassVar = {
         "PartyId": "integer",
         "PartyNumber": "string",
@@ -93,6 +94,11 @@ class Accounts(CollectionStream):
         "OwnerPartyId": "integer",
         **STAMPS,
     }
+
+    @property
+    def extra_property(self) -> str | None:
+        """The property that holds, in an object, all attributes that are not built in."""
+        return self.config.get("extra_property") if self.config["account_fields"] else None
 
 
 class Resources(CollectionStream):
@@ -158,8 +164,8 @@ class OpportunityTeam(ChildStream):
 class OpportunityAttributes(Stream):
     """The attributes that the CRM's description of opportunities lists, in one record.
 
-    They are the catalog's, so they cost no request. If the CRM did not describe its opportunities,
-    there is no record: the last list stays.
+    With `account_fields`, there is a second record, of accounts. The attributes are the catalog's,
+    so they cost no request. What the CRM did not describe has no record: the last list stays.
     """
 
     name = "opportunity_attributes"
@@ -180,16 +186,17 @@ class OpportunityAttributes(Stream):
         self.tap = tap
 
     def get_records(self, context: Any) -> Iterable[dict[str, Any]]:
-        """Return the one record, if there is one."""
-        properties = self.tap.streams[Opportunities.name].schema["properties"]
-        listed = [
-            {"name": name, "label": schema["title"], "type": schema["description"]}
-            for name, schema in sorted(properties.items())
-            if "title" in schema
-        ]
-        if listed:
-            text = json.dumps(listed, ensure_ascii=False)
-            yield {"resource": Opportunities.path, "attributes": str(clean_text(text))}
+        """Return a record for each resource that the CRM has described."""
+        for stream in (Opportunities, Accounts):
+            properties = self.tap.streams[stream.name].schema["properties"]
+            listed = [
+                {"name": name, "label": schema["title"], "type": schema["description"]}
+                for name, schema in sorted(properties.items())
+                if "title" in schema
+            ]
+            if listed:
+                text = json.dumps(listed, ensure_ascii=False)
+                yield {"resource": stream.path, "attributes": str(clean_text(text))}
 
 
 class RejectedRecords(Stream):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import Stream, Tap
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
     from singer_sdk.helpers.capabilities import CapabilitiesEnum
 
+    from tap_oracle_crm.collection import CollectionStream
+
 ROWS_TO_LEARN_FROM = 25
 """How many rows are searched for attributes if the CRM does not describe them."""
 
@@ -54,7 +55,6 @@ class TapOracleCRM(Tap):
     message_writer_class = PageWriter
     adapter: BaseAdapter | None = None
     """Sends the requests; a test replaces it by one without sockets."""
-    _annotations: Mapping[str, dict[str, str]] = MappingProxyType({})
     capabilities: ClassVar[list[CapabilitiesEnum]] = [
         TapCapabilities.CATALOG,
         TapCapabilities.STATE,
@@ -71,7 +71,7 @@ class TapOracleCRM(Tap):
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         self._config = config.resolve(self._config)
         extra = self._config.get("extra_property")
-        if extra in streams.Opportunities.attributes:
+        if extra in {*streams.Opportunities.attributes, *streams.Accounts.attributes}:
             raise ConfigError(f"extra_property: {extra} is an attribute; take another name.")
         return super()._validate_config(raise_errors=raise_errors)
 
@@ -104,36 +104,28 @@ class TapOracleCRM(Tap):
             OpportunityStatuses(self),
             streams.RevenueLines(self),
             streams.OpportunityTeam(self),
-            streams.Accounts(self),
+            self._accounts(),
             streams.Resources(self),
             streams.OpportunityAttributes(self),
             streams.RejectedRecords(self),
         ]
 
-    def _opportunities(self) -> streams.Opportunities:
-        name = streams.Opportunities.name
-        entry = self.input_catalog.get_stream(name) if self.input_catalog else None
-        if entry:
-            return streams.Opportunities(self, schema=entry.schema.to_dict())
-        types, custom = self._opportunity_attributes()
-        schema = schema_of(types, [streams.Opportunities.key], self._annotations)
-        stream = streams.Opportunities(self, schema=schema)
-        always = {*custom, *streams.Opportunities.automatic}
-        for breadcrumb, metadata in stream.metadata.items():
-            if breadcrumb and isinstance(metadata, Metadata):
-                attribute = breadcrumb[-1]
-                if attribute in always:
-                    metadata.inclusion = Metadata.InclusionType.AUTOMATIC
-                elif attribute not in streams.Opportunities.attributes:
-                    metadata.selected_by_default = False
-        return stream
+    def _opportunities(self) -> Stream:
+        wanted = [*self.config["mapped_fields"], *self.config["custom_fields"]]
+        return self._with_attributes(streams.Opportunities, wanted)
 
-    def _opportunity_attributes(self) -> tuple[dict[str, str], list[str]]:
-        """Return the type of each attribute of opportunities, and the custom fields to select."""
-        stream = streams.Opportunities
+    def _accounts(self) -> Stream:
+        wanted = self.config["account_fields"]
+        return self._with_attributes(streams.Accounts, wanted) if wanted else streams.Accounts(self)
+
+    def _with_attributes(self, stream: type[CollectionStream], wanted: list[str]) -> Stream:
+        """Return a stream with all attributes that the CRM has; the wanted ones are selected."""
+        entry = self.input_catalog.get_stream(stream.name) if self.input_catalog else None
+        if entry:
+            return stream(self, schema=entry.schema.to_dict())
         try:
-            described = self._described()
-            names = described or dict.fromkeys(self._names_in_rows(), "string")
+            described, annotations = self._described(stream)
+            names = described or dict.fromkeys(self._names_in_rows(stream), "string")
         except StoppedError:
             msg = (
                 "The CRM did not list its attributes within the run-time limit of "
@@ -141,7 +133,7 @@ class TapOracleCRM(Tap):
                 "was read."
             )
             raise OracleCrmError(msg) from None
-        custom = self._custom_fields(names, others_are_absent=bool(described))
+        custom = self._wanted(stream, wanted, names, others_are_absent=bool(described))
         known = {
             name: kind
             for name, kind in stream.attributes.items()
@@ -150,52 +142,73 @@ class TapOracleCRM(Tap):
             or not (described or name in stream.asked_if_described)
         }
         others = {name: kind for name, kind in names.items() if kind != ATTACHMENT} | custom
-        return {**known, **{n: kind for n, kind in others.items() if n not in known}}, list(custom)
+        types = {**known, **{n: kind for n, kind in others.items() if n not in known}}
+        made = stream(self, schema=schema_of(types, [stream.key], annotations))
+        always = {*custom, *stream.automatic}
+        for breadcrumb, metadata in made.metadata.items():
+            if breadcrumb and isinstance(metadata, Metadata):
+                attribute = breadcrumb[-1]
+                if attribute in always:
+                    metadata.inclusion = Metadata.InclusionType.AUTOMATIC
+                elif attribute not in stream.attributes:
+                    metadata.selected_by_default = False
+        return made
 
-    def _custom_fields(
-        self, names: Mapping[str, str], *, others_are_absent: bool
+    def _wanted(
+        self,
+        stream: type[CollectionStream],
+        wanted: list[str],
+        names: Mapping[str, str],
+        *,
+        others_are_absent: bool,
     ) -> dict[str, str]:
-        """Return name and type of the configured custom fields, as the CRM spells them."""
+        """Return name and type of the configured attributes, as the CRM spells them."""
+        what = "Custom field" if stream is streams.Opportunities else "Account field"
         custom: dict[str, str] = {}
-        for wanted in [*self.config["mapped_fields"], *self.config["custom_fields"]]:
-            found, alike = match(wanted, names)
+        for name in wanted:
+            found, alike = match(name, names)
             if found:
                 custom[found] = names[found]
                 if alike:
                     twins = ", ".join(alike)
                     self.logger.warning("Of %s and %s, %s is read", found, twins, found)
             elif others_are_absent:
-                custom[wanted] = ABSENT
+                custom[name] = ABSENT
                 hint = f"; alike are {', '.join(alike)}" if alike else ""
                 self.logger.warning(
-                    "Custom field %s does not exist in this CRM: it is null%s", wanted, hint
+                    "%s %s does not exist in this CRM: it is null%s", what, name, hint
                 )
             else:
-                custom[wanted] = "string"
+                custom[name] = "string"
         return custom
 
-    def _described(self) -> dict[str, str]:
-        """Return name and type of the attributes of opportunities; empty if the CRM gives none."""
+    def _described(
+        self, stream: type[CollectionStream]
+    ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """Return the types and the annotations of the attributes; empty if the CRM gives none."""
+        described: dict[str, str] = {}
+        annotations: dict[str, dict[str, str]] = {}
         try:
-            answer = self.client.describe("opportunities")
-            described = attributes_of(answer, "opportunities")
-            self._annotations = annotations_of(answer, "opportunities")
+            answer = self.client.describe(stream.path)
+            described = attributes_of(answer, stream.path)
+            annotations = annotations_of(answer, stream.path)
             reason = "its answer names none"
         except (RefusedError, GaveUpError) as error:
             if not error.is_this_request:
                 raise
-            described, reason = {}, error.cause
+            reason = error.cause
         if not described:
             self.logger.warning(
-                "The CRM does not list the attributes of opportunities (%s): only the built-in "
+                "The CRM does not list the attributes of %s (%s): only the built-in "
                 "ones and those in some rows are read, the latter as text",
+                stream.path,
                 reason,
             )
-        return described
+        return described, annotations
 
-    def _names_in_rows(self) -> set[str]:
-        """Return the attributes of a few opportunities; empty if none can be read."""
-        reader = streams.Opportunities(self).reader()
+    def _names_in_rows(self, stream: type[CollectionStream]) -> set[str]:
+        """Return the attributes of a few rows; empty if none can be read."""
+        reader = stream(self).reader()
         try:
             rows = reader.client.page(
                 reader.collection.resource,

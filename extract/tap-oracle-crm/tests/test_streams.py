@@ -196,6 +196,50 @@ def test_further_collections_are_read_by_the_same_machinery(tap: TapUser, name: 
     assert len(second.records(name)) < len(rows)
 
 
+def test_further_attributes_of_accounts_are_read_where_they_are_named(tap: TapUser) -> None:
+    tap.crm.add_attribute("Industry_c", "string", ["Bank", "Energy"], "accounts")
+    options: dict[str, Any] = {
+        "account_fields": "Industry_c, Country,Nowhere_c",
+        "extra_property": "custom",
+    }
+    streams = ("opportunities", "accounts", "opportunity_attributes")
+    output = tap.sync(streams=streams, **options)
+    rows = {row["PartyId"]: row for row in tap.crm.rows("accounts")}
+    found = output.by_key("accounts", "PartyId")
+    assert found.keys() == rows.keys()
+    for key, record in found.items():
+        assert record["OrganizationName"] == rows[key]["OrganizationName"]
+        assert record["custom"] == {
+            "Industry_c": rows[key]["Industry_c"],
+            "Country": rows[key]["Country"],
+            "Nowhere_c": None,
+        }
+    lists = {
+        record["resource"]: {one["name"]: one["type"] for one in json.loads(record["attributes"])}
+        for record in output.records("opportunity_attributes")
+    }
+    assert lists.keys() == {"opportunities", "accounts"}
+    assert lists["accounts"]["Industry_c"] == "string"
+    assert "Nowhere_c" not in lists["accounts"]
+
+    # Another attribute: all accounts are read again, and no opportunity.
+    options["account_fields"] += ",City"
+    again = tap.sync(output.state, streams=streams, lookback_seconds=0, **options)
+    assert len(again.by_key("accounts", "PartyId")) == len(rows)
+    assert len(again.records()) < 10
+
+
+def test_accounts_that_are_not_shown_leave_opportunities_alone(tap: TapUser) -> None:
+    tap.crm.settings(forbidden=["accounts", "accounts/describe"])
+    options: dict[str, Any] = {"account_fields": ["Country"], "extra_property": "custom"}
+    output = tap.sync(streams=("opportunities", "accounts", "opportunity_attributes"), **options)
+    assert output.error is None
+    assert len(output.records()) == 1000
+    assert output.records("accounts") == []
+    assert len(output.records("opportunity_attributes")) == 1
+    assert output.log.count("Could not be read (HTTP 403") == 1
+
+
 BROKEN: list[dict[str, Any]] = [
     {"status": 400, "body": "structured", "query": "LastUpdateDate"},  # it has no such attribute
     {"status": 403},
