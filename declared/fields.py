@@ -22,6 +22,8 @@ Type = Literal["text", "number", "date", "timestamp", "boolean", "list"]
 TYPES: tuple[str, ...] = get_args(Type)
 PLACES = ("list", "deal", "hidden")
 KEYS = ("attribute", "name", "label", "type", "filter", "sort", "place")
+OF_ACCOUNT = "Account."
+"""Before the name of an attribute: it belongs to the account of the deal."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 _BOOLEANS = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -32,7 +34,7 @@ class Field:
 
     Attributes:
         name: its name in the API and in `custom`.
-        attribute: the CRM's attribute.
+        attribute: the CRM's attribute; one of the deal's account begins with OF_ACCOUNT.
         label: what people read; None: the CRM's label, else the attribute.
         type: None: the CRM's type, else text.
         column: the column of `opportunities`; None: it is in `custom`.
@@ -147,14 +149,22 @@ def built_in() -> tuple[Field, ...]:
 
 
 def field_settings(fields: Iterable[Field]) -> dict[str, str]:
-    """Return what the pipeline finds in its environment: the attributes to read, and four names."""
+    """Return what the pipeline finds in its environment: the attributes to read, and four names.
+
+    The accounts are read if a field is theirs. Then deals have the key of their account, too.
+    """
     standard = {field.attribute for field in BUILT_IN.values() if field.name not in OF_CUSTOMER}
     fields = list(fields)
     own = [field.attribute for field in fields if field.attribute not in standard]
+    of_account = [name.removeprefix(OF_ACCOUNT) for name in own if name.startswith(OF_ACCOUNT)]
+    of_deal = [name for name in own if not name.startswith(OF_ACCOUNT)]
     names = {field.name: field.attribute for field in fields}
-    return {"CRM_FIELDS": ",".join(own)} | {
-        f"ORACLE_{name.upper()}_FIELD": names.get(name, "") for name in OF_CUSTOMER
-    }
+    return {
+        "CRM_FIELDS": ",".join([*of_deal, *(["TargetPartyId"] if of_account else [])]),
+        "CRM_ACCOUNT_FIELDS": ",".join(of_account),
+        # Meltano selects each of its patterns; this one is selected in any case.
+        "CRM_ACCOUNTS": "accounts.PartyId" if of_account else "opportunities.OptyId",
+    } | {f"ORACLE_{name.upper()}_FIELD": names.get(name, "") for name in OF_CUSTOMER}
 
 
 def parameters(name: str, type_: str) -> list[str]:
@@ -225,8 +235,12 @@ def _field(node: yaml.Node) -> Field:
                 raise WrongLineError(value, f"{key.value} must be one value")
             given[key.value] = value
     attribute = given["attribute"].value.strip() if "attribute" in given else ""
-    if not attribute.replace("$", "_").isidentifier():
-        raise WrongLineError(node, "a field needs attribute: and a name that the CRM has")
+    if not attribute.removeprefix(OF_ACCOUNT).replace("$", "_").isidentifier():
+        raise WrongLineError(
+            node,
+            "a field needs attribute: and a name that the CRM has, such as Budget_c or "
+            f"{OF_ACCOUNT}Country",
+        )
     return _field_of(attribute, given, node)
 
 

@@ -2,8 +2,9 @@
 
 `python -m orchestrate.check` prints a line for each finding: ✓ it is well, → the next sync changes
 this, ! look at it, ✗ it is wrong; `--json` prints the same for machines. The exit code is 1 if
-there is any ✗. The CRM gets one request. What the file would change is tried in a transaction that
-is rolled back, so that the rules are those of the sync itself.
+there is any ✗. The CRM gets one request, or two if fields of accounts are declared. What the file
+would change is tried in a transaction that is rolled back, so that the rules are those of the sync
+itself.
 """
 
 import json
@@ -16,23 +17,30 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from tap_oracle_crm.crm import Crm
-from tap_oracle_crm.errors import OracleCrmError
+from tap_oracle_crm.errors import OracleCrmError, is_fatal
 
 from database import objects
 from database.address import AddressError, database_url, url_for
 from database.locks import LockedError, bounded
+from declared.fields import OF_ACCOUNT
 from declared.file import (
     MODELS,
     DeclarationError,
     Declared,
     decides_anew,
     declare,
+    differs,
     read_declared,
 )
 from orchestrate.crm import tap_settings
 
 Connection = psycopg.Connection[DictRow]
 Fields = dict[str, DictRow]
+Annotations = Mapping[str, Mapping[str, str]]
+"""What the CRM says of attributes, by name: `title` and `description`, its own type."""
+
+RESOURCES = {"": "opportunities", OF_ACCOUNT: "accounts"}
+"""The CRM's resources by what attributes of theirs begin with in crm.yml."""
 
 MARKS = {"ok": "✓", "change": "→", "warning": "!", "error": "✗"}
 LOCK_SECONDS, QUERY_SECONDS = 5, 60
@@ -67,18 +75,24 @@ def check() -> list[Finding]:
     except DeclarationError as error:
         return [Finding("crm.yml", "error", str(error), "Correct it: no sync starts before.")]
     found = [Finding("crm.yml", "ok", f"{len(declared.fields)} fields, without a mistake")]
-    try:
-        with Crm(tap_settings(meltano=False)) as crm:
-            described = crm.annotations()
-    except OracleCrmError as error:
-        described = {}
-        found.append(_not_described(str(error)))
-    else:
-        found.append(
-            Finding("crm", "ok", f"it describes {len(described)} attributes of opportunities")
-            if described
-            else _not_described("its answer names none")
-        )
+    described: dict[str, Annotations] = {}
+    for prefix, resource in RESOURCES.items():
+        if prefix and not any(field.attribute.startswith(prefix) for field in declared.fields):
+            continue
+        try:
+            with Crm(tap_settings(meltano=False)) as crm:
+                listed = crm.annotations(resource)
+        except OracleCrmError as error:
+            found.append(_not_described(resource, str(error)))
+            if is_fatal(error):
+                break
+            continue
+        if listed:
+            described[prefix] = listed
+            detail = f"it describes {len(listed)} attributes of {resource}"
+            found.append(Finding("crm", "ok", detail))
+        else:
+            found.append(_not_described(resource, "its answer names none"))
     try:
         url = url_for("run", database_url())
         with psycopg.connect(url, connect_timeout=10, row_factory=dict_row) as database:
@@ -97,23 +111,24 @@ def check() -> list[Finding]:
     return found
 
 
-def _not_described(reason: str) -> Finding:
+def _not_described(resource: str, reason: str) -> Finding:
     return Finding(
         "crm",
         "warning",
-        f"it does not describe its attributes ({reason}): the last description counts",
+        f"it does not describe the attributes of {resource} ({reason}): the last description"
+        " counts",
         "make doctor and make probe find the reason.",
     )
 
 
 def _compare(
-    connection: Connection, declared: Declared, described: Mapping[str, Mapping[str, str]]
+    connection: Connection, declared: Declared, described: Mapping[str, Annotations]
 ) -> Iterator[Finding]:
     before = _fields(connection)
     is_changed = decides_anew(connection, declared)
     declare(connection, declared)
-    if described:
-        _describe(connection, described)
+    for prefix, listed in described.items():
+        _describe(connection, prefix, listed)
     after = _fields(connection)
     changes = list(_changes(before, after)) if before else []
     yield from changes
@@ -136,10 +151,10 @@ def _fields(connection: Connection) -> Fields:
     return {row["name"]: row for row in rows}
 
 
-def _describe(connection: Connection, described: Mapping[str, Mapping[str, str]]) -> None:
-    """Put the CRM's description into the database, as the model `crm_attributes` does."""
+def _describe(connection: Connection, prefix: str, described: Annotations) -> None:
+    """Put a description by the CRM into the database, as the model `crm_attributes` does."""
     attributes = [
-        {"name": name, "label": one["title"], "type": one["description"]}
+        {"name": prefix + name, "label": one["title"], "type": one["description"]}
         for name, one in described.items()
     ]
     connection.execute(
@@ -162,8 +177,8 @@ def _describe(connection: Connection, described: Mapping[str, Mapping[str, str]]
     )
     connection.execute(
         "update public.crm_attributes set gone_since = now()"
-        " where gone_since is null and name != all(%s)",
-        [list(described)],
+        " where gone_since is null and name != all(%s) and starts_with(name, %s) = %s",
+        [[one["name"] for one in attributes], OF_ACCOUNT, prefix == OF_ACCOUNT],
     )
 
 
@@ -180,6 +195,10 @@ def _changes(before: Fields, after: Fields) -> Iterator[Finding]:
         if name not in before:
             detail = f"new: {name}, the {field['type']} {field['attribute']}"
             advice = "" if field["column"] else "The next sync reads all deals."
+            if field["attribute"].startswith(OF_ACCOUNT):
+                advice = (
+                    "The next sync reads all accounts; for the first field of theirs, all deals."
+                )
             if advice and (field["filter"] or field["sort"]):
                 advice += " make setup makes its index."
             yield Finding("fields", "change", detail, advice)
@@ -198,21 +217,31 @@ def _changes(before: Fields, after: Fields) -> Iterator[Finding]:
             yield Finding("fields", "change", detail)
 
 
-def _typed(fields: Fields) -> tuple[list[str], list[str]]:
-    """Return attributes and types of the own fields whose values may not fit."""
+def _typed(fields: Fields, prefix: str = "") -> tuple[list[str], list[str]]:
+    """Return the attributes, without a prefix that they have, and types of own fields.
+
+    Values of texts and lists always fit, so these are left out.
+    """
     own = [
         field
         for field in fields.values()
-        if field["column"] is None and field["type"] not in {"text", "list"}
+        if field["column"] is None
+        and field["type"] not in {"text", "list"}
+        and field["attribute"].startswith(prefix)
     ]
-    return [field["attribute"] for field in own], [field["type"] for field in own]
+    attributes = [field["attribute"].removeprefix(prefix) for field in own]
+    return attributes, [field["type"] for field in own]
 
 
 def _absent(connection: Connection, fields: Fields) -> Iterator[Finding]:
-    if not _scalar(connection, "select count(*) from public.crm_attributes"):
-        return
+    known = connection.execute(
+        "select distinct starts_with(name, %s) as of_account from public.crm_attributes",
+        [OF_ACCOUNT],
+    )
+    described = {row["of_account"] for row in known}
     for field in fields.values():
-        if not field["is_in_crm"]:
+        is_described = field["attribute"].startswith(OF_ACCOUNT) in described
+        if is_described and not field["is_in_crm"]:
             yield Finding(
                 "fields",
                 "warning" if field["column"] else "error",
@@ -230,15 +259,21 @@ def _misfits(connection: Connection, fields: Fields) -> Iterator[Finding]:
             field.type,
             count(*) as deals,
             min(left(given.value #>> '{}', 60)) as example
-        from raw.opportunities
-        cross join lateral jsonb_each(opportunities.custom) as given (key, value)
+        from raw.opportunities as deals
+        left join raw.accounts on deals."TargetPartyId" = accounts."PartyId"
+        cross join lateral (
+            values ('', deals.custom), ('Account.', accounts.custom)
+        ) as part (prefix, attributes)
+        cross join lateral jsonb_each(part.attributes) as given (key, value)
         inner join unnest(%s::text[], %s::text[]) as field (attribute, type)
-            on lower(given.key) = lower(field.attribute)
+            on lower(part.prefix || given.key) = lower(field.attribute)
         where
-            opportunities._sdc_deleted_at is null
+            deals._sdc_deleted_at is null
             and (
-                given.key = field.attribute
-                or not jsonb_exists(opportunities.custom, field.attribute)
+                part.prefix || given.key = field.attribute
+                or not jsonb_exists(
+                    part.attributes, substr(field.attribute, length(part.prefix) + 1)
+                )
             )
             and public.field_value(given.value, field.type) is null
         group by field.attribute, field.type
@@ -286,10 +321,12 @@ def _outcomes(connection: Connection, fields: Fields) -> Iterator[Finding]:
         from staging.opportunity_outcomes as judged
         inner join public.opportunities as deals on judged.remote_id = deals.remote_id
         inner join raw.opportunities as loaded on deals.remote_id::bigint = loaded."OptyId"
+        left join raw.accounts on loaded."TargetPartyId" = accounts."PartyId"
         where
             judged.crm_outcome is not null
             and judged.crm_outcome is distinct from deals.crm_outcome
             and public.own_error(loaded.custom, %s, %s) is null
+            and public.own_error(accounts.custom, %s, %s) is null
             -- Rejected so far for another reason than a field.
             and (
                 judged.reject_reason is null
@@ -301,7 +338,7 @@ def _outcomes(connection: Connection, fields: Fields) -> Iterator[Finding]:
         group by before, after
         order by count(*) desc
         """,
-        _typed(fields),
+        [*_typed(fields), *_typed(fields, OF_ACCOUNT)],
     ).fetchall()
     for row in rows:
         yield Finding(

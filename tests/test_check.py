@@ -71,6 +71,7 @@ def test_what_the_next_sync_would_change(pipeline: Pipeline, file: Path) -> None
     assert "crm.yml: the next sync changes nothing because of it" in found
 
     crm.add_attribute("Products_c", "array", values=[["Cloud"]])
+    crm.add_attribute("Size_c", "number", values=[5], resource="accounts")
     before = content(pipeline)
     (won,) = pipeline.query(
         """
@@ -101,6 +102,8 @@ def test_what_the_next_sync_would_change(pipeline: Pipeline, file: Path) -> None
                     {"attribute": "GoLive_c", "name": "start"},
                     {"attribute": "Products_c", "filter": True},
                     "Prodcts_c",
+                    "Account.Size_c",
+                    "Account.Sise_c",
                 ],
             }
         )
@@ -113,6 +116,8 @@ def test_what_the_next_sync_would_change(pipeline: Pipeline, file: Path) -> None
         "fields: renamed: go_live is start; the history of go_live stays": "change",
         "fields: new: products, the list Products_c": "change",
         "fields: new: prodcts, the text Prodcts_c": "change",
+        "fields: new: account_size, the number Account.Size_c": "change",
+        "fields: the CRM has no attribute Account.Sise_c: account_sise is empty": "error",
         "fields: removed: profit; deals keep its values and its history": "change",
         "fields: the CRM has no attribute Prodcts_c: prodcts is empty": "error",
         f"values: {misfits}": "error",

@@ -1,5 +1,7 @@
 """A field is declared once, in crm.yml: from the CRM to the history of its deals."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
+from database.environment import ROOT
 from declared.fields import (
     BUILT_IN,
     Field,
@@ -152,10 +155,81 @@ def test_a_value_of_another_type_rejects_its_deal_alone(pipeline: Pipeline, decl
     assert pipeline.query("select 1 from rejected_records where resolved_at is null") == []
 
 
+def test_fields_of_the_account_follow_it(pipeline: Pipeline, declare: Any) -> None:
+    crm = pipeline.crm
+    crm.add_attribute("Industry_c", "string", ["Bank", "Energy", None], "accounts")
+    crm.add_attribute("Size_c", "string", ["5", "7.50"], "accounts")
+    declare()
+    pipeline.sync()
+    assert "accounts" not in crm.requests()["by_kind"]
+
+    declare(
+        {"attribute": "Account.Industry_c", "name": "industry", "filter": True},
+        {"attribute": "Account.Size_c", "type": "number"},
+        "Account.OrganizationName",
+        {"attribute": "CreatedBy", "name": "author"},
+    )
+    pipeline.sync()
+    accounts = {row["PartyId"]: row for row in crm.rows("accounts")}
+    rows = crm.rows()
+    deals = pipeline.query("select remote_id, custom from opportunities")
+    assert {deal["remote_id"]: deal["custom"] for deal in deals} == {
+        str(row["OptyId"]): {
+            "industry": accounts[row["TargetPartyId"]]["Industry_c"],
+            "account_size": float(accounts[row["TargetPartyId"]]["Size_c"]),
+            "account_organization_name": accounts[row["TargetPartyId"]]["OrganizationName"],
+            "author": row["CreatedBy"],
+        }
+        for row in rows
+    }
+    assert fields(pipeline)["industry"] == ("text", "Industry", True)
+    assert pipeline.query("select 1 from opportunity_changes") == []
+
+    def changed(field: str) -> set[tuple[str, str]]:
+        query = """
+            select remote_id, new_value from opportunity_changes
+            inner join opportunities on opportunity_id = opportunities.id where field = %s
+        """
+        return {tuple(row.values()) for row in pipeline.query(query, field)}
+
+    first, second = sorted({row["TargetPartyId"] for row in rows})[:2]
+    of = {
+        account: {str(row["OptyId"]) for row in rows if row["TargetPartyId"] == account}
+        for account in (first, second)
+    }
+    crm.update(first, "accounts", Industry_c="Retail")
+    crm.update(second, "accounts", Industry_c="Retail", Size_c="many")
+    pipeline.sync()
+    assert changed("industry") == {(deal, "Retail") for deal in of[first]}
+    rejects = pipeline.query("select remote_id, reason, resolved_at from rejected_records")
+    assert {reject["remote_id"] for reject in rejects} == of[second]
+    assert {reject["reason"] for reject in rejects} == {
+        "Account.Size_c: many is no number; crm.yml can declare it as text"
+    }
+
+    check = subprocess.run(
+        [sys.executable, "-m", "orchestrate.check"],
+        cwd=ROOT,
+        env=pipeline.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    misfit = f'deals whose Account.Size_c is no number: {len(of[second])}, such as "many";'
+    assert misfit in check.stdout
+
+    crm.update(second, "accounts", Size_c="8")
+    pipeline.sync()
+    assert changed("industry") == {(deal, "Retail") for deals in of.values() for deal in deals}
+    assert changed("account_size") == {(deal, "8") for deal in of[second]}
+    assert pipeline.query("select 1 from rejected_records where resolved_at is null") == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("fields: Budget_c", "line 1: fields must be a list"),
+        ("fields:\n- Acount.Country", "line 2: a field needs attribute:"),
         ("fields:\n- {name: x}", "line 2: a field needs attribute:"),
         ("fields:\n- Name\n- Budget-c", "line 3: a field needs attribute:"),
         ("fields:\n- {attribute: A_c, tipe: text}", "line 2: a field has no 'tipe'"),

@@ -49,6 +49,12 @@ create table if not exists raw.accounts (
     "LastUpdateDate" timestamptz,
     "LastUpdatedBy" text
 );
+alter table raw.accounts add column if not exists custom jsonb;
+
+-- A changed account merges its deals again. Deals have the key only if crm.yml names an account's
+-- attribute; else this index is empty.
+create index if not exists opportunities_of_account on raw.opportunities ("TargetPartyId")
+where "TargetPartyId" is not null;
 
 create table if not exists raw.resources (
     "PartyId" bigint primary key,

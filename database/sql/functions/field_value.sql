@@ -74,9 +74,10 @@ create or replace function own_values(
     custom jsonb, names text[], attributes text[], types text[]
 ) returns jsonb
 language sql stable parallel safe as $$
-    select jsonb_object_agg(field.name, field_value(given.value, field.type))
+    -- What was read before the field was declared has no value, not even null.
+    select coalesce(jsonb_object_agg(field.name, field_value(given.value, field.type)), '{}')
     from unnest(names, attributes, types) as field (name, attribute, type)
-    left join jsonb_each(custom) as given (key, value)
+    inner join jsonb_each(custom) as given (key, value)
         on lower(given.key) = lower(field.attribute)
             and (given.key = field.attribute or not jsonb_exists(custom, field.attribute))
 $$;

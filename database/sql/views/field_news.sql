@@ -38,7 +38,10 @@ news as (
     from crm_attributes
     where
         gone_since is null
-        and first_seen_at > (select min(known.first_seen_at) from crm_attributes as known)
+        and first_seen_at > (
+            select min(known.first_seen_at) from crm_attributes as known
+            where known.name like 'Account.%' = (crm_attributes.name like 'Account.%')
+        )
         and lower(name) not in (select declared.key from declared)
     union all
     select

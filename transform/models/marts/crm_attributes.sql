@@ -27,5 +27,7 @@ select
     case when listed.type != known.type then now() else known.type_changed_at end as type_changed_at
 from listed
 full outer join known on listed.name = known.name
--- Without a list, nothing is known to be gone.
-where exists (select described.name from listed as described)
+-- Without a list, of deals or of accounts, nothing of them is known to be gone.
+where
+    (coalesce(listed.name, known.name) like 'Account.%')
+    in (select described.name like 'Account.%' from listed as described)

@@ -34,10 +34,11 @@
 
 -- depends_on: {{ ref('stg_opportunities') }}
 -- depends_on: {{ ref('stg_rejected_records') }}
+-- depends_on: {{ source('oracle_crm', 'accounts') }}
 with loaded as (
 
     select * from {{ ref('opportunity_outcomes') }}
-    where reject_reason is null and {{ in_merge_window('loaded_in') }}
+    where reject_reason is null and {{ deal_in_merge_window('opty_id', 'loaded_in') }}
 
 )
 

@@ -71,5 +71,6 @@ select
     remote_updated_at,
     loaded_in,
     is_deleted,
-    reject_reason
+    reject_reason,
+    opty_id
 from judged

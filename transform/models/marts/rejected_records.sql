@@ -41,7 +41,7 @@ rejected as (
     where
         broken.reject_reason is not null
         and not broken.is_deleted
-        and (fetched.record_key is not null or ({{ in_merge_window('broken.loaded_in') }}))
+        and (fetched.record_key is not null or ({{ deal_in_merge_window('broken.opty_id', 'broken.loaded_in') }}))
 
 ),
 
@@ -95,7 +95,7 @@ seen as (
 
 ),
 
--- Rejected deals that became valid without a read: crm.yml has changed. A version that the tap
+-- Rejected deals that became valid without a read: crm.yml or an account has changed. A version that the tap
 -- rejected is not loaded, so an older one proves nothing.
 mended as (
 

@@ -1,4 +1,5 @@
 -- depends_on: {{ ref('crm_attributes') }}
+-- depends_on: {{ source('oracle_crm', 'accounts') }}
 with source as (
 
     select * from {{ source('oracle_crm', 'opportunities') }}
@@ -35,8 +36,8 @@ renamed as (
         {{ attribute(env_var('ORACLE_GEO_FIELD')) }} as geo,
         {{ attribute(env_var('ORACLE_REGION_FIELD')) }} as region,
         {{ attribute(env_var('ORACLE_SECTOR_FIELD')) }} as sector,
-        {{ own_values('custom') }} as custom,
-        {{ own_error('custom') }} as custom_error,
+        {{ own_values('source') }} as custom,
+        {{ own_error('source') }} as custom_error,
 
         -- times
         "CreationDate" as remote_created_at,

@@ -7,12 +7,12 @@ with source as (
 listed as (
 
     select
-        attribute.name,
+        case source.resource when 'accounts' then 'Account.' else '' end || attribute.name as name,
         attribute.label,
         attribute.type
     from source
     cross join lateral jsonb_to_recordset(source.attributes::jsonb) as attribute (name text, label text, type text)
-    where source.resource = 'opportunities'
+    where source.resource in ('opportunities', 'accounts')
 
 )
 
