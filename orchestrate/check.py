@@ -29,7 +29,6 @@ from declared.file import (
     Declared,
     decides_anew,
     declare,
-    differs,
     read_declared,
 )
 from orchestrate.crm import tap_settings

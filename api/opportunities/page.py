@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, urlencode
 
-from fastapi import Form, Query, Request, Response
+from fastapi import Form, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -18,7 +18,7 @@ from api.console.pages import changed, console_router, page, wants_part
 from api.database import Connection
 from api.fields import CurrentFields, Fields, shown
 from api.opportunities import service, views
-from api.opportunities.choices import owner_names, people
+from api.opportunities.choices import frequent_values, owner_names, people
 from api.opportunities.many import ChangeOfMany, change_many, seen_of, words_of
 from api.opportunities.schemas import MOST_CHOSEN, MOST_EXPORTED, PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
@@ -469,6 +469,19 @@ async def delete_view(
     """Delete a saved view."""
     await views.delete_view(connection, user, view_id)
     return changed(request, "/opportunities", "The view is deleted.", "views-changed")
+
+
+@router.get("/fields/{name}/values")
+async def offer_values(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    name: Annotated[str, Path(max_length=50)],
+) -> Response:
+    """Offer the most frequent values of an own field to its filter."""
+    values = await frequent_values(connection, user, fields, name)
+    return page(request, "_frequent.html", values=values)
 
 
 class StatusForm(BaseModel):

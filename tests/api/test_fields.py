@@ -1,8 +1,10 @@
 """The customer's own fields in lists, deals, exports and the API's description."""
 
 import csv
+import html
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -219,6 +221,15 @@ def test_the_description_has_fields_and_parameters(caller: Caller) -> None:
         assert {"min_budget", "go_live_before", "products", "strategic"} <= given.keys()
         assert "after_id" not in given
         assert "|budget|" in given["sort"]["schema"]["anyOf"][0]["pattern"]
+
+
+def test_a_filter_offers_the_most_frequent_values(caller: Caller) -> None:
+    offered = caller.get("/fields/products/values").text
+    values = [html.unescape(value) for value in re.findall('value="(.*?)"', offered)]
+    assert values[0] == "Data"
+    assert sorted(values[1:]) == sorted(["Cloud", "=1+1", "7.5", '"'])
+    for name in ("budget", "strategic", "after_id", "stage", "gone"):
+        assert caller.get(f"/fields/{name}/values").status_code == 404
 
 
 def test_a_changed_declaration_needs_no_restart(caller: Caller) -> None:

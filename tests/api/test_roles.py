@@ -125,6 +125,7 @@ ROUTES = {
     "POST /admin/users/{id}/unlock": ADMIN,
     "GET /board": VIEWER,
     "GET /dashboard": VIEWER,
+    "GET /fields/{name}/values": VIEWER,
     "GET /lineage": VIEWER,
     "GET /opportunities": VIEWER,
     "GET /opportunities/{id}": VIEWER,
@@ -187,6 +188,7 @@ VALUES = {
     "{id}": "999",
     "{assessment_id}": "999",
     "{remote_id}": "999",
+    "{name}": "none",
     "{run_id}": "00000000-0000-0000-0000-000000000000",
 }
 
