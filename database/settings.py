@@ -6,9 +6,9 @@ import.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -204,7 +204,8 @@ class Api(_Group):
     )
     """The address that browsers use, without a path. Set it if a proxy is in front: the API then
     serves this host only (and the machine itself), checks the origin of changes by it, and with
-    https sends its cookie by TLS only. Set the addresses of the proxies, too."""
+    https sends its cookie by TLS only. Set the addresses of the proxies, too. Alerts link to the
+    console if this is set for what sends them: scheduler, API and runs."""
     forwarded_allow_ips: str = "127.0.0.1"
     """The addresses of the proxies in front, separated by commas. The API believes them for whom
     they ask, and whether by https. If a proxy is missing here, all its users count as one address:
@@ -364,6 +365,26 @@ def secret_names() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if SecretStr in getattr(field.annotation, "__args__", ()):
             yield name.upper()
+
+
+def secret_hider() -> Callable[[str], str]:
+    """Return a function that replaces every secret of the settings in a text."""
+    passwords = [
+        urlsplit(setting(name) or "").password or ""
+        for name in ("DATABASE_URL", "DATABASE_DIRECT_URL")
+    ]
+    secrets = {*passwords, *(setting(name) or "" for name in secret_names())}
+    # In addresses they are percent-encoded.
+    secrets |= {form(secret) for secret in secrets for form in (unquote, quote, quote_plus)}
+    secrets -= {""}
+    longest_first = sorted(secrets, key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in longest_first:
+            text = text.replace(secret, "***")
+        return text
+
+    return hide
 
 
 def read_settings() -> Settings:

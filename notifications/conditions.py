@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from typing import Any, LiteralString
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import class_row
 
 from database.environment import DEFAULT_LATE_HOURS, setting
+
+_PAGES = {"rejects": "/sync/rejects", "fields": "/admin/fields", "sign_ins": "/admin/users"}
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,21 @@ class Condition:
         detail: the problem in words.
         causes: its causes, without values that differ each time.
         size: the number of records, if it matters.
+        run_id: the run that shows it, if it is one run.
     """
 
     kind: str
     detail: str
     causes: list[str]
     size: int | None
+    run_id: UUID | None
+
+    @property
+    def text(self) -> str:
+        """The detail, and the address of the page about it, if API_PUBLIC_URL is set."""
+        console = setting("API_PUBLIC_URL")
+        page = f"/sync/runs/{self.run_id}" if self.run_id else _PAGES.get(self.kind, "/sync")
+        return self.detail + (f"\nSee {console.rstrip('/')}{page}" if console else "")
 
 
 # The parts of an error that differ each time: values, ids, times. HTTP status codes are kept.
@@ -66,6 +78,7 @@ failed as (
     select
         case kind when 'sync' then 'failed' else 'reconcile' end as kind,
         coalesce(error_message, 'No reason is known.') as detail,
+        run_id,
         trigger = 'airflow' or (kind = 'reconcile' and trigger = 'schedule') or exists (
             select from undecided
             where job = completed.kind and heartbeat_at > now() - interval '3 minutes'
@@ -85,7 +98,8 @@ select
     kind,
     detail,
     array[left(regexp_replace(detail, %(varying)s, '…', 'g'), 300)] as causes,
-    null::bigint as size
+    null::bigint as size,
+    run_id
 from failed
 where is_for_others is not true or kind in (select kind from open_ones)
 union all
@@ -94,6 +108,7 @@ select
     string_agg(name || ' (meltano run ' || job || ')' || coalesce(': ' || reason, ''), '; '
         order by name),
     array_agg(name order by name),
+    null,
     null
 from (
     select schedules.name, schedules.job, last_run.error_message as reason
@@ -121,6 +136,7 @@ select
             || ' UTC.'
     end,
     array[]::text[],
+    null,
     null
 from success, first_run
 where coalesce(success.at, first_run.at) < now() - make_interval(hours => %(late_hours)s)
@@ -129,7 +145,8 @@ select
     'empty',
     'It read everything and found no opportunity: look at the account''s record set.',
     array[]::text[],
-    null
+    null,
+    run_id
 from completed
 where kind = 'sync' and end_reason = 'done' and sync_type = 'FULL' and total_fetched = 0
 union all
@@ -138,7 +155,8 @@ select
     count(*) || ' records are waiting, the last because of: '
     || left((array_agg(reason order by last_seen_at desc))[1], 500),
     (array_agg(distinct left(regexp_replace(reason, %(varying)s, '…', 'g'), 200)))[1:100],
-    count(*)
+    count(*),
+    null
 from rejected_records
 where resolved_at is null
 having count(*) > 0
@@ -153,6 +171,7 @@ select
     || 'what each means, such as ' || (array_agg(to_json(code)::text order by place))[1]
     || ': OPEN (or WON, LOST, CLOSED).',
     (array_agg(code order by code))[1:100],
+    null,
     null
 from unknown_codes
 having count(*) > 0
@@ -163,6 +182,7 @@ select
         filter (where place <= 20)
     || case when count(*) > 20 then ' and ' || count(*) - 20 || ' more' else '' end,
     (array_agg(concat_ws(' ', kind, attribute, type) order by kind, attribute))[1:500],
+    null,
     null
 from (
     select *, row_number() over (order by kind, attribute) as place from field_news
@@ -178,7 +198,8 @@ select
     || 'Users in the console. If all came from one address, that may be a proxy that '
     || 'FORWARDED_ALLOW_IPS does not name.',
     array[]::text[],
-    count(*)
+    count(*),
+    null
 from sign_in_attempts
 where at > now() - interval '15 minutes' and not is_forgiven
 having count(*) >= 20

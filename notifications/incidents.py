@@ -131,8 +131,9 @@ def update(connection: Connection, late_hours: int) -> None:
         connection.execute(_LIMITS)
         conditions = holding(connection, late_hours)
         for condition in conditions:
-            connection.execute(_OPEN, vars(condition))
-            connection.execute(_GROW, vars(condition))
+            values = vars(condition) | {"detail": condition.text}
+            connection.execute(_OPEN, values)
+            connection.execute(_GROW, values)
         connection.execute(_CLOSE, [[condition.kind for condition in conditions]])
 
 

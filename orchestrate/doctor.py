@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString, cast
-from urllib.parse import unquote, urlsplit
 
 import psycopg
 from psycopg import pq
@@ -49,7 +48,7 @@ from database.address import (
 from database.environment import DATA, ROOT, env_file, setting
 from database.migrate import newest_migration
 from database.preflight import Purpose, obstacles
-from database.settings import Settings, read_settings, secret_names
+from database.settings import Settings, read_settings, secret_hider
 from declared.decisions import Decisions
 from declared.file import MODELS, DeclarationError, differs, read_declared
 from declared.outcomes import SECTIONS
@@ -978,24 +977,6 @@ def _last_line(text: str | bytes | None) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _hider() -> Callable[[str], str]:
-    """Return a function that hides every secret in a text."""
-    passwords = [
-        urlsplit(setting(name) or "").password or ""
-        for name in ("DATABASE_URL", "DATABASE_DIRECT_URL")
-    ]
-    secrets = {*passwords, *map(unquote, passwords)}
-    secrets |= {setting(name) or "" for name in secret_names()}
-    secrets -= {""}
-
-    def hide(text: str) -> str:
-        for secret in sorted(secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
-
-    return hide
-
-
 def main() -> int:
     """Print the findings; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m orchestrate.doctor", description=__doc__)
@@ -1004,7 +985,7 @@ def main() -> int:
     arguments = parser.parse_args()
     as_json = arguments.json
     tests = [Check("notification", sent_test, seconds=60)] if arguments.notify else []
-    hide = _hider()
+    hide = secret_hider()
     findings = []
     for finding in examine([*checks(), *tests]):
         shown = Finding(**{name: hide(text) for name, text in asdict(finding).items()})

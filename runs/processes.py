@@ -1,5 +1,6 @@
 """Find the process of a run, and its output."""
 
+import os
 import re
 import socket
 from functools import cache
@@ -11,6 +12,7 @@ import psutil
 from database.environment import DATA
 
 LOGS = DATA / "logs"
+MOST_OF_LOG = 64 * 1024
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -63,11 +65,21 @@ def log_file(run_id: object) -> Path:
     return LOGS / f"sync-{run_id}.log"
 
 
+def end_of_log(run_id: object) -> str | None:
+    """Return the last 64 KiB of a run's output; None if this process can't read its log."""
+    try:
+        with log_file(run_id).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - MOST_OF_LOG))
+            printed = file.read(MOST_OF_LOG)
+    except (FileNotFoundError, PermissionError):
+        return None
+    if size > MOST_OF_LOG:
+        _, _, printed = printed.partition(b"\n")  # the rest of a line that began before
+    return _ANSI.sub("", printed.decode(errors="replace"))
+
+
 def last_words(run_id: object) -> str | None:
     """Return the last line of a run's output, if its log is on this machine."""
-    try:
-        printed = log_file(run_id).read_text(errors="replace")
-    except FileNotFoundError:
-        return None
-    lines = [line.strip() for line in _ANSI.sub("", printed).splitlines() if line.strip()]
+    lines = [line.strip() for line in (end_of_log(run_id) or "").splitlines() if line.strip()]
     return lines[-1][:1000] if lines else None

@@ -56,15 +56,15 @@ class Desk:
         with psycopg.connect(self.database) as connection:
             connection.execute(sql, parameters)
 
-    def run(self, state: str, ago: str = "1 minute", **observed: object) -> None:
-        """Add a run that has ended."""
+    def run(self, state: str, ago: str = "1 minute", **observed: object) -> str:
+        """Add a run that has ended, and return its id."""
         succeeded = state == "SUCCESS"
         row: dict[str, Any] = {
             "load_succeeded": succeeded,
             "transform_succeeded": succeeded or None,
             "new_records": 1,
         }
-        add_run(self.database, ago, **row | observed)
+        return add_run(self.database, ago, **row | observed)
 
     def reject(self, count: int, reason: str = 'WinProb: "high" is not a number') -> None:
         """Add rejected records."""
@@ -136,7 +136,9 @@ def test_no_problem_sends_no_alert(desk: Desk) -> None:
     assert desk.check() == []
 
 
-def test_a_failure_is_sent_once_and_its_end_once(desk: Desk) -> None:
+def test_a_failure_is_sent_once_and_its_end_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.run("SUCCESS", "4 hours")
     desk.run("FAIL", "3 hours", error_message="tap-oracle-crm: 401 Unauthorized")
     assert desk.check() == ["The sync failed"]
@@ -147,8 +149,16 @@ def test_a_failure_is_sent_once_and_its_end_once(desk: Desk) -> None:
     desk.run("SUCCESS", "1 hour")
     assert desk.check() == ["The sync works again"]
     assert desk.check() == []
-    desk.run("FAIL")
-    assert desk.check() == ["The sync failed"]
+    monkeypatch.setenv("API_PUBLIC_URL", "https://crm.example.com/")
+    run_id = desk.run("FAIL", error_message="tap-oracle-crm: 401 Unauthorized")
+    desk.reject(1)
+    assert desk.check() == ["The sync failed", "Records could not be loaded"]
+    failed, rejects = (message["message"] for _, message in desk.receiver.received[-2:])
+    assert failed.splitlines() == [
+        "tap-oracle-crm: 401 Unauthorized",
+        f"See https://crm.example.com/sync/runs/{run_id}",
+    ]
+    assert rejects.splitlines()[-1] == "See https://crm.example.com/sync/rejects"
 
 
 def test_a_sync_that_will_be_retried_has_not_failed_yet(desk: Desk) -> None:

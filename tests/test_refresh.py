@@ -52,6 +52,8 @@ def test_one_deal_is_read_and_the_next_sync_goes_on_as_before(pipeline: Pipeline
 
     unresolved = "select remote_id from rejected_records where resolved_at is null"
     assert pipeline.query(unresolved) == [{"remote_id": str(broken["OptyId"])}]
+    met_by = "select last_run_id from rejected_records"
+    assert pipeline.query(met_by) == [{"last_run_id": pipeline.last_sync()["run_id"]}]
     assert pipeline.query(bookmark) == before
     assert pipeline.query(states) == state
     assert len(pipeline.syncs()) == 2, "a refresh is not a sync"

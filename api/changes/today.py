@@ -116,7 +116,7 @@ with arrivals as (
 )
 
 select
-    deal.*, arrivals.arrived_at as changed_at,
+    deal.*, arrivals.arrived_at as changed_at, arrivals.run_id,
     null as old_value, null as new_value, null as old_currency, null as changed_by
 from arrivals
 cross join lateral (
@@ -143,6 +143,7 @@ with net as (
         (array_agg(old_value order by id))[1] as old_value,
         (array_agg(new_value order by id))[count(*)] as new_value,
         (array_agg(changed_by order by id))[count(*)] as changed_by,
+        (array_agg(run_id order by id))[count(*)] as run_id,
         max(changed_at) as changed_at
     from opportunity_changes
     where changed_at between %(from_at)s and %(to_at)s
@@ -191,7 +192,7 @@ placed as (
 )
 
 select
-    kind, place, total, changed_at, changed_by, old_value, new_value, old_currency,
+    kind, place, total, changed_at, changed_by, run_id, old_value, new_value, old_currency,
     opportunities.id, name, remote_id, customer, deal_value, currency, stage, close_date, deleted_at
 from placed
 join opportunities on opportunities.id = opportunity_id
@@ -229,7 +230,7 @@ WAITING: LiteralString = f"""
 select
     id, name, remote_id, customer, deal_value, currency, stage, close_date, deleted_at,
     workflow_status, null as changed_at, null as old_value, null as new_value,
-    null as old_currency, null as changed_by
+    null as old_currency, null as changed_by, null as run_id
 {_WAITS}
 order by close_date nulls last, id
 limit %(limit)s offset %(offset)s

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from fastapi import Form, Query, Request, Response
 from psycopg.rows import DictRow
 from pydantic import BaseModel
 
-from api.auth import CurrentUser, unattended
+from api.auth import CurrentUser, Role, unattended
 from api.console.charts import Bar, Columns, columns
 from api.console.pages import back_to, console_router, page, wants_part
 from api.database import Connection
@@ -18,14 +20,24 @@ from api.docs import LINEAGE
 from api.fields import CurrentFields
 from api.opportunities.deal import crm_link
 from api.sync import service
-from api.sync.schemas import RejectsQuery, SyncOrder
+from api.sync.schemas import RejectedRecords, RejectsQuery, SyncOrder
 from api.types import PathId
+from runs import processes
 
 router = console_router()
 
 SHOWN = 50
 CHARTED = 30
 CHANGES = 50
+TRIGGERS = {
+    "api": "the console or the API",
+    "schedule": "the schedule",
+    "webhook": "a call of the CRM",
+    "airflow": "Airflow",
+    "cli": "a command on the server",
+    "shell": "a command on the server",
+}
+"""Who or what starts runs, as people read it."""
 
 
 @router.get("/sync")
@@ -39,10 +51,9 @@ async def show_sync(request: Request, user: CurrentUser, connection: Connection)
     }
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)
-    rejects = await service.list_rejects(
-        connection, user, RejectsQuery.model_validate({"limit": 20})
-    )
-    return page(request, "sync.html", rejects=rejects, resolved=False, crm_link=crm_link, **context)
+    wanted = RejectsQuery.model_validate({"limit": 20})
+    rejects = await service.list_rejects(connection, user, wanted)
+    return page(request, "sync.html", **context, **_shown(rejects, wanted))
 
 
 @router.get("/sync/indicator")
@@ -73,8 +84,13 @@ async def show_run(
         "next_offset": offset + CHANGES if len(changes) > CHANGES else None,
         "titles": fields.labels,
     }
-    template = "_run_changes.html" if wants_part(request, "more-changes") else "run.html"
-    return page(request, template, **context)
+    if wants_part(request, "more-changes"):
+        return page(request, "_run_changes.html", **context)
+    if user.role.includes(Role.MANAGER):
+        context["log"] = await service.read_log(user, run_id)
+    by = TRIGGERS.get(run.trigger or "", run.trigger)
+    log_name = processes.log_file(run_id).name
+    return page(request, "run.html", by=by, log_name=log_name, **context)
 
 
 class StartForm(BaseModel):
@@ -127,7 +143,24 @@ async def show_rejects(
     template = "_reject_rows.html" if wants_part(request, "more-rejects") else "_rejects.html"
     if "hx-request" not in request.headers:
         template = "rejects.html"
-    return page(request, template, rejects=rejects, resolved=wanted.resolved, crm_link=crm_link)
+    return page(request, template, **_shown(rejects, wanted))
+
+
+def _shown(rejects: RejectedRecords, wanted: RejectsQuery) -> dict[str, Any]:
+    """Return what the templates of rejects need."""
+    return {
+        "rejects": rejects,
+        "wanted": wanted,
+        "address": partial(_address, wanted),
+        "crm_link": crm_link,
+    }
+
+
+def _address(wanted: RejectsQuery, **changes: Any) -> str:
+    """Return the address of the rejects with some of its parameters changed."""
+    given = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
+    asked = {name: value for name, value in (given | changes).items() if value}
+    return "/sync/rejects" + (f"?{urlencode(asked)}" if asked else "")
 
 
 def _charts(runs: list[DictRow]) -> dict[str, Columns]:

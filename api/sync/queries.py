@@ -34,12 +34,13 @@ select
         total_fetched / nullif(extract(epoch from observed_at - run_logs.started_at), 0), 1
     ) as records_per_second,
     is_counted,
+    host,
     transform_started_at,
     transform_completed_at
 from run_logs
 left join (
     select
-        run_id, records_claimed, observed_at, transform_started_at, transform_completed_at,
+        run_id, host, records_claimed, observed_at, transform_started_at, transform_completed_at,
         new_records is not null as is_counted
     from sync_runs
 ) as seen
@@ -84,7 +85,7 @@ from (
 join opportunities on opportunities.id = changes.opportunity_id
 order by changes.changed_at, changes.opportunity_id, changes.id
 """
-# The last run that has seen a reject has it. Its time is that of the reader's clock.
+# The last run that has met a reject has it.
 RUN_REJECTS: LiteralString = """
 select
     stream,
@@ -94,7 +95,7 @@ select
     coalesce((array_agg(distinct remote_id) filter (where remote_id is not null))[:5], '{}')
         as remote_ids
 from rejected_records
-where last_seen_at between %(started_at)s and coalesce(%(completed_at)s, now())
+where last_run_id = %(run_id)s
 group by stream, reason
 order by count(*) desc, stream, reason
 limit 50
@@ -113,9 +114,11 @@ from schedules
 order by next_run_at nulls last, name
 """
 REJECTS = """
-select id, stream, remote_id, reason, payload, first_seen_at, last_seen_at, resolved_at
+select
+    id, stream, remote_id, reason, payload, first_seen_at, last_seen_at, last_run_id, resolved_at
 from rejected_records
 where (%(stream)s::text is null or stream = %(stream)s)
+    and (%(run_id)s::uuid is null or last_run_id = %(run_id)s)
     and (%(remote_id)s::text is null or remote_id = %(remote_id)s)
     and (%(resolved)s or resolved_at is null)
     and (%(before)s::bigint is null or id < %(before)s)
@@ -126,6 +129,7 @@ COUNT_REJECTS = """
 select count(*)
 from rejected_records
 where (%(stream)s::text is null or stream = %(stream)s)
+    and (%(run_id)s::uuid is null or last_run_id = %(run_id)s)
     and (%(remote_id)s::text is null or remote_id = %(remote_id)s)
     and (%(resolved)s or resolved_at is null)
 """

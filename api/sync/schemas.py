@@ -109,6 +109,7 @@ class SyncDetail(SyncProgress):
     trigger: str | None = Field(description="What started it", examples=["schedule"])
     requested_by: str | None = Field(description="Who started it, where that is known")
     cancelled_by: str | None
+    host: str | None = Field(description="Where it ran")
     coverage: Literal["complete", "changes", "partial"] | None = Field(
         description="What it read: all, what had changed, or a part of either"
     )
@@ -138,6 +139,7 @@ class RejectedRecord(BaseModel):
     payload: Any = Field(description="The record as it was received")
     first_seen_at: datetime
     last_seen_at: datetime
+    last_run_id: UUID | None = Field(description="The last run that met it, where known")
     resolved_at: datetime | None = Field(description="When it arrived good, or was found gone")
 
 
@@ -154,6 +156,7 @@ class RejectsQuery(BaseModel):
 
     stream: Text | None = None
     remote_id: Text | None = None
+    run_id: UUID | None = Field(None, description="The last run that met them")
     resolved: bool = Field(False, description="Also those that are resolved")
     cursor: Id | None = Field(None, description="`next_cursor` of the page before")
     limit: int = Field(50, ge=1, le=1000)

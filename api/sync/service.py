@@ -24,7 +24,8 @@ from api.sync.schemas import (
     SyncOrder,
     SyncRun,
 )
-from runs import control
+from database.settings import secret_hider
+from runs import control, processes
 
 
 async def start(
@@ -180,6 +181,13 @@ def _phases(run: DictRow) -> list[Phase]:
         )
         for (name, start), end in zip(begun, ends, strict=True)
     ]
+
+
+async def read_log(user: User, run_id: UUID) -> str | None:
+    """Return the end of what a run has printed, without secrets; None if its log is not here."""
+    user.must_be(Role.MANAGER, Scope.READ)
+    printed = await run_in_threadpool(processes.end_of_log, run_id)
+    return None if printed is None else secret_hider()(printed)
 
 
 async def list_changes(

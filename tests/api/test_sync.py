@@ -115,11 +115,12 @@ def test_a_run_tells_all_that_is_known_of_it(caller: Caller) -> None:
             [run_id],
         )
         connection.execute(
-            "insert into rejected_records (record_key, stream, remote_id, reason, last_seen_at,"
+            "insert into rejected_records (record_key, stream, remote_id, reason, last_run_id,"
             " resolved_at)"
             " select 'opportunities:' || n, 'opportunities', n, 'WinProb: bad',"
-            " now() - make_interval(secs => case n when 3 then 0 else 3605 end),"
-            " case n when 1 then now() end from generate_series(1, 3) as n"
+            " case when n < 3 then %s::uuid end,"
+            " case n when 1 then now() end from generate_series(1, 3) as n",
+            [run_id],
         )
         connection.execute(
             "insert into opportunity_arrivals (arrived_at, run_id, ids, deals)"
@@ -137,10 +138,51 @@ def test_a_run_tells_all_that_is_known_of_it(caller: Caller) -> None:
     assert run["new_deals"] == 1
     reason = {"stream": "opportunities", "reason": "WinProb: bad", "records": 2, "unresolved": 1}
     assert run["rejects"] == [reason | {"remote_ids": ["1", "2"]}]
+    wanted = {"run_id": run_id, "resolved": "true"}
+    assert caller.get("/api/rejected-records", params=wanted).json()["total"] == 2
     assert run["succeeded_since"] is None
     before = caller.get(f"/api/sync-runs/{failed}").json()
     assert (before["outcome"], before["succeeded_since"]) == ("FAILED", run_id)
     assert (before["rejects"], before["new_deals"]) == ([], 0)
+
+
+def test_the_page_of_a_reconcile_says_what_it_found(caller: Caller) -> None:
+    run_id = add_run(caller.database, kind="reconcile", trigger="cli", host="node-1.example.com")
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into reconciliations (run_id, compared, corrected, corrected_fields, changed,"
+            " missed, new, gone, failed, proves_absence)"
+            ' values (%s, 1001, 12, \'{"customer": 11, "stage": 1}\', 1, 0, 3, 2, 0, true)',
+            [run_id],
+        )
+    found = caller.get(f"/api/sync-runs/{run_id}").json()
+    assert found["reconciliation"].startswith("1,001 compared: 12 corrected (11 customer, 1 stage)")
+    shown = caller.get(f"/sync/runs/{run_id}").text
+    for words in (found["reconciliation"], "a command on the server", "node-1.example.com"):
+        assert words in shown
+    assert "went to where it was started" in shown
+    assert "Log" not in caller.be(Role.VIEWER).get(f"/sync/runs/{run_id}").text
+
+
+def test_managers_read_the_end_of_a_log_without_its_secrets(
+    caller: Caller, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORACLE_PASS", "geheim & lang")
+    command.script = """
+import sys
+print("first line")
+print("x" * 70_000)
+print("<b>Signing in</b> with geheim & lang, geheim%20%26%20lang")
+sys.exit("It failed.")
+"""
+    run_id = caller.post("/api/sync-database").json()["run_id"]
+    assert until(caller, "FAILED")["error_message"] == "It failed."
+    shown = caller.get(f"/sync/runs/{run_id}").text
+    assert "&lt;b&gt;Signing in&lt;/b&gt; with ***, ***\nIt failed." in shown
+    assert "first line" not in shown
+    assert "xxx" not in shown
+    assert "geheim" not in shown
+    assert "Signing in" not in caller.be(Role.VIEWER).get(f"/sync/runs/{run_id}").text
 
 
 def test_a_run_elsewhere_is_dead_after_some_silence(caller: Caller, command: Command) -> None:

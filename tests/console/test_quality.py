@@ -56,7 +56,7 @@ def page_of_a_run(desk: Desk) -> str:
     (run,) = desk.query(
         "select run_id, started_at from sync_runs where error_message is not null limit 1"
     )
-    desk.query("update rejected_records set last_seen_at = %s", run["started_at"])
+    desk.query("update rejected_records set last_run_id = %s", run["run_id"])
     desk.query(
         "insert into opportunity_changes (opportunity_id, field, new_value, changed_at, run_id)"
         " values (2, 'stage', 'Negotiation', %s, %s)",

@@ -28,6 +28,11 @@
         rules = excluded.rules
 {%- endmacro %}
 
+{#- The id of the run that merges, as `open_merge_window` sets it. -#}
+{% macro merging_run() -%}
+    nullif(current_setting('app.run_id', true), '')::uuid
+{%- endmacro %}
+
 {#-
     Close the window, and delete the keys that every model has counted. Keys of a running load
     stay: a complete read compares with them at its end.

@@ -86,6 +86,10 @@ seen as (
             -- A known reject is only merged again: it stays as it was.
             when newest.loaded_in <= before.rejected_in then before.resolved_at
         end as resolved_at,
+        case
+            when {{ not_yet_counted('newest.loaded_in') }} then {{ merging_run() }}
+            else before.last_run_id
+        end as last_run_id,
         newest.stream = 'opportunities'
         and arrived.record_key is null
         and ({{ not_yet_counted('newest.loaded_in') }}) as _is_failed
@@ -151,6 +155,7 @@ unseen as (
                 )
                 then now()
         end as resolved_at,
+        known.last_run_id,
         false as _is_failed
     from {{ this }} as known
     left join arrived on known.record_key = arrived.record_key
