@@ -38,6 +38,7 @@ from api import (
     docs,
     fields_page,
     health,
+    health_page,
     metrics,
     problems,
     workflow,
@@ -72,6 +73,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
                 make_pool(database_url, settings)
             )
             app.state.check = health.Once(partial(health.find_problem, pool))
+            app.state.doctor = health.Once(partial(health_page.examine, database_url))
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
             await stack.enter_async_context(every(1, partial(app.state.live.look, pool)))
@@ -132,6 +134,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.users.page.router,
         api.erasure.page.router,
         fields_page.router,
+        health_page.router,
         api.oidc.page.router,
         api.changes.page.router,
         api.opportunities.page.router,

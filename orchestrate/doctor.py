@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -182,13 +182,25 @@ def checks() -> tuple[Check, ...]:
     )
 
 
-def examine(made: Iterable[Check] | None = None) -> Iterator[Finding]:
-    """Make all checks, or some of them; those whose needs are not met are left out."""
+def examine(made: Iterable[Check] | None = None, seconds: float | None = None) -> Iterator[Finding]:
+    """Make all checks, or some of them; those whose needs are not met are left out.
+
+    Args:
+        made: the checks; None for all.
+        seconds: how long they may take together; a finding names each check that is not made then.
+    """
     examination = Examination()
+    end = None if seconds is None else time.monotonic() + seconds
     try:
         for check in checks() if made is None else made:
-            if all(getattr(examination, need) for need in check.needs):
-                yield from within_deadline(check, examination)
+            if not all(getattr(examination, need) for need in check.needs):
+                continue
+            left = check.seconds if end is None else min(check.seconds, end - time.monotonic())
+            if left > 0:
+                yield from within_deadline(replace(check, seconds=left), examination)
+            else:
+                detail = f"not looked at: the {seconds:g} s were over"
+                yield Finding(check.name, "warning", detail, "Run make doctor on the server.")
     finally:
         if examination.connection is not None:
             examination.connection.close()
@@ -223,7 +235,7 @@ def within_deadline(check: Check, examination: Examination) -> Iterator[Finding]
             yield Finding(
                 check.name,
                 "error",
-                f"no answer within {check.seconds:g} s",
+                f"no answer within {check.seconds:.3g} s",
                 "Look at what it asks: its server, the network, a proxy or firewall between.",
             )
             if "connection" in check.needs:
@@ -605,7 +617,7 @@ def schedule(examination: Examination) -> Iterator[Finding]:
     with asking(examination) as connection:
         known = connection.execute(
             """
-            select name, job, interval, next_run_at, heartbeat_at,
+            select name, job, interval, next_run_at, heartbeat_at, paused_at, paused_by,
                 heartbeat_at < now() - make_interval(secs => %s) as is_silent
             from schedules
             order by next_run_at
@@ -626,6 +638,14 @@ def schedule(examination: Examination) -> Iterator[Finding]:
         due = next((one for one in known if one["next_run_at"] is not None), None)
         detail = f"next is {due['name']}, {_minute(due['next_run_at'])}" if due else "is starting"
         yield Finding("scheduler", "ok", detail)
+    for one in known:
+        if one["paused_at"] is not None:
+            yield Finding(
+                "paused schedule",
+                "warning",
+                f"{one['name']}, by {one['paused_by']} since {_minute(one['paused_at'])}",
+                "Resume it in the console: Admin, Health.",
+            )
 
 
 def last_sync(examination: Examination) -> Iterator[Finding]:
@@ -982,12 +1002,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m orchestrate.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
     parser.add_argument("--notify", action="store_true", help="send a test message, too")
+    parser.add_argument("--within", type=float, help="seconds for all checks together")
     arguments = parser.parse_args()
     as_json = arguments.json
     tests = [Check("notification", sent_test, seconds=60)] if arguments.notify else []
     hide = secret_hider()
     findings = []
-    for finding in examine([*checks(), *tests]):
+    for finding in examine([*checks(), *tests], arguments.within):
         shown = Finding(**{name: hide(text) for name, text in asdict(finding).items()})
         findings.append(shown)
         if not as_json:

@@ -7,6 +7,9 @@ it runs once afterwards. If a job fails, it is retried after growing pauses, eve
 restarts meanwhile. Until the last retry has failed, `last_succeeded` is null, and no alert is
 sent. Only one scheduler works at a time; another waits until it has ended.
 
+Administrators pause and resume schedules and start them now: they write that to `public.schedules`,
+and the scheduler looks every few seconds. What is due during a pause does not run later.
+
 Settings: SCHEDULE_TIMEZONE (UTC), SCHEDULE_RETRY_MINUTES (1,5,15).
 """
 
@@ -37,7 +40,8 @@ from runs.control import MELTANO
 from runs.registry import Job
 
 HEARTBEAT_SECONDS = 15
-RETRY = " (again)"
+ORDERS_SECONDS = 3
+RETRY, WANTED = " (again)", " (now)"
 KEEPALIVES = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
@@ -49,6 +53,19 @@ log = logging.getLogger("scheduler")
 BEGUN: LiteralString = """
 update schedules set last_run_at = now(), last_succeeded = null, attempt = %s where name = %s
 """
+
+
+TAKE_WANTED: LiteralString = """
+with wanted as (
+    select name, wanted_by from schedules where wanted_by is not null for update
+)
+
+update schedules set wanted_by = null
+from wanted
+where schedules.name = wanted.name
+returning schedules.name, wanted.wanted_by
+"""
+GIVE_UP: LiteralString = "update schedules set last_succeeded = false where name = %s"
 
 
 class CancelledError(Exception):
@@ -93,6 +110,9 @@ class Scheduler:
             executor="heartbeat",
             next_run_time=datetime.now(UTC),
         )
+        self._scheduler.add_job(
+            self._take_orders, "interval", seconds=ORDERS_SECONDS, executor="heartbeat"
+        )
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         self._scheduler.start()
@@ -114,22 +134,29 @@ class Scheduler:
         return bool(row and row[0])
 
     def _plan(self, schedule: dict[str, Any], known: dict[str, Any]) -> None:
-        """Plan a schedule's next run, and a retry or missed run of an earlier scheduler."""
+        """Plan a schedule's next run, and a retry or missed run of an earlier scheduler.
+
+        A paused schedule is planned when somebody resumes it.
+        """
         name, job = schedule["name"], schedule["job"]["name"]
         trigger = CronTrigger(schedule["cron_interval"], self._timezone)
         now = datetime.now(UTC)
         due, planned = known["next_run_at"], trigger.get_next_fire_time(None, now)
         is_undecided = known["last_run_at"] is not None and known["last_succeeded"] is None
-        is_missed = due is not None and due < now and not is_undecided
+        is_paused = known["paused_at"] is not None
+        is_missed = due is not None and due < now and not is_undecided and not is_paused
         self._scheduler.add_job(
             self._run_job,
             trigger,
             args=[name, job],
             id=name,
             **({"next_run_time": now} if is_missed else {}),
+            **({"next_run_time": None} if is_paused else {}),
         )
         if is_missed:
             log.info("%s was missed: it runs now", name)
+        elif is_undecided and is_paused:
+            self._update_schedule(GIVE_UP, [name])
         elif is_undecided:
             # The earlier scheduler ended while it waited for the retry, or during an attempt.
             at = max(due, now) if due is not None and planned and due < planned else now
@@ -162,32 +189,70 @@ class Scheduler:
 
     def _write_heartbeat(self) -> None:
         """Write the heartbeat, and the next due time of each schedule."""
-        due: dict[str, datetime] = {}
+        due: dict[str, list[datetime]] = {}
         for job in self._scheduler.get_jobs():
-            name = job.id.removesuffix(RETRY)
-            due[name] = min(job.next_run_time, due.get(name, job.next_run_time))
+            times = due.setdefault(job.id.removesuffix(RETRY).removesuffix(WANTED), [])
+            if job.next_run_time is not None:
+                times.append(job.next_run_time)
         if self._connection.closed and not self._acquire_lock():
             log.error("another scheduler took over while the database was unreachable: stopping")
             self._scheduler.shutdown(wait=False)
             return
-        for name, at in due.items():
+        for name, times in due.items():
             self._connection.execute(
                 "update schedules set next_run_at = %s, heartbeat_at = now() where name = %s",
-                [at, name],
+                [min(times, default=None), name],
             )
 
-    def _run_job(self, name: str, job: str, attempt: int = 1) -> None:
+    def _take_orders(self) -> None:
+        """Pause, resume and start schedules as administrators have ordered."""
+        if self._connection.closed:
+            return  # the heartbeat connects again
+        orders = self._connection.execute("select name, job, paused_at is not null from schedules")
+        jobs, has_changed = {}, False
+        for name, job, is_paused in orders.fetchall():
+            jobs[name] = job
+            planned = self._scheduler.get_job(name)
+            if planned is None:
+                continue
+            if is_paused and planned.next_run_time is not None:
+                log.info("%s is paused", name)
+                planned.pause()
+                has_changed = True
+            elif not is_paused and planned.next_run_time is None:
+                log.info("%s is resumed", name)
+                planned.resume()
+                has_changed = True
+            if is_paused and self._scheduler.get_job(name + RETRY):
+                self._scheduler.remove_job(name + RETRY)
+                self._update_schedule(GIVE_UP, [name])
+        for name, wanted_by in self._connection.execute(TAKE_WANTED).fetchall():
+            log.info("%s: %s wants it to run now", name, wanted_by)
+            self._scheduler.add_job(
+                self._run_job,
+                args=[name, jobs[name]],
+                kwargs={"requested_by": wanted_by},
+                id=name + WANTED,
+                replace_existing=True,
+            )
+        if has_changed:
+            self._write_heartbeat()
+
+    def _run_job(
+        self, name: str, job: str, attempt: int = 1, requested_by: str | None = None
+    ) -> None:
         log.info("%s: meltano run %s (attempt %d)", name, job, attempt)
         if attempt == 1 and self._scheduler.get_job(name + RETRY):
             self._scheduler.remove_job(name + RETRY)  # this run replaces the retry
         self._update_schedule(BEGUN, [attempt, name])
         try:
-            succeeded = (self._run_load if self._jobs[job].loads else self._run_meltano)(job)
+            if self._jobs[job].loads:
+                succeeded = self._run_load(job, requested_by)
+            else:
+                succeeded = self._run_meltano(job)
         except CancelledError as error:
             log.info("%s: %s There is no retry before it is due again", name, error)
-            self._update_schedule(
-                "update schedules set last_succeeded = false where name = %s", [name]
-            )
+            self._update_schedule(GIVE_UP, [name])
             return
         except psycopg.OperationalError as error:
             log.error("%s: the database cannot be used: %s", name, error)
@@ -209,9 +274,7 @@ class Scheduler:
         """Plan a retry after a failed attempt, or give up after the last."""
         if attempt > len(self._pauses):
             log.error("%s: failed %d times; no retry before it is due again", name, attempt)
-            self._update_schedule(
-                "update schedules set last_succeeded = false where name = %s", [name]
-            )
+            self._update_schedule(GIVE_UP, [name])
             return
         log.warning("%s: failed, retry at %s", name, at.isoformat(timespec="seconds"))
         self._scheduler.add_job(
@@ -244,7 +307,7 @@ class Scheduler:
         done = subprocess.run([MELTANO, "run", job], cwd=ROOT, env=environment, check=False)
         return done.returncode == 0
 
-    def _run_load(self, job: str) -> bool:
+    def _run_load(self, job: str, requested_by: str | None) -> bool:
         """Run a job that loads, after any other load has ended.
 
         If a run of the same kind is running already, its result counts for this job.
@@ -252,7 +315,12 @@ class Scheduler:
         while True:
             try:
                 run_id = control.start(
-                    self._url, False, "schedule", argv=[MELTANO, "run", job], job=self._jobs[job]
+                    self._url,
+                    False,
+                    "schedule",
+                    requested_by,
+                    argv=[MELTANO, "run", job],
+                    job=self._jobs[job],
                 )["run_id"]
             except control.RunningError as running:
                 log.info("%s waits: %s", job, running)

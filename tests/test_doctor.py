@@ -225,6 +225,19 @@ def apply(url: str, remedy: str) -> None:
         connection.execute(remedy.rpartition(": ")[2].encode())
 
 
+def test_checks_for_which_no_time_is_left_are_named() -> None:
+    def wait(_: Examination) -> list[Finding]:
+        time.sleep(5)
+        return []
+
+    made = [Check("slow", wait), Check("other", lambda _: [Finding("other", "ok", "looked at")])]
+    slow, other = doctor.examine(made, seconds=0.1)
+    assert (slow.check, slow.status) == ("slow", "error")
+    assert slow.detail.startswith("no answer within")
+    assert (other.check, other.status) == ("other", "warning")
+    assert "not looked at" in other.detail
+
+
 def test_a_setting_that_is_wrong(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_PORT", "web")
     found = look(database, "settings")["settings"]

@@ -72,8 +72,14 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     pipeline.query(
         "update schedules set next_run_at = now() - interval '2 days' where name = 'nightly'"
     )
+    pipeline.query(
+        "update schedules set next_run_at = now() - interval '2 days', paused_at = now(),"
+        " paused_by = 'olga' where name = 'nightly-reconcile'"
+    )
     with scheduler(pipeline):
         wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is not None)
+    paused = schedule(pipeline, "nightly-reconcile")
+    assert (paused["next_run_at"], paused["last_run_at"]) == (None, None)
     (run,) = pipeline.syncs()
     assert (run["status"], run["new_records"]) == ("SUCCESS", 1000)
     nightly = schedule(pipeline, "nightly")
@@ -130,16 +136,23 @@ def test_a_retry_outlives_the_scheduler_and_the_last_one_is_the_end(pipeline: Pi
         wait_until(lambda: hours_ahead(pipeline) > 2)
 
 
-def test_a_cancelled_sync_is_not_retried(pipeline: Pipeline) -> None:
-    with scheduler(pipeline):
-        wait_until_scheduled(pipeline)
-    miss(pipeline)
+def test_one_that_is_wanted_now_runs_even_if_paused_and_is_not_retried_if_cancelled(
+    pipeline: Pipeline,
+) -> None:
     pipeline.crm.fault("latency", ms=5000)
     with scheduler(pipeline, SCHEDULE_RETRY_MINUTES="0.02"):
+        wait_until_scheduled(pipeline)
+        order(pipeline, "paused_at = now(), paused_by = 'olga', wanted_by = 'olga'")
         wait_until(lambda: [run["status"] for run in pipeline.syncs()] == ["RUNNING"])
+        (run,) = pipeline.query("select trigger, requested_by from run_logs")
+        assert run == {"trigger": "schedule", "requested_by": "olga"}
         wait_until(lambda: pipeline.crm.requests()["total"])
+        nightly = schedule(pipeline, "nightly")
+        assert (nightly["next_run_at"], nightly["wanted_by"]) == (None, None)
         control.cancel(pipeline.database, str(pipeline.last_sync()["run_id"]), "ada")
         wait_until(lambda: schedule(pipeline, "nightly")["last_succeeded"] is False)
+        order(pipeline, "paused_at = null")
+        wait_until(lambda: hours_ahead(pipeline) > 0)
     assert schedule(pipeline, "nightly")["attempt"] == 1
     assert len(pipeline.syncs()) == 1
 
@@ -200,10 +213,15 @@ def miss(pipeline: Pipeline, name: str = "nightly") -> None:
     )
 
 
+def order(pipeline: Pipeline, what: str) -> None:
+    """Order something of the schedule `nightly`, as the API does."""
+    pipeline.query(f"update schedules set {what} where name = 'nightly'")  # noqa: S608
+
+
 def ended(pipeline: Pipeline) -> int:
     return sum(run["completed_at"] is not None for run in pipeline.syncs())
 
 
 def hours_ahead(pipeline: Pipeline) -> float:
-    due: datetime = schedule(pipeline, "nightly")["next_run_at"]
-    return (due - datetime.now(UTC)).total_seconds() / 3600
+    due: datetime | None = schedule(pipeline, "nightly")["next_run_at"]
+    return 0 if due is None else (due - datetime.now(UTC)).total_seconds() / 3600

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from cronsim import CronSim, CronSimError
 from fastapi import Form, Query, Request, Response
 from psycopg.rows import DictRow
 from pydantic import BaseModel
@@ -38,6 +39,13 @@ TRIGGERS = {
     "shell": "a command on the server",
 }
 """Who or what starts runs, as people read it."""
+JOBS = {
+    "sync": "Reads what has changed in the CRM",
+    "reconcile": "Compares all deals with the CRM, and finds those that are gone",
+    "build": "Makes dbt's views again, and tests the data",
+    "housekeeping": "Deletes what has been kept for as long as the settings say",
+}
+"""What the jobs of meltano.yml do, as people read it."""
 
 
 @router.get("/sync")
@@ -48,6 +56,7 @@ async def show_sync(request: Request, user: CurrentUser, connection: Connection)
         "charts": _charts(overview["runs"]),
         "has_lineage": LINEAGE.is_file(),
         "outcome_of": service.outcome,
+        "schedule_in_words": schedule_in_words,
     }
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)
@@ -161,6 +170,21 @@ def _address(wanted: RejectsQuery, **changes: Any) -> str:
     given = wanted.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "limit"})
     asked = {name: value for name, value in (given | changes).items() if value}
     return "/sync/rejects" + (f"?{urlencode(asked)}" if asked else "")
+
+
+def schedule_in_words(schedule: DictRow) -> str:
+    """Return what a schedule does, and when.
+
+    >>> schedule_in_words({"job": "build", "interval": "30 3 * * 1-5", "timezone": "UTC"})
+    "Makes dbt's views again, and tests the data: at 03:30 on Monday through Friday (UTC)"
+    """
+    try:
+        # The date decides nothing here.
+        when = CronSim(schedule["interval"], datetime.now(UTC)).explain()
+    except CronSimError:
+        when = schedule["interval"]
+    does = JOBS.get(schedule["job"], f"meltano run {schedule['job']}")
+    return f"{does}: {when[:1].lower()}{when[1:]} ({schedule['timezone']})"
 
 
 def _charts(runs: list[DictRow]) -> dict[str, Columns]:

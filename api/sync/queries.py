@@ -113,6 +113,20 @@ select *, heartbeat_at > now() - interval '3 minutes' as is_alive
 from schedules
 order by next_run_at nulls last, name
 """
+LOCK_SCHEDULE: LiteralString = "select * from schedules where name = %s for update"
+CHANGE_SCHEDULE: LiteralString = """
+update schedules
+set
+    paused_at = case when %(paused)s then coalesce(paused_at, now()) end,
+    paused_by = case when %(paused)s then coalesce(paused_by, %(by)s) end
+where name = %(name)s
+returning *
+"""
+WANT_SCHEDULE: LiteralString = """
+update schedules set wanted_by = %(by)s
+where name = %(name)s
+returning *, heartbeat_at > now() - interval '3 minutes' as is_alive
+"""
 REJECTS = """
 select
     id, stream, remote_id, reason, payload, first_seen_at, last_seen_at, last_run_id, resolved_at

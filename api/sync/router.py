@@ -14,6 +14,7 @@ from api.sync.schemas import (
     RejectedRecords,
     RejectsQuery,
     Schedule,
+    ScheduleChange,
     SyncDetail,
     SyncOrder,
     SyncProgress,
@@ -108,3 +109,27 @@ async def list_rejected_records(
 async def list_schedules(user: CurrentUser, connection: Connection) -> list[DictRow]:
     """List the schedules. There are none while no scheduler has run: `make schedule`."""
     return await service.list_schedules(connection, user)
+
+
+@router.patch("/schedules/{name}", response_model=Schedule, responses=answers(401, 403, 404, 422))
+async def change_schedule(
+    user: CurrentUser,
+    connection: Connection,
+    name: Annotated[Text, Path()],
+    change: ScheduleChange,
+) -> DictRow:
+    """Pause or resume a schedule."""
+    return await service.change_schedule(connection, user, name, change)
+
+
+@router.post(
+    "/schedules/{name}/run",
+    status_code=202,
+    response_model=Schedule,
+    responses=answers(401, 403, 404, 409, 422),
+)
+async def run_schedule(
+    user: CurrentUser, connection: Connection, name: Annotated[Text, Path()]
+) -> DictRow:
+    """Run a schedule now, also a paused one: its scheduler begins within seconds."""
+    return await service.run_schedule(connection, user, name)

@@ -174,3 +174,12 @@ class Schedule(BaseModel):
     last_succeeded: bool | None
     attempt: int = Field(description="How often it was tried since it last succeeded")
     heartbeat_at: datetime = Field(description="When the scheduler last was seen alive")
+    paused_at: datetime | None = Field(description="Since when it does not run")
+    paused_by: str | None
+    wanted_by: str | None = Field(description="Who wants it to run now, until the run begins")
+
+
+class ScheduleChange(Input):
+    """What is to be different of a schedule."""
+
+    paused: bool = Field(strict=True, description="What is due in a pause does not run later")

@@ -20,12 +20,15 @@ from api.sync.schemas import (
     RejectedRecords,
     RejectReason,
     RejectsQuery,
+    ScheduleChange,
     SyncDetail,
     SyncOrder,
     SyncRun,
 )
 from database.settings import secret_hider
 from runs import control, processes
+
+NO_SCHEDULE = "There is no such schedule."
 
 
 async def start(
@@ -255,6 +258,40 @@ async def list_schedules(connection: AsyncConnection[DictRow], user: User) -> li
     """Return the schedules, the next one first, and whether their scheduler `is_alive`."""
     user.must_be(Role.VIEWER)
     return await (await connection.execute(queries.SCHEDULES)).fetchall()
+
+
+async def change_schedule(
+    connection: AsyncConnection[DictRow], user: User, name: str, change: ScheduleChange
+) -> DictRow:
+    """Pause or resume a schedule; its scheduler sees it within seconds.
+
+    Raises:
+        ProblemError: 404, there is no such schedule.
+    """
+    user.must_be(Role.ADMIN)
+    async with connection.transaction():
+        before = await fetch_or_404(connection, queries.LOCK_SCHEDULE, [name], NO_SCHEDULE)
+        values = {"name": name, "by": user.name, "paused": change.paused}
+        after = await fetch_one(connection, queries.CHANGE_SCHEDULE, values)
+        if (before["paused_at"] is None) is change.paused:
+            await record(connection, user, "pause" if change.paused else "resume", "schedule", name)
+    return after
+
+
+async def run_schedule(connection: AsyncConnection[DictRow], user: User, name: str) -> DictRow:
+    """Let the scheduler run a schedule now, also a paused one, after what it runs at the moment.
+
+    Raises:
+        ProblemError: 404, there is no such schedule; 409, no scheduler runs.
+    """
+    user.must_be(Role.ADMIN)
+    async with connection.transaction():
+        values = {"name": name, "by": user.name}
+        wanted = await fetch_or_404(connection, queries.WANT_SCHEDULE, values, NO_SCHEDULE)
+        if not wanted["is_alive"]:
+            raise ProblemError(409, "No scheduler runs: `make schedule` starts it.")
+        await record(connection, user, "start", "schedule", name)
+    return wanted
 
 
 async def _first(

@@ -142,6 +142,16 @@ from tokens
 left join tokens as parent on parent.id = tokens.parent_id
 where tokens.id = %s and tokens.kind = 'session'
 """
+ALL_ACCESS: LiteralString = f"""
+select
+    tokens.id, tokens.kind, tokens.name, tokens.scopes, tokens.created_at, tokens.last_used_at,
+    tokens.expires_at, tokens.address, tokens.browser, tokens.user_id, users.name as user_name
+from tokens
+join users on users.id = tokens.user_id
+where {IS_LIVE}
+order by tokens.last_used_at desc nulls last, tokens.id desc
+limit %s
+"""
 CONFIRM: LiteralString = "update tokens set confirmed_at = now() where id = %s"
 
 TOKENS: LiteralString = (

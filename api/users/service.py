@@ -272,6 +272,15 @@ async def list_failures(
     ).fetchall()
 
 
+async def list_access(
+    connection: AsyncConnection[DictRow], user: User, limit: int
+) -> list[DictRow]:
+    """List the sessions and tokens that are good now, of all users, the last used ones first."""
+    user.must_be(Role.ADMIN)
+    found = await (await connection.execute(queries.ALL_ACCESS, [limit])).fetchall()
+    return [one | {"is_current": one["id"] == user.token_id} for one in found]
+
+
 async def get_access(connection: AsyncConnection[DictRow], user: User, user_id: int) -> DictRow:
     """Return a user's account, functions, tokens, sessions and failures, for administration.
 

@@ -169,6 +169,8 @@ public.audit_log,
 public.opportunity_changes
 from oracle_crm_api;
 grant update (workflow_status, assigned_to) on public.opportunities to oracle_crm_api;
+-- An administrator's orders to the scheduler.
+grant update (paused_at, paused_by, wanted_by) on public.schedules to oracle_crm_api;
 -- It notes that the process of a run is gone.
 grant update (ended_at, died, error_message) on public.sync_runs to oracle_crm_api;
 -- An administrator erases a person in the console.

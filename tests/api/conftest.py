@@ -20,6 +20,7 @@ from argon2 import PasswordHasher
 from fastapi import FastAPI
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from api import checks
 from api.app import create_app
 from api.auth import ISSUE, Role, new_token
 from api.health import NEWEST
@@ -265,6 +266,17 @@ def server(database: str, settings: Settings) -> Iterator[httpx.Client]:
         httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def no_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Findings of no doctor and no check, which would take seconds."""
+
+    async def findings(*_: str) -> list[dict[str, str]]:
+        words = {"detail": "a detail", "advice": "an advice"}
+        return [words | {"check": one, "about": one, "status": one} for one in ("ok", "warning")]
+
+    monkeypatch.setattr(checks, "findings", findings)
 
 
 class Command:

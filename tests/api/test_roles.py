@@ -73,6 +73,8 @@ ROUTES = {
     ),
     "GET /api/rejected-records": VIEWER,
     "GET /api/schedules": VIEWER,
+    "PATCH /api/schedules/{name}": Call(Role.ADMIN, {"paused": True}),
+    "POST /api/schedules/{name}/run": ADMIN,
     "DELETE /api/session": VIEWER,
     "GET /api/session": VIEWER,
     "POST /api/password": Call(ANYBODY, {"secret": "x", "new": PASSWORD}),
@@ -115,6 +117,10 @@ ROUTES = {
     "GET /admin/fields": ADMIN,
     "POST /admin/fields/check": Call(Role.ADMIN),
     "POST /admin/erasure": Call(Role.ADMIN, form={"owner": "999"}, is_for_sessions=True),
+    "GET /admin/health": ADMIN,
+    "GET /admin/health/findings": ADMIN,
+    "POST /admin/health/notification": ADMIN,
+    "POST /admin/schedules/{name}/{order}": ADMIN,
     "GET /admin/users": ADMIN,
     "POST /admin/users": Call(Role.ADMIN, form=NEW_USER | {"name": "hedy"}),
     "POST /admin/users/{id}": Call(Role.ADMIN, form={"role": "viewer"}),
@@ -188,7 +194,8 @@ VALUES = {
     "{id}": "999",
     "{assessment_id}": "999",
     "{remote_id}": "999",
-    "{name}": "none",
+    "{name}": "nightly",
+    "{order}": "pause",
     "{run_id}": "00000000-0000-0000-0000-000000000000",
 }
 
@@ -243,7 +250,9 @@ def ask(caller: Caller, route: str, call: Call, token: str | None) -> int:
 
 # One token for each call: the call may revoke it.
 @pytest.mark.parametrize("role", [None, *Role])
-def test_who_may_and_who_may_not(caller: Caller, command: Command, role: Role | None) -> None:
+def test_who_may_and_who_may_not(
+    caller: Caller, command: Command, no_checks: None, role: Role | None
+) -> None:
     fill(caller.database, 1)
     for route, call in ROUTES.items():
         token = None if role is None else caller.session(role)
@@ -258,7 +267,7 @@ def test_who_may_and_who_may_not(caller: Caller, command: Command, role: Role | 
             assert status == 403, route
 
 
-def test_what_a_token_is_good_for(caller: Caller, command: Command) -> None:
+def test_what_a_token_is_good_for(caller: Caller, command: Command, no_checks: None) -> None:
     fill(caller.database, 1)
     for route, call in ROUTES.items():
         if call.least in (ANYBODY, NOBODY):

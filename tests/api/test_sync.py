@@ -391,6 +391,23 @@ def test_the_schedules(caller: Caller) -> None:
         )
     (nightly,) = caller.get("/api/schedules").json()
     assert (nightly["name"], nightly["next_run_at"]) == ("nightly", "2026-02-05T00:00:00Z")
+    pause = {"paused": True}
+    nightly = caller.patch("/api/schedules/nightly", json=pause).json()
+    assert (nightly["paused_by"], nightly["wanted_by"]) == ("service-admin", None)
+    assert caller.patch("/api/schedules/nightly", json=pause).json() == nightly
+    assert caller.post("/api/schedules/nightly/run").json()["wanted_by"] == "service-admin"
+    nightly = caller.patch("/api/schedules/nightly", json={"paused": False}).json()
+    assert (nightly["paused_at"], nightly["paused_by"]) == (None, None)
+    assert caller.patch("/api/schedules/none", json=pause).status_code == 404
+    trail = caller.get("/api/audit", params={"subject": "schedule"}).json()
+    assert [entry["action"] for entry in trail] == ["resume", "start", "pause"]
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "update schedules set heartbeat_at = now() - interval '1 hour', wanted_by = null"
+        )
+    refused = caller.post("/api/schedules/nightly/run")
+    assert (refused.status_code, "No scheduler runs" in refused.text) == (409, True)
+    assert caller.get("/api/schedules").json()[0]["wanted_by"] is None
     assert (
         "oracle_crm_schedule_next_run_timestamp_seconds 1.7702496e+09"
         in caller.get("/metrics").text

@@ -1,8 +1,10 @@
 """Administration: people, their tokens, and who changed what."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.console.conftest import Desk
+from tests.receiver import Receiver
 
 
 def test_make_change_and_bar_a_user(desk: Desk) -> None:
@@ -126,3 +128,36 @@ def test_the_audit_tells_who_did_what(desk: Desk) -> None:
     entry = page.locator("tbody tr").first
     for words in ("ada", "Update opportunity", deal, "Workflow status NEW ASSIGNED"):
         expect(entry).to_contain_text(words)
+
+
+def test_health(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.query("update schedules set heartbeat_at = now()")
+    other = desk.open("/opportunities", "ada")
+    page = desk.open("/admin/health")
+    schedules = page.locator("#schedules")
+    expect(schedules).to_contain_text("Reads what has changed in the CRM: at 02:00 every day (UTC)")
+    page.get_by_role("button", name="Pause nightly", exact=True).click()
+    expect(schedules).to_contain_text("Paused")
+    expect(schedules).to_contain_text("by olga")
+    page.get_by_role("button", name="Resume nightly", exact=True).click()
+    expect(schedules).not_to_contain_text("Paused")
+    page.get_by_role("button", name="Run now: nightly", exact=True).click()
+    expect(schedules).to_contain_text("Next: now, for olga")
+
+    page.once("dialog", lambda dialog: dialog.accept())
+    end = page.get_by_role("button", name="End test of ada", exact=True)
+    end.click()
+    expect(end).to_have_count(0)
+    other.reload()
+    expect(other.get_by_role("heading", name="Sign in")).to_be_visible()
+
+    with Receiver() as receiver:
+        monkeypatch.setenv("NOTIFY_URLS", receiver.url())
+        page.get_by_role("button", name="Send a test message", exact=True).click()
+        expect(page.locator("#sent")).to_contain_text("Accepted by service 1 (json)")
+        assert receiver.titles() == ["Test"]
+
+    found = page.get_by_role("region", name="What to look at", exact=True)
+    expect(found).to_contain_text("ORACLE_BASE_URL", timeout=60_000)
+    page.get_by_text("are OK", exact=False).click()
+    expect(page.get_by_role("region", name="What is well")).to_contain_text("the newest")

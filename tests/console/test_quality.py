@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.api.conftest import no_checks
 from tests.console.conftest import Desk
+
+__all__ = ["no_checks"]
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 PAGES = (
@@ -26,7 +29,9 @@ PAGES = (
     "/admin/audit",
     "/admin/erasure?user_id=2",
     "/admin/fields",
+    "/admin/health",
 )
+pytestmark = pytest.mark.usefixtures("no_checks")
 
 
 ALL = {"rules": {"target-size": {"enabled": True}}}
