@@ -46,6 +46,12 @@ JOBS = {
     "housekeeping": "Deletes what has been kept for as long as the settings say",
 }
 """What the jobs of meltano.yml do, as people read it."""
+DOINGS = {
+    "STARTING": "Meltano, the reader and the loader are starting, which takes some seconds.",
+    "LOADING": "The reader asks the CRM, and the loader stores what it sends.",
+    "MERGING": "dbt merges what was loaded into the deals.",
+}
+"""What happens in each phase of a run, as people read it."""
 
 
 @router.get("/sync")
@@ -57,6 +63,7 @@ async def show_sync(request: Request, user: CurrentUser, connection: Connection)
         "has_lineage": LINEAGE.is_file(),
         "outcome_of": service.outcome,
         "schedule_in_words": schedule_in_words,
+        "doings": DOINGS,
     }
     if wants_part(request, "syncs"):
         return page(request, "_syncs.html", **context)

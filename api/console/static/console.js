@@ -85,15 +85,19 @@ function write(part) {
   }
 }
 
-setInterval(() => {
-  for (const element of document.querySelectorAll("[data-format=ago]")) {
-    element.textContent = ago(element.dateTime);
-  }
-}, 30_000);
+function renew(elements) {
+  for (const element of elements) element.textContent = ago(element.dateTime);
+}
+setInterval(() => renew(document.querySelectorAll("[data-format=ago]")), 30_000);
+// What somebody waits for.
+setInterval(() => renew(document.querySelectorAll("[data-follow] [data-format=ago]")), 1000);
 
 // --- Messages, among them the way back -------------------------------------------------------
 
 function say(text, { bad = false, undo = null } = {}) {
+  for (const one of document.querySelectorAll("#messages .message")) {
+    if (one.querySelector("span").textContent === text) one.remove(); // said again, not twice
+  }
   const message = document.createElement("div");
   message.className = bad ? "message bad" : "message";
   const words = document.createElement("span");
@@ -316,6 +320,9 @@ document.addEventListener("live-lost", () => {
 function showProgress(element, run) {
   element.querySelector("[data-phase]").textContent = run.phase[0] +
     run.phase.slice(1).toLowerCase();
+  for (const words of element.querySelectorAll("[data-doing]")) {
+    words.hidden = words.dataset.doing !== run.phase;
+  }
   const progress = element.querySelector("progress");
   if (run.phase === "LOADING" && run.percent !== null) progress.value = run.percent;
   else progress.removeAttribute("value");
