@@ -45,7 +45,7 @@ from api import (
 )
 from api.background import every
 from api.changes.live import Live
-from api.console.pages import static_files
+from api.console.pages import not_found, static_files
 from api.database import Connections, make_pool
 from api.fields import REFRESH_SECONDS, KeptFields
 from api.limits import Limits
@@ -108,6 +108,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.state.provider = provider
     app.state.sign_ins = asyncio.Semaphore(PASSWORDS_AT_ONCE)
     problems.install(app)
+    app.add_exception_handler(404, not_found)
     generate = app.openapi
     app.openapi = lambda: (  # type: ignore[method-assign]
         app.openapi_schema or fields.now.describe(problems.describe(generate()), SortKey)

@@ -4,13 +4,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from api.auth import Role
+from api.token import make_token
 from database.environment import ROOT
+from tests.api.conftest import DefaultSettings, serving
 from tests.browser import opened
 from tests.warehouse import Warehouse
 from tests.warm import WarmProject
@@ -71,9 +75,23 @@ def test_the_page_leads_from_the_source_to_the_api(docs: Path, page: Page) -> No
     assert all(url.startswith(docs.as_uri()) for url in asked)
 
 
-def test_the_graph_is_drawn(docs: Path, page: Page) -> None:
-    html = docs / "static_index.html"
-    page.goto(html.as_uri() + "#!/model/model.oracle_crm.opportunities?g_v=1")
+@pytest.fixture
+def address(
+    database: str, docs: Path, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The address of the API, which has this documentation, and lets the page in."""
+    monkeypatch.setattr("api.docs.LINEAGE", docs / "static_index.html")
+    token = make_token(database, Role.VIEWER, timedelta(hours=1))
+    page.set_extra_http_headers({"Authorization": f"Bearer {token}"})
+    with serving(database, DefaultSettings()) as address:
+        yield address
+
+
+def test_the_console_has_it_with_a_graph_and_a_way_back(address: str, page: Page) -> None:
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.goto(f"{address}/lineage#!/model/model.oracle_crm.opportunities?g_v=1")
     expect(page.locator("canvas").first).to_be_visible()
     # The graph library stores its data at its element.
     edges = page.evaluate(
@@ -89,6 +107,11 @@ def test_the_graph_is_drawn(docs: Path, page: Page) -> None:
         "model.oracle_crm.opportunity_outcomes > model.oracle_crm.opportunities",
         "model.oracle_crm.opportunities > exposure.oracle_crm.list_of_opportunities",
     } <= set(edges)
+    page.goto(f"{address}/lineage")
+    expect(page.get_by_role("heading", name="From Oracle CRM to the API")).to_be_visible()
+    assert heard == []
+    page.get_by_role("link", name="Back to the console").click()
+    expect(page).to_have_url(f"{address}/sync")
 
 
 def read(docs: Path, name: str) -> dict[str, Any]:

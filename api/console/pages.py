@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.types import Scope
 
 from api.audit import differences
-from api.auth import Role
+from api.auth import Role, session_cookie
 from api.problems import problem
 from api.workflow import FROM_CRM, MOVES
 
@@ -144,14 +144,35 @@ class PageRoute(APIRoute):
                 return refusal  # also if the session has ended: then one signs in on the page
             if refusal.status_code == HTTPStatus.UNAUTHORIZED and request.method == "GET":
                 return RedirectResponse(_sign_in_path(request.url.path, request.url.query), 303)
-            shown = json.loads(bytes(refusal.body))
-            response = page(request, "refusal.html", refusal.status_code, problem=shown)
-            for name in ("retry-after", "allow"):
-                if name in refusal.headers:
-                    response.headers[name] = refusal.headers[name]
-            return response
+            return _refused(request, refusal)
 
         return handle_as_page
+
+
+def _refused(request: Request, refusal: Response) -> Response:
+    """Show a problem as a page. Its navigation is there even if nobody knows who asks."""
+    response = page(
+        request,
+        "refusal.html",
+        refusal.status_code,
+        problem=json.loads(bytes(refusal.body)),
+        has_session=session_cookie(request) in request.cookies,
+        is_retried=refusal.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+        and request.method == "GET",
+    )
+    for name in ("retry-after", "allow"):
+        if name in refusal.headers:
+            response.headers[name] = refusal.headers[name]
+    return response
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    """Answer a browser that goes to an address which is not there by a page, others as the API."""
+    refusal = await _refusal(request, error)
+    is_browser = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    if is_browser and not request.url.path.startswith("/api/"):
+        return _refused(request, refusal)
+    return refusal
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -1,13 +1,17 @@
 """What holds for every page: it can be used by all, in any theme, width, zone and language."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from playwright.sync_api import Page, expect
+from psycopg import sql
 
 from tests.api.conftest import no_checks
-from tests.console.conftest import Desk
+from tests.console.conftest import WAIT, Desk
 
 __all__ = ["no_checks"]
 
@@ -208,6 +212,45 @@ def test_a_failure_here_is_told_and_nothing_of_it_leaks(desk: Desk) -> None:
     found = violations(page)
     assert found == []
     desk.expect_refusal(500)
+
+
+@contextmanager
+def without_database(desk: Desk) -> Iterator[None]:
+    """Let the database refuse all connections."""
+    server, _, name = desk.database.rpartition("/")
+    allow = sql.SQL("alter database {} allow_connections {}")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name]
+        )
+        yield
+        connection.execute(allow.format(sql.Identifier(name), sql.Literal(True)))
+
+
+def test_an_outage_leaves_the_navigation_and_its_end_shows_the_page(desk: Desk) -> None:
+    page = desk.open("/opportunities", "ada")
+    with without_database(desk):
+        page.goto("/board")
+        expect(page.get_by_role("heading", name="Service Unavailable")).to_be_visible()
+        pages = page.get_by_role("navigation", name="Pages", exact=True)
+        expect(pages.get_by_role("link", name="Sync", exact=True)).to_be_visible()
+        assert violations(page) == []
+    expect(page.locator("#board")).to_be_visible(timeout=4 * WAIT)
+    desk.expect_refusal(503)
+
+
+def test_an_address_that_is_not_there(desk: Desk) -> None:
+    page = desk.open("/today", "vera")
+    page.goto("/nothing/here")
+    expect(page.get_by_role("heading", name="Not Found")).to_be_visible()
+    page.get_by_role("link", name="Board", exact=True).click()
+    expect(page.locator("#board")).to_be_visible()
+    desk.expect_refusal(404)
+    answer = desk.call("GET", "/nothing/here")
+    assert answer.headers["content-type"] == "application/problem+json"
+    answer = desk.call("GET", "/api/nothing", headers={"Accept": "text/html"})
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 def test_a_value_that_is_none_is_told(desk: Desk) -> None:

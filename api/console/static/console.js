@@ -295,6 +295,19 @@ document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
   if (target.id === "refused" && target.children.length > 0) target.showModal();
 });
 
+// --- A page that could not be shown -----------------------------------------------------------
+
+/** Wait until the server is well and somebody looks, then load the page: once a minute at most. */
+async function retry(pause) {
+  await new Promise((resolve) => setTimeout(resolve, pause));
+  const isDue = !document.hidden && Date.now() - sessionStorage.getItem("retried") > 60_000;
+  if (isDue && await fetch("/health/ready").then((answer) => answer.ok, () => false)) {
+    sessionStorage.setItem("retried", Date.now());
+    location.reload();
+  } else retry(Math.min(2 * pause, 60_000));
+}
+if (document.querySelector("[data-retry]")) retry(2000);
+
 // --- A sync while it runs --------------------------------------------------------------------
 
 // The stream is the page's own: see live.js.
