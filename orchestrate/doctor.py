@@ -325,7 +325,7 @@ def settings(examination: Examination) -> Iterator[Finding]:
 def secret_file(_: Examination) -> Iterator[Finding]:
     """Look at who may read `.env`."""
     file = env_file()
-    if file.exists() and file.stat().st_mode & 0o077:
+    if file.is_file() and file.stat().st_mode & 0o077:  # and no device, such as /dev/null
         detail = f"{file} can be read by other users of this machine"
         yield Finding("secrets", "warning", detail, f"It holds passwords: chmod 600 {file}")
 

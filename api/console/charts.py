@@ -53,17 +53,20 @@ class Columns:
     top: float
 
 
-def columns(bars: Sequence[Bar], gap: float = 0.25, top: float | None = None) -> Columns:
+def columns(
+    bars: Sequence[Bar], gap: float = 0.25, top: float | None = None, least: int = 1
+) -> Columns:
     """Lay out bars as columns side by side, `gap` of each place left free.
 
-    The scale ends at the greatest value, or at `top`: what is above that is cut.
+    The scale ends at the greatest value, or at `top`: what is above that is cut. There are at least
+    so many places: a few bars alone would be broad ones.
 
     >>> chart = columns([Bar("a", 50), Bar("b", 80)], gap=0.5)
     >>> chart.top, [(column.x, column.width, column.height) for column in chart.columns]
     (80, [(12.5, 25.0, 62.5), (62.5, 25.0, 100.0)])
     """
     top = top or max((bar.value for bar in bars), default=0)
-    place = 100 / max(len(bars), 1)
+    place = 100 / max(len(bars), least)
     laid = [
         Column(
             bar=bar,

@@ -207,7 +207,7 @@ def _chart(runs: list[DictRow], value: Callable[[DictRow], float]) -> Columns:
         )
         for run in reversed(runs[:CHARTED])
     ]
-    return columns(bars)
+    return columns(bars, least=CHARTED // 2)
 
 
 def _seconds(run: DictRow) -> float:
