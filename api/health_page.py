@@ -1,7 +1,9 @@
 """The console's page of the system's health: the doctor, schedules, notifications and access."""
 
 import asyncio
+from datetime import datetime
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from fastapi import Path, Request, Response
 from psycopg import AsyncConnection
@@ -20,11 +22,13 @@ from api.sync.schemas import ScheduleChange
 from api.types import Text
 from api.users import service as users
 from database.settings import Settings
+from orchestrate.cron import next_run
 
 EXAMINATION_SECONDS = 40
 """For all checks of the doctor together; what is left then is named."""
 NOTIFICATION_SECONDS = 50
 MOST_ACCESS = 500
+LATER_RUNS = 2
 
 router = console_router()
 
@@ -91,8 +95,19 @@ async def _context(
         "settings": _settings(request.app.state.settings),
         "schedules": await sync.list_schedules(connection, user),
         "schedule_in_words": schedule_in_words,
+        "later_runs": _later_runs,
         "access": await users.list_access(connection, user, MOST_ACCESS),
     }
+
+
+def _later_runs(schedule: DictRow) -> list[datetime]:
+    """Return when a schedule is due after its next time."""
+    times: list[datetime] = []
+    at = schedule["next_run_at"]
+    while at is not None and len(times) < LATER_RUNS:
+        at = next_run(schedule["interval"], ZoneInfo(schedule["timezone"]), at)
+        times += [] if at is None else [at]
+    return times
 
 
 def _settings(settings: Settings) -> dict[str, str]:

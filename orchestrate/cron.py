@@ -31,6 +31,19 @@ def time_zone() -> ZoneInfo:
         ) from error
 
 
+def in_words(expression: str) -> str:
+    """Return when it is due as people read it, or the expression if it is invalid.
+
+    >>> in_words("30 3 * * 1-5"), in_words("never")
+    ('at 03:30 on Monday through Friday', 'never')
+    """
+    try:
+        words = CronSim(expression, datetime.now(UTC)).explain()
+    except CronSimError:
+        return expression
+    return words[:1].lower() + words[1:]
+
+
 def next_run(expression: str, zone: ZoneInfo, after: datetime) -> datetime | None:
     """Return when it is due next, in UTC; None if there is no such day in fifty years.
 

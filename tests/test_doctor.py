@@ -49,7 +49,7 @@ Findings = dict[str, dict[str, str]]
 def examine(pipeline: Pipeline, **environment: str) -> tuple[Findings, int]:
     """Return what the doctor finds, by check, and its exit code."""
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.doctor", "--json"],
+        [sys.executable, "-m", "orchestrate.doctor", "--json", "--within", "300"],
         cwd=ROOT,
         env=pipeline.environment | environment,
         capture_output=True,

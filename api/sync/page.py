@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from cronsim import CronSim, CronSimError
 from fastapi import Form, Query, Request, Response
 from psycopg.rows import DictRow
 from pydantic import BaseModel
@@ -23,6 +22,7 @@ from api.opportunities.deal import crm_link
 from api.sync import service
 from api.sync.schemas import RejectedRecords, RejectsQuery, SyncOrder
 from api.types import PathId
+from orchestrate.cron import in_words
 from runs import processes
 
 router = console_router()
@@ -185,13 +185,8 @@ def schedule_in_words(schedule: DictRow) -> str:
     >>> schedule_in_words({"job": "build", "interval": "30 3 * * 1-5", "timezone": "UTC"})
     "Makes dbt's views again, and tests the data: at 03:30 on Monday through Friday (UTC)"
     """
-    try:
-        # The date decides nothing here.
-        when = CronSim(schedule["interval"], datetime.now(UTC)).explain()
-    except CronSimError:
-        when = schedule["interval"]
     does = JOBS.get(schedule["job"], f"meltano run {schedule['job']}")
-    return f"{does}: {when[:1].lower()}{when[1:]} ({schedule['timezone']})"
+    return f"{does}: {in_words(schedule['interval'])} ({schedule['timezone']})"
 
 
 def _charts(runs: list[DictRow]) -> dict[str, Columns]:

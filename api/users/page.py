@@ -400,4 +400,6 @@ async def show_audit(
     context: dict[str, Any] = {"entries": entries, "wanted": wanted, "asked": asked}
     if wants_part(request, "more"):
         return page(request, "_audit.html", **context)
-    return page(request, "audit.html", actions=await list_actions(connection, user), **context)
+    context["actions"] = await list_actions(connection, user)
+    context["people"] = await service.list_users(connection, user)
+    return page(request, "audit.html", **context)

@@ -188,10 +188,10 @@ sys.exit("It failed.")
 def test_a_run_elsewhere_is_dead_after_some_silence(caller: Caller, command: Command) -> None:
     elsewhere = {"host": "elsewhere.example.com", "pid_namespace": "another", "pid": 1}
     run_id = add_run(caller.database, "0", None, **elsewhere, process_started_at=0)
-    silence(caller.database, run_id, 17)
+    silence(caller.database, run_id, 4)
     assert caller.get("/api/sync-status").json()["status"] == "RUNNING"
     assert caller.post("/api/sync-database").status_code == 409
-    silence(caller.database, run_id, 4)
+    silence(caller.database, run_id, 17)
     run = caller.get("/api/sync-status").json()
     assert (run["status"], run["end_reason"]) == ("FAILED", "died")
     # It may only have been cut off: unless another takes its place, it goes on when heard of again.

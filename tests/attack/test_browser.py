@@ -114,6 +114,7 @@ def test_what_others_wrote_runs_nowhere(target: Target, page: Page) -> None:
         "/admin/users",
         f"/admin/users/{user}/tokens",
         "/admin/audit",
+        "/admin/health",
         f"/admin/audit?subject={odd}",
         f"/nothing/{odd}",
         f"/remote/{odd}",
