@@ -29,6 +29,7 @@ EXAMINATION_SECONDS = 40
 NOTIFICATION_SECONDS = 50
 MOST_ACCESS = 500
 LATER_RUNS = 2
+OTHER_RUNS = 15
 
 router = console_router()
 
@@ -96,6 +97,8 @@ async def _context(
         "schedules": await sync.list_schedules(connection, user),
         "schedule_in_words": schedule_in_words,
         "later_runs": _later_runs,
+        "others": await sync.list_others(connection, user, OTHER_RUNS),
+        "outcome_of": sync.outcome,
         "access": await users.list_access(connection, user, MOST_ACCESS),
     }
 

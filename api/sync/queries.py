@@ -101,13 +101,15 @@ order by count(*) desc, stream, reason
 limit 50
 """
 LAST_RECONCILIATION = """
-select reconciliation_in_words(found) as words, found.missed, run_logs.completed_at
+select
+    reconciliation_in_words(found) as words, found.missed, run_logs.completed_at, run_logs.run_id
 from reconciliations as found
 join run_logs using (run_id)
 where run_logs.status = 'SUCCESS'
 order by run_logs.id desc
 limit 1
 """
+OTHERS = "select * from run_logs where kind != 'sync' order by id desc limit %s"
 SCHEDULES = """
 select *, heartbeat_at > now() - interval '3 minutes' as is_alive
 from schedules

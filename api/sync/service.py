@@ -121,6 +121,14 @@ async def get_history(
     return await queries.fetch(connection, queries.HISTORY, limit)
 
 
+async def list_others(
+    connection: AsyncConnection[DictRow], user: User, limit: int
+) -> list[DictRow]:
+    """Return the latest runs that are no syncs, such as reconciles, the newest first."""
+    user.must_be(Role.VIEWER)
+    return await queries.fetch(connection, queries.OTHERS, limit)
+
+
 async def get_progress(connection: AsyncConnection[DictRow], user: User, run_id: UUID) -> DictRow:
     """Return a run of any kind, and its progress; raises 404 if there is none."""
     user.must_be(Role.VIEWER)

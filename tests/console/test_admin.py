@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from tests.api.conftest import no_checks
 from tests.console.conftest import Desk
 from tests.receiver import Receiver
+from tests.runs import add_run
 
 __all__ = ["no_checks"]
 
@@ -135,6 +136,7 @@ def test_the_audit_tells_who_did_what(desk: Desk) -> None:
 
 def test_health(desk: Desk, no_checks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.query("update schedules set heartbeat_at = now()")
+    add_run(desk.database, kind="other", job="dbt-postgres:build", error_message="A test failed.")
     other = desk.open("/opportunities", "ada")
     page = desk.open("/admin/health")
     schedules = page.locator("#schedules")
@@ -165,3 +167,8 @@ def test_health(desk: Desk, no_checks: None, monkeypatch: pytest.MonkeyPatch) ->
     expect(found).to_contain_text("→ an advice")
     page.get_by_text("OK: 1", exact=True).click()
     expect(page.get_by_role("region", name="What is well", exact=True)).to_be_visible()
+
+    runs = page.get_by_role("region", name="List of runs", exact=True)
+    expect(runs).to_contain_text("dbt-postgres:build")
+    runs.get_by_role("link").first.click()
+    expect(page.get_by_label("Cause", exact=True)).to_have_text("A test failed.")
