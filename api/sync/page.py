@@ -106,7 +106,7 @@ async def show_run(
         context["log"] = await service.read_log(user, run_id)
     by = TRIGGERS.get(run.trigger or "", run.trigger)
     log_name = processes.log_file(run_id).name
-    return page(request, "run.html", by=by, log_name=log_name, **context)
+    return page(request, "run.html", by=by, log_name=log_name, doings=DOINGS, **context)
 
 
 class StartForm(BaseModel):

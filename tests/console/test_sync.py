@@ -51,14 +51,19 @@ def test_follow_a_sync_to_its_end(desk: Desk, running: str) -> None:
     expect(now.locator("[data-phase]")).to_have_text("Merging")
     expect(now.get_by_text("dbt merges what was loaded")).to_be_visible()
     expect(now.get_by_text("The reader asks the CRM")).to_be_hidden()
+    now.get_by_role("link", name="This run", exact=True).click()
+    expect(page.locator("h1 .outcome")).to_have_text("Running")
+    expect(page.locator("[data-phase]")).to_have_text("Merging")
     desk.query(
         "update sync_runs set transform_succeeded = true, transform_completed_at = now(),"
         " extraction_completed = true, records_fetched = 1000 where run_id = %s",
         running,
     )
     expect(page.locator("#messages")).to_contain_text("The sync has ended: 1,000 records read.")
-    expect(page.get_by_text("No sync is under way.")).to_be_visible()
+    expect(page.locator("h1 .outcome")).to_have_text("Success")
     expect(page.locator("#indicator")).to_contain_text("Synced")
+    page.goto("/sync")
+    expect(page.get_by_text("No sync is under way.")).to_be_visible()
 
 
 def test_what_a_sync_has_made_good_leaves_the_rejects(desk: Desk, running: str) -> None:
