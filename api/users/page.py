@@ -307,6 +307,30 @@ async def change(
     return await _users(request, user, connection, words)
 
 
+class ProfileForm(BaseModel):
+    """What people read of a user; an empty field means none."""
+
+    full_name: str = Field("", max_length=200, pattern="^[^\x00]*$")
+    email: Email | None = None
+
+
+@router.post("/admin/users/{id}/profile")
+async def change_profile(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    user_id: PathId,
+    given: Annotated[ProfileForm, Form()],
+) -> Response:
+    """Change the full name and the e-mail of a user."""
+    change = UserChange(full_name=given.full_name.strip() or None, email=given.email)
+    account = await service.change_user(
+        connection, user, user_id, change, request.app.state.settings
+    )
+    path = f"/admin/users/{user_id}/tokens"
+    return changed(request, path, f"{account['name']} is changed.")
+
+
 async def _users(
     request: Request,
     user: User,

@@ -1,7 +1,7 @@
 """Administration: people, their tokens, and who changed what."""
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 
 from tests.api.conftest import no_checks
 from tests.console.conftest import Desk
@@ -70,8 +70,16 @@ def test_the_last_admin_stays(desk: Desk) -> None:
     page = desk.open("/admin/users")
     row = page.locator("tr", has_text="Olga Petrarch")
     row.get_by_label("Role of olga").select_option(label="Viewer")
+    asked: list[str] = []
+
+    def accept(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
+    page.once("dialog", accept)
     row.get_by_role("button", name="Save olga").click()
     expect(page.locator("#messages")).to_contain_text("olga is the last admin who can sign in.")
+    assert "It ends your sessions" in asked[0]
     desk.expect_refusal(409)
     page.reload()
     expect(page.get_by_label("Role of olga")).to_have_value("admin")
@@ -112,11 +120,17 @@ def test_unlock_a_name(desk: Desk) -> None:
     assert answers == [401] * 5 + [429]
     page = desk.open("/admin/users")
     page.get_by_role("link", name="5 failed sign-ins").click()
+    page.get_by_label("Full name").fill("Vera von Lindqvall")
+    page.get_by_label("E-mail").fill("")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#messages")).to_contain_text("vera is changed.")
     expect(page.get_by_role("region", name="Failed sign-ins")).to_contain_text("127.0.0.1")
     page.get_by_role("button", name="Unlock").click()
     expect(page.locator("#messages")).to_contain_text("vera can sign in again.")
     page.goto("/admin/users")
     expect(page.locator("#users")).not_to_contain_text("failed sign-ins")
+    expect(page.locator("#users")).to_contain_text("Vera von Lindqvall")
+    expect(page.locator("#users")).not_to_contain_text("vera@example.com")
     assert desk.call("POST", "/api/session", json=wrong).status_code == 401
 
 
