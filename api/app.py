@@ -26,6 +26,8 @@ import api.opportunities.page
 import api.opportunities.parts
 import api.opportunities.router
 import api.opportunities.views
+import api.pipeline.page
+import api.pipeline.router
 import api.sync.events
 import api.sync.page
 import api.sync.router
@@ -120,6 +122,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.parts.router,
         api.opportunities.views.router,
         api.changes.router.router,
+        api.pipeline.router.router,
         api.changes.events.router,
         workflow.router,
         api.assessments.router.router,
@@ -143,6 +146,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.deal.router,
         api.assessments.page.router,
         api.dashboard.page.router,
+        api.pipeline.page.router,
         api.sync.page.router,
     ):
         app.include_router(router)

@@ -222,8 +222,8 @@ class Api(_Group):
     api_statement_timeout: Annotated[int, Field(ge=1)] = 30
     """Seconds after which a query is cancelled."""
     api_list_timeout: Annotated[float, Field(gt=0)] = 5
-    """Seconds after which a list of deals or the board is given up, so that a search for a word
-    that most deals have does not take the database from the others."""
+    """Seconds after which a list of deals, the board or the pipeline over time is given up, so that
+    a search for a word that most deals have does not take the database from the others."""
     api_lock_timeout: Annotated[int, Field(ge=1)] = 10
     """Seconds that an edit waits for a merge that holds the same row."""
     oracle_webhook_secret: SecretStr | None = None

@@ -16,8 +16,9 @@ from api.console.pages import console_router, page
 from api.dashboard import service
 from api.dashboard.explanations import explain
 from api.database import Connection
-from api.fields import CurrentFields, Fields
-from api.opportunities.page import View, value_key
+from api.fields import CurrentFields
+from api.opportunities.lists import having, list_of, merged
+from api.opportunities.page import value_key
 from api.opportunities.schemas import OPEN
 from api.opportunities.service import STALE_DAYS
 from api.workflow import read_rules
@@ -40,7 +41,7 @@ async def show_dashboard(
         return page(request, "dashboard.html", currencies=[])
     by_month, win_rate = found["by_month"], found["win_rate"]
     won, lost = (sum(row[name] for row in win_rate) for name in ("won", "lost"))
-    of_currency = {} if found["is_converted"] else _has("currency", found["currency"])
+    of_currency = {} if found["is_converted"] else having("currency", found["currency"])
     kept = {"outliers": "without"} if found["without_outliers"] else {}
     open_ones: dict[str, Any] = of_currency | {"crm_outcome": OPEN}
     counted = open_ones | kept
@@ -57,12 +58,12 @@ async def show_dashboard(
         if fields.can_sort("deal_value")
         else "",
         "opens": {
-            "open": _list(fields, **counted),
-            "won": _list(fields, **of_currency, crm_outcome=["WON"]),
-            "decided": _list(fields, **of_currency, crm_outcome=["WON", "LOST"]),
-            "overdue": _list(fields, **counted, closing_before=this_month - timedelta(days=1)),
-            "outliers": _list(fields, **open_ones, outliers="only"),
-            "without_rate": _list(fields, **_merged(counted, {"missing": ["rate"]})),
+            "open": list_of(fields, **counted),
+            "won": list_of(fields, **of_currency, crm_outcome=["WON"]),
+            "decided": list_of(fields, **of_currency, crm_outcome=["WON", "LOST"]),
+            "overdue": list_of(fields, **counted, closing_before=this_month - timedelta(days=1)),
+            "outliers": list_of(fields, **open_ones, outliers="only"),
+            "without_rate": list_of(fields, **merged(counted, {"missing": ["rate"]})),
         },
         "explanations": explain(
             connection, user, found, of_currency, (this_month, last_day), service.TOP
@@ -70,14 +71,14 @@ async def show_dashboard(
         "tabs": _tabs(found),
         "other": _query(found, outliers=None if kept else "without"),
         "by_stage": [
-            row | {"opens": _list(fields, **_merged(counted, _has("stage", row["stage"])))}
+            row | {"opens": list_of(fields, **merged(counted, having("stage", row["stage"])))}
             for row in _with_lengths(found["by_stage"], "deal_value", "weighted_value")
         ],
         "months": _months(by_month),
         "by_month": [
             row
             | {
-                "opens": _list(
+                "opens": list_of(
                     fields,
                     **counted,
                     closing_after=row["close_month"],
@@ -91,9 +92,9 @@ async def show_dashboard(
             | {
                 "length": 100 * float(row["win_rate"]),
                 "opens": {
-                    name: _list(
+                    name: list_of(
                         fields,
-                        **_merged(of_currency, _has("practice", row["practice"])),
+                        **merged(of_currency, having("practice", row["practice"])),
                         crm_outcome=[name.upper()],
                     )
                     for name in ("won", "lost")
@@ -104,8 +105,10 @@ async def show_dashboard(
         "ageing": [
             row
             | {
-                "opens": _list(fields, crm_outcome=OPEN, workflow_status=[row["workflow_status"]]),
-                "opens_late": _list(fields, late=True, workflow_status=[row["workflow_status"]]),
+                "opens": list_of(
+                    fields, crm_outcome=OPEN, workflow_status=[row["workflow_status"]]
+                ),
+                "opens_late": list_of(fields, late=True, workflow_status=[row["workflow_status"]]),
             }
             for row in _with_lengths(found["ageing"], "median_days")
         ],
@@ -147,28 +150,6 @@ def _tabs(found: dict[str, Any]) -> list[dict[str, Any]]:
         "is_shown": found["is_converted"],
     }
     return [every, *tabs]
-
-
-def _list(fields: Fields, **filters: Any) -> str | None:
-    """Return the query of the list of the deals that fulfil some filters.
-
-    None: crm.yml lets no list be filtered so.
-    """
-    if not all(map(fields.can_filter, [*filters, *filters.get("missing", [])])):
-        return None
-    return View.model_validate(filters).query()
-
-
-def _has(name: str, value: str | None) -> dict[str, list[str]]:
-    """Return the filters of the deals with a value, or without any."""
-    # Filters compare this much of a text.
-    return {"missing": [name]} if value is None else {name: [value[:200]]}
-
-
-def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Return two sets of filters as one; each may name something that is missing."""
-    both = {name: [*one[name], *other[name]] for name in one.keys() & other.keys()}
-    return one | other | both
 
 
 def _this_month() -> date:

@@ -48,8 +48,11 @@ async def take_turn(request: Request) -> None:
 
 
 @asynccontextmanager
-async def given_up_in_time(request: Request) -> AsyncIterator[None]:
-    """Cancel what a list asks of the database when it takes too long.
+async def given_up_in_time(
+    request: Request,
+    detail: str = "The list took too long. Narrow the filters, or search for a rarer word.",
+) -> AsyncIterator[None]:
+    """Cancel what a list asks of the database when it takes too long, and say so in `detail`.
 
     Raises:
         ProblemError: 503, it took `API_LIST_TIMEOUT`.
@@ -58,5 +61,4 @@ async def given_up_in_time(request: Request) -> AsyncIterator[None]:
         async with asyncio.timeout(request.app.state.settings.api_list_timeout):
             yield
     except TimeoutError as error:
-        detail = "The list took too long. Narrow the filters, or search for a rarer word."
         raise ProblemError(503, detail) from error

@@ -68,6 +68,8 @@ ROUTES = {
         Role.ASSESSOR, {"part": "architect", "user_id": None}
     ),
     "GET /api/oracle-opportunity/{remote_id}": VIEWER,
+    "GET /api/pipeline": VIEWER,
+    "GET /api/pipeline/deals": Call(Role.VIEWER, query={"step": "new", "currency": "EUR"}),
     "PUT /api/password": Call(
         Role.VIEWER, {"present": PASSWORD, "new": f"{PASSWORD}!"}, is_for_sessions=True
     ),
@@ -132,6 +134,7 @@ ROUTES = {
     "POST /admin/users/{id}/unlock": ADMIN,
     "GET /board": VIEWER,
     "GET /dashboard": VIEWER,
+    "GET /dashboard/pipeline": VIEWER,
     "GET /fields/{name}/values": VIEWER,
     "GET /lineage": VIEWER,
     "GET /opportunities": VIEWER,

@@ -210,6 +210,7 @@ def _history(connection: psycopg.Connection[Any], now: datetime) -> None:
         " where id in (1, 3)"
     )
     connection.execute("truncate opportunity_changes")
+    connection.execute("update change_feed set complete_since = now() - interval '90 days'")
     for deal in (1, 3):
         for days, field, old, new, by in changes:
             connection.execute(

@@ -1,6 +1,7 @@
 """The dashboard shows what the marts hold, as charts with tables behind them."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from urllib.parse import parse_qs
 
@@ -109,6 +110,8 @@ def test_another_currency_and_the_way_to_the_deals(desk: Desk) -> None:
 def test_before_the_first_sync(empty_desk: Desk) -> None:
     page = empty_desk.open("/dashboard")
     expect(page.get_by_text("Nothing to show yet")).to_be_visible()
+    page.get_by_role("link", name="Over time", exact=True).click()
+    expect(page.get_by_text("The history begins with the first sync.")).to_be_visible()
     page.goto("/opportunities")
     expect(page.get_by_text("No opportunities yet")).to_be_visible()
     page.goto("/board")
@@ -300,3 +303,77 @@ def test_each_number_explains_itself(desk: Desk) -> None:
     expect(help_.get_by_role("link", name="sync", exact=True)).to_have_attribute(
         "href", re.compile("^/sync/runs/")
     )
+
+
+# What has happened on the last days to deals of the demo data.
+HAPPENED = """
+    update opportunities set crm_outcome = 'OPEN', deleted_at = null, stage = '01 - Qualification',
+        deal_value = 100000, currency = case id % 6 when 5 then null else 'EUR' end,
+        close_date = '2026-12-01'
+    where id between 20 and 99;
+    update opportunity_changes set changed_at = now() - interval '20 days';
+    insert into opportunities (opty_number, remote_id, name, stage, deal_value, currency)
+    select 'new ' || i, 'new ' || i, 'New ' || i, '01 - Qualification', 1000 * i, 'EUR'
+    from generate_series(1, 60) as i;
+    update opportunities set deal_value = 150000 where id between 20 and 29;
+    update opportunities set deal_value = null where id = 30;
+    update opportunities set crm_outcome = 'WON', stage = '06 - Closed Won'
+    where id between 28 and 33;
+    update opportunities set crm_outcome = 'LOST' where id between 34 and 36;
+    update opportunities set deleted_at = now() where id between 37 and 38;
+    update opportunities set currency = 'USD' where id between 39 and 42;
+    update opportunities set stage = '02 - Discovery' where id between 43 and 52;
+    update opportunities set stage = null where id between 53 and 55;
+    update opportunities set close_date = '2027-03-01' where id between 56 and 66;
+    update opportunities set close_date = null where id between 67 and 68
+"""
+
+
+def test_what_became_of_the_pipeline(desk: Desk) -> None:
+    for statement in HAPPENED.split(";"):
+        desk.query(statement)
+    vera = {"session": desk.session("vera")}
+    period = {"start": str(datetime.now(UTC).date() - timedelta(days=10))}
+    steps = set()
+    for one in ("currency=EUR", "currency=USD", "missing=currency"):
+        shown = desk.call(
+            "GET", f"/dashboard/pipeline?start={period['start']}&{one}", cookies=vera
+        ).text
+        found = re.findall(
+            r'href="(/opportunities|/dashboard/pipeline)\?([^"#]*)[^"]*"\s+data-opens="(\d+)"',
+            shown,
+        )
+        assert len(found) > 5
+        for path, query, number in found:
+            lists = "opportunities" if path == "/opportunities" else "pipeline/deals"
+            asked = unescape(query)
+            total = desk.call("GET", f"/api/{lists}?{asked}", cookies=vera).json()["total"]
+            assert (asked, total) == (asked, int(number))
+            steps |= set(parse_qs(asked).get("step", []))
+    assert steps >= {
+        *("opening", "new", "value_up", "value_down", "won", "lost", "deleted", "kept"),
+        *("currency_in", "currency_out"),
+    }
+
+    page = desk.open(f"/dashboard/pipeline?start={period['start']}&currency=EUR", "vera")
+    (told,) = (
+        one
+        for one in desk.call("GET", "/api/pipeline", params=period, cookies=vera).json()[
+            "currencies"
+        ]
+        if one["currency"] == "EUR"
+    )
+    expect(page.get_by_role("heading", level=2).first).to_contain_text("From €")
+    new = page.get_by_role("row", name="New ").first
+    expect(new.get_by_role("img")).to_have_accessible_name(re.compile("^New: 1,830,000 EUR$"))
+    assert told["steps"][0] == {"step": "new", "deals": 60, "value": 1830000}
+    new.get_by_role("link").click()
+    rows = page.locator("#deals tbody tr:not(.more)")
+    expect(page.get_by_role("heading", name="New 60", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Show more").scroll_into_view_if_needed()
+    expect(rows).to_have_count(60)
+    expect(rows.first).to_contain_text("€60,000")
+    page.get_by_label("From", exact=True).fill(str(datetime.now(UTC).date()))
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page).to_have_url(re.compile(r"start=20.*&currency=EUR"))
+    expect(page.get_by_role("table").first).to_contain_text("Closing")

@@ -25,6 +25,7 @@ PAGES = (
     "/opportunities/3",
     "/opportunities/6",
     "/dashboard",
+    "/dashboard/pipeline?currency=EUR&step=value_up",
     "/sync",
     "/sync/rejects",
     "/account",

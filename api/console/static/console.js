@@ -10,6 +10,8 @@ const once = (key, make) => formats.get(key) ?? formats.set(key, make()).get(key
 function money(value, currency, style) {
   const options = style === "compact"
     ? { notation: "compact", maximumFractionDigits: 1 }
+    : style === "fine"
+    ? { notation: "compact", maximumFractionDigits: 3 }
     : style === "exact"
     ? { maximumFractionDigits: 2 }
     : { maximumFractionDigits: 0 };

@@ -1,0 +1,1 @@
+"""The pipeline over time: what became of the open deals between two days."""
