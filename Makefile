@@ -130,9 +130,11 @@ lint: .venv/.installed-dev ## Every linter, formatter and type checker
 	.venv/bin/mypy load/target-postgres
 	.venv/bin/sqlfluff lint --disable-progress-bar transform database
 	.venv/bin/deno fmt --config api/console/deno.json --check
+	.venv/bin/deno fmt --config api/console/deno.json --check $(wildcard examples/frontend/*.*s)
 	.venv/bin/deno fmt --config api/console/deno.json --ext njk --check $(TEMPLATES)
 	@! LC_ALL=C.UTF-8 grep -nE '.{101}' $(TEMPLATES)
 	.venv/bin/deno lint --config api/console/deno.json
+	.venv/bin/deno lint --config api/console/deno.json $(wildcard examples/frontend/*.js)
 	.venv/bin/shellcheck $(SCRIPTS)
 	.venv/bin/shfmt --indent 2 --diff $(SCRIPTS)
 	.venv/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
