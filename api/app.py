@@ -21,6 +21,7 @@ import api.erasure.router
 import api.oidc.page
 import api.opportunities.board
 import api.opportunities.deal
+import api.opportunities.lineage
 import api.opportunities.many
 import api.opportunities.page
 import api.opportunities.parts
@@ -121,6 +122,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.many.router,
         api.opportunities.parts.router,
         api.opportunities.views.router,
+        api.opportunities.lineage.router,
         api.changes.router.router,
         api.pipeline.router.router,
         api.changes.events.router,
@@ -144,6 +146,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.page.router,
         api.opportunities.board.router,
         api.opportunities.deal.router,
+        api.opportunities.lineage.pages,
         api.assessments.page.router,
         api.dashboard.page.router,
         api.pipeline.page.router,

@@ -92,6 +92,14 @@ def test_a_line_in_the_file_is_all_that_a_field_takes(pipeline: Pipeline, declar
         "note": "one",
         "nowhere": None,
     }
+    as_read = {
+        row["attribute"]: row["as_read"]
+        for row in pipeline.query("select * from attributes_as_read(%s)", str(first))
+    }
+    names = ("Budget_c", "GoLive_c", "Note_c", "Products_c")
+    assert [as_read[name] for name in names] == ["700", None, "one", "Data"]
+    assert {"Name", "Revenue", "Practice_c"} <= as_read.keys()
+    assert "PartyName1" not in as_read, "not declared"
     history = "select field, old_value, new_value from opportunity_changes order by id"
     changes = [tuple(row.values()) for row in pipeline.query(history)]
     assert set(changes) == {

@@ -175,3 +175,5 @@ grant update (paused_at, paused_by, wanted_by) on public.schedules to oracle_crm
 grant update (ended_at, died, error_message) on public.sync_runs to oracle_crm_api;
 -- An administrator erases a person in the console.
 grant execute on function public.erase_user, public.erase_sales_owner to oracle_crm_api;
+-- A deal's page says where each value comes from.
+grant execute on function public.attributes_as_read to oracle_crm_api;

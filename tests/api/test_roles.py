@@ -60,6 +60,7 @@ ROUTES = {
     "PATCH /api/opportunities": Call(Role.ASSESSOR, {"ids": [999], "workflow_status": "ASSIGNED"}),
     "GET /api/opportunities/export": VIEWER,
     "POST /api/opportunities/{remote_id}/refresh": Call(Role.ASSESSOR, scope=Scope.SYNC),
+    "GET /api/opportunities/{remote_id}/lineage": VIEWER,
     "GET /api/opportunities/{id:int}": VIEWER,
     "PATCH /api/opportunities/{id:int}": Call(Role.ASSESSOR, {"workflow_status": "ASSIGNED"}),
     "GET /api/opportunities/{id:int}/history": VIEWER,
@@ -158,6 +159,7 @@ ROUTES = {
         Role.ASSESSOR, form={"workflow_status": "ASSIGNED", "seen": "NEW"}
     ),
     "POST /opportunities/{id}/refresh": Call(Role.ASSESSOR, scope=Scope.SYNC),
+    "GET /opportunities/{id}/lineage": VIEWER,
     "GET /opportunities/{id}/timeline": VIEWER,
     "GET /remote/{remote_id}": VIEWER,
     "POST /assessments/{assessment_id}/score": VIEWER,

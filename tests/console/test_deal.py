@@ -28,6 +28,13 @@ def test_what_the_crm_says_and_what_became_of_it(
     assert address.startswith("https://crm.example.com/fscmUI/")
     assert desk.deal(3)["remote_id"] in address
     assert page.locator("form[hx-post*=assess], form.assign, form.move").count() == 0
+    page.get_by_text("Where each value comes from", exact=True).click()
+    stage = page.locator("#lineage tr", has=page.get_by_role("rowheader", name="Stage", exact=True))
+    expect(stage).to_contain_text("SalesStage")
+    expect(stage).to_contain_text("as it is in the CRM")
+    workflow = page.locator("#lineage tr", has_text="the bid team's")
+    expect(workflow).to_contain_text("Ada Bellweather")
+    assert violations(page) == []
 
 
 def test_a_long_history_comes_in_parts(desk: Desk) -> None:
