@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 from playwright.sync_api import Browser
 
+from database import roles
 from database.embedded import start_embedded, stop_embedded
 from database.environment import ROOT
 from tests.api.conftest import DefaultSettings, serving
@@ -26,6 +27,7 @@ PICTURES = (
     ("board", "/board", "light", WIDE),
     ("opportunity", "/opportunities/3", "light", WIDE),
     ("dashboard", "/dashboard", "light", WIDE),
+    ("pipeline", "/dashboard/pipeline", "light", WIDE),
     ("dashboard-dark", "/dashboard", "dark", WIDE),
     ("sync", "/sync", "light", WIDE),
     ("opportunities-phone", "/opportunities?sort=-deal_value", "light", PHONE),
@@ -49,6 +51,7 @@ def main() -> None:
 def _warehouse(server: str, scratch: Path) -> Warehouse:
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute("create database migrated")
+    roles.apply(f"{server}/migrated")
     subprocess.run(
         [sys.executable, "-m", "database", "migrate"],
         cwd=ROOT,
