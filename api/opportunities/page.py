@@ -573,6 +573,7 @@ async def change_chosen(
     deals, _, _ = await service.read_deals(
         connection, user, request.app.state.unchanged, fields, shown_ones
     )
+    reporting = await service.read_reporting_currency(connection, user)
     response = page(
         request,
         "_bulk.html",
@@ -581,7 +582,7 @@ async def change_chosen(
         refused=[one for one in results.results if one.detail],
         words=words,
         names={row["id"]: row["label"] for row in await people(connection, user)},
-        **_columns_of(_view_behind(request).fit(fields), fields),
+        **_columns_of(_view_behind(request).fit(fields, reporting), fields, reporting),
         stale_days=STALE_DAYS,
         rules=await read_rules(connection),
     )
