@@ -62,6 +62,7 @@ def test_the_example_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len([field for field in declared.fields if field.column is None]) == 8
     assert len(declared.decisions.functions) == 4
     assert len(declared.decisions.approvals) == 3
+    assert declared.currency.reporting == "EUR"
     assert declared.assessment.missing({}).keys() == declared.assessment.criteria.keys() - {
         "reference"
     }

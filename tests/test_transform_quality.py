@@ -135,6 +135,9 @@ def test_the_pipeline_contains_the_open_deals(warehouse: Warehouse) -> None:
             "deals": 2,
             "deal_value": 100,
             "weighted_value": 50,
+            # No reporting currency is declared.
+            "reporting_value": 0,
+            "weighted_reporting_value": 0,
         },
         {
             "stage": "01 - Qualification",
@@ -143,6 +146,8 @@ def test_the_pipeline_contains_the_open_deals(warehouse: Warehouse) -> None:
             "deals": 1,
             "deal_value": 100,
             "weighted_value": 50,
+            "reporting_value": 0,
+            "weighted_reporting_value": 0,
         },
     ]
 
