@@ -137,6 +137,7 @@ OTHER_PARAMETERS = (
     "cursor",
     "format",
     "columns",
+    "rows",
     "separator",
     "byte_order_mark",
 )

@@ -53,6 +53,8 @@ async def show_board(
         "names": {row["id"]: row["label"] for row in users},
         "owners": await owner_names(connection, user, view.sales_owner),
         "closed": closed,
+        "asked": view.query(),
+        "whole_query": view.query(),
     }
     context |= await views_of(connection, user, fields, "board", [("All", "")])
     if wants_part(request, "board"):

@@ -96,18 +96,22 @@ class View(PageRequest):
         [], max_length=1000, description="Nothing: the usual ones"
     )
 
-    def fit(self, fields: Fields, reporting: str | None) -> Self:
-        """Return the view with the columns that there are; those of removed fields are left out.
+    rows: int | None = Field(
+        None, ge=1, le=1000, description="How many rows more to show, to come back to a place"
+    )
+
+    def fit(self, fields: Fields, own: list[str], reporting: str | None) -> Self:
+        """Return the view with the columns that there are; none: it has the user's own ones.
 
         The table sorts values in the reporting currency, if there is one.
         """
         titles = titles_of(fields)
         columns = [name for name in dict.fromkeys(self.columns) if name in titles]
-        sort = self.sort
-        if sort is not None and sort.removeprefix("-") == SortKey.DEAL_VALUE:
-            sort = sort.replace(SortKey.DEAL_VALUE, value_key(reporting))
         return self.model_copy(
-            update={"columns": [] if columns == usual(fields) else columns, "sort": sort}
+            update={
+                "columns": [] if columns == own else columns,
+                "sort": _with_value_key(self.sort, reporting),
+            }
         )
 
     def without_closed(self, fields: Fields) -> tuple[Self, list[str]]:
@@ -147,7 +151,8 @@ class View(PageRequest):
 
         `without` names a filter to leave out, or `name=value` one value of it.
         """
-        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor"}) | changes
+        given = self.model_dump(mode="json", exclude_defaults=True, exclude={"cursor", "rows"})
+        given |= changes
         name, _, value = without.partition("=")
         if value:
             set_ones = given.get(name, [])
@@ -299,6 +304,13 @@ def value_key(reporting: str | None) -> str:
     return SortKey.DEAL_VALUE if reporting is None else SortKey.REPORTING_VALUE
 
 
+def _with_value_key(sort: str | None, reporting: str | None) -> str | None:
+    """Return a sort; one by the value is one by the value that people compare deals by."""
+    if sort is None or sort.removeprefix("-") not in (SortKey.DEAL_VALUE, SortKey.REPORTING_VALUE):
+        return sort
+    return ("-" if sort.startswith("-") else "") + value_key(reporting)
+
+
 def titles_of(fields: Fields) -> dict[str, str]:
     """Return the titles of the columns that the table can show, by name."""
     built_in = {str(name): fields.title(name, title) for name, title in TITLES.items()}
@@ -315,9 +327,28 @@ def usual(fields: Fields) -> list[str]:
     ] + own
 
 
-def _columns_of(view: View, fields: Fields, reporting: str | None) -> dict[str, Any]:
+def own_columns(request: Request, fields: Fields) -> list[str]:
+    """Return the columns that a user has chosen last, in their order; else the usual ones."""
+    titles = titles_of(fields)
+    chosen = request.cookies.get("columns", "").split(".")
+    return [name for name in dict.fromkeys(chosen) if name in titles] or usual(fields)
+
+
+def own_sort(request: Request, fields: Fields, reporting: str | None) -> str | None:
+    """Return the order that a user has chosen last; None: none, or there is no such any more."""
+    sort = request.cookies.get("sort")
+    known = fields.sort_keys(set(SortKey) - {SortKey.RELEVANCE})
+    is_known = sort and sort.removeprefix("-") in known
+    return _with_value_key(sort, reporting) if is_known else None
+
+
+def _columns_of(
+    request: Request, view: View, fields: Fields, reporting: str | None
+) -> dict[str, Any]:
     """Return what templates need for the columns of a view."""
     titles = titles_of(fields)
+    own = own_columns(request, fields)
+    columns = view.columns or own
     sortable = set(fields.sort_keys(SortKey))
     sorts = {name: name for name in ("name", *titles) if name in sortable}
     if "deal_value" in sorts:
@@ -325,7 +356,9 @@ def _columns_of(view: View, fields: Fields, reporting: str | None) -> dict[str, 
     of_own = {field.name: "number" if field.type == "number" else "text" for field in fields.listed}
     return {
         "titles": titles,
-        "columns": view.columns or usual(fields),
+        "columns": columns,
+        # For others, who have other columns.
+        "whole_query": view.query(columns=[] if columns == usual(fields) else columns),
         "kinds": dict.fromkeys(titles, "text") | KINDS | of_own,
         "own": {field.name: field for field in fields.listed},
         # The sort key of each column that has one.
@@ -380,14 +413,18 @@ async def show_opportunities(
     unchanged = request.app.state.unchanged
     reporting = await service.read_reporting_currency(connection, user)
     view, closed = view.without_closed(fields)
-    view = view.fit(fields, reporting)
+    view = view.fit(fields, own_columns(request, fields), reporting)
+    asked = view.query()
+    if view.sort is None and view.search is None and "hx-request" not in request.headers:
+        view = view.model_copy(update={"sort": own_sort(request, fields, reporting)})
+    wanted = view.model_copy(update={"limit": max(view.limit, view.rows or 0)})
     sums, counted = [], None
     async with given_up_in_time(request):
         if view.cursor is None:
             sums = await service.read_sums(connection, user, unchanged, fields, view)
             counted = sum(row["deals"] for row in sums)
         deals, total, cursor = await service.read_deals(
-            connection, user, unchanged, fields, view, counted
+            connection, user, unchanged, fields, wanted, counted
         )
     users = await people(connection, user)
     context: dict[str, Any] = {
@@ -398,7 +435,8 @@ async def show_opportunities(
         "next_cursor": cursor,
         "rules": await read_rules(connection),
         "fields": fields,
-        **_columns_of(view, fields, reporting),
+        **_columns_of(request, view, fields, reporting),
+        "asked": asked,
         "value_filters": value_filters(reporting),
         "names": {row["id"]: row["label"] for row in users},
         "stale_days": STALE_DAYS,
@@ -522,7 +560,7 @@ async def move(
             "_row.html",
             deal=deal,
             names=names,
-            **_columns_of(_view_behind(request).fit(fields, reporting), fields, reporting),
+            **_columns_of(request, _view_behind(request, fields, reporting), fields, reporting),
             stale_days=STALE_DAYS,
             rules=rules,
         )
@@ -582,7 +620,7 @@ async def change_chosen(
         refused=[one for one in results.results if one.detail],
         words=words,
         names={row["id"]: row["label"] for row in await people(connection, user)},
-        **_columns_of(_view_behind(request).fit(fields, reporting), fields, reporting),
+        **_columns_of(request, _view_behind(request, fields, reporting), fields, reporting),
         stale_days=STALE_DAYS,
         rules=await read_rules(connection),
     )
@@ -590,7 +628,8 @@ async def change_chosen(
     return response
 
 
-def _view_behind(request: Request) -> View:
+def _view_behind(request: Request, fields: Fields, reporting: str | None) -> View:
     """Return a view with the columns of the table that a row is to go back into."""
     query = parse_qs(split(request.headers.get("hx-current-url", "")).query)
-    return View.model_construct(columns=query.get("columns", []))
+    view = View.model_construct(columns=query.get("columns", []))
+    return view.fit(fields, own_columns(request, fields), reporting)

@@ -172,12 +172,24 @@ def test_sort_by_a_column_both_ways(desk: Desk) -> None:
 def test_columns_are_a_choice(desk: Desk) -> None:
     page = desk.open("/opportunities", "vera")
     page.locator("summary", has_text="Columns").click()
-    page.get_by_label("Sector").check()
+    page.get_by_role("checkbox", name="Sector", exact=True).check()
     expect(page.get_by_role("columnheader", name="Sector")).to_be_visible()
     page.get_by_label("Win", exact=True).uncheck()
     expect(page.get_by_role("columnheader", name="Win")).to_have_count(0)
     page.get_by_label("Deleted deals too").check()
     expect(page.get_by_text("400 opportunities")).to_be_visible()
+    page.get_by_role("button", name="Move the column Stage up").click()
+    headers = ["Opportunity", "Stage", "Customer", "Workflow", "Value", "Closes", "Assigned"]
+    expect(page.get_by_role("columnheader")).to_have_text([*headers, "Sector"])
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Value", exact=True).click()
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text(re.compile("Value"))
+    # They are there again on the next visit, and a row that is swapped alone has them, too.
+    page.goto("/opportunities?geo=EMEA")
+    expect(page.get_by_role("columnheader")).to_have_text(
+        [*headers[:4], re.compile("Value"), *headers[5:], "Sector"]
+    )
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text(re.compile("Value"))
 
 
 def test_a_view_is_saved_by_name(desk: Desk) -> None:
@@ -228,6 +240,13 @@ def test_each_deal_comes_once_page_by_page(desk: Desk) -> None:
     assert len(ids) == len(set(ids)) == 395
     # What comes in does not make the browser write again what stands there.
     expect(formatted).to_have_text("written once")
+    # One comes back to the row from which one went, among all that were there.
+    rows.nth(300).get_by_role("link").click()
+    expect(page.get_by_role("navigation", name="Views")).to_have_count(0)
+    page.go_back()
+    expect(rows).to_have_count(395)
+    expect(rows.nth(300).get_by_role("link")).to_be_focused()
+    expect(rows.nth(300)).to_be_in_viewport()
 
 
 def test_what_is_shown_is_exported(desk: Desk) -> None:

@@ -182,121 +182,6 @@ const isAsking = (more) => {
 document.addEventListener("htmx:beforeRequest", (event) => event.defaultPrevented || isAsking(1));
 document.addEventListener("htmx:afterRequest", () => isAsking(-1));
 
-// --- A long table ------------------------------------------------------------------------------
-
-// Browsers look through all forms after each part that comes in, to fill them in: with thousands
-// it takes long. Only the parts of the table that are seen have theirs, the others have the words.
-const putAside = new Map();
-document.addEventListener("contentvisibilityautostatechange", (event) => {
-  const part = event.target;
-  if (!event.skipped) {
-    for (const [words, field] of putAside.get(part) ?? []) words.replaceWith(field);
-    putAside.delete(part);
-    showPicked(part);
-  } else if (!putAside.has(part)) {
-    const fields = [...part.querySelectorAll("form.move, input[data-pick]")];
-    putAside.set(
-      part,
-      fields.map((field) => {
-        const words = document.createTextNode(field.querySelector("option:checked")?.label ?? "");
-        field.replaceWith(words);
-        return [words, field];
-      }),
-    );
-  }
-}, { capture: true });
-
-// --- Rows that are chosen, and what can be done with all of them ---------------------------------
-
-const MOST_CHOSEN = 500;
-const chosenBar = document.getElementById("chosen");
-const picked = new Set(); // ids
-let lastPicked = null;
-
-const rowsOfTable = () => [...document.querySelectorAll(".deals tr[data-state]")];
-const idOf = (row) => row.id.replace("deal-", "");
-
-function showPicked(part) {
-  const inside = part.querySelectorAll("input[data-pick]");
-  for (const box of inside) {
-    box.checked = picked.has(box.dataset.pick);
-    box.closest("tr").classList.toggle("picked", box.checked);
-  }
-}
-
-function pick(rows, isPicked) {
-  for (const row of rows) {
-    if (!isPicked) picked.delete(idOf(row));
-    else if (picked.size < MOST_CHOSEN) picked.add(idOf(row));
-    else {
-      say(`No more than ${MOST_CHOSEN} deals can be chosen at once.`, { bad: true });
-      break;
-    }
-  }
-  showChosen();
-}
-
-function showChosen() {
-  if (!chosenBar) return;
-  const table = document.querySelector(".deals");
-  if (table) showPicked(table);
-  const all = document.querySelector("[data-pick-all]");
-  if (all) {
-    all.checked = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
-    all.indeterminate = picked.size > 0 && !all.checked;
-  }
-  chosenBar.hidden = picked.size === 0;
-  chosenBar.querySelector("strong").textContent = new Intl.NumberFormat(locale).format(picked.size);
-  for (const link of chosenBar.querySelectorAll("[data-export-chosen]")) {
-    const kind = link.dataset.exportChosen;
-    const whole = document.querySelector(`[data-export=${kind}]`)?.href ?? location.href;
-    const given = new URL(whole).searchParams;
-    // Without the filters: a deal may have been changed since it was chosen.
-    const query = new URLSearchParams({ format: kind, include_deleted: true });
-    for (const name of ["columns", "separator", "byte_order_mark", "sort"]) {
-      for (const value of given.getAll(name)) query.append(name, value);
-    }
-    if (query.get("sort")?.endsWith("relevance")) query.delete("sort");
-    for (const id of picked) query.append("id", id);
-    link.href = `/api/opportunities/export?${query}`;
-  }
-}
-
-document.addEventListener("click", (event) => {
-  const box = event.target.closest("input[data-pick]");
-  if (box) {
-    const rows = rowsOfTable();
-    const here = rows.findIndex((row) => idOf(row) === box.dataset.pick);
-    const last = rows.findIndex((row) => idOf(row) === lastPicked);
-    const range = event.shiftKey && last >= 0
-      ? rows.slice(Math.min(here, last), Math.max(here, last) + 1)
-      : [rows[here]];
-    lastPicked = box.dataset.pick;
-    pick(range, box.checked);
-  }
-  const all = event.target.closest("[data-pick-all]");
-  if (all) pick(rowsOfTable(), all.checked);
-  if (event.target.closest("[data-pick-none]")) pickNone();
-});
-
-function pickNone() {
-  picked.clear();
-  showChosen();
-}
-
-document.addEventListener("htmx:configRequest", (event) => {
-  if (!event.detail.elt.matches("[data-of-chosen]")) return;
-  event.detail.formData.delete("deal");
-  for (const id of picked) {
-    const state = document.getElementById(`deal-${id}`)?.dataset.state;
-    if (state) event.detail.formData.append("deal", `${id} ${state}`);
-  }
-});
-document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
-  if (target.id === "results") pickNone();
-  if (target.id === "refused" && target.children.length > 0) target.showModal();
-});
-
 // --- A page that could not be shown -----------------------------------------------------------
 
 /** Wait until the server is well and somebody looks, then load the page: once a minute at most. */
@@ -441,7 +326,9 @@ if (secret) {
 document.addEventListener("click", (event) => {
   const on = (selector) => event.target.closest(selector);
   if (on("[data-reload]")) location.reload();
-  if (on("[data-copy-address]")) copy(location.href);
+  if (on("[data-copy-address]")) {
+    copy(new URL(on("[data-copy-address]").dataset.copyAddress, location.href).href);
+  }
   if (on("[data-copy]")) copy(on("[data-copy]").dataset.copy);
   if (on("[data-theme-next]")) {
     const present = document.documentElement.dataset.theme ?? "system";
@@ -503,8 +390,6 @@ function ready(part) {
     document.getElementById(`card-${moved}`)?.focus();
     moved = null;
   }
-  if (part.matches("tr[data-state]")) showPicked(part);
-  if (part.matches("tbody") && picked.size > 0) showChosen();
   // Someone else's sync has begun, which this page does not follow yet.
   if (part.matches("#indicator .dot.live") && !document.querySelector("[data-follow]")) {
     htmx.trigger(document.body, "sync-started");

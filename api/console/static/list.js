@@ -1,0 +1,186 @@
+// The table of opportunities: what is long, chosen, remembered, and come back to.
+"use strict";
+
+// --- A long table ------------------------------------------------------------------------------
+
+// Browsers look through all forms after each part that comes in, to fill them in: with thousands
+// it takes long. Only the parts of the table that are seen have theirs, the others have the words.
+const putAside = new Map();
+document.addEventListener("contentvisibilityautostatechange", (event) => {
+  const part = event.target;
+  if (!event.skipped) {
+    for (const [words, field] of putAside.get(part) ?? []) words.replaceWith(field);
+    putAside.delete(part);
+    showPicked(part);
+  } else if (!putAside.has(part)) {
+    const fields = [...part.querySelectorAll("form.move, input[data-pick]")];
+    putAside.set(
+      part,
+      fields.map((field) => {
+        const words = document.createTextNode(field.querySelector("option:checked")?.label ?? "");
+        field.replaceWith(words);
+        return [words, field];
+      }),
+    );
+  }
+}, { capture: true });
+
+// --- What a user has chosen last, for the next visit ---------------------------------------------
+
+function remember(name, value) {
+  const age = value ? 365 * 24 * 3600 : 0;
+  const secure = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `${name}=${value}; path=/opportunities; max-age=${age}; samesite=lax${secure}`;
+}
+
+// Before the table is asked for.
+document.addEventListener("change", (event) => {
+  if (event.target.id === "sort") remember("sort", event.target.value);
+  if (event.target.name !== "columns") return;
+  const chosen = document.querySelectorAll("#filters [name=columns]:checked");
+  remember("columns", [...chosen].map((one) => one.value).join("."));
+}, { capture: true });
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".deals thead a");
+  if (link) remember("sort", new URL(link.href).searchParams.get("sort"));
+  const button = event.target.closest("[data-earlier]");
+  const column = button?.parentElement;
+  if (!column?.previousElementSibling) return;
+  column.previousElementSibling.before(column);
+  button.focus();
+  const box = column.querySelector("input");
+  if (box.checked) box.dispatchEvent(new Event("change", { bubbles: true }));
+});
+
+// --- Back to the row from which one went, among the rows that were there -------------------------
+
+const KEPT_PLACE = "place ";
+const scroller = () => document.querySelector(".scroll.tall");
+let opened = null;
+
+globalThis.addEventListener("pagehide", () => {
+  if (!scroller()) return;
+  const place = { rows: rowsOfTable().length, top: scroller().scrollTop, page: scrollY, opened };
+  sessionStorage.setItem(`${KEPT_PLACE}${location.href}`, JSON.stringify(place));
+});
+document.addEventListener("click", (event) => {
+  const row = event.target.closest(".deals a.name")?.closest("tr");
+  if (row) opened = row.id;
+});
+
+async function comeBack() {
+  const [{ type }] = performance.getEntriesByType("navigation");
+  const kept = sessionStorage.getItem(`${KEPT_PLACE}${location.href}`);
+  if (!kept || !scroller() || !["back_forward", "reload"].includes(type)) return;
+  const { rows, top, page, opened: id } = JSON.parse(kept);
+  for (let missing; (missing = rows - rowsOfTable().length) > 0;) {
+    const link = document.querySelector("#more a");
+    if (!link) break;
+    const path = `${link.getAttribute("href")}&rows=${Math.min(missing, 1000)}`;
+    await htmx.ajax("GET", path, { target: "#more", swap: "outerHTML" });
+    if (link.isConnected) break; // it was refused
+  }
+  scroller().scrollTop = top;
+  scrollTo(0, page);
+  const name = id && document.querySelector(`#${id} a.name`);
+  name?.focus({ preventScroll: true });
+  intoView(name);
+}
+
+// --- Rows that are chosen, and what can be done with all of them ---------------------------------
+
+const MOST_CHOSEN = 500;
+const chosenBar = document.getElementById("chosen");
+const picked = new Set(); // ids
+let lastPicked = null;
+
+const rowsOfTable = () => [...document.querySelectorAll(".deals tr[data-state]")];
+const idOf = (row) => row.id.replace("deal-", "");
+
+function showPicked(part) {
+  const inside = part.querySelectorAll("input[data-pick]");
+  for (const box of inside) {
+    box.checked = picked.has(box.dataset.pick);
+    box.closest("tr").classList.toggle("picked", box.checked);
+  }
+}
+
+function pick(rows, isPicked) {
+  for (const row of rows) {
+    if (!isPicked) picked.delete(idOf(row));
+    else if (picked.size < MOST_CHOSEN) picked.add(idOf(row));
+    else {
+      say(`No more than ${MOST_CHOSEN} deals can be chosen at once.`, { bad: true });
+      break;
+    }
+  }
+  showChosen();
+}
+
+function showChosen() {
+  if (!chosenBar) return;
+  const table = document.querySelector(".deals");
+  if (table) showPicked(table);
+  const all = document.querySelector("[data-pick-all]");
+  if (all) {
+    all.checked = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
+    all.indeterminate = picked.size > 0 && !all.checked;
+  }
+  chosenBar.hidden = picked.size === 0;
+  chosenBar.querySelector("strong").textContent = new Intl.NumberFormat(locale).format(picked.size);
+  for (const link of chosenBar.querySelectorAll("[data-export-chosen]")) {
+    const kind = link.dataset.exportChosen;
+    const whole = document.querySelector(`[data-export=${kind}]`)?.href ?? location.href;
+    const given = new URL(whole).searchParams;
+    // Without the filters: a deal may have been changed since it was chosen.
+    const query = new URLSearchParams({ format: kind, include_deleted: true });
+    for (const name of ["columns", "separator", "byte_order_mark", "sort"]) {
+      for (const value of given.getAll(name)) query.append(name, value);
+    }
+    if (query.get("sort")?.endsWith("relevance")) query.delete("sort");
+    for (const id of picked) query.append("id", id);
+    link.href = `/api/opportunities/export?${query}`;
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const box = event.target.closest("input[data-pick]");
+  if (box) {
+    const rows = rowsOfTable();
+    const here = rows.findIndex((row) => idOf(row) === box.dataset.pick);
+    const last = rows.findIndex((row) => idOf(row) === lastPicked);
+    const range = event.shiftKey && last >= 0
+      ? rows.slice(Math.min(here, last), Math.max(here, last) + 1)
+      : [rows[here]];
+    lastPicked = box.dataset.pick;
+    pick(range, box.checked);
+  }
+  const all = event.target.closest("[data-pick-all]");
+  if (all) pick(rowsOfTable(), all.checked);
+  if (event.target.closest("[data-pick-none]")) pickNone();
+});
+
+function pickNone() {
+  picked.clear();
+  showChosen();
+}
+
+document.addEventListener("htmx:configRequest", (event) => {
+  if (!event.detail.elt.matches("[data-of-chosen]")) return;
+  event.detail.formData.delete("deal");
+  for (const id of picked) {
+    const state = document.getElementById(`deal-${id}`)?.dataset.state;
+    if (state) event.detail.formData.append("deal", `${id} ${state}`);
+  }
+});
+document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
+  if (target.id === "results") pickNone();
+  if (target.id === "refused" && target.children.length > 0) target.showModal();
+});
+
+document.addEventListener("htmx:load", ({ detail: { elt: part } }) => {
+  if (part === document.body) comeBack();
+  else if (part.matches("tr[data-state]")) showPicked(part);
+  else if (part.matches("tbody") && picked.size > 0) showChosen();
+});
