@@ -21,6 +21,7 @@ import api.erasure.router
 import api.oidc.page
 import api.opportunities.board
 import api.opportunities.deal
+import api.opportunities.find
 import api.opportunities.lineage
 import api.opportunities.many
 import api.opportunities.page
@@ -147,6 +148,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         api.opportunities.board.router,
         api.opportunities.deal.router,
         api.opportunities.lineage.pages,
+        api.opportunities.find.router,
         api.assessments.page.router,
         api.dashboard.page.router,
         api.pipeline.page.router,

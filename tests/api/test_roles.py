@@ -137,6 +137,7 @@ ROUTES = {
     "GET /dashboard": VIEWER,
     "GET /dashboard/pipeline": VIEWER,
     "GET /fields/{name}/values": VIEWER,
+    "GET /find": Call(Role.VIEWER, query={"search": "renewal"}),
     "GET /lineage": VIEWER,
     "GET /opportunities": VIEWER,
     "GET /opportunities/{id}": VIEWER,
