@@ -260,6 +260,16 @@ def test_what_is_shown_is_exported(desk: Desk) -> None:
         " as ids from opportunities where geo = 'APAC' and deleted_at is null"
     )
     assert exported == expected["ids"]
+    page.locator("summary", has_text="CSV options").click()
+    page.get_by_label("Separator").select_option(label="Semicolon")
+    page.get_by_label("Byte order mark").check()
+    page.get_by_label("Only the columns that are shown").check()
+    page.reload()  # it remembers them
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export CSV").click()
+    head, *lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert head == "\ufeffremote_id;name;sector"
+    assert [line.split(";")[0] for line in lines] == expected["ids"]
     with page.expect_download() as download:
         page.get_by_role("link", name="Export Excel").click()
     with download.value.path().open("rb") as workbook:

@@ -53,6 +53,40 @@ document.addEventListener("click", (event) => {
   if (box.checked) box.dispatchEvent(new Event("change", { bubbles: true }));
 });
 
+// --- CSV as one's spreadsheet wants it ------------------------------------------------------------
+
+function showCsv() {
+  const form = document.getElementById("csv-options");
+  if (!form) return;
+  const chosen = JSON.parse(localStorage.getItem("csv") ?? '{"separator": "comma"}');
+  const { separator, byte_order_mark: mark, shown } = form.elements;
+  separator.value = chosen.separator;
+  mark.checked = chosen.mark ?? false;
+  shown.checked = chosen.shown ?? false;
+  const link = document.querySelector("[data-export=csv]");
+  const url = new URL(link.href);
+  for (const name of ["separator", "byte_order_mark", "columns"]) url.searchParams.delete(name);
+  if (chosen.separator !== "comma") url.searchParams.set("separator", chosen.separator);
+  if (chosen.mark) url.searchParams.set("byte_order_mark", "true");
+  if (chosen.shown) {
+    const workbook = new URL(document.querySelector("[data-export=xlsx]").href);
+    for (const name of workbook.searchParams.getAll("columns")) {
+      url.searchParams.append("columns", name);
+    }
+  }
+  link.href = url.href;
+  showChosen();
+}
+
+document.addEventListener("change", (event) => {
+  const form = event.target.closest("#csv-options");
+  if (!form) return;
+  const { separator, byte_order_mark: mark, shown } = form.elements;
+  const chosen = { separator: separator.value, mark: mark.checked, shown: shown.checked };
+  localStorage.setItem("csv", JSON.stringify(chosen));
+  showCsv();
+});
+
 // --- Back to the row from which one went, among the rows that were there -------------------------
 
 const KEPT_PLACE = "place ";
@@ -180,6 +214,7 @@ document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
 });
 
 document.addEventListener("htmx:load", ({ detail: { elt: part } }) => {
+  if (part === document.body || part.id === "results") showCsv();
   if (part === document.body) comeBack();
   else if (part.matches("tr[data-state]")) showPicked(part);
   else if (part.matches("tbody") && picked.size > 0) showChosen();
