@@ -80,6 +80,10 @@ class Rules:
         """Return the states to which a role may move an open deal."""
         return [state for state, needed in self.moves_from(before).items() if role.includes(needed)]
 
+    def door(self, state: str) -> str:
+        """Return how deals come to a state to which nobody moves them; empty: by moves."""
+        return DOORS.get(state, "") if self.decisions.require_assessment else ""
+
     def label(self, state: str) -> str:
         """Return how people call a state."""
         return self.decisions.label(state)

@@ -33,6 +33,14 @@ def test_a_card_can_only_be_dropped_where_it_may_go(desk: Desk) -> None:
     card.drag_to(page.locator(".lane[data-state=PENDING_REVIEW] h2"))
     expect(page.locator(".dragged, .lane.open")).to_have_count(0)
     expect(in_lane(page, "NEW", deal)).to_be_visible()
+    expect(page.locator("#messages")).to_contain_text(
+        "From New it can't go to Pending review. It is reached by submitting the deal's assessment."
+        " It may go to: Assigned."
+    )
+    # The titles of the lanes stay where they are seen.
+    title = page.get_by_role("heading", name="New")
+    page.locator(".lane[data-state=NEW] .deal").last.scroll_into_view_if_needed()
+    expect(title).to_be_in_viewport()
     assert [request.url for request in requests if request.method != "GET"] == []
     assert desk.deal(deal)["workflow_status"] == "NEW"
 

@@ -268,16 +268,31 @@ document.addEventListener("dragstart", (event) => {
     lane.classList.toggle("open", moves(card).includes(lane.dataset.state));
   }
 });
+// Also over a lane that is closed to the card: what is dropped there is answered.
 document.addEventListener("dragover", (event) => {
-  if (event.target.closest?.(".lane.open")) event.preventDefault();
+  if (event.target.closest?.(".lane") && document.querySelector(".deal.dragged")) {
+    event.preventDefault();
+  }
 });
 document.addEventListener("drop", (event) => {
-  const lane = event.target.closest?.(".lane.open");
+  const lane = event.target.closest?.(".lane");
   const card = document.querySelector(".deal.dragged");
   if (!lane || !card) return;
   event.preventDefault();
-  move(card, lane.dataset.state);
+  if (moves(card).includes(lane.dataset.state)) move(card, lane.dataset.state);
+  else if (lane.dataset.state !== card.dataset.state) refuse(card, lane);
 });
+const titleOf = (state) =>
+  document.querySelector(`.lane[data-state="${state}"] h2 .state`)?.textContent ?? state;
+
+function refuse(card, lane) {
+  const open = moves(card).map(titleOf);
+  const may = open.length ? `It may go to: ${open.join(", ")}.` : "You may not move it.";
+  const { dataset: { state } } = lane;
+  const how = lane.dataset.how ? `${lane.dataset.how} ` : "";
+  const words = `From ${titleOf(card.dataset.state)} it can't go to ${titleOf(state)}.`;
+  say(`${words} ${how}${may}`, { bad: true });
+}
 document.addEventListener("dragend", () => {
   document.querySelectorAll(".dragged, .lane.open").forEach((one) =>
     one.classList.remove("dragged", "open")
