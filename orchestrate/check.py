@@ -9,7 +9,7 @@ itself.
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -132,7 +132,7 @@ def _compare(
     changes = list(_changes(before, after)) if before else []
     yield from changes
     yield from _absent(connection, after)
-    yield from _misfits(connection, after)
+    yield from _misfits(connection, before, after)
     yield from _outcomes(connection, after)
     conversion = list(_conversion(connection))
     yield from conversion
@@ -216,14 +216,14 @@ def _changes(before: Fields, after: Fields) -> Iterator[Finding]:
             yield Finding("fields", "change", detail)
 
 
-def _typed(fields: Fields, prefix: str = "") -> tuple[list[str], list[str]]:
+def _typed(fields: Iterable[DictRow], prefix: str = "") -> tuple[list[str], list[str]]:
     """Return the attributes, without a prefix that they have, and types of own fields.
 
     Values of texts and lists always fit, so these are left out.
     """
     own = [
         field
-        for field in fields.values()
+        for field in fields
         if field["column"] is None
         and field["type"] not in {"text", "list"}
         and field["attribute"].startswith(prefix)
@@ -249,8 +249,32 @@ def _absent(connection: Connection, fields: Fields) -> Iterator[Finding]:
             )
 
 
-def _misfits(connection: Connection, fields: Fields) -> Iterator[Finding]:
-    """Find the values of own fields that would reject their deals."""
+def _misfits(connection: Connection, before: Fields, after: Fields) -> Iterator[Finding]:
+    """Find the values of own fields that would reject their deals.
+
+    A merge has looked at the values of the fields that stay as they are. Of these, only the deals
+    are looked at that it has rejected, or not merged yet.
+    """
+    known = {(field["attribute"], field["type"]) for field in before.values()}
+    fields: dict[bool, list[DictRow]] = {True: [], False: []}
+    for field in after.values():
+        fields[(field["attribute"], field["type"]) not in known].append(field)
+    rows = [row for is_new, some in fields.items() for row in _misfits_of(connection, some, is_new)]
+    rows.sort(key=lambda row: (-row["deals"], row["attribute"]))
+    for row in rows[:MOST]:
+        yield Finding(
+            "values",
+            "error",
+            f"deals whose {row['attribute']} is no {row['type']}: {row['deals']:,}, such as"
+            f" {json.dumps(row['example'], ensure_ascii=False)}; the sync rejects them",
+            f"Correct them in the CRM, or declare {row['attribute']} as text.",
+        )
+
+
+def _misfits_of(connection: Connection, fields: list[DictRow], is_new: bool) -> list[DictRow]:
+    attributes, types = _typed(fields)
+    if not attributes:
+        return []
     rows = connection.execute(
         """
         select
@@ -269,6 +293,21 @@ def _misfits(connection: Connection, fields: Fields) -> Iterator[Finding]:
         where
             deals._sdc_deleted_at is null
             and (
+                %s
+                or greatest(deals._loaded_in, accounts._loaded_in) > coalesce(
+                    (
+                        select merged_until from public.merge_marks
+                        where model = 'rejected_records'
+                    ),
+                    0
+                )
+                or deals."OptyId" in (
+                    select case when remote_id ~ '^[0-9]{1,18}$' then remote_id::bigint end
+                    from public.rejected_records
+                    where stream = 'opportunities' and resolved_at is null
+                )
+            )
+            and (
                 part.prefix || given.key = field.attribute
                 or not jsonb_exists(
                     part.attributes, substr(field.attribute, length(part.prefix) + 1)
@@ -276,18 +315,10 @@ def _misfits(connection: Connection, fields: Fields) -> Iterator[Finding]:
             )
             and public.field_value(given.value, field.type) is null
         group by field.attribute, field.type
-        order by deals desc, field.attribute
         """,
-        _typed(fields),
+        [attributes, types, is_new],
     )
-    for row in rows.fetchmany(MOST):
-        yield Finding(
-            "values",
-            "error",
-            f"deals whose {row['attribute']} is no {row['type']}: {row['deals']:,}, such as"
-            f" {json.dumps(row['example'], ensure_ascii=False)}; the sync rejects them",
-            f"Correct them in the CRM, or declare {row['attribute']} as text.",
-        )
+    return rows.fetchall()
 
 
 def _outcomes(connection: Connection, fields: Fields) -> Iterator[Finding]:
@@ -337,7 +368,7 @@ def _outcomes(connection: Connection, fields: Fields) -> Iterator[Finding]:
         group by before, after
         order by count(*) desc
         """,
-        [*_typed(fields), *_typed(fields, OF_ACCOUNT)],
+        [*_typed(fields.values()), *_typed(fields.values(), OF_ACCOUNT)],
     ).fetchall()
     for row in rows:
         yield Finding(
