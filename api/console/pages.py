@@ -2,9 +2,9 @@
 
 import json
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
@@ -16,10 +16,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.types import Scope
 
 from api.audit import differences
 from api.auth import Role, session_cookie
+from api.fields import Fields
 from api.problems import problem
 from api.workflow import FROM_CRM, MOVES
 
@@ -78,7 +80,22 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def _own_filters(fields: Fields, given: Mapping[str, Any]) -> Markup:
+    """Return the inputs of the filters by own fields, with what is given in them."""
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    return _made_own_filters(fields, tuple(values.items()))
+
+
+@lru_cache(maxsize=64)  # there can be hundreds, which are the same on most pages
+def _made_own_filters(fields: Fields, given: tuple[tuple[str, Any], ...]) -> Markup:
+    template = templates.get_template("_own_filters.html")
+    return Markup(template.render(fields=fields, given=dict(given)))  # noqa: S704 - it escapes
+
+
 templates.globals |= {
+    "own_filters": _own_filters,
     "asset": _asset,
     "Role": Role,
     "states": list(MOVES),
