@@ -119,6 +119,12 @@ def test_own_fields_are_columns_and_filters(desk: Desk) -> None:
     expect(filters).to_contain_text(["Market", "Value"])
     expect(filters.filter(has_text=re.compile("Stage|Decision|Closing"))).to_have_count(0)
     page.locator("summary", has_text="More").click()
+    for width in (1600, 1440, 1000):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.locator("summary", has_text="More").click()
+        page.locator("summary", has_text="More").click()
+        popover = page.locator(".filter[open] .popover")
+        expect(popover).to_be_in_viewport(ratio=0.99)
     products = page.get_by_role("combobox", name="Products", exact=True)
     products.focus()
     expect(page.locator("#values-of-products option")).to_have_count(1)

@@ -379,6 +379,15 @@ document.addEventListener("input", (event) => {
   }
 });
 
+// A filter opens to the side that has room.
+document.addEventListener("toggle", (event) => {
+  const popover = event.target.querySelector(":scope > .popover");
+  if (!event.target.open || !popover) return;
+  const { left, right } = popover.getBoundingClientRect();
+  if (right > document.documentElement.clientWidth) popover.classList.add("end");
+  else if (left < 0) popover.classList.remove("end");
+}, true);
+
 // Each letter of the search has asked already. To ask again when the field is left could undo the
 // click that left it: the answer would stop the way to another page.
 document.addEventListener("change", (event) => {
