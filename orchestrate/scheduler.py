@@ -192,7 +192,8 @@ class Scheduler:
         due: dict[str, list[datetime]] = {}
         for job in self._scheduler.get_jobs():
             times = due.setdefault(job.id.removesuffix(RETRY).removesuffix(WANTED), [])
-            if job.next_run_time is not None:
+            # One that is wanted now begins at once, and is no plan.
+            if job.next_run_time is not None and not job.id.endswith(WANTED):
                 times.append(job.next_run_time)
         if self._connection.closed and not self._acquire_lock():
             log.error("another scheduler took over while the database was unreachable: stopping")
