@@ -24,7 +24,7 @@ from api.users import service as users
 from database.settings import Settings
 from orchestrate.cron import next_run
 
-EXAMINATION_SECONDS = 40
+EXAMINATION_SECONDS = 30
 """For all checks of the doctor together; what is left then is named."""
 NOTIFICATION_SECONDS = 50
 MOST_ACCESS = 500

@@ -87,7 +87,7 @@ class Live:
             return self._run[2]
         run = None
         for found in await sync_queries.fetch(connection, LAST_RUN):
-            (row,) = await sync_queries.fetch(connection, sync_queries.PROGRESS, found["run_id"])
+            (row,) = await sync_queries.fetch(connection, sync_queries.PROGRESS, [found["run_id"]])
             run = SyncProgress.model_validate(row)
         success = await (await connection.execute(sync_queries.LAST_SUCCESS)).fetchone()
         syncs = Syncs(run=run, last_success=success["completed_at"] if success else None)

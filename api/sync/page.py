@@ -20,8 +20,8 @@ from api.docs import LINEAGE
 from api.fields import CurrentFields
 from api.opportunities.deal import crm_link
 from api.sync import service
-from api.sync.schemas import RejectedRecords, RejectsQuery, SyncOrder
-from api.types import PathId
+from api.sync.schemas import HistoryQuery, RejectedRecords, RejectsQuery, SyncOrder
+from api.types import Id, PathId
 from orchestrate.cron import in_words
 from runs import processes
 
@@ -55,10 +55,21 @@ DOINGS = {
 
 
 @router.get("/sync")
-async def show_sync(request: Request, user: CurrentUser, connection: Connection) -> Response:
-    """Show the syncs, or the part of the page that a sync changes."""
+async def show_sync(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    before: Annotated[Id | None, Query()] = None,
+) -> Response:
+    """Show the syncs, the part of the page that a sync changes, or older syncs alone."""
+    if wants_part(request, "more-syncs"):
+        older = HistoryQuery.model_validate({"limit": SHOWN, "before": before})
+        runs = await service.get_history(connection, user, older)
+        context: dict[str, Any] = {"runs": runs, "outcome_of": service.outcome}
+        return page(request, "_sync_rows.html", page_size=SHOWN, **context)
     overview = await service.get_overview(connection, user, SHOWN)
     context = overview | {
+        "page_size": SHOWN,
         "charts": _charts(overview["runs"]),
         "has_lineage": LINEAGE.is_file(),
         "outcome_of": service.outcome,

@@ -3,13 +3,21 @@
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
+from psycopg.abc import Params
 from psycopg.rows import DictRow
 
 from runs.registry import DIED, UNDER_WAY, died, has_died
 
 # Not by time: a run that began while a clock was ahead would stay the last one.
 LATEST = "select * from sync_logs order by status = 'RUNNING' desc, id desc limit 1"
-HISTORY = "select * from sync_logs order by id desc limit %s"
+HISTORY = """
+select * from sync_logs
+where (%(status)s::text is null or status = %(status)s)
+    and (%(since)s::timestamptz is null or started_at >= %(since)s)
+    and (%(before)s::bigint is null or id < %(before)s)
+order by id desc
+limit %(limit)s
+"""
 LOADING = """
 select * from run_logs where status = 'RUNNING' and kind != 'other' order by id desc limit 1
 """
@@ -158,7 +166,7 @@ limit 50
 
 
 async def fetch(
-    connection: AsyncConnection[DictRow], query: Any, *parameters: object
+    connection: AsyncConnection[DictRow], query: Any, parameters: Params | None = None
 ) -> list[DictRow]:
     """Return the rows of a query over the runs, those that have just died among them."""
     for run in await (await connection.execute(UNDER_WAY)).fetchall():

@@ -11,6 +11,7 @@ from api.database import Connection
 from api.problems import ProblemError, answers
 from api.sync import service
 from api.sync.schemas import (
+    HistoryQuery,
     RejectedRecords,
     RejectsQuery,
     Schedule,
@@ -69,10 +70,10 @@ async def sync_status(user: CurrentUser, connection: Connection) -> DictRow:
 
 @router.get("/sync-history", response_model=list[SyncRun], responses=answers(401, 422))
 async def sync_history(
-    user: CurrentUser, connection: Connection, limit: Annotated[int, Query(ge=1, le=1000)] = 10
+    user: CurrentUser, connection: Connection, wanted: Annotated[HistoryQuery, Query()]
 ) -> list[DictRow]:
-    """List the latest syncs, the newest first."""
-    return await service.get_history(connection, user, limit)
+    """List the syncs that fulfil every condition, the newest first."""
+    return await service.get_history(connection, user, wanted)
 
 
 @router.get("/sync-runs/{run_id}", responses=answers(401, 404, 422))

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import Problem
-from api.types import Id, Input, Text
+from api.types import Id, Input, Text, Utc
 
 
 class SyncOrder(Input):
@@ -56,6 +56,15 @@ class SyncRun(BaseModel):
             }
         }
     )
+
+
+class HistoryQuery(BaseModel):
+    """Which syncs are wanted."""
+
+    limit: int = Field(10, ge=1, le=1000)
+    status: Literal["RUNNING", "SUCCESS", "FAILED"] | None = None
+    since: Utc | None = Field(None, description="Those that started at this moment or later")
+    before: Id | None = Field(None, description="Those before the sync with this `id`: next page")
 
 
 class SyncRunning(Problem):

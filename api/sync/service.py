@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi.concurrency import run_in_threadpool
 from psycopg import AsyncConnection
+from psycopg.abc import Params
 from psycopg.rows import DictRow
 
 from api.audit import record
@@ -14,6 +15,7 @@ from api.database import fetch_one, fetch_or_404
 from api.problems import ProblemError
 from api.sync import queries
 from api.sync.schemas import (
+    HistoryQuery,
     Outcome,
     Phase,
     RejectedRecord,
@@ -82,7 +84,7 @@ async def refresh(
 async def _is_running(
     connection: AsyncConnection[DictRow], error: control.RunningError
 ) -> ProblemError:
-    (other,) = await queries.fetch(connection, queries.ANY_RUN, error.run_id)
+    (other,) = await queries.fetch(connection, queries.ANY_RUN, [error.run_id])
     under_way = SyncRun.model_validate(other).model_dump(mode="json")
     return ProblemError(409, f"{error.what} is under way.", run=under_way)
 
@@ -114,11 +116,11 @@ async def get_latest(connection: AsyncConnection[DictRow], user: User) -> DictRo
 
 
 async def get_history(
-    connection: AsyncConnection[DictRow], user: User, limit: int
+    connection: AsyncConnection[DictRow], user: User, wanted: HistoryQuery
 ) -> list[DictRow]:
-    """Return the latest syncs, the newest first."""
+    """Return the syncs that are wanted, the newest first."""
     user.must_be(Role.VIEWER)
-    return await queries.fetch(connection, queries.HISTORY, limit)
+    return await queries.fetch(connection, queries.HISTORY, wanted.model_dump())
 
 
 async def list_others(
@@ -126,13 +128,13 @@ async def list_others(
 ) -> list[DictRow]:
     """Return the latest runs that are no syncs, such as reconciles, the newest first."""
     user.must_be(Role.VIEWER)
-    return await queries.fetch(connection, queries.OTHERS, limit)
+    return await queries.fetch(connection, queries.OTHERS, [limit])
 
 
 async def get_progress(connection: AsyncConnection[DictRow], user: User, run_id: UUID) -> DictRow:
     """Return a run of any kind, and its progress; raises 404 if there is none."""
     user.must_be(Role.VIEWER)
-    run = await _first(connection, queries.PROGRESS, run_id)
+    run = await _first(connection, queries.PROGRESS, [run_id])
     if run is None:
         raise ProblemError(404, f"There is no run {run_id}.")
     return run
@@ -227,9 +229,9 @@ async def get_overview(
         its kind, since it keeps all others from it; `last_success`; `reconciliation`, the last
         result in words; `unknown_statuses`; `schedules`.
     """
-    runs = await get_history(connection, user, limit)
+    runs = await get_history(connection, user, HistoryQuery.model_validate({"limit": limit}))
     loading = await _first(connection, queries.LOADING)
-    current = loading and await _first(connection, queries.PROGRESS, loading["run_id"])
+    current = loading and await _first(connection, queries.PROGRESS, [loading["run_id"]])
     success = await (await connection.execute(queries.LAST_SUCCESS)).fetchone()
     reconciliation = await (await connection.execute(queries.LAST_RECONCILIATION)).fetchone()
     return {
@@ -303,7 +305,7 @@ async def run_schedule(connection: AsyncConnection[DictRow], user: User, name: s
 
 
 async def _first(
-    connection: AsyncConnection[DictRow], query: LiteralString, *parameters: object
+    connection: AsyncConnection[DictRow], query: LiteralString, parameters: Params | None = None
 ) -> DictRow | None:
-    rows = await queries.fetch(connection, query, *parameters)
+    rows = await queries.fetch(connection, query, parameters)
     return rows[0] if rows else None

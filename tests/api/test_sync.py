@@ -185,6 +185,26 @@ sys.exit("It failed.")
     assert "Signing in" not in caller.be(Role.VIEWER).get(f"/sync/runs/{run_id}").text
 
 
+def test_the_history_in_parts(caller: Caller) -> None:
+    for hours in range(60, 0, -1):
+        add_run(caller.database, f"{hours} hours", transform_succeeded=hours % 10 != 0)
+
+    def history(**wanted: str | int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = caller.get("/api/sync-history", params=wanted).json()
+        return found
+
+    first = history(limit=50)
+    assert [run["id"] for run in history(before=first[-1]["id"])] == [
+        first[-1]["id"] - number for number in range(1, 11)
+    ]
+    assert len(history(status="FAILED")) == 6
+    assert history(since=first[4]["started_at"], limit=1000) == first[:5]
+    assert 'href="/sync?before=' in caller.get("/sync").text
+    part = {"HX-Request": "true", "HX-Target": "more-syncs"}
+    rows = caller.get("/sync", params={"before": first[-1]["id"]}, headers=part).text
+    assert rows.count("<tr") == 10
+
+
 def test_a_run_elsewhere_is_dead_after_some_silence(caller: Caller, command: Command) -> None:
     elsewhere = {"host": "elsewhere.example.com", "pid_namespace": "another", "pid": 1}
     run_id = add_run(caller.database, "0", None, **elsewhere, process_started_at=0)
