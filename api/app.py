@@ -48,6 +48,7 @@ from api import (
     workflow,
 )
 from api.background import every
+from api.changes.digest import send_due
 from api.changes.live import Live
 from api.console.pages import not_found, static_files
 from api.database import Connections, make_pool
@@ -81,6 +82,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
             await stack.enter_async_context(every(1, wanted))
             await stack.enter_async_context(every(1, partial(app.state.live.look, pool)))
+            await stack.enter_async_context(every(60, partial(send_due, pool, settings)))
             refresh = partial(app.state.fields.refresh, pool)
             await stack.enter_async_context(every(REFRESH_SECONDS, refresh))
             if provider is not None:

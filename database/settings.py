@@ -5,6 +5,7 @@
 import.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, Self
@@ -238,6 +239,12 @@ class Api(_Group):
     """A token that may read `/metrics` and nothing else."""
 
 
+def _personal(url: SecretStr | None) -> SecretStr | None:
+    if url is not None and not re.search(r"\{(email|name)\}", url.get_secret_value()):
+        raise ValueError("it needs {email} or {name} in the place of the user")
+    return url
+
+
 def _roles(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -304,6 +311,12 @@ class Notifications(_Group):
     notify_success_url: SecretStr | None = None
     """An address that is called (GET) after each successful sync, whoever started it: a dead man's
     switch, which reports when the calls stay away."""
+    digest_url: Annotated[SecretStr | None, AfterValidator(_personal)] = None
+    """Where the daily digest of the page Today goes: an Apprise URL with `{email}` or `{name}` in
+    the place of the user, such as `mailtos://user:password@mail.example.com?to={email}`. Each user
+    chooses under *Account* whether to get one. Unset: none is sent."""
+    digest_hour: Annotated[int, Field(ge=0, le=23)] = 7
+    """From which hour on digests are sent, by the clock of SCHEDULE_TIMEZONE."""
 
 
 class Housekeeping(_Group):

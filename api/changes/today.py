@@ -274,34 +274,61 @@ async def read(
     else:
         start = moment["at"] - LENGTHS.get(wanted.since, LENGTHS[Since.DAY])
         window = Window(start, from_at=start)
+    size = some if wanted.kind is None else many
+    totals, rows = await find(
+        connection, user, window, until, size, kind=wanted.kind, offset=wanted.offset
+    )
+    return {"totals": totals, "rows": rows, "window": window, "run": run, "until": until}
+
+
+async def find(
+    connection: AsyncConnection[DictRow],
+    user: User,
+    window: Window,
+    until: str,
+    limit: int,
+    *,
+    kind: Kind | None = None,
+    offset: int = 0,
+) -> tuple[dict[Kind, int], dict[Kind, list[DictRow]]]:
+    """Return how many deals there are of each kind, and some of them: of one kind, or of each.
+
+    Args:
+        connection: To the database.
+        user: For whom they wait.
+        window: Which changes count.
+        until: The transaction at which they end.
+        limit: How many rows of a kind are wanted.
+        kind: The one of which rows are wanted; None: all.
+        offset: How many rows of it are left out.
+    """
     parameters = {
         "until": until,
         "since_xid": window.since_xid,
         "from_at": window.from_at,
         "to_at": window.to_at,
         "run_id": window.run_id,
-        "kind": wanted.kind,
-        "offset": wanted.offset,
-        "limit": some if wanted.kind is None else many,
+        "kind": kind,
+        "offset": offset,
+        "limit": limit,
         "user": user.id,
         "decides": user.role.includes(Role.MANAGER),
     }
-
     totals: dict[Kind, int] = {}
     rows: dict[Kind, list[DictRow]] = {}
-    for kind, count, query in (
+    for one, count, query in (
         (Kind.WAITING, COUNT_WAITING, WAITING),
         (Kind.NEW, COUNT_NEW, NEW),
     ):
-        totals[kind] = (await fetch_one(connection, count, parameters))["total"]
-        if wanted.kind in (None, kind):
-            rows[kind] = await (await connection.execute(query, parameters)).fetchall()
+        totals[one] = (await fetch_one(connection, count, parameters))["total"]
+        if kind in (None, one):
+            rows[one] = await (await connection.execute(query, parameters)).fetchall()
     for row in await (await connection.execute(CHANGED, parameters)).fetchall():
-        kind = Kind(row["kind"])
-        totals[kind] = row["total"]
-        if wanted.kind in (None, kind) and row["place"] > wanted.offset:
-            rows.setdefault(kind, []).append(row)
-    return {"totals": totals, "rows": rows, "window": window, "run": run, "until": until}
+        one = Kind(row["kind"])
+        totals[one] = row["total"]
+        if kind in (None, one) and row["place"] > offset:
+            rows.setdefault(one, []).append(row)
+    return totals, rows
 
 
 async def mark_seen(connection: AsyncConnection[DictRow], user: User) -> None:

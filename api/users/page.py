@@ -23,6 +23,7 @@ from api.auth import (
     refuse_cross_site,
     session_cookie,
 )
+from api.changes.digest import set_digest, wants_digest, way_to
 from api.console.pages import back_to, changed, console_router, page, wants_part
 from api.database import Connection, connection_in_turn
 from api.oidc.page import sign_out_elsewhere
@@ -164,10 +165,13 @@ async def show_account(
     next: str = "/",  # noqa: A002 - the address
 ) -> Response:
     """Show who one is, one's tokens and sessions, and attempts to sign in with one's name."""
+    account = await service.get_account(connection, user)
     return page(
         request,
         "account.html",
-        account=await service.get_account(connection, user),
+        account=account,
+        digest=way_to(request.app.state.settings, account),
+        wants_digest=await wants_digest(connection, user),
         tokens=await service.list_tokens(connection, user),
         sessions=await service.list_sessions(connection, user),
         failures=await service.list_failures(connection, user),
@@ -176,6 +180,25 @@ async def show_account(
         next=own_path(next),
         issued=None,
     )
+
+
+class DigestForm(BaseModel):
+    """Whether one wants a digest each day."""
+
+    wanted: bool = False
+
+
+@router.post("/account/digest")
+async def choose_digest(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    given: Annotated[DigestForm, Form()],
+) -> Response:
+    """Begin or end one's daily digest."""
+    await set_digest(connection, user, wanted=given.wanted)
+    words = "You get a digest from tomorrow on." if given.wanted else "You get no digest any more."
+    return changed(request, "/account", words)
 
 
 @router.post("/account/password")

@@ -110,6 +110,7 @@ ROUTES = {
     # Pages
     "GET /": VIEWER,
     "GET /account": VIEWER,
+    "POST /account/digest": Call(Role.VIEWER, form={"wanted": "true"}, is_for_sessions=True),
     "POST /account/end-access": Call(Role.VIEWER, is_for_sessions=True),
     "POST /account/password": Call(
         Role.VIEWER, form={"present": PASSWORD, "new": f"{PASSWORD}!"}, is_for_sessions=True

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from psycopg.rows import dict_row
+from pydantic import SecretStr
 
 from api.auth import ISSUE, new_token
 from tests.api.conftest import DefaultSettings, serving
@@ -125,7 +126,11 @@ class Desk:
 
 
 def _desk(browser: Browser, database: str) -> Iterator[Desk]:
-    with serving(database, DefaultSettings(api_lock_timeout=1)) as address:
+    # Nobody wants a digest, so nothing is sent.
+    settings = DefaultSettings(
+        api_lock_timeout=1, digest_url=SecretStr("json://127.0.0.1:9/{email}")
+    )
+    with serving(database, settings) as address:
         desk = Desk(browser, address, database)
         yield desk
         for page in desk.pages:

@@ -56,6 +56,15 @@ def test_a_link_of_another_site_opens_the_deal(desk: Desk) -> None:
 
 def test_make_use_and_revoke_a_token(desk: Desk) -> None:
     page = desk.open("/account", "vera")
+    digest = page.get_by_label("Send me what the page Today shows")
+    expect(page.get_by_text("if anything has changed, to vera@example.com.")).to_be_visible()
+    digest.check()
+    expect(page.locator("#messages")).to_contain_text("You get a digest from tomorrow on.")
+    page.reload()
+    expect(digest).to_be_checked()
+    digest.uncheck()
+    expect(page.locator("#messages")).to_contain_text("You get no digest any more.")
+    assert desk.query("select * from digests") == []
     page.get_by_label("What is it for?").fill("nightly report")
     page.get_by_role("button", name="Make a token").click()
     token = page.locator(".secret").inner_text()

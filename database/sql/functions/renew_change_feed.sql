@@ -21,6 +21,7 @@ begin
         update opportunity_arrivals set xid = '0' where xid != '0';
         update change_feed set generation = generation + 1, pruned_xid = '0';
         delete from visits;
+        update digests set seen_xid = '0';
     end if;
 end
 $$;
