@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import uuid
 from datetime import date
 from decimal import Decimal
@@ -10,9 +12,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from dbt_common.behavior_flags import BehaviorFlagRendered
 
 from api.workflow import FROM_CRM, MOVES
 from database.environment import ROOT
+from orchestrate.dbt_frozen import SCHEMAS
 from tests.warehouse import Warehouse, rename_database
 from tests.warm import WarmProject
 
@@ -433,6 +437,32 @@ def test_a_mart_that_breaks_its_contract_is_refused(warehouse: Warehouse, tmp_pa
     assert done.returncode == 1
     assert "This model has an enforced contract that failed" in done.stdout
     assert warehouse.query("select pg_typeof(runs)::text as type from sync_quality") == []
+
+
+def test_dbt_checks_its_files_by_kept_schemas(warehouse: Warehouse, tmp_path: Path) -> None:
+    assert isinstance(vars(BehaviorFlagRendered)["_default_source"], staticmethod), "dbt changed it"
+    (tmp_path / "dbt_project.yml").write_text("name: test\nprofile: oracle_crm\nunheard-of: 1\n")
+
+    def refusal() -> str:
+        done = subprocess.run(  # the real command: a warm one has its schemas in memory
+            [Path(sys.executable).with_name("dbt-frozen"), "ls", "--project-dir", tmp_path],
+            cwd=tmp_path,
+            env=warehouse.environment() | {"DBT_TARGET_PATH": str(tmp_path)},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        return done.stdout
+
+    assert "Additional properties are not allowed ('unheard-of'" in refusal()
+    kept = json.loads((tmp_path / SCHEMAS).read_text())
+    kept["schemas"]["dbt.contracts.project.Project"] = {"required": ["something"]}
+    (tmp_path / SCHEMAS).write_text(json.dumps(kept))
+    assert "'something' is a required property" in refusal()
+    kept["release"] = "another"
+    (tmp_path / SCHEMAS).write_text(json.dumps(kept))
+    assert "'something' is a required property" not in refusal()
 
 
 def test_the_cost_of_rejects_depends_on_the_changes(warehouse: Warehouse) -> None:
