@@ -102,8 +102,10 @@ async def find(
     actions = [(name, path) for name, path in PAGES]
     if user.role.includes(Role.ADMIN):
         actions += PAGES_OF_ADMINS
+    reporting = await service.read_reporting_currency(connection, user)
     actions += [
-        (f"Deals: {name}", f"/opportunities?{query}") for name, query in presets(user, fields)[1:]
+        (f"Deals: {name}", f"/opportunities?{query}")
+        for name, query in presets(user, fields, reporting)[1:]
     ]
     for view in await views.list_views(connection, user, fields):
         path = "/board" if view["page"] == "board" else "/opportunities"
