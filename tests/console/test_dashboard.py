@@ -59,6 +59,10 @@ def test_charts_and_their_tables_are_the_marts(desk: Desk) -> None:
         str(row["deals"]) for row in months
     ]
     assert page.locator(".months .bar-fill").count() >= len(months)
+    assert page.locator(".months .ticks data").last.inner_text() == "€0"
+    assert page.locator(".months .ticks data").count() > 2
+    bar = page.get_by_role("img", name=re.compile(r"^02 - Discovery: [0-9,]+ EUR, weighted "))
+    expect(bar).to_have_count(1)
 
 
 def test_win_rate_ageing_and_top_deals(desk: Desk) -> None:

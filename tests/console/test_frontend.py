@@ -52,6 +52,9 @@ def test_a_frontend_of_another_origin(browser: Browser, postgres: str, demo_temp
         page.set_default_timeout(15_000)
         problems: list[str] = []
         page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "console", lambda said: problems.append(said.text) if "Policy" in said.text else None
+        )
         (id_,) = database.execute(
             "update opportunities set workflow_status = 'NEW', crm_outcome = 'OPEN',"
             " deleted_at = null, name = 'Payments' where id = 5 returning id"
@@ -65,6 +68,7 @@ def test_a_frontend_of_another_origin(browser: Browser, postgres: str, demo_temp
             page.get_by_label("Token").fill(token)
             page.get_by_role("button", name="Connect", exact=True).click()
             expect(page.locator("tbody tr")).to_have_count(50)
+            expect(page.get_by_label("Token")).to_be_hidden()
             page.get_by_role("button", name="More", exact=True).click()
             expect(page.locator("tbody tr")).to_have_count(100)
             expect(page.get_by_role("status")).to_have_text("Live.")
