@@ -54,7 +54,7 @@ comment on function cast_field_value is 'See field_value.';
 create or replace function field_value(value jsonb, type text) returns jsonb
 language sql stable parallel safe as $$
     select case
-        when value is null then jsonb 'null'
+        when value is null or jsonb_typeof(value) = 'null' then jsonb 'null'
         when type = 'text' and jsonb_typeof(value) = 'string'
             and btrim(value #>> '{}', E' \t\r\n') != '' then value
         when type = 'number' and jsonb_typeof(value) = 'number' then value
