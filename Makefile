@@ -144,6 +144,7 @@ bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and t
 	$(PYTHON) -m tests.bench
 	$(PYTHON) -m tests.bench.merge
 	$(PYTHON) -m tests.bench.at_once
+	$(PYTHON) -m tests.bench.fields
 
 bench-scale: .venv/.installed-dev ## All that 1,000,000 deals cost; 10 minutes
 	$(PYTHON) -m tests.bench.scale
