@@ -113,8 +113,8 @@ def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
     add_run(pipeline.database, "-2 hours", kind="reconcile")
     pipeline.query(
         """
-        insert into schedules (name, job, interval, timezone, heartbeat_at)
-        values ('nightly', 'sync', '0 0 * * *', 'UTC', now() - interval '2 hours')
+        insert into schedules (name, job, interval, timezone, heartbeat_at, paused_at, paused_by)
+        values ('nightly', 'sync', '0 0 * * *', 'UTC', now() - interval '2 hours', now(), 'olga')
         """
     )
     pipeline.crm.clock(3600)
@@ -128,6 +128,7 @@ def test_what_went_stale_and_what_does_not_fit(pipeline: Pipeline) -> None:
     assert "1 runs are in the database's future" in findings["clock of the runs"]["detail"]
     assert (found["scheduler"], found["clock of the CRM"]) == ("warning", "warning")
     assert "SCHEDULE_TIMEZONE names no time zone" in findings["schedule"]["detail"]
+    assert findings["paused schedule"]["detail"].startswith("nightly, by olga since ")
     assert "and the table has 1,000" in findings["record set"]["detail"]
     assert "Nowhere_c" in findings["custom fields"]["detail"]
     assert "ORACLE_GEO_FIELD" in findings["custom fields"]["advice"]
