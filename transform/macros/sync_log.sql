@@ -230,10 +230,18 @@
     {%- if project and not left_out %}
     do $$
     begin
-        execute format(
-            'comment on view {{ target.schema }}.stg_opportunities is %L',
-            '{{ project }} ' || public.state_of_views()
-        );
+        -- Another role may have made them; then they are compared each time.
+        if exists (
+            select from pg_class
+            where
+                oid = '{{ target.schema }}.stg_opportunities'::regclass
+                and pg_has_role(relowner, 'usage')
+        ) then
+            execute format(
+                'comment on view {{ target.schema }}.stg_opportunities is %L',
+                '{{ project }} ' || public.state_of_views()
+            );
+        end if;
     end
     $$
     {%- endif %}
