@@ -485,13 +485,19 @@ async def views_of(
     }
 
 
+class ViewForm(NewView):
+    """A view to save, from a form, which has texts only."""
+
+    is_shared: bool = False
+
+
 @router.post("/views")
 async def save_view(
     request: Request,
     user: CurrentUser,
     connection: Connection,
     fields: CurrentFields,
-    new: Annotated[NewView, Form()],
+    new: Annotated[ViewForm, Form()],
 ) -> Response:
     """Save the view of the list or of the board that is shown."""
     saved = await views.save_view(connection, user, fields, new)

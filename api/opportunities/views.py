@@ -85,7 +85,7 @@ class NewView(Input):
     name: str = Field(min_length=1, max_length=60, pattern=r"^[^\x00]*\S[^\x00]*$")
     page: PageName = "list"
     query: str = Field("", max_length=4000, description="As in an address, without `?`")
-    is_shared: bool = False
+    is_shared: bool = Field(False, strict=True)
 
 
 def closed_in(fields: Fields, names: Iterable[str], sort: str | None) -> list[str]:
