@@ -88,15 +88,21 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         ]
 
     def setup(self) -> None:
-        """Create or adapt the table."""
+        """Create or adapt the table; the stock target asks for its columns three times."""
+        connector, table = self.connector, self.full_table_name
         with refusals_without_values(self.stream_name):
-            super().setup()
-            if self._run is None:
-                return
-            with self.connector._connect() as connection, connection.begin():
-                self.connector.prepare_column(
-                    self.full_table_name, BATCH_COLUMN, BIGINT(), connection
-                )
+            if not connector.table_exists(table):
+                super().setup()
+        self.append_only = not self.key_properties
+        wanted = {} if self._run is None else {BATCH_COLUMN: BIGINT()}
+        with (
+            refusals_without_values(self.stream_name),
+            connector._connect() as connection,
+            connection.begin(),
+        ):
+            columns = connector.get_table_columns(self.schema_name, self.table_name, connection)
+            for name, kind in (self._types | wanted).items():
+                connector.prepare_column(table, name, kind, connection, columns.get(name))
 
     def is_plain(self) -> bool:
         """Return whether the fast path gives the same result as the stock target."""
