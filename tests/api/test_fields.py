@@ -336,4 +336,5 @@ def test_lists_know_the_built_in_fields_and_no_others() -> None:
         "include_deleted",
         "late",
         "missing",
+        "outliers",
     }
