@@ -10,7 +10,12 @@ from api.opportunities.views import MOST
 from declared.fields import BUILT_IN, Field, store_fields
 from tests.api.conftest import Caller, calling, fill
 
-VIEW = {"name": "Our region", "page": "list", "query": "geo=EMEA&sort=-deal_value", "is_shared": True}
+VIEW = {
+    "name": "Our region",
+    "page": "list",
+    "query": "geo=EMEA&sort=-deal_value",
+    "is_shared": True,
+}
 BUDGET = Field("budget", "Budget_c", "Budget", "number", None, True, True, "list")
 
 
