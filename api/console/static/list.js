@@ -12,18 +12,32 @@ document.addEventListener("contentvisibilityautostatechange", (event) => {
     for (const [words, field] of putAside.get(part) ?? []) words.replaceWith(field);
     putAside.delete(part);
     showPicked(part);
-  } else if (!putAside.has(part)) {
-    const fields = [...part.querySelectorAll("form.move, input[data-pick]")];
-    putAside.set(
-      part,
-      fields.map((field) => {
-        const words = document.createTextNode(field.querySelector("option:checked")?.label ?? "");
-        field.replaceWith(words);
-        return [words, field];
-      }),
-    );
-  }
+  } else putFieldsAside(part);
 }, { capture: true });
+
+function putFieldsAside(part) {
+  if (putAside.has(part)) return;
+  const fields = [...part.querySelectorAll("form.move, input[data-pick]")];
+  putAside.set(
+    part,
+    fields.map((field) => {
+      const words = document.createTextNode(field.querySelector("option:checked")?.label ?? "");
+      field.replaceWith(words);
+      return [words, field];
+    }),
+  );
+}
+
+// A part that was never seen has no change to tell of.
+document.addEventListener("htmx:load", ({ detail: { elt: part } }) => {
+  if (!part.matches(".deals tbody")) return;
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      const row = part.firstElementChild;
+      if (row?.checkVisibility({ contentVisibilityAuto: true }) === false) putFieldsAside(part);
+    })
+  );
+});
 
 // --- What a user has chosen last, for the next visit ---------------------------------------------
 
