@@ -185,7 +185,7 @@ def test_three_lines_and_a_sync_bring_three_fields_everywhere(
     pipeline: Pipeline, browser: Browser, tmp_path: Path
 ) -> None:
     document = (ROOT / "docs" / "fields.md").read_text()
-    (lines,) = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)
+    lines = re.findall(r"```yaml\n(.*?)```", document, re.DOTALL)[0]
     sync, setup, curl = re.findall(r"```sh\n(.*?)```", document, re.DOTALL)
     assert (sync.strip(), setup.strip()) == ("make sync", "make setup")
     crm, file = pipeline.crm, tmp_path / "crm.yml"
