@@ -230,18 +230,10 @@
     {%- if project and not left_out %}
     do $$
     begin
-        -- Another role may have made them; then they are compared each time.
-        if exists (
-            select from pg_class
-            where
-                oid = '{{ target.schema }}.stg_opportunities'::regclass
-                and pg_has_role(relowner, 'usage')
-        ) then
-            execute format(
-                'comment on view {{ target.schema }}.stg_opportunities is %L',
-                '{{ project }} ' || public.state_of_views()
-            );
-        end if;
+        execute format(
+            'comment on view {{ target.schema }}.stg_opportunities is %L',
+            '{{ project }} ' || public.state_of_views()
+        );
     end
     $$
     {%- endif %}
