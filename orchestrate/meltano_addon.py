@@ -31,7 +31,6 @@ from database.preflight import Purpose
 from declared.fields import field_settings
 from declared.file import DeclarationError, Declared, declare, read_declared
 from notifications import run_end
-from orchestrate import views
 from runs import registry
 from runs.control import PIPELINE
 from runs.recorder import RunRecorder
@@ -53,7 +52,6 @@ def prepare_environment() -> None:
     declared, problem = _read_declared()
     os.environ |= {name: setting(name) or default for name, default in DBT_SETTINGS.items()}
     os.environ |= field_settings(declared.fields)
-    views.prepare()
     url = database_url()
     if options is not None:
         run_end.prepare(url, str(options["run_id"]))
@@ -83,7 +81,6 @@ def prepare_environment() -> None:
             raise problem
         with registry.transaction(url) as connection:
             declare(connection, declared)
-            views.leave_out_unchanged(connection)
     except DeclarationError as error:
         if options is not None:  # the log and the alerts should know
             register_run(url, options)

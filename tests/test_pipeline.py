@@ -28,8 +28,6 @@ def test_first_load_then_only_changes(pipeline: Pipeline) -> None:
     assert second["sync_type"] == "INCREMENTAL"
     # What is new in each run, such as its id, is no reason for dbt to parse a model again.
     assert "skipping parsing" in pipeline.dbt_log.read_text()
-    assert "START sql merge_into model" in pipeline.dbt_log.read_text()
-    assert "START sql view model" not in pipeline.dbt_log.read_text(), "they are up to date"
     assert (second["new_records"], second["updated_records"]) == (5, 20)
     assert 25 <= second["total_fetched"] <= 60
     assert_equal_to_crm(pipeline)
@@ -39,12 +37,8 @@ def test_first_load_then_only_changes(pipeline: Pipeline) -> None:
 @pytest.mark.usefixtures("synced")
 def test_nothing_changed_costs_three_requests(pipeline: Pipeline) -> None:
     before = pipeline.query("select * from opportunities order by id")
-    pipeline.query("drop view win_rate_by_practice; drop view workflow_ageing")
-    pipeline.query("create view workflow_ageing as select 1 as another")
     pipeline.crm.clear_requests()
     run = pipeline.sync()
-    assert pipeline.query("select practice from win_rate_by_practice limit 1")
-    assert pipeline.query("select workflow_status from workflow_ageing limit 1")
     assert run["status"] == "SUCCESS"
     assert (run["new_records"], run["updated_records"]) == (0, 0)
     # One for the attributes, one for the changes, one for the list of status codes.

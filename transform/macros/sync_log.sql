@@ -212,29 +212,5 @@
         transform_succeeded = {{ not failed }},
         error_message = coalesce({{ reason }}, error_message)
     where run_id = {{ sync_run_id() }} and transform_succeeded is not true
-    {%- if not failed %}; {{ note_views(results) }} {%- endif %}
-    {%- endif %}
-{%- endmacro %}
-
-{#-
-    If this run has built all views, note what they were made of, and their state. A run whose project
-    and database still have both leaves them out: `orchestrate/views.py`.
--#}
-{% macro note_views(results) -%}
-    {%- set built = results | map(attribute='node.unique_id') | list -%}
-    {%- set left_out = graph.nodes.values()
-        | selectattr('resource_type', 'eq', 'model')
-        | selectattr('config.materialized', 'eq', 'view')
-        | rejectattr('unique_id', 'in', built) | list -%}
-    {%- set project = env_var('ORACLE_CRM_TRANSFORM', '') if execute -%}
-    {%- if project and not left_out %}
-    do $$
-    begin
-        execute format(
-            'comment on view {{ target.schema }}.stg_opportunities is %L',
-            '{{ project }} ' || public.state_of_views()
-        );
-    end
-    $$
     {%- endif %}
 {%- endmacro %}
