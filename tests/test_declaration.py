@@ -55,6 +55,7 @@ def test_the_complete_read_is_of_the_same_opportunities(
     assert plugin == {
         "name": "tap-oracle-crm-complete",
         "inherit_from": "tap-oracle-crm",
+        "config": {"account_fields": ""},
         "select_filter": ["opportunities", "rejected_records"],
         "metadata": {"opportunities": {"replication-method": "FULL_TABLE"}},
     }
