@@ -42,11 +42,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not _runs_pipelines(item) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
-    items.sort(key=lambda item: (not _is_simulated(item), not _runs_pipelines(item)))
+    items.sort(
+        key=lambda item: (not _is_simulated(item), not _runs_pipelines(item), not _is_slow(item))
+    )
 
 
 def _runs_pipelines(item: pytest.Item) -> bool:
     return "pipeline" in getattr(item, "fixturenames", ())
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    # A long file that comes last would let the other workers wait for one.
+    return item.location[0].startswith(("tests/console/", "load/"))
 
 
 def _is_simulated(item: pytest.Item) -> bool:
