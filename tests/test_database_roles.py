@@ -3,6 +3,8 @@
 That it can do so much is shown by the other tests, with TEST_ROLES=1.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import psycopg
@@ -11,6 +13,7 @@ from psycopg import sql
 
 from database import roles
 from database.address import PARTS, PASSWORDS, Part, role_of, url_for
+from database.environment import ROOT
 from database.migrate import migrate, migrate_if_needed
 from tests.conftest import PIPELINE, Pipeline
 
@@ -191,6 +194,15 @@ def test_the_printed_statements_are_what_an_administrator_needs(
     migrate_if_needed(administrator)
     sync = pipeline.meltano("run", *PIPELINE, DATABASE_URL=administrator)
     assert sync.returncode == 0, sync.stdout
+    check = subprocess.run(
+        [sys.executable, "-m", "orchestrate.check"],
+        cwd=ROOT,
+        env=pipeline.environment | {"DATABASE_URL": administrator},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
     with psycopg.connect(administrator) as connection:
         owners = connection.execute(
             """

@@ -136,6 +136,14 @@ public.declared_outcomes,
 public.schedules
 to oracle_crm_run;
 grant select, update on public.load_fence to oracle_crm_run;
+-- `make check` asks what the next sync would change, in a transaction that it takes back.
+grant usage on schema raw, staging to oracle_crm_run;
+grant select on all tables in schema raw, staging to oracle_crm_run;
+alter default privileges for role oracle_crm_load in schema raw
+grant select on tables to oracle_crm_run;
+alter default privileges for role oracle_crm_transform in schema staging
+grant select on tables to oracle_crm_run;
+grant insert, update, delete on public.status_outcomes to oracle_crm_run;
 grant usage on sequence public.run_numbers, public.sync_runs_id to oracle_crm_run;
 
 -- The API reads what the pipeline writes. Of a deal it writes what is the bid team's; it cannot
