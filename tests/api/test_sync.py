@@ -172,7 +172,7 @@ def test_managers_read_the_end_of_a_log_without_its_secrets(
 import sys
 print("first line")
 print("x" * 70_000)
-print("<b>Signing in</b> with geheim & lang, geheim%20%26%20lang")
+print("<b>Signing in</b> with geheim & lang, geheim%20%26%20lang", flush=True)
 sys.exit("It failed.")
 """
     run_id = caller.post("/api/sync-database").json()["run_id"]

@@ -60,7 +60,6 @@ def test_ctrl_k_leads_to_deals_numbers_people_and_pages(desk: Desk) -> None:
     look_for("boa")
     expect(found.get_by_role("link", name="Board", exact=True)).to_be_visible()
     page.keyboard.press("ArrowDown")
-    while not page.evaluate("document.activeElement.textContent.trim() === 'Board'"):
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
+    expect(found.locator("a:focus")).to_have_count(1)
+    found.get_by_role("link", name="Board", exact=True).press("Enter")
     expect(page).to_have_url(re.compile("/board$"))

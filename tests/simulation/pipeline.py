@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import yaml
 from oracle_crm_sandbox import PASSWORD, USER
+from psycopg.pq import TransactionStatus
 from singer_sdk.sinks import Sink
 from tap_oracle_crm.errors import OracleCrmError
 from tap_oracle_crm.tap import TapOracleCRM
@@ -425,6 +426,10 @@ class Run:
                 window = self.world.ledger.window(node.name)
             if cursor.description and not node.is_hook:
                 refuse_mass_deletion(statement, cursor.fetchone(), self.world.share)
+            # Hooks after the transaction begin with its end; what comes then may be killed.
+            if window is not None and connection.info.transaction_status == TransactionStatus.IDLE:
+                self.world.ledger.has_merged(node.name, window)
+                window = None
         self.world.executor.pause()
         connection.commit()
         if not node.is_hook:
