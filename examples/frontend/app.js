@@ -58,16 +58,17 @@ function row(deal) {
 // --- Move a deal -----------------------------------------------------------------------------
 
 async function open(id) {
-  show(await crm.read(id));
+  await show(await crm.read(id));
   find("#refusal").textContent = "";
   dialog.showModal();
 }
 
 async function show(read) {
+  // Before anything is shown, since it would replace what a quick user has chosen.
+  const { moves, labels } = await crm.get("/api/workflow");
   shown = read;
   find("#deal-name").textContent = read.deal.name;
   find("#deal-stage").textContent = `Stage: ${read.deal.stage ?? "none"}`;
-  const { moves, labels } = await crm.get("/api/workflow");
   const now = read.deal.workflow_status;
   const states = [now, ...moves.filter((move) => move.before === now).map((move) => move.after)];
   dialog.querySelector("select").replaceChildren(
