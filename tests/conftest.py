@@ -220,6 +220,20 @@ class Pipeline:
             stderr=subprocess.STDOUT,
         )
 
+    def module(
+        self, module: str, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Call `python -m module`, without a check of the exit code; Meltano is this project's."""
+        return subprocess.run(
+            [self._bin / "python", "-m", module, *arguments],
+            cwd=self._root,
+            env=self.environment | {"MELTANO_PROJECT_ROOT": str(self._root)} | environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=240,
+        )
+
     def sync(self, *options: str, **environment: str) -> dict[str, Any]:
         """Run the pipeline, check that it succeeds, and return its row of the sync log."""
         done = self.meltano("run", *options, *PIPELINE, **environment)

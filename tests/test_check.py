@@ -1,15 +1,12 @@
 """`make check` says what the next sync would change, and changes nothing."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from database.environment import ROOT
 from tests.conftest import Pipeline
 
 STANDARD = ["Name", "Revenue", "SalesStage", "StatusCode"]
@@ -29,14 +26,7 @@ TABLES = (
 
 def check(pipeline: Pipeline, **environment: str) -> tuple[dict[str, str], int]:
     """Return the status of each finding by what it says, and the exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.check", "--json"],
-        cwd=ROOT,
-        env=pipeline.environment | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = pipeline.module("orchestrate.check", "--json", **environment)
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
     return {f"{one['about']}: {one['detail']}": one["status"] for one in found}, done.returncode

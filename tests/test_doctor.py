@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,7 +13,6 @@ import psycopg
 import pytest
 
 from database.address import url_for
-from database.environment import ROOT
 from database.preflight import Purpose, obstacles
 from orchestrate import doctor
 from orchestrate.doctor import GIGABYTE, Check, Examination, Finding, checks, disk
@@ -48,14 +45,7 @@ Findings = dict[str, dict[str, str]]
 
 def examine(pipeline: Pipeline, **environment: str) -> tuple[Findings, int]:
     """Return what the doctor finds, by check, and its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.doctor", "--json", "--within", "300"],
-        cwd=ROOT,
-        env=pipeline.environment | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = pipeline.module("orchestrate.doctor", "--json", "--within", "300", **environment)
     printed = done.stdout + done.stderr
     assert not any(secret in printed for secret in (PASSWORD, ENCODED, "sandbox-password")), printed
     assert done.stdout, done.stderr
@@ -94,14 +84,7 @@ def test_a_healthy_system_with_its_secrets_in_files(pipeline: Pipeline, tmp_path
     assert "1,000 read" in findings["last sync"]["detail"]
     assert code == int(findings["disk"]["status"] == "error")
 
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrate.doctor"],
-        cwd=ROOT,
-        env=pipeline.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = pipeline.module("orchestrate.doctor")
     assert "✓ credentials" in done.stdout
 
 

@@ -1,7 +1,5 @@
 """A field is declared once, in crm.yml: from the CRM to the history of its deals."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL
 from psycopg.types.json import Jsonb
 
-from database.environment import ROOT
 from declared.fields import (
     BUILT_IN,
     Field,
@@ -215,14 +212,7 @@ def test_fields_of_the_account_follow_it(pipeline: Pipeline, declare: Any) -> No
         "Account.Size_c: many is no number; crm.yml can declare it as text"
     }
 
-    check = subprocess.run(
-        [sys.executable, "-m", "orchestrate.check"],
-        cwd=ROOT,
-        env=pipeline.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    check = pipeline.module("orchestrate.check")
     misfit = f'deals whose Account.Size_c is no number: {len(of[second])}, such as "many";'
     assert misfit in check.stdout
 

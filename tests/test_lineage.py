@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +12,6 @@ from playwright.sync_api import Page, expect
 
 from api.auth import Role
 from api.token import make_token
-from database.environment import ROOT
 from tests.api.conftest import DefaultSettings, serving
 from tests.browser import opened
 from tests.warehouse import Warehouse
@@ -26,8 +24,8 @@ def docs(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Path:
     warehouse = Warehouse(postgres, migrated, parsed, warm)
     warehouse.merge()
     done = subprocess.run(
-        [Path(sys.executable).with_name("meltano"), "invoke", "dbt-postgres:docs"],
-        cwd=ROOT,
+        [warm.bin / "meltano", "invoke", "dbt-postgres:docs"],
+        cwd=warm.root,
         env=warehouse.environment(),
         text=True,
         stdout=subprocess.PIPE,

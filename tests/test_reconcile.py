@@ -1,12 +1,10 @@
 """A reconcile reads and compares everything: it proves that PostgreSQL equals the CRM."""
 
-import subprocess
 from typing import Any
 
 import pytest
 
-from database.environment import ROOT
-from tests.conftest import BIN, Pipeline, assert_equal_to_crm, wait_until
+from tests.conftest import Pipeline, assert_equal_to_crm, wait_until
 
 FOUND = """
 select found.*, reconciliation_in_words(found) as words
@@ -169,14 +167,7 @@ def test_a_read_of_less_than_everything_proves_nothing(pipeline: Pipeline) -> No
 def test_a_killed_reconcile_does_not_delay_the_next_one(pipeline: Pipeline) -> None:
     gone = pipeline.crm.mutate(delete=30)["deleted"]
     pipeline.crm.fault("latency", ms=10_000)
-    killed = subprocess.Popen(
-        [BIN / "meltano", "run", "reconcile"],
-        cwd=ROOT,
-        env=pipeline.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    killed = pipeline.start("reconcile")
     running = "select from meltano.runs where state = 'RUNNING'"
     wait_until(lambda: pipeline.query(running))
     killed.kill()

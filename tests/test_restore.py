@@ -19,6 +19,7 @@ import pytest
 from database.environment import ROOT
 from tests.conftest import Pipeline
 from tests.warehouse import create_database
+from tests.warm import WarmProject
 
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 COMMANDS = re.compile(r"^```sh\n(.+?)^```", re.MULTILINE | re.DOTALL)
@@ -51,7 +52,7 @@ def run(script: str, environment: dict[str, str]) -> str:
 
 @pytest.mark.usefixtures("synced")
 def test_a_restored_database_continues_from_the_backup(
-    pipeline: Pipeline, postgres: str, tmp_path: Path
+    pipeline: Pipeline, postgres: str, tmp_path: Path, warm: WarmProject
 ) -> None:
     pipeline.query(
         """
@@ -72,19 +73,20 @@ def test_a_restored_database_continues_from_the_backup(
     environment["RESTORED_URL"] = f"{postgres}/{name}"
     run(commands()["Restore"], environment)
 
-    restored = Pipeline(environment["RESTORED_URL"], pipeline.crm, tmp_path)
+    restored = Pipeline(environment["RESTORED_URL"], pipeline.crm, tmp_path, warm=warm)
     assert everything(restored) == before
 
-    environment |= restored.environment
-    printed = run(commands()["After the restore"], environment)
-    assert "WARN=0 ERROR=0 SKIP=0" in printed
+    done = restored.shell(commands()["After the restore"])
+    assert done.returncode == 0, done.stdout
+    assert "WARN=0 ERROR=0 SKIP=0" in done.stdout
     sync = restored.last_sync()
     assert (sync["sync_type"], sync["status"]) == ("INCREMENTAL", "SUCCESS")
     assert (sync["new_records"], sync["updated_records"]) == (5, 20)
     assert sync["total_fetched"] < 100
 
     known = work_of_the_bid_team(restored)
-    run(commands()["If only the copy of the CRM is damaged"], environment)
+    done = restored.shell(commands()["If only the copy of the CRM is damaged"])
+    assert done.returncode == 0, done.stdout
     assert restored.last_sync()["sync_type"] == "FULL"
     assert work_of_the_bid_team(restored) == known
 

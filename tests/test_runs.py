@@ -177,17 +177,11 @@ def test_a_load_that_meltano_would_not_log_is_refused(pipeline: Pipeline) -> Non
 
 
 def test_the_parts_of_a_load_run_at_once_in_one_folder(pipeline: Pipeline) -> None:
-    planned = subprocess.run(
-        [sys.executable, "-m", "orchestrate.airflow.first_load", "plan", "3"],
-        cwd=ROOT,
-        env=pipeline.environment,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
+    planned = pipeline.module("orchestrate.airflow.first_load", "plan", "3")
+    assert planned.returncode == 0, planned.stderr
     parts = [
         pipeline.start("tap-oracle-crm-partition", "target-postgres", **environment)
-        for environment in json.loads(planned)
+        for environment in json.loads(planned.stdout)
     ]
     assert [part.wait(timeout=120) for part in parts] == [0, 0, 0], pipeline.query(
         "select * from run_logs"

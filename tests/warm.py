@@ -53,6 +53,16 @@ COMMANDS = {
     "target-postgres-copy": ["target_postgres_copy.target"],
     "dbt-frozen": ["babel.dates", "dbt.cli.main", "dbt.task.run", "sqlparse"],
 }
+# What the project's commands import or read.
+LINKED = (
+    "api",
+    "database",
+    "declared",
+    "notifications",
+    "orchestrate",
+    "runs",
+    "transform",
+)
 # The client sends the length of the call with its streams, then the call. It receives the id of the
 # process and, at the end, its exit code.
 CLIENT = """#!{python} -IS
@@ -87,7 +97,12 @@ class WarmProject:
         self.bin.mkdir(parents=True)
         for name in ("meltano.yml", "logging.yaml"):
             shutil.copy(ROOT / name, folder)
-        (folder / "transform").symlink_to(ROOT / "transform")
+        for name in LINKED:
+            (folder / name).symlink_to(ROOT / name)
+        # An environment like the real one, but with the commands above beside its Python.
+        (folder / ".venv/lib").symlink_to(Path(sys.prefix) / "lib")
+        shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / ".venv")
+        (self.bin / "python").symlink_to(Path(sys.executable).resolve())
         self._servers = []
         for name in COMMANDS:
             address = f"\0{uuid.uuid4()}"  # not a path, which could be too long
@@ -103,7 +118,6 @@ class WarmProject:
                     stdin=subprocess.PIPE,
                 )
             self._servers.append(server)
-        _write(self.bin / "python", f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} "$@"\n')
 
     def stop(self) -> None:
         """Stop the servers."""
