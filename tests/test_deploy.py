@@ -135,7 +135,13 @@ def test_the_kubernetes_manifests_are_valid_and_closed() -> None:
     assert schedulers[0]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-@pytest.fixture(scope="module", params=[Image, pytest.param(Chroot, marks=pytest.mark.chroot)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(Image, marks=pytest.mark.commands),
+        pytest.param(Chroot, marks=pytest.mark.chroot),
+    ],
+)
 def image(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Image]:

@@ -24,7 +24,8 @@ README = (ROOT / "README.md").read_text()
 PORT, DEMO_PORT = free_port(), free_port()
 # Commands that run for long, or would start all tests again, with the tests that cover them.
 ELSEWHERE = {
-    "make test": "runs this test",
+    "make test": "runs other tests",
+    "make test-commands": "runs this test",
     "make test-airflow": "tests/test_airflow.py",
     "make test-images": "tests/test_deploy.py",
     "make test-postgres POSTGRES=15": "runs other tests",
@@ -94,6 +95,7 @@ def answers() -> bool:
         return False
 
 
+@pytest.mark.commands
 def test_the_readmes_commands_work(pipeline: Pipeline) -> None:
     for name in ("MAKEFLAGS", "MAKELEVEL"):  # as from a shell, not as from `make test`
         pipeline.environment.pop(name, None)
@@ -139,6 +141,7 @@ def test_no_document_contains_a_path_of_a_machine() -> None:
         assert not re.search(r"/(?:root|home|work)/", document.read_text()), document
 
 
+@pytest.mark.commands
 def test_the_demo_reads_only_its_port_from_the_settings_file(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
@@ -177,6 +180,7 @@ def test_the_demo_reads_only_its_port_from_the_settings_file(
     assert set(re.findall(r"http://127.0.0.1:(\d+)/", printed)) == {PORT, DEMO_PORT}
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("name", ["API_PORT", "SANDBOX_PORT"])
 def test_a_demo_whose_port_is_busy_says_so(pipeline: Pipeline, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:

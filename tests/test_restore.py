@@ -50,6 +50,8 @@ def run(script: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.commands
+@pytest.mark.commands
 @pytest.mark.usefixtures("synced")
 def test_a_restored_database_continues_from_the_backup(
     pipeline: Pipeline, postgres: str, tmp_path: Path, warm: WarmProject

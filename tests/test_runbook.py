@@ -40,6 +40,7 @@ def run(pipeline: Pipeline, tmp_path: Path) -> Run:
     return run_section
 
 
+@pytest.mark.commands
 def test_the_first_load_and_the_daily_and_weekly_tasks(run: Run, pipeline: Pipeline) -> None:
     run("First load")
     assert pipeline.last_sync()["new_records"] == 1000
@@ -53,6 +54,7 @@ def test_the_first_load_and_the_daily_and_weekly_tasks(run: Run, pipeline: Pipel
     assert re.search(r"^[\w.-]{20,}$", run("Rotate credentials"), re.MULTILINE)
 
 
+@pytest.mark.commands
 @pytest.mark.usefixtures("synced")
 def test_back_fills_and_state_elsewhere(run: Run, pipeline: Pipeline) -> None:
     # As if the account had not seen these deals before.
@@ -71,6 +73,7 @@ def test_back_fills_and_state_elsewhere(run: Run, pipeline: Pipeline) -> None:
     assert_equal_to_crm(pipeline)
 
 
+@pytest.mark.commands
 def test_two_crms_in_two_databases(run: Run, pipeline: Pipeline) -> None:
     names = {"DATABASE_URL", *pipeline.crm.env}
     settings = "".join(f"{name}='{pipeline.environment[name]}'\n" for name in names)

@@ -18,6 +18,8 @@ from tests.conftest import Pipeline, wait_until
 from tests.receiver import Receiver
 from tests.runs import live_run
 
+pytestmark = pytest.mark.commands
+
 
 @contextmanager
 def scheduler(pipeline: Pipeline, **environment: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -81,6 +81,7 @@ def test_a_run_is_seen_while_it_runs_and_a_second_is_refused(pipeline: Pipeline)
     assert (done["status"], done["total_fetched"], done["new_records"]) == ("SUCCESS", 400, 400)
 
 
+@pytest.mark.commands
 def test_a_run_from_a_shell_is_cancelled_through_the_api(pipeline: Pipeline) -> None:
     slow_down(pipeline)
     meltano = pipeline.start(to_kill=True)
@@ -203,6 +204,7 @@ def test_the_progress_of_a_run_survives_a_lost_connection(
     assert seen() == [42]
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_runs_are_failed_at_once(pipeline: Pipeline, number: signal.Signals) -> None:
     victims = ("meltano", "tap-oracle-crm", "target-postgres-copy", "dbt-frozen")
