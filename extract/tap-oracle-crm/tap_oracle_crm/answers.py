@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from http.client import responses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import requests
+
+if TYPE_CHECKING:
+    from tap_oracle_crm.rows import RowType
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
@@ -52,7 +55,7 @@ class Page:
     """One page of a collection.
 
     Attributes:
-        items: the rows as received.
+        items: the rows: of the type asked for, or as received.
         complete: this is the last page: it is empty, or it is shorter than the limit in force
             and the server does not claim that there is more.
         limit: the limit in force, or None if the server does not tell it.
@@ -201,13 +204,20 @@ def _decimal(text: str) -> Decimal | str:
         return text
 
 
-def page_of(body: bytes, response: requests.Response) -> Page:
+def page_of(body: bytes, response: requests.Response, row_type: RowType | None = None) -> Page:
     """Read the envelope of a collection.
+
+    Args:
+        body: the answer.
+        response: its headers.
+        row_type: reads rows that need no more than a small repair; the others are as received.
 
     Raises:
         RetryError: this is not a collection; a broken one must never count as an empty page.
     """
-    answer = json_of(body, response)
+    answer = row_type.page(body) if row_type else None
+    if answer is None:
+        answer = json_of(body, response)
     if not isinstance(answer, dict):
         raise RetryError("JSON that is no collection")
     items = answer.get("items")

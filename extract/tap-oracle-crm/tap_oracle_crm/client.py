@@ -35,6 +35,7 @@ from tap_oracle_crm.errors import (
 from tap_oracle_crm.gate import Gate, Turn
 from tap_oracle_crm.optional import HEADERS, OptionalParts, Parts
 from tap_oracle_crm.refusals import refusal, refusal_of_part
+from tap_oracle_crm.rows import RowType
 from tap_oracle_crm.sharing import Sharing
 
 log = logging.getLogger("tap-oracle-crm")
@@ -122,6 +123,7 @@ class CrmClient:
         key: str | None = None,
         settle: bool = True,
         retries: int | None = None,
+        row_type: RowType | None = None,
     ) -> Page:
         """Read one page of a collection.
 
@@ -138,6 +140,7 @@ class CrmClient:
             key: an attribute that the resource certainly has.
             settle: after a refusal, find the refused parts and retry without them.
             retries: the number of retries, if smaller than the setting of this name.
+            row_type: reads the rows.
 
         Raises:
             RefusedError: the server refuses for good.
@@ -166,7 +169,7 @@ class CrmClient:
             begun = time.monotonic()
             try:
                 response, body = self.get(resource, parts)
-                page = page_of(body, response)
+                page = page_of(body, response, row_type)
             except RetryError as error:
                 # A gateway that fails at once would also fail with smaller pages.
                 if error.slow and self._took_long(begun) and not self._is_over():

@@ -17,6 +17,7 @@ from tap_oracle_crm.progress import Coverage, Progress, ReadMetric
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import RangePlan
 from tap_oracle_crm.reading import Collection, Reader, timestamp
+from tap_oracle_crm.rows import RowType
 from tap_oracle_crm.settings import DEFAULT_FINDER
 from tap_oracle_crm.state import ReadState, Scan
 from tap_oracle_crm.stream import CrmStream
@@ -129,9 +130,10 @@ class CollectionStream(CrmStream):
 
     # Reading
 
-    def reader(self, finder: str | None = None) -> Reader:
+    def reader(self, finder: str | None = None, row_type: RowType | None = None) -> Reader:
         """Return the reader of this collection."""
-        return Reader(self.tap.client, self.collection(self.config, self.fields, finder))
+        collection = self.collection(self.config, self.fields, finder)
+        return Reader(self.tap.client, collection, row_type)
 
     @classmethod
     def collection(
@@ -156,7 +158,10 @@ class CollectionStream(CrmStream):
     def _read_all(self, counter: metrics.Counter) -> Coverage:
         if not self.is_incremental:
             self._begin_version()
-        coverage = self.without_gone(self.reader, lambda reader: self._read_once(reader, counter))
+        row_type = None if self.children else self.row_type  # child streams need records
+        coverage = self.without_gone(
+            lambda: self.reader(row_type=row_type), lambda reader: self._read_once(reader, counter)
+        )
         if not self.is_incremental:
             self._activate_version()
         return coverage

@@ -27,7 +27,8 @@ from tap_oracle_crm.client import CrmClient
 from tap_oracle_crm.errors import GaveUpError, OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import KeyRange, RangePlan
-from tap_oracle_crm.records import RejectedError, clean_datetime, key_of
+from tap_oracle_crm.records import RejectedError, Row, clean_datetime, key_of
+from tap_oracle_crm.rows import RowType
 
 log = logging.getLogger("tap-oracle-crm")
 
@@ -82,7 +83,7 @@ class Batch:
 
     Attributes:
         item: the range of the rows.
-        rows: the rows as received.
+        rows: the rows, as `Page.items`.
         upto: with these rows, the range is emitted up to this key.
         last: this is the last batch of the range.
     """
@@ -103,9 +104,18 @@ def timestamp(value: Any) -> datetime | None:
 
 
 class Reader:
-    """Reads one collection with one client."""
+    """Reads one collection with one client.
 
-    def __init__(self, client: CrmClient, collection: Collection) -> None:
+    Args:
+        client: sends the requests.
+        collection: what to read.
+        row_type: reads the rows; None: they stay as received.
+    """
+
+    def __init__(
+        self, client: CrmClient, collection: Collection, row_type: RowType | None = None
+    ) -> None:
+        self._row_type = row_type
         self.client = client
         self.collection = collection
         self.key = collection.query.key
@@ -181,7 +191,13 @@ class Reader:
     def _page(self, since: datetime | None, **asked: Any) -> Page:
         """Read a page of the collection; if its condition is refused, name the setting."""
         collection = self.collection
-        given = {"fields": collection.fields, "finder": collection.finder, "key": self.key, **asked}
+        given = {
+            "fields": collection.fields,
+            "finder": collection.finder,
+            "key": self.key,
+            "row_type": self._row_type,
+            **asked,
+        }
         try:
             return self.client.page(collection.resource, **given)
         except RefusedError as error:
@@ -227,11 +243,12 @@ class Reader:
         return True
 
     def _change_times(self, page: Page) -> list[datetime]:
-        return [
-            stamp
-            for row in page.items
-            if isinstance(row, dict) and (stamp := timestamp(row.get(self.changed)))
-        ]
+        return [stamp for row in page.items if (stamp := self._change_time(row))]
+
+    def _change_time(self, row: Any) -> datetime | None:
+        if isinstance(row, Row):
+            return timestamp(row.changed)
+        return timestamp(row.get(self.changed)) if isinstance(row, dict) else None
 
     def _newest(self, *pages: Page | None) -> datetime | None:
         """Return the newest change on some pages that is not in the future."""
@@ -249,7 +266,7 @@ class Reader:
 
     def newest(self, rows: list[Any], before: datetime | None) -> datetime | None:
         """Return the newest change of some rows, or `before` if that is newer."""
-        stamps = (timestamp(row.get(self.changed)) for row in rows if isinstance(row, dict))
+        stamps = map(self._change_time, rows)
         return max((stamp for stamp in (before, *stamps) if stamp), default=None)
 
     def _probe_newest(self, since: datetime | None) -> datetime | None:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -193,7 +193,8 @@ def _type_name(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _cleaner(schema: Mapping[str, Any]) -> Clean:
+def cleaner_of(schema: Mapping[str, Any]) -> Clean:
+    """Return the function that repairs values of this JSON schema."""
     types = schema.get("type", "string")
     kinds = {types} if isinstance(types, str) else set(types)
     if "integer" in kinds:
@@ -269,7 +270,7 @@ class RecordCleaner:
         """Make the cleaner for the named properties of a JSON schema."""
         properties = schema["properties"]
         extras = [name for name in names if name not in built_in] if extra_property else []
-        cleaners = {name: _cleaner(properties[name]) for name in names if name not in extras}
+        cleaners = {name: cleaner_of(properties[name]) for name in names if name not in extras}
         for name, clean in cleaners.items():
             if clean is clean_text and name not in built_in:
                 cleaners[name] = clean_json_text
@@ -302,8 +303,23 @@ class RecordCleaner:
         return record
 
 
+class Row(msgspec.Struct, gc=False):
+    """A received row that is a record already, see `rows`.
+
+    Attributes:
+        key: the record's key.
+        changed: the time of its last change.
+    """
+
+    if TYPE_CHECKING:
+        key: int
+        changed: str | None
+
+
 def key_of(row: Any, key: str) -> int | None:
     """Return a row's key, or None if it is missing or not a 64-bit integer."""
+    if isinstance(row, Row):
+        return row.key
     try:
         value = row[key]
         return value if type(value) is int and value in _BIGINT else clean_integer(value)

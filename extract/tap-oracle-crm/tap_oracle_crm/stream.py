@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from singer_sdk import Stream, metrics
@@ -18,9 +19,10 @@ from singer_sdk.singerlib.catalog import MetadataMapping, SelectionMask
 from tap_oracle_crm.discovery import absent, schema_of
 from tap_oracle_crm.errors import OracleCrmError, RefusedError
 from tap_oracle_crm.reading import Reader
-from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError
+from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError, Row
+from tap_oracle_crm.rows import RowType
 from tap_oracle_crm.settings import PERSONAL_DATA
-from tap_oracle_crm.writer import encoded_size
+from tap_oracle_crm.writer import lines_of
 
 if TYPE_CHECKING:
     from tap_oracle_crm.tap import TapOracleCRM
@@ -53,7 +55,6 @@ class CrmStream(Stream):
         self.primary_keys = [self.key]
         self._gone: set[str] = set()
         self._gone_lock = threading.Lock()
-        self._cleaner: RecordCleaner | None = None
 
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
         """Log a line, but not the SDK's line on an "unhandled" error, which is logged already."""
@@ -169,42 +170,53 @@ class CrmStream(Stream):
 
     # Records
 
-    def emit(self, rows: Iterable[Any]) -> list[dict[str, Any]]:
-        """Repair and write received rows, reject the others; return the written records."""
-        if self._cleaner is None:
-            self._cleaner = RecordCleaner.of(
-                self.effective_schema,
-                self.key,
-                self.selected_fields,
-                built_in=self.attributes,
-                extra_property=self.extra_property,
-            )
-        clean = self._cleaner
+    @cached_property
+    def _cleaner(self) -> RecordCleaner:
+        return RecordCleaner.of(
+            self.effective_schema,
+            self.key,
+            self.selected_fields,
+            built_in=self.attributes,
+            extra_property=self.extra_property,
+        )
+
+    @cached_property
+    def row_type(self) -> RowType | None:
+        """Reads rows as records; None if these are not written as they are."""
+        if not self.selected or not self._is_unmapped or self.replication_key is None:
+            return None
+        return RowType.of(self._cleaner, self.effective_schema, self.replication_key)
+
+    @cached_property
+    def _is_unmapped(self) -> bool:
+        """Whether no stream map changes the records."""
+        maps = self.stream_maps
+        same = len(maps) == 1 and type(maps[0]) is SameRecordTransform
+        return same and not maps[0].flattening_enabled
+
+    def emit(self, rows: Iterable[Any]) -> list[Any]:
+        """Repair and write rows, reject the others; return the written records."""
         records = []
-        received = []
+        written = []
         for row in rows:
             try:
-                records.append(clean(row))
-                received.append(row)
+                records.append(row if isinstance(row, Row) else self._cleaner(row))
+                written.append(row)
             except RejectedError as error:
                 self.tap.rejects.add(self, row, str(error))
         if self.selected:
-            records = self._write(records, received)
+            records = self._write(records, written)
         return records
 
-    def _write(
-        self, records: list[dict[str, Any]], received: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _write(self, records: list[Any], received: list[Any]) -> list[Any]:
         """Write records, except those that are too large; return the written ones."""
-        writer, maps = self.tap.writer, self.stream_maps
-        same = len(maps) == 1 and type(maps[0]) is SameRecordTransform
-        if same and not maps[0].flattening_enabled:
-            alias, version = maps[0].stream_alias, self._stream_version
-            lines = writer.encode(alias, records, version)
+        if self._is_unmapped:
+            lines = self._lines(records)
             if len(lines) > MAX_RECORD_BYTES:  # one of them may be too large
                 records = self._those_that_fit(records, received)
-                lines = writer.encode(alias, records, version)
-            writer.write_lines(lines)
+                lines = self._lines(records)
+            writer, alias = self.tap.writer, self.stream_maps[0].stream_alias
+            writer.write_lines(writer.encode(alias, lines, self._stream_version))
         else:
             records = self._those_that_fit(records, received)
             for record in records:
@@ -212,12 +224,15 @@ class CrmStream(Stream):
         self.state_manager.is_flushed = False
         return records
 
-    def _those_that_fit(
-        self, records: list[dict[str, Any]], received: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _lines(self, records: list[Any]) -> bytes:
+        if self.row_type and any(isinstance(record, Row) for record in records):
+            return self.row_type.lines(records)
+        return lines_of(records)
+
+    def _those_that_fit(self, records: list[Any], received: list[Any]) -> list[Any]:
         fitting = []
         for record, row in zip(records, received, strict=True):
-            size = encoded_size(record)
+            size = len(self._lines([record]))
             if size > MAX_RECORD_BYTES:
                 reason = f"{size:,} bytes: more than {MAX_RECORD_BYTES:,} cannot pass Meltano"
                 self.tap.rejects.add(self, row, reason)

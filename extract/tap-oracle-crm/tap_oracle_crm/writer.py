@@ -18,9 +18,9 @@ from tap_oracle_crm.errors import TargetError
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
-def encoded_size(record: dict[str, Any]) -> int:
-    """Return how many bytes a record takes in a message."""
-    return len(_encoder.encode(record))
+def lines_of(records: Iterable[Any]) -> bytes:
+    """Return each record as a line of JSON."""
+    return _encoder.encode_lines(records)
 
 
 class PageWriter(MsgSpecWriter):
@@ -59,10 +59,8 @@ class PageWriter(MsgSpecWriter):
         with self._uninterrupted():
             super().write_message(message)
 
-    def encode(
-        self, stream: str, records: Iterable[dict[str, Any]], version: int | None = None
-    ) -> bytes:
-        """Return a line with a RECORD message for each record."""
+    def encode(self, stream: str, lines: bytes, version: int | None = None) -> bytes:
+        """Return lines of records, see `lines_of`, as lines of RECORD messages."""
         message: dict[str, Any] = {
             "type": "RECORD",
             "stream": stream,
@@ -70,7 +68,9 @@ class PageWriter(MsgSpecWriter):
         }
         if version is not None:
             message["version"] = version
-        return _encoder.encode_lines([{**message, "record": record} for record in records])
+        head = _encoder.encode(message)[:-1] + b',"record":'
+        # JSON escapes a line's end within a text.
+        return head + lines[:-1].replace(b"\n", b"}\n" + head) + b"}\n" if lines else b""
 
     def write_lines(self, lines: bytes) -> None:
         """Write lines that `encode` returned."""

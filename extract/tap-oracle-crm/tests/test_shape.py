@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tap_oracle_crm.discovery import match, schema_of
 from tap_oracle_crm.records import RecordCleaner, RejectedError
-from tap_oracle_crm.writer import PageWriter
+from tap_oracle_crm.writer import PageWriter, lines_of
 from tap_user import TapUser
 
 EXTRA: dict[str, Any] = {"extra_property": "custom"}
@@ -291,7 +291,7 @@ def refuse(constant: str) -> None:
 
 @given(value=anything)
 def test_whatever_a_custom_field_holds_arrives_as_json_that_databases_take(value: Any) -> None:
-    line = PageWriter().encode("opportunities", [CLEAN({"OptyId": 1, "Any_c": value})])
+    line = PageWriter().encode("opportunities", lines_of([CLEAN({"OptyId": 1, "Any_c": value})]))
     arrived = json.loads(line, parse_constant=refuse, parse_float=Decimal)["record"]["custom"]
     assert set(arrived) == {"Any_c"}
     for text in texts_of(arrived):
