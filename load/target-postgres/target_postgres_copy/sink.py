@@ -6,17 +6,19 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from psycopg import Cursor, sql
-from singer_sdk.contrib.msgspec import encoder
+from psycopg import Copy, Cursor, sql
 from singer_sdk.exceptions import MissingKeyPropertiesError
 from sqlalchemy import inspect, types
 from sqlalchemy.dialects.postgresql import BIGINT, JSONB
 from target_postgres.sinks import PostgresSink  # type: ignore[import-untyped]
 
 from target_postgres_copy.connector import CopyConnector, LoadRefusedError, refusals_without_values
+from target_postgres_copy.lines import COPY_OPTIONS, Lines, Record, constants
 
 if TYPE_CHECKING:
     from target_postgres_copy.target import CopyTarget
@@ -24,9 +26,20 @@ if TYPE_CHECKING:
 PLAIN = (types.String, types.Numeric, types.Integer, types.Boolean, types.Date, types.DateTime)
 """Types whose values COPY accepts in their JSON form."""
 BATCH_COLUMN = "_loaded_in"
+OF_MESSAGES = (
+    "_sdc_extracted_at",
+    "_sdc_received_at",
+    "_sdc_batched_at",
+    "_sdc_sequence",
+    "_sdc_table_version",
+    "_sdc_sync_started_at",
+)
+"""Columns with what is the same for many records that arrive together."""
+LINES_AT_ONCE = 1_000
+"""So many lines are given to the connection together."""
 
 _STAGE = "create temporary table {staged} (like {table}) on commit drop"
-_COPY = "copy {staged} ({columns}) from stdin"
+_COPY = "copy {staged} ({columns}) from stdin {options}"
 _BEGIN_BATCH = "select {schema}.begin_batch({run})"
 # A batch is small compared to its table. The planner does not know this of a table that was just
 # filled: it would read the whole table for each batch.
@@ -81,11 +94,16 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             name: self.connector.to_sql_type(definition)
             for name, definition in self.schema["properties"].items()
         }
-        self._json = [
-            position
-            for position, kind in enumerate(self._types.values())
-            if isinstance(kind, JSONB)
-        ]
+        self._copied = [name for name in self._types if name not in OF_MESSAGES]
+        self._copied += OF_MESSAGES
+        self._most = self.max_size
+        self._arrived: tuple[int, str | None] | None = None
+
+    @cached_property
+    def lines(self) -> Lines:
+        """Turns records into lines for COPY."""
+        columns = {name: kind for name, kind in self._types.items() if name not in OF_MESSAGES}
+        return Lines(self.stream_name, columns, self.key_properties)
 
     def setup(self) -> None:
         """Create or adapt the table; the stock target asks for its columns three times."""
@@ -128,32 +146,46 @@ class CopySink(PostgresSink):  # type: ignore[misc]
 
         Raises:
             MissingKeyPropertiesError: the record has no key.
+            LoadRefusedError: a value has the wrong type.
         """
-        context = self._get_context({})
-        if "rows" not in context:
-            context["rows"] = {}
-            context["same"] = {
-                "_sdc_batched_at": context["batch_start_time"].isoformat(),
-                "_sdc_sync_started_at": self.sync_started_at,
-            }
-        record = message["record"]
-        key = tuple(map(record.get, self.key_properties))
+        values = message["record"]
+        key = tuple(map(values.get, self.key_properties))
         if None in key:
             raise MissingKeyPropertiesError(
                 "Record is missing one or more key_properties. \n"
-                f"Key Properties: {self.key_properties}, Record Keys: {list(record)}"
+                f"Key Properties: {self.key_properties}, Record Keys: {list(values)}"
             )
-        record |= context["same"]
-        record["_sdc_extracted_at"] = message.get("time_extracted")
-        record["_sdc_received_at"] = datetime.now(UTC).isoformat()
-        record["_sdc_sequence"] = time.time_ns() // 1_000_000
-        record["_sdc_table_version"] = message.get("version")
-        row = list(map(record.get, self._types))
-        for position in self._json:
-            if row[position] is not None:
-                row[position] = encoder.encode(row[position]).decode()
-        context["rows"][key] = row
+        record = self.lines.record_of(values)
+        extracted = message.get("time_extracted")
+        self.add(key if len(key) > 1 else key[0], record, extracted, has_escapes=True)
+
+    def add(self, key: Any, record: Record, extracted: str | None, *, has_escapes: bool) -> bool:
+        """Add a record to the batch; return whether the batch is full.
+
+        Args:
+            key: its key, as `Lines.key_of` returns it.
+            record: the record.
+            extracted: when the tap received it.
+            has_escapes: see `Lines.line_of`.
+        """
+        context = self._get_context({})
+        arrived = (time.time_ns() // 1_000_000, extracted)
+        if arrived != self._arrived or "rows" not in context:
+            self._arrived = arrived
+            context.setdefault("rows", {})
+            self._of_messages = b"," + constants(
+                extracted,
+                datetime.now(UTC).isoformat(),
+                context["batch_start_time"].isoformat(),
+                arrived[0],
+                self.version,
+                self.sync_started_at,
+            )
+        context["rows"][key] = (
+            self.lines.line_of(record, has_escapes=has_escapes) + self._of_messages
+        )
         self.tally_record_read()
+        return bool(self.current_size >= self._most)
 
     def process_batch(self, context: dict[str, Any]) -> None:
         """Write the batch, in one transaction."""
@@ -165,8 +197,7 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         with self._transaction() as cursor:
             cursor.execute(self._sql(_STAGE))
             with cursor.copy(self._sql(_COPY)) as copy:
-                for row in rows:
-                    copy.write_row(row)
+                _write(copy, rows)
             batch = self._begin_batch(cursor)
             cursor.execute(_BY_KEY)
             cursor.execute(self._upsert(batch))
@@ -277,7 +308,8 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             schema=sql.Identifier(self.schema_name),
             table=sql.Identifier(self.schema_name, self.table_name),
             stream=sql.Literal(self.stream_name),
-            columns=_comma_separated(map(sql.Identifier, self._types)),
+            columns=_comma_separated(map(sql.Identifier, self._copied)),
+            options=sql.SQL(COPY_OPTIONS),
             key=_comma_separated(key),
             held_key=_comma_separated(_qualified("held", key)),
             staged_key=_comma_separated(_qualified("staged", key)),
@@ -285,6 +317,12 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             staged_key_text=_as_text(_qualified("staged", key)),
             **more,
         )
+
+
+def _write(copy: Copy, lines: Iterable[bytes]) -> None:
+    lines = iter(lines)
+    while some := list(islice(lines, LINES_AT_ONCE)):
+        copy.write(b"\n".join([*some, b""]))
 
 
 def _comma_separated(parts: Iterable[sql.Composable]) -> sql.Composed:

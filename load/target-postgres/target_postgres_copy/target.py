@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import IO, Any
 
@@ -94,6 +95,7 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
         self.batches: defaultdict[tuple[str, int | None], dict[int, int]] = defaultdict(dict)
         """By stream and version: the batch numbers, with the number of keys each recorded."""
         self._plain: dict[str, CopySink] = {}
+        self._latest: CopySink | None = None
 
     @classmethod
     def invoke(cls, **kwargs: Any) -> None:
@@ -104,10 +106,40 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
             cls.logger.error("%s", error)
             sys.exit(1)
 
+    def process_lines(self, file_input: IO[Any] | None) -> Counter[str]:
+        """Process all lines; return the number of messages by type."""
+        taken: Counter[str] = Counter()
+        lines = self._others(file_input or self.message_reader.default_input, taken)
+        return Counter(super().process_lines(lines)) + taken
+
+    def _others(self, lines: Iterable[Any], taken: Counter[str]) -> Iterator[Any]:
+        """Take the records that are like the last one; return all other lines."""
+        for line in lines:
+            sink = self._latest
+            if sink is None or not isinstance(line, bytes):
+                yield line
+                continue
+            try:
+                message = sink.lines.message_of(line)
+            except ValueError:
+                yield line
+                continue
+            taken["RECORD"] += 1
+            self._begin_version(sink, message.version)
+            record = message.record
+            has_escapes = b"\\" in line
+            is_full = sink.add(
+                sink.lines.key_of(record), record, message.time_extracted, has_escapes=has_escapes
+            )
+            if is_full:
+                self.drain_one(sink)
+            self._handle_max_record_age()
+
     def _process_schema_message(self, message_dict: dict[str, Any]) -> None:
         super()._process_schema_message(message_dict)
         stream = message_dict["stream"]
         self._plain.pop(stream, None)
+        self._latest = None
         (mapped, *more) = self.mapper.stream_maps[stream]
         if not more and type(mapped) is SameRecordTransform and not mapped.flattening_enabled:
             sink = self.get_sink(mapped.stream_alias)
@@ -116,17 +148,20 @@ class CopyTarget(TargetPostgres):  # type: ignore[misc]
                 self._plain[stream] = sink
 
     def _process_record_message(self, message_dict: dict[str, Any]) -> None:
-        sink = self._plain.get(message_dict["stream"])
+        sink = self._latest = self._plain.get(message_dict["stream"])
         if sink is None:
             super()._process_record_message(message_dict)
             return
-        if message_dict.get("version") != sink.version:
-            self.drain_one(sink)  # a batch has one version
-            sink.version = message_dict.get("version")
+        self._begin_version(sink, message_dict.get("version"))
         sink.take(message_dict)
         if sink.is_full:
             self.drain_one(sink)
         self._handle_max_record_age()
+
+    def _begin_version(self, sink: CopySink, version: int | None) -> None:
+        if version != sink.version:
+            self.drain_one(sink)  # a batch has one version
+            sink.version = version
 
     def _process_activate_version_message(self, message_dict: dict[str, Any]) -> None:
         self.drain_all()  # records of a sink whose schema was replaced belong to the version too

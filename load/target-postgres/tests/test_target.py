@@ -258,6 +258,40 @@ def test_a_value_that_cannot_be_read_is_not_repeated(
         assert str(caught.value).endswith(f'column "{column}"')
 
 
+@pytest.mark.parametrize("value", [["secret"], {"a": "secret"}])
+def test_a_list_or_an_object_is_no_value_of_a_text(database: str, value: object) -> None:
+    loaded = Loaded(database)
+    with pytest.raises(LoadRefusedError, match='is no value of column "name"') as caught:
+        loaded.load(schema(), record({"id": 1}), record({"id": 2, "name": value}))
+    assert "secret" not in str(caught.value)
+
+
+def test_the_last_record_stays_whether_or_not_it_keeps_to_its_schema(database: str) -> None:
+    loaded = Loaded(database)
+    odd, text = '"\\\n\x01', {"d": '"\\\n\x01'}
+    values: list[Message] = [
+        {"id": 1, "name": "a"},
+        {"id": 1, "name": 5, "amount": "7.50", "open": "1"},
+        {"id": 2, "name": odd, "custom": text},
+        {"id": 2, "name": True, "amount": 1},
+        {"id": 3, "name": 1.5, "custom": [1]},
+        {"id": 3, "name": odd, "custom": text},
+    ]
+    loaded.load(schema(), *map(record, values))
+    assert loaded.rows("name, amount::text, open, custom") == [
+        {"name": "5", "amount": "7.50", "open": True, "custom": None},
+        {"name": "true", "amount": "1", "open": None, "custom": None},
+        {"name": odd, "amount": None, "open": None, "custom": text},
+    ]
+
+
+def test_names_that_json_escapes_load_too(database: str) -> None:
+    ours = Loaded(database)
+    more: Message = {'a "b"': {"type": ["string", "null"]}, "c\\d": {"type": ["string", "null"]}}
+    ours.load(schema(**more), *(record({"id": n, 'a "b"': "x", "c\\d": "y"}) for n in (1, 2)))
+    assert {tuple(row[name] for name in more) for row in ours.rows()} == {("x", "y")}
+
+
 @pytest.mark.parametrize("use_copy", [True, False])
 def test_a_lock_is_waited_for_a_bounded_time(database: str, use_copy: bool) -> None:
     loaded = Loaded(database, use_copy=use_copy, lock_timeout=1)
