@@ -52,6 +52,8 @@ class Lines:
         self._json = [fields[name] for name, kind in columns.items() if isinstance(kind, JSONB)]
         self.key_of = attrgetter(*(fields[name] for name in key))
         """Returns the key of a record."""
+        self.key_is_text = [columns[name].python_type for name in key] in ([int], [str])
+        """Python and PostgreSQL write a key in the same way."""
         rename = {field: name for name, field in fields.items()}
         is_usual = not _UNUSUAL.search("".join([stream, *columns]))
         self._record: Any = msgspec.defstruct(
@@ -116,9 +118,9 @@ def _no_message(line: bytes) -> Any:
     raise ValueError
 
 
-def constants(*values: object) -> bytes:
-    """Return values that are the same in many lines; they have no control characters."""
-    return encoder.encode(values)[1:-1]
+def line_with(*values: object) -> bytes:
+    """Return values as a line, or as a part of one."""
+    return _ESCAPE.sub(_unescaped, encoder.encode(values)[1:-1])
 
 
 def _key(kind: types.TypeEngine[Any]) -> tuple[Any]:

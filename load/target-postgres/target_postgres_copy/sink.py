@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -11,14 +11,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
-from psycopg import Copy, Cursor, sql
+from psycopg import Copy, Cursor, errors, sql
 from singer_sdk.exceptions import MissingKeyPropertiesError
 from sqlalchemy import inspect, types
 from sqlalchemy.dialects.postgresql import BIGINT, JSONB
 from target_postgres.sinks import PostgresSink  # type: ignore[import-untyped]
 
 from target_postgres_copy.connector import CopyConnector, LoadRefusedError, refusals_without_values
-from target_postgres_copy.lines import COPY_OPTIONS, Lines, Record, constants
+from target_postgres_copy.lines import COPY_OPTIONS, Lines, Record, line_with
 
 if TYPE_CHECKING:
     from target_postgres_copy.target import CopyTarget
@@ -40,6 +40,9 @@ LINES_AT_ONCE = 1_000
 
 _STAGE = "create temporary table {staged} (like {table}) on commit drop"
 _COPY = "copy {staged} ({columns}) from stdin {options}"
+_IS_EMPTY = "select not exists (select from {table})"
+_FILL = "copy {table} ({columns}, {batch_column}) from stdin {options}"
+_FILL_KEYS = "copy {schema}.read_keys (loaded_in, stream, record_key) from stdin {options}"
 _BEGIN_BATCH = "select {schema}.begin_batch({run})"
 # A batch is small compared to its table. The planner does not know this of a table that was just
 # filled: it would read the whole table for each batch.
@@ -97,6 +100,7 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         self._copied = [name for name in self._types if name not in OF_MESSAGES]
         self._copied += OF_MESSAGES
         self._most = self.max_size
+        self._fills: bool | None = None
         self._arrived: tuple[int, str | None] | None = None
 
     @cached_property
@@ -173,7 +177,7 @@ class CopySink(PostgresSink):  # type: ignore[misc]
         if arrived != self._arrived or "rows" not in context:
             self._arrived = arrived
             context.setdefault("rows", {})
-            self._of_messages = b"," + constants(
+            self._of_messages = b"," + line_with(
                 extracted,
                 datetime.now(UTC).isoformat(),
                 context["batch_start_time"].isoformat(),
@@ -193,17 +197,48 @@ class CopySink(PostgresSink):  # type: ignore[misc]
             with refusals_without_values(self.stream_name):
                 super().process_batch(context)
             return
-        rows = context["rows"].values()
+        rows = context["rows"]
         with self._transaction() as cursor:
-            cursor.execute(self._sql(_STAGE))
-            with cursor.copy(self._sql(_COPY)) as copy:
-                _write(copy, rows)
-            batch = self._begin_batch(cursor)
-            cursor.execute(_BY_KEY)
-            cursor.execute(self._upsert(batch))
-            self._record_keys(cursor, batch)
+            if not self._is_filling(cursor) or not self._fill(cursor, rows):
+                cursor.execute(self._sql(_STAGE))
+                with cursor.copy(self._sql(_COPY)) as copy:
+                    _write(copy, rows.values())
+                batch = self._begin_batch(cursor)
+                cursor.execute(_BY_KEY)
+                cursor.execute(self._upsert(batch))
+                self._record_keys(cursor, batch)
         self.record_counter_metric.increment(self.current_size)
         self.tally_duplicate_merged(self.current_size - len(rows))
+
+    def _is_filling(self, cursor: Cursor[Any]) -> bool:
+        """Return whether this load began with an empty table, and has met no row twice since."""
+        if self._fills is None:
+            (is_empty,) = cursor.execute(self._sql(_IS_EMPTY)).fetchone() or (False,)
+            self._fills = bool(is_empty and self.lines.key_is_text)
+        return self._fills
+
+    def _fill(self, cursor: Cursor[Any], rows: Mapping[Any, bytes]) -> bool:
+        """Copy a batch straight into its table.
+
+        Returns:
+            False if the run has no number, or if the table has one of the keys.
+        """
+        batch = self._begin_batch(cursor)
+        if batch is None:
+            return False
+        number = b",%d" % batch
+        cursor.execute("savepoint filled")
+        try:
+            with cursor.copy(self._sql(_FILL, batch_column=sql.Identifier(BATCH_COLUMN))) as copy:
+                _write(copy, (line + number for line in rows.values()))
+        except errors.UniqueViolation:
+            cursor.execute("rollback to savepoint filled")
+            self._fills = False
+            return False
+        with cursor.copy(self._sql(_FILL_KEYS)) as copy:
+            _write(copy, (line_with(batch, self.stream_name, str(key)) for key in rows))
+        self._batches[self.stream_name, self.version][batch] = len(rows)
+        return True
 
     def upsert(
         self,

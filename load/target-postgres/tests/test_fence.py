@@ -62,6 +62,22 @@ def test_a_batch_has_a_number_its_rows_and_the_keys_it_read(database: str) -> No
     ]
 
 
+def test_a_row_that_comes_again_in_a_first_load_is_updated(database: str) -> None:
+    loaded = Loaded(database, batch_size_rows=2)
+    loaded.begin_run(1)
+    loaded.load(schema(), *deals(1, 2), *deals(2, 3, "b"), *deals(4, 5))
+    assert [(row["id"], row["name"]) for row in loaded.rows()] == [
+        *((1, "a"), (2, "b"), (3, "b"), (4, "a"), (5, "a"))
+    ]
+    batches = loaded.query(
+        "select array_agg(record_key::int order by record_key) as keys from {schema}.read_keys "
+        "group by loaded_in order by loaded_in"
+    )
+    assert [row["keys"] for row in batches] == [[1, 2], [2, 3], [4, 5]]
+    (row,) = loaded.query("select count(*) from {schema}.deals where _loaded_in is null")
+    assert row["count"] == 0
+
+
 def test_a_run_that_was_superseded_says_so_and_changes_nothing(
     database: str, tmp_path: Path
 ) -> None:
