@@ -200,7 +200,7 @@ class RowType:
         if has_nul:
             for field in self._texts:
                 for row, text in zip(rows, map(attrgetter(field), rows), strict=True):
-                    if text:
+                    if text and "\x00" in text:
                         setattr(row, field, clean_text(text))
 
     def lines(self, records: Iterable[Any]) -> bytes:

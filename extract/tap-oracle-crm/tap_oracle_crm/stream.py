@@ -22,7 +22,7 @@ from tap_oracle_crm.reading import Reader
 from tap_oracle_crm.records import MAX_RECORD_BYTES, RecordCleaner, RejectedError, Row
 from tap_oracle_crm.rows import RowType
 from tap_oracle_crm.settings import PERSONAL_DATA
-from tap_oracle_crm.writer import lines_of
+from tap_oracle_crm.writer import RECORDS_AT_ONCE, lines_of
 
 if TYPE_CHECKING:
     from tap_oracle_crm.tap import TapOracleCRM
@@ -212,11 +212,11 @@ class CrmStream(Stream):
         """Write records, except those that are too large; return the written ones."""
         if self._is_unmapped:
             lines = self._lines(records)
-            if len(lines) > MAX_RECORD_BYTES:  # one of them may be too large
+            if sum(map(len, lines)) > MAX_RECORD_BYTES:  # one of them may be too large
                 records = self._those_that_fit(records, received)
                 lines = self._lines(records)
             writer, alias = self.tap.writer, self.stream_maps[0].stream_alias
-            writer.write_lines(writer.encode(alias, lines, self._stream_version))
+            writer.write_lines(writer.messages(alias, lines, self._stream_version))
         else:
             records = self._those_that_fit(records, received)
             for record in records:
@@ -224,15 +224,18 @@ class CrmStream(Stream):
         self.state_manager.is_flushed = False
         return records
 
-    def _lines(self, records: list[Any]) -> bytes:
-        if self.row_type and any(isinstance(record, Row) for record in records):
-            return self.row_type.lines(records)
-        return lines_of(records)
+    def _lines(self, records: list[Any]) -> list[bytes]:
+        has_rows = any(isinstance(record, Row) for record in records)
+        encode = self.row_type.lines if self.row_type and has_rows else lines_of
+        return [
+            encode(records[begin : begin + RECORDS_AT_ONCE])
+            for begin in range(0, len(records), RECORDS_AT_ONCE)
+        ]
 
     def _those_that_fit(self, records: list[Any], received: list[Any]) -> list[Any]:
         fitting = []
         for record, row in zip(records, received, strict=True):
-            size = len(self._lines([record]))
+            size = len(self._lines([record])[0])
             if size > MAX_RECORD_BYTES:
                 reason = f"{size:,} bytes: more than {MAX_RECORD_BYTES:,} cannot pass Meltano"
                 self.tap.rejects.add(self, row, reason)

@@ -18,6 +18,10 @@ from tap_oracle_crm.errors import TargetError
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
+RECORDS_AT_ONCE = 100
+"""So many records are encoded together: few enough that the processor's cache holds their lines."""
+
+
 def lines_of(records: Iterable[Any]) -> bytes:
     """Return each record as a line of JSON."""
     return _encoder.encode_lines(records)
@@ -59,8 +63,10 @@ class PageWriter(MsgSpecWriter):
         with self._uninterrupted():
             super().write_message(message)
 
-    def encode(self, stream: str, lines: bytes, version: int | None = None) -> bytes:
-        """Return lines of records, see `lines_of`, as lines of RECORD messages."""
+    def messages(
+        self, stream: str, lines: Iterable[bytes], version: int | None = None
+    ) -> Iterator[bytes]:
+        """Turn lines of records, see `lines_of`, into lines of RECORD messages."""
         message: dict[str, Any] = {
             "type": "RECORD",
             "stream": stream,
@@ -69,11 +75,12 @@ class PageWriter(MsgSpecWriter):
         if version is not None:
             message["version"] = version
         head = _encoder.encode(message)[:-1] + b',"record":'
-        # JSON escapes a line's end within a text.
-        return head + lines[:-1].replace(b"\n", b"}\n" + head) + b"}\n" if lines else b""
+        for some in lines:
+            # JSON escapes a line's end within a text.
+            yield b"".join((head, some[:-1].replace(b"\n", b"}\n" + head), b"}\n"))
 
-    def write_lines(self, lines: bytes) -> None:
-        """Write lines that `encode` returned."""
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Write lines."""
         with self._uninterrupted():
-            sys.stdout.buffer.write(lines)
+            sys.stdout.buffer.writelines(lines)
             sys.stdout.flush()

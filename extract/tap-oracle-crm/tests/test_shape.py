@@ -291,7 +291,8 @@ def refuse(constant: str) -> None:
 
 @given(value=anything)
 def test_whatever_a_custom_field_holds_arrives_as_json_that_databases_take(value: Any) -> None:
-    line = PageWriter().encode("opportunities", lines_of([CLEAN({"OptyId": 1, "Any_c": value})]))
+    lines = [lines_of([CLEAN({"OptyId": 1, "Any_c": value})])]
+    (line,) = PageWriter().messages("opportunities", lines)
     arrived = json.loads(line, parse_constant=refuse, parse_float=Decimal)["record"]["custom"]
     assert set(arrived) == {"Any_c"}
     for text in texts_of(arrived):
