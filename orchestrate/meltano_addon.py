@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import sys
 import uuid
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,6 +91,7 @@ def prepare_environment() -> None:
         sys.exit(str(error))
     if options is not None:
         register_run(url, options)
+        import_module("orchestrate.meltano_pipe").use()
 
 
 def _read_declared() -> tuple[Declared, DeclarationError | None]:
