@@ -25,8 +25,11 @@ SCHEMAS = "json_schemas.json"
 def main() -> None:
     """Run dbt."""
     gc.disable()
+    from dbt.adapters.postgres.impl import PostgresAdapter
     from dbt.cli.main import cli
     from dbt_common import behavior_flags, dataclass_schema
+
+    from orchestrate.dbt_connections import KeptConnections
 
     target = Path(os.environ.get("DBT_TARGET_PATH") or ROOT / "transform" / "target")
     # Both are parts of dbt that it does not promise to keep.
@@ -34,6 +37,7 @@ def main() -> None:
     schemas.build_json_schema = kept(schemas.build_json_schema, target)
     flag: Any = behavior_flags.BehaviorFlagRendered
     flag._default_source = staticmethod(lambda: "dbt")
+    PostgresAdapter.ConnectionManager = KeptConnections
     gc.freeze()
     gc.enable()
     sys.exit(cli())
