@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+import meltano.core.db
 import psutil
+import sqlalchemy
 import yaml
 from meltano.core.setting_definition import SettingDefinition
+from sqlalchemy import Engine, Pool, make_url
 
 from database import preflight
 from database.address import database_url, libpq_environment, sqlalchemy_url, url_for
@@ -92,6 +95,25 @@ def prepare_environment() -> None:
     if options is not None:
         register_run(url, options)
         import_module("orchestrate.meltano_pipe").use()
+
+
+def _keep_connection() -> None:
+    """Let Meltano keep its connection to PostgreSQL.
+
+    It connects for each transaction, thus also for each heartbeat, one a second. And it asks for a
+    type, hstore, that its tables do not have.
+    """
+
+    def create_engine(address: str, poolclass: type[Pool], **options: Any) -> Engine:
+        if make_url(address).get_backend_name() != "postgresql":
+            return sqlalchemy.create_engine(address, poolclass=poolclass, **options)
+        # The ping finds out if the server has closed a connection that was idle.
+        return sqlalchemy.create_engine(
+            address, pool_pre_ping=True, use_native_hstore=False, **options
+        )
+
+    meltano_database: Any = meltano.core.db
+    meltano_database.create_engine = create_engine
 
 
 def _read_declared() -> tuple[Declared, DeclarationError | None]:
@@ -211,6 +233,7 @@ def _blocks(arguments: tuple[str, ...]) -> list[str]:
 
 
 prepare_environment()
+_keep_connection()
 # Imported objects stay; collecting garbage among them costs each run up to a third of a second.
 gc.freeze()
 
