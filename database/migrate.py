@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import psycopg
 from psycopg import sql
+from psycopg.rows import tuple_row
 
 from database import objects, preflight, roles
 from database.address import database_url, role_of, sqlalchemy_url, url_for, url_setting
@@ -44,8 +45,22 @@ def migrate_if_needed(url: str) -> None:
     """
     own = url_for("run", url)
     preflight.require(own, Purpose.RUN)
+    with psycopg.connect(own, connect_timeout=10, autocommit=True) as connection:
+        migrate_if_behind(url, connection)
+
+
+def migrate_if_behind(url: str, connection: psycopg.Connection[Any]) -> None:
+    """Do the same in a database that is known to be fit for it.
+
+    Args:
+        url: the database.
+        connection: to it, without a transaction.
+
+    Raises:
+        SystemExit: another session holds a lock, or a migration failed.
+    """
     try:
-        if _is_current(own):
+        if _is_current(connection):
             return
     except LockedError as error:
         sys.exit(str(error))
@@ -66,15 +81,13 @@ def _fingerprint() -> str:
     ).hexdigest()
 
 
-def _is_current(url: str) -> bool:
+def _is_current(connection: psycopg.Connection[Any]) -> bool:
     """Whether the last migration is the newest, with the same files, and all is still there."""
-    with (
-        psycopg.connect(url, connect_timeout=10) as connection,
-        bounded(connection, lock_seconds()),
-    ):
+    with bounded(connection, lock_seconds()):
         if objects.missing(connection):
             return False
-        state = connection.execute(
+        cursor = connection.cursor(row_factory=tuple_row)
+        state = cursor.execute(
             """
             select version_num, obj_description('public.alembic_version'::regclass, 'pg_class')
             from public.alembic_version

@@ -34,11 +34,12 @@ def store(
         read: returns it as a model. It is called only if the file has changed, since a run that
             changes nothing should not take the time to load pydantic.
     """
-    with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(CURRENT, [section]).fetchone()
-        if row is not None and json.dumps(row["source"]) == json.dumps(source):
-            return
-        declared = read()
+    cursor = connection.cursor(row_factory=dict_row)
+    row = cursor.execute(CURRENT, [section]).fetchone()
+    if row is not None and json.dumps(row["source"]) == json.dumps(source):
+        return
+    declared = read()
+    with connection.transaction():
         # Two may start at once; readers don't wait.
         cursor.execute("lock table declarations in share row exclusive mode")
         row = cursor.execute(CURRENT, [section]).fetchone()

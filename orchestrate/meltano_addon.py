@@ -14,6 +14,7 @@ import shutil
 import sqlite3
 import sys
 import uuid
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -21,16 +22,18 @@ from typing import Any, cast
 import click
 import meltano.core.db
 import psutil
+import psycopg
 import sqlalchemy
 import yaml
 from meltano.core.setting_definition import SettingDefinition
+from psycopg.rows import DictRow
 from sqlalchemy import Engine, Pool, make_url
 
 from database import preflight
 from database.address import database_url, libpq_environment, sqlalchemy_url, url_for
 from database.environment import DBT_SETTINGS, ROOT, export_settings, setting
 from database.locks import LockedError
-from database.migrate import migrate_if_needed
+from database.migrate import migrate_if_behind
 from database.preflight import Purpose
 from declared.fields import field_settings
 from declared.file import DeclarationError, Declared, declare, read_declared
@@ -79,22 +82,24 @@ def prepare_environment() -> None:
         # Whatever Meltano is called for, it migrates its own tables.
         preflight.require(url_for("run", url), Purpose.QUERY)
         return
-    migrate_if_needed(url)
-    try:
-        if problem is not None:
-            raise problem
-        with registry.transaction(url) as connection:
-            declare(connection, declared)
-    except DeclarationError as error:
-        if options is not None:  # the log and the alerts should know
-            register_run(url, options)
-            registry.end(url, str(options["run_id"]), str(error))
-        sys.exit(str(error))
-    except LockedError as error:
-        sys.exit(str(error))
-    if options is not None:
-        register_run(url, options)
-        import_module("orchestrate.meltano_pipe").use()
+    preflight.require(url_for("run", url), Purpose.RUN)
+    with closing(registry.connect(url)) as connection:
+        migrate_if_behind(url, connection)
+        try:
+            if problem is not None:
+                raise problem
+            with registry.transaction(connection):
+                declare(connection, declared)
+        except DeclarationError as error:
+            if options is not None:  # the log and the alerts should know
+                register_run(url, connection, options)
+                registry.end(url, str(options["run_id"]), str(error))
+            sys.exit(str(error))
+        except LockedError as error:
+            sys.exit(str(error))
+        if options is not None:
+            register_run(url, connection, options)
+            import_module("orchestrate.meltano_pipe").use()
 
 
 def _keep_connection() -> None:
@@ -133,11 +138,14 @@ def _give_meltano_an_empty_database() -> None:
     RunRecorder.is_off = True
 
 
-def register_run(url: str, options: dict[str, Any]) -> None:
+def register_run(
+    url: str, connection: psycopg.Connection[DictRow], options: dict[str, Any]
+) -> None:
     """Register this run, and hand its number to the loader and to dbt.
 
     Args:
         url: the database.
+        connection: to it.
         options: what `meltano run` was given, by parameter.
 
     Raises:
@@ -148,7 +156,7 @@ def register_run(url: str, options: dict[str, Any]) -> None:
     os.environ["MELTANO_RUN_ID"] = run_id
     try:
         number = registry.register(
-            url,
+            connection,
             run_id,
             Job.of(_blocks(options["blocks"]), options["state_id_suffix"]),
             psutil.Process(),
@@ -163,11 +171,11 @@ def register_run(url: str, options: dict[str, Any]) -> None:
     os.environ[registry.NUMBER] = "" if number is None else str(number)
     if number is not None:
         os.environ["TARGET_POSTGRES_RUN_NUMBER"] = str(number)
-    _use_own_folder(url, run_id)
+    _use_own_folder(connection, run_id)
     atexit.register(_end_run, url, run_id)
 
 
-def _use_own_folder(url: str, run_id: str) -> None:
+def _use_own_folder(connection: psycopg.Connection[DictRow], run_id: str) -> None:
     """Let Meltano keep the files of this run apart from those of others, until it ends.
 
     Meltano has one file for the catalog of a plugin, which runs at once would tear up
@@ -175,7 +183,7 @@ def _use_own_folder(url: str, run_id: str) -> None:
     """
     runs = Path(os.environ.get("MELTANO_SYS_DIR_ROOT") or ROOT / ".meltano") / "runs"
     if runs.exists():  # also what runs left that were killed
-        for ended in registry.ended(url, [folder.name for folder in runs.iterdir()]):
+        for ended in registry.ended(connection, [folder.name for folder in runs.iterdir()]):
             shutil.rmtree(runs / ended, ignore_errors=True)
     os.environ["MELTANO_SYS_DIR_ROOT"] = str(runs / run_id)
     atexit.register(shutil.rmtree, runs / run_id, ignore_errors=True)

@@ -9,7 +9,7 @@ all of this works through a connection pooler.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -111,14 +111,19 @@ class Job:
         return LOADER in self.blocks
 
 
+Database = str | psycopg.Connection[DictRow]
+"""A URL, or a connection to it, for who has several things to do."""
+
+
 @contextmanager
-def transaction(url: str) -> Iterator[psycopg.Connection[DictRow]]:
-    """Open a connection for a short transaction.
+def transaction(database: Database) -> Iterator[psycopg.Connection[DictRow]]:
+    """Begin a short transaction.
 
     Raises:
         LockedError: another session holds a lock for longer than SYNC_LOCK_TIMEOUT.
     """
-    with closing(connect(url)) as connection, bounded(connection, lock_seconds()):
+    opened = closing(connect(database)) if isinstance(database, str) else nullcontext(database)
+    with opened as connection, bounded(connection, lock_seconds()):
         yield connection
 
 
@@ -135,7 +140,7 @@ def connect(url: str) -> psycopg.Connection[DictRow]:
 
 
 def register(
-    url: str,
+    database: Database,
     run_id: str,
     job: Job,
     process: psutil.Process | None,
@@ -151,7 +156,7 @@ def register(
     If its starter has registered the run already, it keeps its number.
 
     Args:
-        url: the database.
+        database: where the register is.
         run_id: Meltano's id of the run.
         job: its work.
         process: its process; None if it has not started yet.
@@ -166,7 +171,7 @@ def register(
         SupersededError: a later run has taken its place, or a run with this id has ended.
         LockedError: another session holds a lock for longer than SYNC_LOCK_TIMEOUT.
     """
-    with transaction(url) as connection:
+    with transaction(database) as connection:
         current = _lock_fence(connection)
         own = connection.execute(
             "select * from public.sync_runs where run_id = %s", [run_id]
@@ -239,9 +244,11 @@ def end(url: str, run_id: str, words: str | None = None, *, died: bool | None = 
         connection.execute(_END, {"run_id": run_id, "words": words, "died": died})
 
 
-def ended(url: str, run_ids: Sequence[str]) -> list[str]:
+def ended(database: Database, run_ids: Sequence[str]) -> list[str]:
     """Return which of these runs have ended."""
-    with transaction(url) as connection:
+    if not run_ids:
+        return []
+    with transaction(database) as connection:
         rows = connection.execute(
             "select run_id::text from public.sync_runs"
             " where run_id::text = any(%s) and ended_at is not null",
@@ -294,10 +301,11 @@ def _next_number(connection: psycopg.Connection[DictRow], *, force: bool) -> int
     for other in connection.execute(UNDER_WAY).fetchall():
         if other["run_number"] is not None and not other["is_through"] and not force:
             raise RunningError(other)
-    number: int = _row(connection, "select nextval('public.run_numbers') as number")["number"]
-    connection.execute(
-        "update public.load_fence set run_number = %s, began_after = batch", [number]
-    )
+    number: int = _row(
+        connection,
+        "update public.load_fence set run_number = nextval('public.run_numbers'),"
+        " began_after = batch returning run_number",
+    )["run_number"]
     return number
 
 
