@@ -18,6 +18,15 @@ select indexrelid::int as oid, pg_get_indexdef(indexrelid) as definition, indisu
 from pg_index
 where indrelid = 'opportunities'::regclass and indisvalid
 """
+READS = """
+select heap_blks_hit + heap_blks_read as reads
+from pg_statio_user_tables where relid = 'opportunities'::regclass
+"""
+ANALYZED = """
+select reltuples as deals, analyze_count as analyzed
+from pg_class inner join pg_stat_user_tables on relid = pg_class.oid
+where relid in ('opportunities'::regclass, 'raw.opportunities'::regclass)
+"""
 
 
 def indexes(warehouse: Warehouse) -> dict[str, int]:
@@ -36,11 +45,16 @@ def warehouse(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> 
 
 def test_a_first_merge_builds_the_indexes_of_all_rows(warehouse: Warehouse) -> None:
     before = indexes(warehouse)
+    warehouse.query("vacuum opportunities")  # so the planner takes it for empty
     warehouse.merge()
     built = indexes(warehouse)
     assert built.keys() == before.keys()
     assert not set(built.values()) & set(before.values())
     assert warehouse.query("select count(*) from opportunities") == [{"count": 10_000}]
+    # No deal was looked for among those before it. To insert one and to build the indexes takes
+    # a few reads of a page.
+    assert warehouse.query(READS)[0]["reads"] < 10 * 10_000
+    assert warehouse.query(ANALYZED) == [{"deals": 10_000, "analyzed": 1}] * 2
 
     warehouse.query("update raw.opportunities set \"Name\" = 'other'")
     warehouse.merge()

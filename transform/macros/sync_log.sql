@@ -152,7 +152,7 @@
 
     -- If the rules changed, deals are merged that were not fetched: they do not count. A deal
     -- whose newest version failed counts as failed, even if an older version is merged.
-    counts as (
+    counts as materialized (
 
         select
             (

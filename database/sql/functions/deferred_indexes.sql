@@ -37,7 +37,8 @@ comment on function defer_indexes is
 'Drops the indexes of opportunities that are not unique, if a first load is about to be merged.';
 
 create or replace function build_deferred_indexes() returns void
-language plpgsql security definer set search_path to pg_catalog, pg_temp as $$
+language plpgsql security definer
+set search_path to pg_catalog, pg_temp set default_statistics_target to 50 as $$
 declare
     deferred record;
 begin

@@ -1,6 +1,25 @@
 -- The search of lists. The extension may be missing: the role may not create it, or the server does
 -- not carry it. One or two letters are similar to nearly everything, and no index finds them: for
 -- them similarity would cost seconds and say nothing.
+
+-- Texts as they are searched: small letters without accents; letters that Unicode does not take
+-- apart, by hand. A merge asks for each deal; plain ASCII, as most are, takes a fifth of the time.
+create or replace function search_text(variadic parts text[]) returns text
+language plpgsql immutable parallel safe as $$
+declare
+    words constant text := left(array_to_string(parts, ' '), 1000);
+    small constant text := lower(words);
+begin
+    if octet_length(small) = char_length(words) then
+        return small;
+    end if;
+    return regexp_replace(
+        translate(lower(normalize(words, NFKD)), 'øłđðħıŧ', 'olddhit'),
+        '[\u0300-\u036f]', '', 'g'
+    );
+end
+$$;
+
 create or replace function search_pattern(word text) returns text
 language sql immutable parallel safe as $$
     select '%' || regexp_replace(search_text(word), '([\\%_])', '\\\1', 'g') || '%'

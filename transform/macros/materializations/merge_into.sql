@@ -16,7 +16,6 @@
       rules       a SQL expression; if its value changes, all batches are merged again
       before      a statement that runs before the merge, in a transaction of its own
       after       a statement that runs after the merge, in its transaction; text, as `log`
-      analyze     other relations than the target that grow with the merge; text, as `log`
       log         a statement over `source` and `counted`, run as a part of the merge. It is
                   text and rendered at that moment: if dbt rendered it before, it would parse
                   the model again for each new environment, and the run's id changes that
@@ -59,10 +58,14 @@
         {%- endcall -%}
     {%- endif -%}
 
-    {% call statement('stage') -%}
+    {% call statement('stage', fetch_result=True) -%}
         create temporary table {{ source_relation }} on commit drop as ({{ sql }});
-        analyze {{ source_relation }};
+        analyze {{ source_relation }} ({{ key }});
+        select exists (select from {{ target_relation }});
     {%- endcall %}
+    {#- All is new in an empty table. PostgreSQL may also plan a scan of it for each row, since it
+        does not know that the table grows meanwhile. -#}
+    {%- set is_empty = not load_result('stage').table.rows[0][0] -%}
 
     {%- set owned = adapter.get_columns_in_relation(target_relation) | map(attribute='name') | list -%}
     {%- set columns = adapter.get_columns_in_relation(source_relation)
@@ -91,6 +94,9 @@
         ),
 
         updated as (
+            {%- if is_empty %}
+            select {{ key }} from {{ source_relation }} where false
+            {%- else %}
             update {{ target_relation }} as target
             set
                 {%- for column, expression in updates.items() %}
@@ -108,15 +114,18 @@
                     {%- endfor %}
                 )
             returning target.{{ key }}
+            {%- endif %}
         ),
 
         inserted as (
             insert into {{ target_relation }} as target ({{ inserts.keys() | join(', ') }})
             select {{ inserts.values() | join(', ') }}
             from {{ source_relation }} as source
+            {%- if not is_empty %}
             where not exists (
                 select 1 from {{ target_relation }} as known where known.{{ key }} = source.{{ key }}
             )
+            {%- endif %}
             returning target.{{ key }}
         ),
 
@@ -132,18 +141,10 @@
     {%- if config.get('after') -%}
         {%- call statement('after') -%} {{ render(config.get('after')) }} {%- endcall -%}
     {%- endif -%}
-    {%- if config.get('windowed') -%}
-        {%- call statement('close_window') -%} {{ close_merge_window(model.name) }} {%- endcall -%}
-    {%- endif -%}
-
-    {#- After many rows, the planner's statistics of a small table are wrong. -#}
-    {%- if run_query('select count(*) from ' ~ source_relation).columns[0].values()[0] > 10000 -%}
-        {%- call statement('analyze') -%}
-            {%- for relation in [target_relation, render(config.get('analyze', ''))] | select %}
-            select public.analyze_relation('{{ relation }}');
-            {%- endfor %}
-        {%- endcall -%}
-    {%- endif -%}
+    {%- call statement('end') -%}
+        {%- if config.get('windowed') %} {{ close_merge_window(model.name) }}; {%- endif %}
+        select public.analyze_relation('{{ target_relation }}')
+    {%- endcall -%}
 
     {%- do grant_and_document(target_relation) -%}
     {{ run_hooks(post_hooks, inside_transaction=True) }}

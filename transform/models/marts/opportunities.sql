@@ -21,13 +21,16 @@
             'workflow_status_before_close': workflow_status_before_close(outcome, 'null', 'null'),
         },
         log="{{ log_merge() }}",
-        before='select public.convert_deals(); select public.defer_indexes()',
+        before="
+            select public.convert_deals();
+            select public.analyze_relation('{{ source('oracle_crm', 'opportunities') }}');
+            select public.defer_indexes()
+        ",
         after="{{ log_corrections() }}",
-        analyze="{{ source('oracle_crm', 'opportunities') }}",
         post_hook=[
-            "{{ warn_about_unknown_statuses() }}",
-            "{{ tell_field_news() }}",
             {'sql': 'select public.build_deferred_indexes()', 'transaction': false},
+            {'sql': '{{ warn_about_unknown_statuses() }}', 'transaction': false},
+            {'sql': '{{ tell_field_news() }}', 'transaction': false},
         ],
     )
 }}

@@ -27,14 +27,27 @@ listed as (
 
 ),
 
+-- Many deals have few codes: what takes long is done once for each.
 loaded as (
+
+    select
+        status_code,
+        stage_status_code,
+        status_category,
+        max(opty_id) as opty_id
+    from {{ ref('stg_opportunities') }}
+    where reject_reason is null and {{ in_merge_window('loaded_in') }}
+    group by status_code, stage_status_code, status_category
+
+),
+
+read as (
 
     select
         {{ code_of_deal('status_code', 'stage_status_code') }} as code,
         case when status_code ~ '\S' then {{ predefined_outcome('status_category') }} end as outcome,
         opty_id
-    from {{ ref('stg_opportunities') }}
-    where reject_reason is null and {{ in_merge_window('loaded_in') }}
+    from loaded
 
 ),
 
@@ -43,7 +56,7 @@ seen as (
     select distinct on (code)
         code,
         outcome
-    from loaded
+    from read
     -- A longer text is not a code, and does not fit into the table's key.
     where length(code) <= 200
     order by code asc, outcome is null asc, opty_id desc
