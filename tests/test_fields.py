@@ -312,6 +312,21 @@ def test_a_new_type_is_no_change_nor_is_the_old_one(
         assert connection.execute(other, [Jsonb(value)] * 2).fetchone() == (False, False)
 
 
+def test_the_short_ways_give_what_the_casts_give(database: str) -> None:
+    values = [None, "", " x ", 7, 7.5, True, ["a"], {"a": 1}, "7", "yes"]
+    values += ["2026-02-28", "2026-02-30"]
+    times = "2026-02-28T{}:30+00:00", "2026-02-28T10:{}:30+00:00", "2026-02-28T10:30:{}+00:00"
+    values += [time.format(part) for time in times for part in ("00", "24", "60", "61", "30.5")]
+    with psycopg.connect(database) as connection:
+        rows = connection.execute(
+            "select type, value, field_value(value, type), cast_field_value(value, type)"
+            " from jsonb_array_elements(%s) as value, unnest(%s::text[]) as type",
+            [Jsonb(values), [type_ for _, _, type_ in SAME] + ["text"]],
+        ).fetchall()
+    assert len(rows) == len(values) * 7
+    assert [row for row in rows if row[2] != row[3]] == []
+
+
 def test_a_line_of_another_attribute_is_news_once(database: str) -> None:
     def news() -> list[tuple[Any, ...]]:
         rows = connection.execute("select kind, field, previous_type, detail from field_news")

@@ -57,10 +57,25 @@
     {%- endif -%}
 {%- endmacro %}
 
-{#- The values of fields in a raw row as a JSON object. -#}
+{#-
+    The values of fields in a raw row as a JSON object.
+
+    Most rows have all attributes by their exact names. For them, PostgreSQL compiles what each field
+    needs, which takes a third of the time of the functions. These know the other cases.
+-#}
 {% macro _values(relation, row, fields) -%}
     {%- if fields -%}
-        public.own_values({{ attributes_of(relation, row, fields) }}, {{ names_of(fields, 'name') }}, {{ names_of(fields, 'attribute') }}, {{ names_of(fields, 'type') }})
+        {%- set columns = _columns_of(relation, fields) -%}
+        case
+            when {{ _has_all(row, fields, columns) }} then (
+                select jsonb_object_agg(field.name, field.value)
+                from unnest(
+                    {{ names_of(fields, 'name') }},
+                    array[{% for field in fields %}{{ _value(row, field, columns) }}{{ ', ' if not loop.last }}{% endfor %}]
+                ) as field (name, value)
+            )
+            else public.own_values({{ _attributes(row, columns) }}, {{ names_of(fields, 'name') }}, {{ names_of(fields, 'attribute') }}, {{ names_of(fields, 'type') }})
+        end
     {%- else -%} jsonb '{}'
     {%- endif -%}
 {%- endmacro %}
@@ -69,19 +84,51 @@
 {% macro _error(relation, row, fields) -%}
     {%- set fields = fields | rejectattr('type', 'in', ['text', 'list']) | list -%}
     {%- if fields -%}
-        public.own_error({{ attributes_of(relation, row, fields) }}, {{ names_of(fields, 'attribute') }}, {{ names_of(fields, 'type') }})
+        {%- set columns = _columns_of(relation, fields) -%}
+        case
+            when
+                {{ _has_all(row, fields, columns) }}
+                {%- for field in fields %}
+                and {{ _value(row, field, columns) }} is not null
+                {%- endfor %}
+                then null
+            else public.own_error({{ _attributes(row, columns) }}, {{ names_of(fields, 'attribute') }}, {{ names_of(fields, 'type') }})
+        end
     {%- else -%} null::text
     {%- endif -%}
 {%- endmacro %}
 
-{#- The attributes of a raw row as JSON: those in `custom`, and the columns that fields are of. -#}
-{% macro attributes_of(relation, row, fields) -%}
-    {%- set wanted = fields | map(attribute='attribute') | map('lower') | list -%}
-    {%- set columns = [] -%}
-    {%- for column in adapter.get_columns_in_relation(relation) if column.name | lower in wanted -%}
-        {%- do columns.append("'" ~ column.name ~ "', " ~ row ~ '.' ~ column.quoted) -%}
+{#- The columns that fields are of, by the field's attribute. All other fields are in `custom`. -#}
+{% macro _columns_of(relation, fields) -%}
+    {%- set columns = {} -%}
+    {%- for column in adapter.get_columns_in_relation(relation) -%}
+        {%- for field in fields if field.attribute | lower == column.name | lower -%}
+            {%- do columns.update({field.attribute: column}) -%}
+        {%- endfor -%}
     {%- endfor -%}
-    {%- if columns -%} coalesce({{ row }}.custom, '{}') || jsonb_build_object({{ columns | join(', ') }})
+    {{ return(columns) }}
+{%- endmacro %}
+
+{#- Whether `custom` has the attributes of all fields that are in it, by their exact names. -#}
+{% macro _has_all(row, fields, columns) -%}
+    jsonb_exists_all({{ row }}.custom, {{ names_of(fields | rejectattr('attribute', 'in', columns) | list, 'attribute') }})
+{%- endmacro %}
+
+{#- The value of a field, whose attribute the row has. -#}
+{% macro _value(row, field, columns) -%}
+    {%- if field.attribute in columns -%}
+        public.field_value(to_jsonb({{ row }}.{{ columns[field.attribute].quoted }}), '{{ field.type }}')
+    {%- else -%}
+        public.field_value({{ row }}.custom -> '{{ field.attribute }}', '{{ field.type }}')
+    {%- endif -%}
+{%- endmacro %}
+
+{#- The attributes of a raw row as JSON: those in `custom`, and the columns that fields are of. -#}
+{% macro _attributes(row, columns) -%}
+    {%- if columns -%}
+        coalesce({{ row }}.custom, '{}') || jsonb_build_object(
+            {%- for column in columns.values() -%} '{{ column.name }}', {{ row }}.{{ column.quoted }}{{ ', ' if not loop.last }} {%- endfor -%}
+        )
     {%- else -%} {{ row }}.custom
     {%- endif -%}
 {%- endmacro %}

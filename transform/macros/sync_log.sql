@@ -115,6 +115,11 @@
     )
 {%- endmacro %}
 
+{#- The key of the deal that a record of `fetched` is; null: it is none. -#}
+{% macro deal_of(fetched) -%}
+    case when {{ fetched }}.stream = 'opportunities' then {{ fetched }}.record_key::bigint end
+{%- endmacro %}
+
 {#- For the merge of the opportunities: save its counts, in the same statement. -#}
 {% macro log_merge() -%}
     ,
@@ -123,13 +128,13 @@
 
     failing as (
 
-        select broken.remote_id from {{ ref('stg_opportunities') }} as broken
+        -- What is merged was judged already.
+        select broken.remote_id
+        from fetched
+        inner join {{ ref('stg_opportunities') }} as broken on {{ deal_of('fetched') }} = broken.opty_id
         where
             broken.reject_reason is not null
-            and broken.opty_id in (
-                select fetched.record_key::bigint from fetched
-                where fetched.stream = 'opportunities'
-            )
+            and not exists (select 1 from source where source.remote_id = fetched.record_key)
 
         union
 

@@ -62,6 +62,10 @@ language sql stable parallel safe as $$
         when type = 'list' and jsonb_typeof(value) = 'array' then value
         when type = 'date' and value::text like '"____-__-__"'
             and is_valid(value #>> '{}', 'date') then value
+        -- Hour 24 and second 60 are another time.
+        when type = 'timestamp' and value::text like '"____-__-__T__:__:__+00:00"'
+            and value::text not like all(array['%T24:%', '%:60+%'])
+            and is_valid(value #>> '{}', 'timestamptz') then value
         else cast_field_value(value, type)
     end
 $$;
@@ -69,11 +73,12 @@ comment on function field_value is
 'A value of the CRM in the type of a field; null: it does not fit.';
 
 -- All fields of a deal at once: its attributes are unpacked a single time, however many fields
--- there are. The exact name comes first: one CRM may have GEO_c and Geo_c.
+-- there are. The exact name comes first: one CRM may have GEO_c and Geo_c. The cost lets the
+-- planner choose the deals before it calls them.
 create or replace function own_values(
     custom jsonb, names text[], attributes text[], types text[]
 ) returns jsonb
-language sql stable parallel safe as $$
+language sql stable parallel safe cost 5000 as $$
     -- What was read before the field was declared has no value, not even null.
     select coalesce(jsonb_object_agg(field.name, field_value(given.value, field.type)), '{}')
     from unnest(names, attributes, types) as field (name, attribute, type)
@@ -85,7 +90,7 @@ comment on function own_values is
 'The customer''s own fields of a deal by their names; what does not fit is null.';
 
 create or replace function own_error(custom jsonb, attributes text[], types text[]) returns text
-language sql stable parallel safe as $$
+language sql stable parallel safe cost 5000 as $$
     select min(field.attribute || ': ' || left(given.value #>> '{}', 60) || ' is no ' || field.type)
         || '; crm.yml can declare it as text'
     from unnest(attributes, types) as field (attribute, type)

@@ -10,6 +10,37 @@
 
 with {{ fetched_records(further=true) }},
 
+-- Valid records that break a rule: to judge one takes long if there are many own fields.
+broken as (
+
+    select
+        remote_id,
+        reject_reason,
+        payload,
+        extracted_at,
+        loaded_in
+    from {{ ref('stg_opportunities') }}
+    where reject_reason is not null and not is_deleted and ({{ deal_in_merge_window('opty_id', 'loaded_in') }})
+
+    union all
+
+    -- read again without a change
+    select
+        again.remote_id,
+        again.reject_reason,
+        again.payload,
+        again.extracted_at,
+        again.loaded_in
+    from {{ source('oracle_crm', 'read_keys') }} as keys
+    inner join {{ ref('stg_opportunities') }} as again on {{ deal_of('keys') }} = again.opty_id
+    where
+        {{ not_yet_counted('keys.loaded_in') }}
+        and not ({{ deal_in_merge_window('again.opty_id', 'again.loaded_in') }})
+        and again.reject_reason is not null
+        and not again.is_deleted
+
+),
+
 rejected as (
 
     -- records that the tap rejected
@@ -26,7 +57,6 @@ rejected as (
 
     union all
 
-    -- valid records that break a rule, both new and read again without a change
     select
         'opportunities:' || broken.remote_id as record_key,
         'opportunities' as stream,
@@ -35,13 +65,9 @@ rejected as (
         broken.payload,
         coalesce(broken.extracted_at, now()) as last_seen_at,
         coalesce(fetched.loaded_in, broken.loaded_in) as loaded_in
-    from {{ ref('stg_opportunities') }} as broken
+    from broken
     left join fetched
         on fetched.stream = 'opportunities' and broken.remote_id = fetched.record_key
-    where
-        broken.reject_reason is not null
-        and not broken.is_deleted
-        and (fetched.record_key is not null or ({{ deal_in_merge_window('broken.opty_id', 'broken.loaded_in') }}))
 
 ),
 
