@@ -59,6 +59,11 @@ def test_a_first_merge_builds_the_indexes_of_all_rows(warehouse: Warehouse) -> N
     warehouse.query("update raw.opportunities set \"Name\" = 'other'")
     warehouse.merge()
     assert indexes(warehouse) == built
+    # A search reads each pending page: none after a merge, and few during a write.
+    pending = "select gin_clean_pending_list('opportunities_search') as pages"
+    assert warehouse.query(pending) == [{"pages": 0}]
+    warehouse.query("update opportunities set name = name || id")
+    assert 0 < warehouse.query(pending)[0]["pages"] <= 32
 
 
 def test_a_merge_that_was_killed_leaves_the_indexes_to_the_next(warehouse: Warehouse) -> None:

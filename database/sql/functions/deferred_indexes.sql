@@ -48,9 +48,14 @@ begin
     if found then
         analyze public.opportunities;  -- of the expressions, too
     end if;
+    -- Else each search would read all that the merge has written, until a vacuum.
+    perform gin_clean_pending_list(indexrelid)
+    from pg_index
+    where indexrelid = to_regclass('public.opportunities_search');
 end
 $$;
-comment on function build_deferred_indexes is 'Builds the indexes that defer_indexes has dropped.';
+comment on function build_deferred_indexes is
+'Builds the indexes that defer_indexes has dropped, and tidies up that of the search.';
 
 -- After a merge that was killed, if none comes.
 select build_deferred_indexes();
