@@ -102,6 +102,7 @@ FITS: LiteralString = (
     "(has_number(opty_number, remote_id, %(search)s) or search_fits(search_text, %(search)s))"
 )
 NUMBERED: LiteralString = "has_number_like(opty_number, remote_id, %(search)s)"
+_RANK: LiteralString = "least(search_rank(search_text, %(search)s), 0.99)"
 
 # Only the conditions that a request has go into its query.
 CONDITIONS: dict[str, LiteralString] = {
@@ -151,8 +152,7 @@ CONDITIONS: dict[str, LiteralString] = {
 # The sort keys that are not just a text column, and their types.
 KEYS: dict[SortKey, tuple[LiteralString, LiteralString]] = {
     SortKey.RELEVANCE: (
-        f"case when {FITS} then 1 when {NUMBERED} then 0.995"
-        " else least(search_rank(search_text, %(search)s), 0.99) end::real",
+        f"case when {FITS} then 1 when {NUMBERED} then 0.995 else {_RANK} end::real",
         "real",
     ),
     SortKey.REMOTE_ID: ("remote_id", "text"),
@@ -333,6 +333,54 @@ def total(fields: Fields, names: tuple[str, ...]) -> bytes:
     """Return the query that counts the rows of a list."""
     where = _where(fields, names)
     return SQL("select count(*) from opportunities where {}").format(where).as_bytes()
+
+
+# The conditions of a search's deals, those that come first first, and what they are sorted by.
+_PLACES: dict[LiteralString, LiteralString] = {FITS: "1", NUMBERED: "0.995", "true": _RANK}
+
+
+@lru_cache(maxsize=1024)
+def best(fields: Fields, names: tuple[str, ...]) -> bytes:
+    """Return the query of the best deals of a search, in order: `id`, `key`, and all their `total`.
+
+    It reads what matches once, and looks no further than the `limit` of what comes first. Its
+    parameters are those of the conditions, `search` and `limit`. Without a deal there is no row.
+    """
+    parts: list[Composable] = []
+    others: Composable = SQL("true")
+    for condition, key in _PLACES.items():
+        parts.append(
+            # The fence lets the condition see no more rows than the limit needs.
+            SQL(
+                """
+                (
+                    select id, ({key})::real as key
+                    from (select * from found order by {order} offset 0) as found
+                    where {others} and {condition}
+                    limit %(limit)s
+                )
+                """
+            ).format(
+                key=SQL(key),
+                order=SQL(f"{_RANK} desc, id desc" if key == _RANK else "id desc"),
+                others=others,
+                condition=SQL(condition),
+            )
+        )
+        others = SQL("{} and ({}) is not true").format(others, SQL(condition))
+    query = SQL(
+        """
+        with found as materialized (
+            select id, opty_number, remote_id, search_text from opportunities where {where}
+        )
+        select id, key::text, (select count(*) from found) as total
+        from ({parts}) as found
+        limit %(limit)s
+        """
+    )
+    return query.format(
+        where=_where(fields, names), parts=SQL(" union all ").join(parts)
+    ).as_bytes()
 
 
 @lru_cache(maxsize=1024)

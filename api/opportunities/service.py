@@ -1,9 +1,11 @@
 """What can be done with opportunities, and by whom."""
 
 import json
+from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
-from typing import Any, LiteralString, TypeVar
+from sys import intern
+from typing import Any, LiteralString, NamedTuple, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -23,6 +25,7 @@ from api.workflow import read_rules
 Result = TypeVar("Result")
 
 STALE_DAYS = 90
+FEW_LETTERS = 2
 # The conditions of a search's deals that need no rank, by their sort key, best first. One or two
 # letters rank all others alike.
 FIRST = {"1": "fitting", "0.995": "numbered"}
@@ -50,6 +53,20 @@ where id = any(%(ids)s)
 """  # noqa: S608 - no part is of a request
 
 
+class _Best(NamedTuple):
+    """The best deals of a search, in order: as few bytes as possible, since many are kept.
+
+    Attributes:
+        total: the number of all deals of the search.
+        ids: the ids of the best.
+        keys: the sort key of each.
+    """
+
+    total: int
+    ids: Sequence[int]
+    keys: Sequence[str]
+
+
 async def read_page(
     connection: AsyncConnection[DictRow],
     user: User,
@@ -72,6 +89,10 @@ async def read_page(
     filters = conditions | dict.fromkeys(queries.OF_OUTLIERS & conditions.keys())
     listing = digest(filters, str(wanted.key), type_.as_string(None), wanted.descending)
     after = None if wanted.cursor is None else decode(wanted.cursor, listing)
+    is_ranked = wanted.key == SortKey.RELEVANCE and wanted.descending
+    has_few_letters = len(wanted.search or "") <= FEW_LETTERS
+    if after is None and is_ranked and not has_few_letters:
+        return await _read_best(connection, unchanged, fields, wanted, conditions, listing)
 
     total_query = queries.total(fields, tuple(conditions))
 
@@ -107,13 +128,13 @@ async def read_page(
             rows, rest = await read(names, wanted.key, False, after, limit, "filled"), None
         if len(rows) < limit:
             rows += await read(names, wanted.key, False, rest, limit - len(rows), "empty")
-    elif wanted.key != SortKey.RELEVANCE or not wanted.descending:
+    elif not is_ranked:
         rows = await read(names, wanted.key, wanted.descending, after, limit)
     else:
         # Deals that have the words as they are come first, then those whose number begins so, the
         # newest first. For a common word they fill the page, so that all the others need no rank.
         rows, rest = [], after
-        first = FIRST if len(wanted.search or "") > 2 else FIRST_OF_FEW_LETTERS
+        first = FIRST_OF_FEW_LETTERS if has_few_letters else FIRST
         for key, condition in first.items():
             if len(rows) < limit and (rest is None or rest.key == key):
                 of_these, missing = [*names, condition], limit - len(rows)
@@ -128,6 +149,41 @@ async def read_page(
         rows.pop()
         next_cursor = Cursor(listing, total, rows[-1]["key"], rows[-1]["id"]).encode()
     return rows, total, next_cursor
+
+
+async def _read_best(
+    connection: AsyncConnection[DictRow],
+    unchanged: Unchanged,
+    fields: Fields,
+    wanted: PageRequest,
+    conditions: dict[str, Any],
+    listing: str,
+) -> tuple[list[DictRow], int, str | None]:
+    """Return the first page of a search, best first: what it finds is read once, and kept."""
+    query = queries.best(fields, tuple(conditions))
+    parameters = conditions | {"search": wanted.search, "limit": wanted.limit + 1}
+
+    async def read() -> _Best:
+        found = await (await connection.execute(query, parameters)).fetchall()
+        return _Best(
+            found[0]["total"] if found else 0,
+            array("q", [row["id"] for row in found]),
+            tuple(intern(row["key"]) for row in found),
+        )
+
+    best = await _kept(connection, unchanged, query, parameters, read)
+    keys = dict(zip(best.ids[: wanted.limit], best.keys, strict=False))
+    items: list[DictRow] = []
+    if keys:
+        query = queries.page(fields, ("id",), SortKey.ID, True, False)
+        found = await connection.execute(query, {"id": list(keys), "limit": wanted.limit})
+        by_id = {row["id"]: row for row in await found.fetchall()}
+        items = [by_id[id_] | {"key": key} for id_, key in keys.items() if id_ in by_id]
+    next_cursor = None
+    if len(best.ids) > wanted.limit:
+        id_, key = list(keys.items())[-1]
+        next_cursor = Cursor(listing, best.total, key, id_).encode()
+    return items, best.total, next_cursor
 
 
 async def conditions_of(

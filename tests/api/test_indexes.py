@@ -139,6 +139,16 @@ def test_words_with_small_slips_find_the_index_too(table: psycopg.Connection) ->
     assert found.count("opportunities_search") == 2
 
 
+def test_a_search_reads_what_matches_once(table: psycopg.Connection) -> None:
+    conditions = queries.conditions(
+        FIELDS, Filters.model_validate({"search": "cloud migration"}), 1
+    )
+    query = queries.best(FIELDS, tuple(conditions))
+    found = plan(table, query, conditions | {"search": "cloud migration", "limit": 51})
+    assert found.count(" on opportunities\n") == 1
+    assert "opportunities_search" in found
+
+
 def test_few_letters_rank_nothing(table: psycopg.Connection) -> None:
     conditions = queries.conditions(FIELDS, Filters.model_validate({"search": "zz"}), 1)
     query = queries.page(FIELDS, (*conditions, "fitting"), SortKey.ID, True, False)
