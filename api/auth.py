@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection
 
 from api.changes.cursor import Position
 from api.database import SAFE_METHODS, Connection, connection_in_turn, fetch_one
+from api.opportunities.unchanged import STATE, State
 from api.problems import ProblemError
 from api.public import PublicAddress
 
@@ -75,6 +76,8 @@ class User:
     """The password was given a few minutes ago."""
     as_of: str
     """Where in the feed of changes everything is that the user's request sees: a cursor."""
+    seen: State | None = None
+    """Of opportunities, when the user was identified."""
 
     def must_be(self, role: Role, scope: Scope | None = None) -> None:
         """Let nobody go on whose role is a lesser one, or whose token is not for this.
@@ -210,7 +213,8 @@ used as (
 select
     found.id, name, role, token_id, scopes, is_signed_in, is_confirmed,
     (select generation from change_feed) as generation,
-    pg_snapshot_xmin(pg_current_snapshot())::text as horizon
+    pg_snapshot_xmin(pg_current_snapshot())::text as horizon,
+    {STATE}
 from found
 """  # noqa: S608 - put together in this file
 
@@ -291,7 +295,8 @@ async def find_user(
         return None
     as_of = Position(row.pop("horizon")).encode(row.pop("generation"))
     given = {"role": Role(row["role"]), "scopes": frozenset(map(Scope, row["scopes"]))}
-    return User(**row | given, as_of=as_of)
+    seen = State(row.pop("version"), row.pop("snapshot"))
+    return User(**row | given, as_of=as_of, seen=seen)
 
 
 async def is_still_let_in(connection: AsyncConnection[DictRow], user: User) -> bool:

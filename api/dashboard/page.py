@@ -21,6 +21,7 @@ from api.opportunities.lists import having, list_of, merged
 from api.opportunities.page import value_key
 from api.opportunities.schemas import OPEN
 from api.opportunities.service import STALE_DAYS
+from api.opportunities.unchanged import unchanged_for
 from api.workflow import read_rules
 
 router = console_router()
@@ -35,7 +36,7 @@ async def show_dashboard(
     choice: Annotated[service.Choice, Query()],
 ) -> Response:
     """Show the pipeline, the win rate, the ageing and the top deals."""
-    unchanged = request.app.state.unchanged
+    unchanged = unchanged_for(request, user.seen)
     found = await service.read(connection, user, unchanged, choice)
     if found is None:
         return page(request, "dashboard.html", currencies=[])

@@ -20,7 +20,7 @@ from api.opportunities.service import (
     read_sums,
 )
 from api.opportunities.turns import given_up_in_time
-from api.opportunities.unchanged import Unchanged
+from api.opportunities.unchanged import Unchanged, unchanged_for
 from api.workflow import MOVES, read_rules
 
 router = console_router()
@@ -40,7 +40,9 @@ async def show_board(
     reporting = await read_reporting_currency(connection, user)
     view, closed = view.without_closed(fields)
     async with given_up_in_time(request):
-        lanes = await _lanes(connection, user, request.app.state.unchanged, fields, view, reporting)
+        lanes = await _lanes(
+            connection, user, unchanged_for(request, user.seen), fields, view, reporting
+        )
     users = await people(connection, user)
     context: dict[str, Any] = {
         "view": view,

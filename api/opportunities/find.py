@@ -15,6 +15,7 @@ from api.fields import CurrentFields, Fields
 from api.opportunities import service, views
 from api.opportunities.page import View, presets
 from api.opportunities.turns import given_up_in_time
+from api.opportunities.unchanged import unchanged_for
 from api.workflow import read_rules
 
 router = console_router()
@@ -85,7 +86,7 @@ async def find(
             deals, _, _ = await service.read_deals(
                 connection,
                 user,
-                request.app.state.unchanged,
+                unchanged_for(request, user.seen),
                 fields,
                 View.model_validate({"search": wanted.search.strip(), "limit": MOST_DEALS}),
             )

@@ -23,6 +23,7 @@ from api.opportunities.many import ChangeOfMany, change_many, seen_of, words_of
 from api.opportunities.schemas import MOST_CHOSEN, MOST_EXPORTED, PageRequest, SortKey
 from api.opportunities.service import STALE_DAYS
 from api.opportunities.turns import given_up_in_time
+from api.opportunities.unchanged import unchanged_for
 from api.opportunities.views import NewView, PageName, closed_in, title_of
 from api.types import PathId
 from api.workflow import MOVES, Rules, read_rules
@@ -410,7 +411,7 @@ async def show_opportunities(
     view: Annotated[View, Query()],
 ) -> Response:
     """Show the table, or the part of it that has changed."""
-    unchanged = request.app.state.unchanged
+    unchanged = unchanged_for(request, user.seen)
     reporting = await service.read_reporting_currency(connection, user)
     view, closed = view.without_closed(fields)
     view = view.fit(fields, own_columns(request, fields), reporting)
@@ -615,7 +616,7 @@ async def change_chosen(
         {"id": list(seen), "include_deleted": True, "limit": MOST_CHOSEN}
     )
     deals, _, _ = await service.read_deals(
-        connection, user, request.app.state.unchanged, fields, shown_ones
+        connection, user, unchanged_for(request, user.seen), fields, shown_ones
     )
     reporting = await service.read_reporting_currency(connection, user)
     response = page(

@@ -28,6 +28,7 @@ from api.opportunities.schemas import (
     PastChange,
 )
 from api.opportunities.turns import given_up_in_time, take_turn
+from api.opportunities.unchanged import unchanged_for
 from api.problems import answers
 from api.spreadsheets import CONTENT_TYPES
 from api.types import PathId, Text
@@ -56,7 +57,7 @@ async def list_opportunities(
     """
     async with given_up_in_time(request):
         rows, total, next_cursor = await service.read_page(
-            connection, user, request.app.state.unchanged, fields, wanted
+            connection, user, unchanged_for(request, user.seen), fields, wanted
         )
     items = ",".join(row["item"] for row in rows)
     return json_response(

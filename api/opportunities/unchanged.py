@@ -2,20 +2,24 @@
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Generic, LiteralString, TypeVar
+from typing import Any, Generic, LiteralString, Self, TypeVar
 
+from fastapi import Request
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
-from api.database import fetch_one
+from api.database import SAFE_METHODS, fetch_one
 
-# The oid tells a restored table from the one before; the first call gives the value of none.
-_STATE: LiteralString = """
-select concat_ws(' ', tableoid, is_called, last_value) as version,
+# The columns of a State. The oid tells a restored table from the one before; the first call gives
+# the value of none.
+STATE: LiteralString = """
+    (
+        select concat_ws(' ', tableoid, is_called, last_value) from opportunities_version
+    ) as version,
     pg_current_snapshot()::text as snapshot
-from opportunities_version
 """
 # A transaction holds this lock from its first write to its end. It may have subtransactions, whose
 # numbers are higher than its own; before its first row it has none.
@@ -46,8 +50,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class _State:
-    """What the next reader would see.
+class State:
+    """What a reader sees at a moment.
 
     Attributes:
         version: changes before each write to opportunities, also before one that is not committed.
@@ -68,10 +72,10 @@ class _State:
 @dataclass(frozen=True)
 class _Known(Generic[Result]):
     result: Result
-    state: _State
+    state: State
     writers: tuple[int, ...] | None
 
-    def holds(self, now: _State) -> bool:
+    def holds(self, now: State) -> bool:
         """Return whether reading again would give the same.
 
         It does if nothing was committed at all; or if no write to opportunities began, and those
@@ -94,6 +98,13 @@ class Unchanged:
     def __init__(self, size: int = 1000) -> None:
         self._size = size
         self._known: OrderedDict[bytes, _Known[Any]] = OrderedDict()
+        self._now: State | None = None
+
+    def at(self, state: State) -> Self:
+        """Return the same, for a reader who has seen the state a moment ago and need not ask."""
+        seen = copy(self)
+        seen._now = state
+        return seen
 
     async def get(
         self,
@@ -108,11 +119,11 @@ class Unchanged:
             what: the query and its parameters; the same `repr` means the same result.
             read: called if the result is not known, or does not hold any more.
         """
-        now = _State(**await fetch_one(connection, _STATE))
+        now = self._now or State(**await fetch_one(connection, f"select {STATE}"))
         key = blake2b(repr(what).encode(), digest_size=16).digest()
         known = self._known.get(key)
         if known is None or not known.holds(now):
-            # In this order: a write that begins after this changes the version.
+            # In this order: a write that begins after the state was seen changes the version.
             found = (await fetch_one(connection, _WRITERS))["writers"]
             writers = None if None in found else tuple(found)
             known = self._known[key] = _Known(await read(), now, writers)
@@ -121,3 +132,12 @@ class Unchanged:
             self._known.popitem(last=False)
         result: Result = known.result
         return result
+
+
+def unchanged_for(request: Request, seen: State | None) -> Unchanged:
+    """Return what is kept, for a request whose user was identified when this state was seen.
+
+    A request that changes something has to look again after it.
+    """
+    unchanged: Unchanged = request.app.state.unchanged
+    return unchanged if seen is None or request.method not in SAFE_METHODS else unchanged.at(seen)

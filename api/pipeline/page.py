@@ -17,6 +17,7 @@ from api.fields import CurrentFields, Fields
 from api.opportunities.lists import having, list_of
 from api.opportunities.schemas import OPEN
 from api.opportunities.turns import given_up_in_time
+from api.opportunities.unchanged import unchanged_for
 from api.pipeline import service
 from api.pipeline.schemas import CloseDate, DealsRequest, Numbers, Step
 from api.pipeline.service import CAME, WENT
@@ -92,7 +93,7 @@ async def show_pipeline(
     view: Annotated[View, Query()],
 ) -> Response:
     """Show what became of the pipeline, or the deals of one of its numbers."""
-    unchanged = request.app.state.unchanged
+    unchanged = unchanged_for(request, user.seen)
     async with given_up_in_time(request, service.TOO_LONG):
         found = await service.read_pipeline(connection, user, unchanged, view)
     currencies = {one["currency"]: one for one in found["currencies"]}

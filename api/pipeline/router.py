@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from api.auth import CurrentUser
 from api.database import Connection
 from api.opportunities.turns import given_up_in_time
+from api.opportunities.unchanged import unchanged_for
 from api.pipeline import service
 from api.pipeline.schemas import DealsRequest, Period, Pipeline, PipelineDeals
 from api.problems import answers
@@ -27,7 +28,9 @@ async def get_pipeline(
     value. A deal whose value changed before it was won takes both steps.
     """
     async with given_up_in_time(request, service.TOO_LONG):
-        return await service.read_pipeline(connection, user, request.app.state.unchanged, wanted)
+        return await service.read_pipeline(
+            connection, user, unchanged_for(request, user.seen), wanted
+        )
 
 
 @router.get("/pipeline/deals", response_model=PipelineDeals, responses=answers(401, 422, 503))
@@ -39,4 +42,4 @@ async def list_pipeline_deals(
 ) -> dict[str, Any]:
     """List the deals that a number of the pipeline counts."""
     async with given_up_in_time(request, service.TOO_LONG):
-        return await service.list_deals(connection, user, request.app.state.unchanged, wanted)
+        return await service.list_deals(connection, user, unchanged_for(request, user.seen), wanted)

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from api.database import fetch_one
-from api.opportunities.unchanged import Unchanged
+from api.opportunities.unchanged import STATE, State, Unchanged
 
 INSERT = "insert into opportunities (remote_id) values (gen_random_uuid()::text)"
 COUNT: LiteralString = "select count(*) from opportunities"
@@ -42,8 +42,12 @@ class Reader:
         self.counted += 1
         return int((await fetch_one(self.connection, COUNT))["count"])
 
-    async def count(self) -> int:
-        return await self.unchanged.get(self.connection, "count", self.really)
+    async def see(self) -> State:
+        return State(**await fetch_one(self.connection, f"select {STATE}"))
+
+    async def count(self, seen: State | None = None) -> int:
+        unchanged = self.unchanged if seen is None else self.unchanged.at(seen)
+        return await unchanged.get(self.connection, "count", self.really)
 
 
 async def _reader(url: str) -> Reader:
@@ -81,11 +85,14 @@ def test_what_is_kept_is_what_reading_again_gives(
         reader = await _reader(database)
         async with reader.connection:
             for number, step, looks in steps:
+                seen, then = await reader.see(), await reader.really()
                 try:
                     writers[number].execute(STEPS[step])
                 except psycopg.Error:  # outside a transaction, say, or locked by the other
                     writers[number].execute("rollback")
                 if looks:
+                    # Who has seen the state before sees what was then, or what is now.
+                    assert await reader.count(seen) in {then, await reader.really()}
                     assert await reader.count() == await reader.really()
 
     for writer in writers:
@@ -113,7 +120,11 @@ def test_a_write_in_progress_or_elsewhere_costs_no_new_count(
             for _ in range(3):
                 other.execute(STEPS["elsewhere"])
                 assert await reader.count() == before + 1
+            seen = await reader.see()
+            other.execute(INSERT)
+            assert await reader.count(seen) == before + 1
             assert reader.counted == 2
+            assert await reader.count() == before + 2
             other.execute("truncate opportunities cascade")
             assert await reader.count() == 0
 
