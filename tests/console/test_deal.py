@@ -27,7 +27,7 @@ def test_what_the_crm_says_and_what_became_of_it(
     address = link.get_attribute("href") or ""
     assert address.startswith("https://crm.example.com/fscmUI/")
     assert desk.deal(3)["remote_id"] in address
-    assert page.locator("form[hx-post*=assess], form.assign, form.move").count() == 0
+    assert page.locator("form[hx-post*=assess], form.assign, select.move").count() == 0
     page.get_by_text("Where each value comes from", exact=True).click()
     stage = page.locator("#lineage tr", has=page.get_by_role("rowheader", name="Stage", exact=True))
     expect(stage).to_contain_text("SalesStage")

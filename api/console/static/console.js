@@ -158,7 +158,9 @@ document.addEventListener("htmx:responseError", (event) => {
   }
   say(text, { bad: true });
   // A choice that was refused shows again what holds.
-  if (elt.matches("form.move")) elt.reset();
+  if (elt.matches("select.move")) {
+    elt.selectedIndex = [...elt.options].findIndex((one) => one.defaultSelected);
+  }
 });
 
 // --- Without a connection --------------------------------------------------------------------

@@ -37,7 +37,7 @@ const ACTIONS = {
   "?": openHelp,
   j: () => step([...document.querySelectorAll(".deals a.name, .lanes a.name")], 1),
   k: () => step([...document.querySelectorAll(".deals a.name, .lanes a.name")], -1),
-  x: () => document.activeElement.closest(".deals tr")?.querySelector("input[data-pick]")?.click(),
+  x: () => document.activeElement.closest(".deals tr")?.querySelector("[data-pick]")?.click(),
 };
 
 // Enter means the first of what fits the words as they are now, which may not be there yet.

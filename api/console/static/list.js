@@ -1,42 +1,48 @@
 // The table of opportunities: what is long, chosen, remembered, and come back to.
 "use strict";
 
-// --- A long table ------------------------------------------------------------------------------
+// --- The status of a deal, in a menu that all rows share -----------------------------------------
 
-// Browsers look through all forms after each part that comes in, to fill them in: with thousands
-// it takes long. Only the parts of the table that are seen have theirs, the others have the words.
-const putAside = new Map();
-document.addEventListener("contentvisibilityautostatechange", (event) => {
-  const part = event.target;
-  if (!event.skipped) {
-    for (const [words, field] of putAside.get(part) ?? []) words.replaceWith(field);
-    putAside.delete(part);
-    showPicked(part);
-  } else putFieldsAside(part);
-}, { capture: true });
+const menu = document.getElementById("moves");
 
-function putFieldsAside(part) {
-  if (putAside.has(part)) return;
-  const fields = [...part.querySelectorAll("form.move, input[data-pick]")];
-  putAside.set(
-    part,
-    fields.map((field) => {
-      const words = document.createTextNode(field.querySelector("option:checked")?.label ?? "");
-      field.replaceWith(words);
-      return [words, field];
-    }),
-  );
+function openMoves(button) {
+  const moves = button.dataset.moves.split(" ");
+  for (const choice of menu.children) choice.hidden = !moves.includes(choice.dataset.to);
+  menu.showPopover({ source: button });
+  const { left, top, bottom } = button.getBoundingClientRect();
+  const { width, height } = menu.getBoundingClientRect();
+  const hasRoom = bottom + height < innerHeight;
+  menu.style.left = `${Math.max(0, Math.min(left, innerWidth - width))}px`;
+  menu.style.top = `${hasRoom ? bottom : top - height}px`;
+  menu.dataset.of = button.id;
+  menu.querySelector("button:not([hidden])").focus();
 }
 
-// A part that was never seen has no change to tell of.
-document.addEventListener("htmx:load", ({ detail: { elt: part } }) => {
-  if (!part.matches(".deals tbody")) return;
-  requestAnimationFrame(() =>
-    requestAnimationFrame(() => {
-      const row = part.firstElementChild;
-      if (row?.checkVisibility({ contentVisibilityAuto: true }) === false) putFieldsAside(part);
-    })
-  );
+function moveFromMenu({ dataset: { to } }) {
+  const row = document.getElementById(menu.dataset.of).closest("tr");
+  menu.hidePopover(); // the button has the focus again
+  htmx.ajax("POST", `/opportunities/${idOf(row)}/status`, {
+    values: { workflow_status: to, seen: row.dataset.state },
+    target: `#${row.id}`,
+    swap: "outerHTML",
+  });
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button.move");
+  if (button) openMoves(button);
+  const choice = event.target.closest("#moves button");
+  if (choice) moveFromMenu(choice);
+});
+menu?.addEventListener("keydown", (event) => {
+  if (!["ArrowDown", "ArrowUp"].includes(event.key)) return;
+  event.preventDefault();
+  step([...menu.querySelectorAll("button:not([hidden])")], event.key === "ArrowDown" ? 1 : -1);
+});
+// It would stand where its button was.
+document.addEventListener("scroll", () => menu?.matches(":popover-open") && menu.hidePopover(), {
+  capture: true,
+  passive: true,
 });
 
 // --- What a user has chosen last, for the next visit ---------------------------------------------
@@ -147,10 +153,10 @@ const rowsOfTable = () => [...document.querySelectorAll(".deals tr[data-state]")
 const idOf = (row) => row.id.replace("deal-", "");
 
 function showPicked(part) {
-  const inside = part.querySelectorAll("input[data-pick]");
-  for (const box of inside) {
-    box.checked = picked.has(box.dataset.pick);
-    box.closest("tr").classList.toggle("picked", box.checked);
+  for (const box of part.querySelectorAll("[data-pick]")) {
+    const isPicked = picked.has(box.dataset.pick);
+    box.ariaChecked = isPicked;
+    box.closest("tr").classList.toggle("picked", isPicked);
   }
 }
 
@@ -172,8 +178,8 @@ function showChosen() {
   if (table) showPicked(table);
   const all = document.querySelector("[data-pick-all]");
   if (all) {
-    all.checked = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
-    all.indeterminate = picked.size > 0 && !all.checked;
+    const isWhole = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
+    all.ariaChecked = isWhole || (picked.size > 0 ? "mixed" : false);
   }
   chosenBar.hidden = picked.size === 0;
   chosenBar.querySelector("strong").textContent = new Intl.NumberFormat(locale).format(picked.size);
@@ -193,7 +199,7 @@ function showChosen() {
 }
 
 document.addEventListener("click", (event) => {
-  const box = event.target.closest("input[data-pick]");
+  const box = event.target.closest("[data-pick]");
   if (box) {
     const rows = rowsOfTable();
     const here = rows.findIndex((row) => idOf(row) === box.dataset.pick);
@@ -202,10 +208,10 @@ document.addEventListener("click", (event) => {
       ? rows.slice(Math.min(here, last), Math.max(here, last) + 1)
       : [rows[here]];
     lastPicked = box.dataset.pick;
-    pick(range, box.checked);
+    pick(range, box.ariaChecked !== "true");
   }
   const all = event.target.closest("[data-pick-all]");
-  if (all) pick(rowsOfTable(), all.checked);
+  if (all) pick(rowsOfTable(), all.ariaChecked !== "true");
   if (event.target.closest("[data-pick-none]")) pickNone();
 });
 
