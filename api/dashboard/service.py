@@ -107,8 +107,7 @@ _AGEING: LiteralString = (
 )
 _TOP: LiteralString = f"""
 select id, name, customer, stage, workflow_status, deal_value, currency, reporting_value,
-    %(reporting)s::text as reporting_currency, win_probability, close_date, deleted_at,
-    {IS_OUTLIER} as is_outlier
+    %(reporting)s::text as reporting_currency, win_probability, close_date, deleted_at
 from opportunities
 where {_OPEN} and {{key}} > '-infinity' and {_OF_CURRENCY}
     and not (%(without_outliers)s and {IS_OUTLIER})
@@ -198,7 +197,7 @@ async def read(
             {"limit_days": None, "over_limit": None} | row
             for row in await unchanged.get(connection, ("ageing", hour, days), ageing)
         ],
-        "top": await with_marks(connection, parts["top"]),
+        "top": await with_marks(connection, unchanged, parts["top"]),
     }
 
 

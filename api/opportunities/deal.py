@@ -76,7 +76,9 @@ async def show_deal(
     opportunity_id: PathId,
 ) -> Response:
     """Show a deal."""
-    deal = await service.read_deal(connection, user, fields, opportunity_id)
+    deal = await service.read_deal(
+        connection, user, request.app.state.unchanged, fields, opportunity_id
+    )
     users = await people(connection, user)
     of_opportunity = AssessmentQuery.model_validate({"opportunity_id": opportunity_id})
     assessments = await assessments_service.list_assessments(connection, user, of_opportunity)
@@ -124,7 +126,9 @@ async def show_more_changes(
     wanted: Annotated[HistoryRequest, Query()],
 ) -> Response:
     """Show older changes of a deal."""
-    deal = await service.read_deal(connection, user, fields, opportunity_id)
+    deal = await service.read_deal(
+        connection, user, request.app.state.unchanged, fields, opportunity_id
+    )
     changes = await _timeline(user, connection, fields, opportunity_id, wanted)
     return page(request, "_timeline.html", deal=deal, **changes)
 

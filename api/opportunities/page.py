@@ -548,7 +548,9 @@ async def move(
     """Move a deal, unless it has moved since the page was made, and offer the way back."""
     before = given.seen
     await service.move(connection, user, opportunity_id, before, given.workflow_status)
-    deal = await service.read_deal(connection, user, fields, opportunity_id)
+    deal = await service.read_deal(
+        connection, user, request.app.state.unchanged, fields, opportunity_id
+    )
     rules = await read_rules(connection)
     label = rules.label(deal["workflow_status"])
     message: dict[str, Any] = {"text": f"{deal['name'] or deal['remote_id']}: {label}"}

@@ -47,7 +47,8 @@ select
     ) as is_rejected,
     coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
         and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale,
-    {queries.LATE} as is_late
+    {queries.LATE} as is_late,
+    {queries.IS_OUTLIER} as is_outlier
 from opportunities
 where id = any(%(ids)s)
 """  # noqa: S608 - no part is of a request
@@ -205,7 +206,7 @@ async def read_outlier_limits(connection: AsyncConnection[DictRow], unchanged: U
         limits: str = (await fetch_one(connection, queries.OUTLIER_LIMITS))["limits"]
         return limits
 
-    return await unchanged.get(connection, "outlier limits", read)
+    return await unchanged.get(connection, "outlier limits", read, of_values=True)
 
 
 async def _kept(
@@ -264,23 +265,32 @@ async def read_deals(
 ) -> tuple[list[dict[str, Any]], int, str | None]:
     """Return a page's deals with their marks, the list's total and the next cursor."""
     rows, total, cursor = await read_page(connection, user, unchanged, fields, wanted, total)
-    return await with_marks(connection, [_deal_of(row["item"]) for row in rows]), total, cursor
+    deals = [_deal_of(row["item"]) for row in rows]
+    return await with_marks(connection, unchanged, deals), total, cursor
 
 
 async def read_deal(
-    connection: AsyncConnection[DictRow], user: User, fields: Fields, opportunity_id: int
+    connection: AsyncConnection[DictRow],
+    user: User,
+    unchanged: Unchanged,
+    fields: Fields,
+    opportunity_id: int,
 ) -> dict[str, Any]:
     """Return a deal with its marks; raises 404 if there is none."""
     item = await get_item(connection, user, fields, opportunity_id)
-    (deal,) = await with_marks(connection, [_deal_of(item)])
+    (deal,) = await with_marks(connection, unchanged, [_deal_of(item)])
     return deal
 
 
 async def with_marks(
-    connection: AsyncConnection[DictRow], deals: list[dict[str, Any]]
+    connection: AsyncConnection[DictRow], unchanged: Unchanged, deals: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return deals with the marks of their badges: `is_closed`, `is_rejected`, `is_stale`, ..."""
-    parameters = {"ids": [deal["id"] for deal in deals], "stale_days": STALE_DAYS}
+    parameters = {
+        "ids": [deal["id"] for deal in deals],
+        "stale_days": STALE_DAYS,
+        "limits": await read_outlier_limits(connection, unchanged),
+    }
     found = await connection.execute(MARKS, parameters)
     marks = {row["id"]: row for row in await found.fetchall()}
     return [deal | marks[deal["id"]] for deal in deals if deal["id"] in marks]

@@ -21,6 +21,9 @@ STATE: LiteralString = """
     ) as version,
     pg_current_snapshot()::text as snapshot
 """
+_STATE_OF_VALUES: LiteralString = STATE.replace(
+    "opportunities_version", "opportunity_values_version"
+)
 # A transaction holds this lock from its first write to its end. It may have subtransactions, whose
 # numbers are higher than its own; before its first row it has none.
 _WRITERS: LiteralString = """
@@ -111,6 +114,8 @@ class Unchanged:
         connection: AsyncConnection[DictRow],
         what: object,
         read: Callable[[], Awaitable[Result]],
+        *,
+        of_values: bool = False,
     ) -> Result:
         """Return what `read` gives.
 
@@ -118,8 +123,15 @@ class Unchanged:
             connection: it must be outside a transaction, and `read` must use it.
             what: the query and its parameters; the same `repr` means the same result.
             read: called if the result is not known, or does not hold any more.
+            of_values: whether it depends on no other columns than deal_value, currency,
+                reporting_value, crm_outcome and deleted_at, so that it outlasts the bid team's
+                edits.
         """
-        now = self._now or State(**await fetch_one(connection, f"select {STATE}"))
+        if self._now and not of_values:
+            now = self._now
+        else:
+            columns = _STATE_OF_VALUES if of_values else STATE
+            now = State(**await fetch_one(connection, f"select {columns}"))
         key = blake2b(repr(what).encode(), digest_size=16).digest()
         known = self._known.get(key)
         if known is None or not known.holds(now):

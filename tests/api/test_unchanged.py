@@ -15,11 +15,14 @@ from api.opportunities.unchanged import STATE, State, Unchanged
 
 INSERT = "insert into opportunities (remote_id) values (gen_random_uuid()::text)"
 COUNT: LiteralString = "select count(*) from opportunities"
+SUM: LiteralString = "select coalesce(sum(deal_value), 0)::int as sum from opportunities"
 # What a writer may do. Elsewhere is a write to another table, which gives its transaction a number.
 STEPS = {
     "begin": "begin",
     "insert": INSERT,
     "delete": "delete from opportunities where id = (select min(id) from opportunities)",
+    "edit": "update opportunities set workflow_status = 'ASSIGNED'",
+    "value": "update opportunities set deal_value = coalesce(deal_value, 0) + 1",
     "nothing": "update opportunities set name = 'x' where false",
     "elsewhere": "insert into elsewhere values (1)",
     "savepoint": "savepoint a",
@@ -31,12 +34,12 @@ STEPS = {
 
 
 class Reader:
-    """Counts opportunities through what is kept, and knows how often it really counted."""
+    """Counts and sums through what is kept, and knows how often it really did."""
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self.connection = connection
         self.unchanged = Unchanged()
-        self.counted = 0
+        self.counted = self.summed = 0
 
     async def really(self) -> int:
         self.counted += 1
@@ -48,6 +51,13 @@ class Reader:
     async def count(self, seen: State | None = None) -> int:
         unchanged = self.unchanged if seen is None else self.unchanged.at(seen)
         return await unchanged.get(self.connection, "count", self.really)
+
+    async def really_sum(self) -> int:
+        self.summed += 1
+        return int((await fetch_one(self.connection, SUM))["sum"])
+
+    async def sum(self) -> int:
+        return await self.unchanged.get(self.connection, "sum", self.really_sum, of_values=True)
 
 
 async def _reader(url: str) -> Reader:
@@ -94,6 +104,7 @@ def test_what_is_kept_is_what_reading_again_gives(
                     # Who has seen the state before sees what was then, or what is now.
                     assert await reader.count(seen) in {then, await reader.really()}
                     assert await reader.count() == await reader.really()
+                    assert await reader.sum() == await reader.really_sum()
 
     for writer in writers:
         writer.execute("rollback")
@@ -127,6 +138,22 @@ def test_a_write_in_progress_or_elsewhere_costs_no_new_count(
             assert await reader.count() == before + 2
             other.execute("truncate opportunities cascade")
             assert await reader.count() == 0
+
+    asyncio.run(run())
+
+
+def test_an_edit_of_the_bid_team_costs_no_new_sum(database: str, writers: tuple[Any, Any]) -> None:
+    one, _ = writers
+
+    async def run() -> None:
+        reader = await _reader(database)
+        async with reader.connection:
+            one.execute(INSERT)
+            for step, count, total in (("edit", 1, 0), ("edit", 2, 0), ("value", 3, 1)):
+                one.execute(STEPS[step])
+                assert await reader.sum() == total
+                await reader.count()
+                assert (reader.counted, reader.summed) == (count, 1 + total)
 
     asyncio.run(run())
 

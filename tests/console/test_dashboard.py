@@ -242,6 +242,14 @@ def test_an_outlier_is_marked_and_can_be_left_out(desk: Desk) -> None:
     page.locator(".hints .opens").click()
     expect(page.get_by_label("Remove the filter Outliers only")).to_be_visible()
     expect(page.locator("#results tbody tr")).to_have_count(1)
+    # It has the same mark wherever it is.
+    expect(page.locator("#results tbody .badge", has_text="Outlier")).to_have_count(1)
+    page.goto(f"/opportunities/{outlier['id']}")
+    expect(page.locator("#deal-head .badge", has_text="Outlier")).to_have_count(1)
+    page.goto("/board")
+    card = page.locator(f".deal[data-deal='{outlier['id']}']")
+    expect(card.locator(".badge", has_text="Outlier")).to_have_count(1)
+    expect(page.locator(".badge", has_text="Outlier")).to_have_count(1)
 
 
 def test_all_currencies_are_one_with_rates(desk: Desk) -> None:
