@@ -91,6 +91,7 @@ async def show_deal(
     open_ones = [item for item in assessments if item["status"] in ("DRAFT", "SUBMITTED")]
     context = {
         "deal": deal,
+        "conversion": await service.read_conversion(connection, user, opportunity_id),
         "etag": assessments_service.etag_of(open_ones[0]) if open_ones else None,
         "link": crm_link(deal["remote_id"]),
         "rejects": rejects,

@@ -33,6 +33,24 @@ FIRST_OF_FEW_LETTERS = FIRST | {"0": "resembling"}
 
 REPORTING: LiteralString = "select currency from reporting_currency"
 
+# By what a value was converted: the rates change with the values, in one transaction.
+CONVERSION: LiteralString = """
+select
+    source,
+    case source when 'crm' then crm_rate else (rates ->> deal.currency)::numeric end as rate,
+    case source when 'crm' then deal.remote_updated_at else since end as since,
+    crm_rate,
+    crm_rate_currency,
+    deal.currency,
+    reporting.currency as reporting
+from opportunities as deal
+inner join reporting_currency as reporting on reporting.currency is not null
+cross join lateral source_of_rate(
+    deal.currency, deal.crm_rate, deal.crm_rate_currency, reporting.currency, reporting.rates
+) as source
+where deal.id = %s and deal.deal_value is not null
+"""
+
 EXISTS: LiteralString = "select id from opportunities where id = %s"
 
 # Marks that a list shows beside each deal.
@@ -253,6 +271,19 @@ async def read_reporting_currency(connection: AsyncConnection[DictRow], user: Us
     user.must_be(Role.VIEWER)
     row = await (await connection.execute(REPORTING)).fetchone()
     return None if row is None else row["currency"]
+
+
+async def read_conversion(
+    connection: AsyncConnection[DictRow], user: User, opportunity_id: int
+) -> DictRow | None:
+    """Return how the value of a deal came into the reporting currency; None: there is nothing.
+
+    `source` is "same" (it is in that currency), "crm" (by the deal's own rate), "declared" (by the
+    one in crm.yml) or None (there is no rate). `rate` is the worth of one unit, `since` when the
+    deal or the declared rates got it; `crm_rate` is of any currency.
+    """
+    user.must_be(Role.VIEWER)
+    return await (await connection.execute(CONVERSION, [opportunity_id])).fetchone()
 
 
 async def read_deals(

@@ -121,8 +121,39 @@ def test_deals_are_compared_in_the_reporting_currency(mixed: Desk) -> None:
     cards = re.findall(r'data-deal="(\d+)" data-state="NEW"', look(mixed, "/board"))
     assert list(map(int, cards)) == first(f"{OPEN} and workflow_status = 'NEW' {order}")
     (deal,) = first(f"{yen} {order}")[:1]
-    mixed.open(f"/opportunities/{deal}", "vera")
-    expect(mixed.pages[-1].locator("#deal-head .figures")).to_contain_text("JP¥")
+    page.goto(f"/opportunities/{deal}")
+    figures = page.locator("#deal-head .figures")
+    expect(figures).to_contain_text("JP¥")
+    # It says by which rate.
+    page.get_by_label("Explain: Value").click()
+    expect(figures).to_contain_text(re.compile(r"JP¥[\d,.]+ \S\s+0.006 =\s+€[\d,.]+"))
+    expect(figures).to_contain_text("declared in crm.yml: JPY under currency, rates")
+    expect(figures).to_contain_text("The deal has no rate of its own in the CRM.")
+
+
+def test_a_deal_says_how_its_value_was_converted(desk: Desk) -> None:
+    # The currency of a deal, its own rate in the CRM, and into which currency that is.
+    cases: list[tuple[str | None, float | None, str | None, str]] = [
+        ("EUR", 2, "EUR", "The deal is in EUR, so its value is as in the CRM."),
+        ("USD", 0.8, "EUR", "CrmConversionRate of its version of"),
+        ("USD", 0.8, "CHF", "rate in the CRM, 0.8, is into CHF, so it can't be used."),
+        ("USD", 0, "EUR", "The deal has no rate of its own in the CRM."),
+        ("SEK", None, None, "There is no rate from SEK into EUR"),
+        (None, 0.8, "EUR", "CrmConversionRate of its version of"),
+        (None, None, None, "The deal has no currency in the CRM"),
+    ]
+    for number, (currency, rate, into, _) in enumerate(cases, 1):
+        desk.query(
+            "update opportunities set deal_value = 100, currency = %s, crm_rate = %s,"
+            " crm_rate_currency = %s where id = %s",
+            *(currency, rate, into, number),
+        )
+    assert "Explain: Value" not in look(desk, "/opportunities/1")
+    convert(desk)
+    for number, (*_, words) in enumerate(cases, 1):
+        html = look(desk, f"/opportunities/{number}")
+        explained = html.split("Explain: Value")[1].split("</details>")[0]
+        assert words in " ".join(re.sub("<[^>]+>", "", explained).split()), number
 
 
 def test_amounts_keep_their_currencies_without_a_reporting_one(mixed: Desk) -> None:

@@ -18,6 +18,24 @@ $$;
 comment on function in_reporting_currency is
 'A value in the reporting currency; null: there is none, or no rate.';
 
+-- Which of them that is, for those who ask why.
+create or replace function source_of_rate(
+    currency text,
+    crm_rate numeric,
+    crm_rate_currency text,
+    reporting text,
+    rates jsonb
+) returns text
+language sql immutable parallel safe as $$
+    select case
+        when currency = reporting then 'same'
+        when crm_rate_currency = reporting and crm_rate > 0 then 'crm'
+        when reporting is not null and rates ? currency then 'declared'
+    end
+$$;
+comment on function source_of_rate is
+'same: the currency is the reporting one; crm: the deal''s own; declared: in crm.yml; null: none.';
+
 -- Each merge calls this first. It converts every deal, also those that the merge does not touch,
 -- but only if other rates are declared now. The history has no row of it.
 create or replace function convert_deals() returns void
