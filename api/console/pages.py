@@ -131,14 +131,18 @@ def back_to(request: Request, path: str) -> Response:
     return RedirectResponse(path, 303)
 
 
-def changed(request: Request, path: str, words: str, *events: str) -> Response:
+def changed(
+    request: Request, path: str, words: str, *events: str, undo: dict[str, Any] | None = None
+) -> Response:
     """Say that a form's change is made; `events` tell which parts of the page to read again.
 
+    `undo` takes it back: the `path` to post to, the `values`, and the `target` of the answer.
     Without a script the browser goes to `path`.
     """
     if "hx-request" not in request.headers:
         return back_to(request, path)
-    trigger = {"message": {"text": words}} | {event: {} for event in events}
+    message = {"text": words} | ({"undo": undo} if undo else {})
+    trigger = {"message": message} | {event: {} for event in events}
     return Response(status_code=204, headers={"HX-Trigger": json.dumps(trigger)})
 
 

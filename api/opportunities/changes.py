@@ -58,8 +58,10 @@ async def change_opportunity(
     change: dict[str, Any],
     *,
     by_assessment: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Change the status or the assignee of a deal, in the caller's transaction.
+
+    What it had before of what is changed is returned.
 
     Args:
         connection: To the database.
@@ -86,7 +88,7 @@ async def change_opportunity(
             connection, user, before["assigned_to"], after["assigned_to"], "assigned_to"
         )
     if after == before:
-        return
+        return {}
     await connection.execute(SIGN, [user.name])
     await connection.execute(CHANGE, after)
     if after["assigned_to"] != before["assigned_to"]:
@@ -95,6 +97,7 @@ async def change_opportunity(
     changed = [name for name in ("workflow_status", "assigned_to") if after[name] != before[name]]
     states = [{name: state[name] for name in changed} for state in (before, after)]
     await record(connection, user, "update", "opportunity", opportunity_id, *states)
+    return states[0]
 
 
 async def _check_no_vote_is_open(

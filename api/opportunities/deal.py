@@ -182,6 +182,7 @@ class AssignForm(BaseModel):
     """The user that a deal is assigned to; empty for nobody."""
 
     assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] = ""
+    etag: str | None = Field(None, max_length=100, description="Of the deal as it has to be")
 
 
 @router.post("/opportunities/{id}/assign")
@@ -195,14 +196,28 @@ async def assign(
 ) -> Response:
     """Assign a deal."""
     assigned_to = int(given.assigned_to) if given.assigned_to else None
-    await service.change(connection, user, fields, opportunity_id, {"assigned_to": assigned_to})
+    made = await service.change(
+        connection,
+        user,
+        fields,
+        opportunity_id,
+        {"assigned_to": assigned_to},
+        if_match=given.etag,
+    )
     words = "Assigned." if assigned_to else "Given back."
-    return changed(request, f"/opportunities/{opportunity_id}", words, "deal-changed")
+    path = f"/opportunities/{opportunity_id}"
+    undo = made.before and {
+        "path": f"{path}/assign",
+        "values": {"assigned_to": made.before["assigned_to"] or "", "etag": made.etag},
+        "target": "#deal-head",
+    }
+    return changed(request, path, words, "deal-changed", undo=undo)
 
 
-class PartForm(AssignForm):
-    """The part that is given to the user."""
+class PartForm(BaseModel):
+    """The part that is given to a user; empty for nobody."""
 
+    assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] = ""
     part: Key
 
 

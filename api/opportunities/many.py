@@ -1,6 +1,6 @@
 """One change of many opportunities: each by the rules of a single one, and with its own result."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -39,6 +39,13 @@ class Result(BaseModel):
         default=None,
         description="If the workflow refused it: the states that you may move the deal to",
     )
+    before: dict[str, Any] | None = Field(
+        default=None,
+        description="What it had before of what is changed, empty if all had been so. To take it "
+        "back, send this to `PATCH /api/opportunities/{id}`, with `etag` as If-Match",
+        examples=[{"workflow_status": "NEW"}],
+    )
+    etag: str | None = Field(default=None, description="The ETag of the deal after the change")
 
 
 class Results(BaseModel):
@@ -48,12 +55,17 @@ class Results(BaseModel):
     results: list[Result]
 
 
-async def change_many(
-    connection: AsyncConnection[DictRow],
-    user: User,
-    fields: Fields,
-    change: ChangeOfMany,
-    seen: Mapping[int, str] | None = None,
+class Step(BaseModel):
+    """The change of one deal, if it is as the user saw it."""
+
+    id: Id
+    wanted: OpportunityChange
+    if_match: str | None = Field(default=None, max_length=100)
+    seen: str | None = Field(default=None, max_length=100)
+
+
+async def change_each(
+    connection: AsyncConnection[DictRow], user: User, fields: Fields, steps: Iterable[Step]
 ) -> Results:
     """Change each deal in a transaction of its own, so that a refused one keeps no other back.
 
@@ -61,35 +73,39 @@ async def change_many(
         connection: to the database, outside a transaction.
         user: who changes them.
         fields: the declared fields.
-        change: which deals, and how.
-        seen: the status of each deal as the user saw it; one that has moved since is refused.
+        steps: how each is changed, and how it was seen.
     """
     user.must_be(Role.ASSESSOR)
-    wanted = change.model_dump(exclude_unset=True, exclude={"ids"})
     results: list[Result] = []
     is_merging = False
-    for id_ in dict.fromkeys(change.ids):
+    for step in steps:
         if is_merging:  # each would wait as long
-            results.append(Result(id=id_, status=UNAVAILABLE, detail=MERGING))
+            results.append(Result(id=step.id, status=UNAVAILABLE, detail=MERGING))
             continue
+        wanted = step.wanted.model_dump(exclude_unset=True)
+        given = step.model_dump(include={"if_match", "seen"})
         try:
-            if seen is not None and "workflow_status" in wanted:
-                await service.move(
-                    connection, user, id_, seen.get(id_, ""), wanted["workflow_status"]
-                )
-            else:
-                await service.change(connection, user, fields, id_, wanted)
+            made = await service.change(connection, user, fields, step.id, wanted, **given)
         except ProblemError as error:
             allowed = error.members.get("allowed")
             results.append(
-                Result(id=id_, status=error.status_code, detail=error.detail, allowed=allowed)
+                Result(id=step.id, status=error.status_code, detail=error.detail, allowed=allowed)
             )
         except psycopg.errors.LockNotAvailable:
             is_merging = True
-            results.append(Result(id=id_, status=UNAVAILABLE, detail=MERGING))
+            results.append(Result(id=step.id, status=UNAVAILABLE, detail=MERGING))
         else:
-            results.append(Result(id=id_, status=OK))
+            results.append(Result(id=step.id, status=OK, before=made.before, etag=made.etag))
     return Results(changed=sum(one.status == OK for one in results), results=results)
+
+
+def ways_back(results: Results) -> list[Step]:
+    """Return what takes the changes back, unless somebody changes a deal before."""
+    return [
+        Step(id=one.id, wanted=OpportunityChange(**one.before), if_match=one.etag)
+        for one in results.results
+        if one.before
+    ]
 
 
 @router.patch("/opportunities", responses=answers(401, 403, 422))
@@ -100,7 +116,9 @@ async def patch_opportunities(
 
     One that is refused keeps no other back: the answer is 200, and has the status of each.
     """
-    return await change_many(connection, user, fields, change)
+    wanted = OpportunityChange(**change.model_dump(exclude_unset=True, exclude={"ids"}))
+    steps = [Step(id=id_, wanted=wanted) for id_ in dict.fromkeys(change.ids)]
+    return await change_each(connection, user, fields, steps)
 
 
 def words_of(results: Results) -> str:
@@ -108,9 +126,3 @@ def words_of(results: Results) -> str:
     refused = len(results.results) - results.changed
     deals = f"{results.changed} {'deal' if results.changed == 1 else 'deals'} changed"
     return f"{deals}, {refused} refused." if refused else f"{deals}."
-
-
-def seen_of(chosen: list[str]) -> dict[int, str]:
-    """Return the status of each deal as a page had it, from texts such as `12 NEW`."""
-    pairs: list[Any] = [one.partition(" ") for one in chosen]
-    return {int(id_): status for id_, _, status in pairs}

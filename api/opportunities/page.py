@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from secrets import token_hex
 from typing import Annotated, Any, Self
 from urllib.parse import parse_qs, urlencode
 
@@ -10,7 +11,7 @@ from fastapi import Form, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, Json, ValidationError
 
 from api.addresses import split
 from api.auth import CurrentUser, User
@@ -19,13 +20,19 @@ from api.database import Connection
 from api.fields import CurrentFields, Fields, shown
 from api.opportunities import service, views
 from api.opportunities.choices import frequent_values, owner_names, people
-from api.opportunities.many import ChangeOfMany, change_many, seen_of, words_of
-from api.opportunities.schemas import MOST_CHOSEN, MOST_EXPORTED, PageRequest, SortKey
+from api.opportunities.many import Results, Step, change_each, ways_back, words_of
+from api.opportunities.schemas import (
+    MOST_CHOSEN,
+    MOST_EXPORTED,
+    OpportunityChange,
+    PageRequest,
+    SortKey,
+)
 from api.opportunities.service import STALE_DAYS
 from api.opportunities.turns import given_up_in_time
 from api.opportunities.unchanged import unchanged_for
 from api.opportunities.views import NewView, PageName, closed_in, title_of
-from api.types import PathId
+from api.types import Id, PathId
 from api.workflow import MOVES, Rules, read_rules
 
 router = console_router()
@@ -547,7 +554,8 @@ async def move(
 ) -> Response:
     """Move a deal, unless it has moved since the page was made, and offer the way back."""
     before = given.seen
-    await service.move(connection, user, opportunity_id, before, given.workflow_status)
+    wanted = {"workflow_status": given.workflow_status}
+    await service.change(connection, user, fields, opportunity_id, wanted, seen=before)
     deal = await service.read_deal(
         connection, user, request.app.state.unchanged, fields, opportunity_id
     )
@@ -587,6 +595,7 @@ class BulkForm(BaseModel):
     deal: list[Annotated[str, Field(pattern=r"^[1-9]\d{0,14} [A-Z_]{1,100}$")]] = Field(
         min_length=1, max_length=MOST_CHOSEN, description="Ids, each with the status as it was seen"
     )
+    row: list[Id] = Field([], max_length=MOST_CHOSEN, description="Those that have a row")
     workflow_status: str | None = Field(None, max_length=100)
     assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] | None = None
 
@@ -600,40 +609,95 @@ async def change_chosen(
     given: Annotated[BulkForm, Form()],
 ) -> Response:
     """Change the chosen deals, show their rows again, and say which were refused, and why."""
-    seen = seen_of(given.deal)
-    wanted: dict[str, Any] = {"ids": list(seen)}
+    wanted: dict[str, Any] = {}
     if given.workflow_status:
         wanted["workflow_status"] = given.workflow_status
     if given.assigned_to is not None:
         wanted["assigned_to"] = int(given.assigned_to) if given.assigned_to else None
     try:
-        change = ChangeOfMany(**wanted)
+        change = OpportunityChange(**wanted)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
-    results = await change_many(connection, user, fields, change, seen)
-    words = words_of(results)
+    # Somebody else's move makes this one another one, but it is the same to whom a deal belongs.
+    is_move = "workflow_status" in wanted
+    seen = dict(one.split(" ") for one in given.deal)
+    steps = [
+        Step(id=int(id_), wanted=change, seen=state if is_move else None)
+        for id_, state in seen.items()
+    ]
+    results = await change_each(connection, user, fields, steps)
+    return await _answer_bulk(
+        request, user, connection, fields, results, given.row, words_of(results)
+    )
+
+
+class UndoForm(BaseModel):
+    """What takes a change of the chosen deals back."""
+
+    steps: Json[Annotated[list[Step], Field(min_length=1, max_length=MOST_CHOSEN)]]
+    row: list[Id] = Field([], max_length=MOST_CHOSEN, description="Those that have a row")
+
+
+@router.post("/opportunities/bulk/undo")
+async def undo_change_of_chosen(
+    request: Request,
+    user: CurrentUser,
+    connection: Connection,
+    fields: CurrentFields,
+    given: Annotated[UndoForm, Form()],
+) -> Response:
+    """Give the deals back what they had before, but those that have changed since."""
+    results = await change_each(connection, user, fields, given.steps)
+    words = f"Taken back: {words_of(results)}"
+    return await _answer_bulk(request, user, connection, fields, results, given.row, words)
+
+
+async def _answer_bulk(
+    request: Request,
+    user: User,
+    connection: AsyncConnection[DictRow],
+    fields: Fields,
+    results: Results,
+    rows: list[int],
+    words: str,
+) -> Response:
+    """Say what became of a change of some deals; `rows` are those whose rows are shown again."""
     if "hx-request" not in request.headers:
         return changed(request, "/opportunities", words)
-    shown_ones = View.model_validate(
-        {"id": list(seen), "include_deleted": True, "limit": MOST_CHOSEN}
+    wanted = View.model_validate(
+        {
+            "id": [one.id for one in results.results],
+            "include_deleted": True,
+            "limit": MOST_CHOSEN,
+        }
     )
     deals, _, _ = await service.read_deals(
-        connection, user, unchanged_for(request, user.seen), fields, shown_ones
+        connection, user, unchanged_for(request, user.seen), fields, wanted
     )
     reporting = await service.read_reporting_currency(connection, user)
+    back = [step.model_dump(mode="json", exclude_unset=True) for step in ways_back(results)]
+    name = f"undo-{token_hex(8)}"
     response = page(
         request,
         "_bulk.html",
         deals=deals,
+        rows=set(rows),
         by_id={deal["id"]: deal for deal in deals},
         refused=[one for one in results.results if one.detail],
+        changed={one.id for one in results.results if one.before},
         words=words,
+        back=json.dumps(back) if back else None,
+        back_name=name,
         names={row["id"]: row["label"] for row in await people(connection, user)},
         **_columns_of(request, _view_behind(request, fields, reporting), fields, reporting),
         stale_days=STALE_DAYS,
         rules=await read_rules(connection),
     )
-    response.headers["HX-Trigger"] = json.dumps({"message": {"text": words}})
+    message: dict[str, Any] = {"text": words}
+    if back:
+        message["undo"] = {"form": name}
+    # The form is in the answer: hundreds of deals do not fit into a header.
+    response.headers["HX-Trigger-After-Swap"] = json.dumps({"message": message})
     return response
 
 

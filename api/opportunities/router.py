@@ -153,8 +153,10 @@ async def patch_opportunity(
     crm.yml declares `require_assessment: false`, this does, too.
     """
     wanted = change.model_dump(exclude_unset=True)
-    await service.change(connection, user, fields, opportunity_id, wanted, if_match)
-    return json_response(request, await service.get_item(connection, user, fields, opportunity_id))
+    change_made = await service.change(
+        connection, user, fields, opportunity_id, wanted, if_match=if_match
+    )
+    return json_response(request, change_made.item)
 
 
 @router.get(

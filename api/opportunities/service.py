@@ -352,47 +352,60 @@ async def get_item_by_remote_id(
     return item
 
 
+class Change(NamedTuple):
+    """What became of a change.
+
+    Attributes:
+        before: what the deal had before of what is changed; empty: all had been so.
+        item: the deal after it, as JSON.
+    """
+
+    before: dict[str, Any]
+    item: str
+
+    @property
+    def etag(self) -> str:
+        """The ETag of the deal after it."""
+        return etag_of(self.item.encode())
+
+
 async def change(
     connection: AsyncConnection[DictRow],
     user: User,
     fields: Fields,
     opportunity_id: int,
     wanted: dict[str, Any],
+    *,
     if_match: str | None = None,
-) -> None:
+    seen: str | None = None,
+) -> Change:
     """Move a deal in the workflow, or assign it. A sync leaves that alone while it is open.
 
-    `wanted` holds `workflow_status`, `assigned_to` or both; `if_match` is the ETag of the deal's
-    JSON as the user saw it.
+    Args:
+        connection: to the database, outside a transaction.
+        user: who changes it.
+        fields: the declared fields.
+        opportunity_id: the deal.
+        wanted: `workflow_status`, `assigned_to` or both.
+        if_match: the ETag of the deal's JSON as the user saw it.
+        seen: the status as the user saw it.
 
     Raises:
-        ProblemError: 403, 404, 409, 412 or 422, why not.
+        ProblemError: 403, 404, 409, 412 or 422, why not; 409 also if the status is not `seen`.
     """
     user.must_be(Role.ASSESSOR)
     async with connection.transaction():
+        # The row has to stay as it was compared.
+        present = (await lock_opportunity(connection, opportunity_id))["workflow_status"]
         if if_match is not None:
-            # The row has to stay as it was compared.
-            await lock_opportunity(connection, opportunity_id)
             item = await get_item(connection, user, fields, opportunity_id)
             check_match(if_match, etag_of(item.encode()))
-        await change_opportunity(connection, user, opportunity_id, wanted)
-
-
-async def move(
-    connection: AsyncConnection[DictRow], user: User, opportunity_id: int, seen: str, status: str
-) -> None:
-    """Move a deal from the status that the user saw to another one.
-
-    Raises:
-        ProblemError: as `change`; 409 also if the deal has another status by now.
-    """
-    user.must_be(Role.ASSESSOR)
-    async with connection.transaction():
-        before = (await lock_opportunity(connection, opportunity_id))["workflow_status"]
-        if before != seen:
-            label = (await read_rules(connection)).label(before)
+        if seen not in (None, present):
+            label = (await read_rules(connection)).label(present)
             raise ProblemError(409, f"It has been moved meanwhile: it is {label}. Reload the page.")
-        await change_opportunity(connection, user, opportunity_id, {"workflow_status": status})
+        before = await change_opportunity(connection, user, opportunity_id, wanted)
+        # Before others can change it: the ETag is of what is changed here, and of nothing later.
+        return Change(before, await get_item(connection, user, fields, opportunity_id))
 
 
 async def list_changes(

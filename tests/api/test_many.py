@@ -30,7 +30,18 @@ def test_each_deal_is_changed_by_the_rules_of_one(caller: Caller) -> None:
     changed = caller.get("/api/opportunities/4").json()
     assert (changed["workflow_status"], changed["assigned_to"]) == ("UNDER_ASSESSMENT", own)
     assert caller.get("/api/opportunities/3").json()["workflow_status"] == "NEW"
-    history = caller.get("/api/opportunities/4/history").json()
+    # Each result has what takes it back, as long as the deal is as it left it.
+    back = results[4]
+    assert back["before"] == {"workflow_status": "ASSIGNED", "assigned_to": None}
+    assert back["etag"] == caller.get("/api/opportunities/4").headers["etag"]
+    answer = caller.patch(
+        "/api/opportunities/4", json=back["before"], headers={"If-Match": back["etag"]}
+    )
+    assert answer.status_code == 200, answer.text
+    answer = caller.patch("/api/opportunities/4", json=given, headers={"If-Match": back["etag"]})
+    assert answer.status_code == 412
+    assert (results[2]["before"], results[3]["before"]) == ({"assigned_to": None}, None)
+    history = caller.get("/api/opportunities/4/history").json()[2:]
     assert [one["field"] for one in history] == ["assigned_to", "workflow_status"]
     trail = caller.be(Role.ADMIN).get("/api/audit", params={"subject": "opportunity"}).json()
     assert {entry["subject_id"] for entry in trail} == {"2", "4"}

@@ -142,6 +142,10 @@ ROUTES = {
     "GET /lineage": VIEWER,
     "GET /opportunities": VIEWER,
     "GET /opportunities/{id}": VIEWER,
+    "POST /opportunities/bulk/undo": Call(
+        Role.ASSESSOR,
+        form={"steps": '[{"id": 999, "wanted": {"assigned_to": null}, "if_match": "x"}]'},
+    ),
     "POST /opportunities/bulk": Call(
         Role.ASSESSOR, form={"deal": "999 NEW", "workflow_status": "ASSIGNED"}
     ),

@@ -324,18 +324,64 @@ def test_many_are_moved_assigned_and_exported_at_once(desk: Desk) -> None:
     expect(refused.get_by_role("listitem")).to_have_count(1)
     expect(refused).to_contain_text("moved meanwhile: it is Approved")
     refused.get_by_role("button", name="Close").click()
-    assert [desk.deal(id_)["workflow_status"] for id_ in ids] == [
-        "ASSIGNED",
-        "APPROVED",
-        "ASSIGNED",
-        "ASSIGNED",
-    ]
+
+    def states() -> list[str]:
+        return [desk.deal(id_)["workflow_status"] for id_ in ids]
+
+    assert states() == ["ASSIGNED", "APPROVED", "ASSIGNED", "ASSIGNED"]
+    # Taken back, but what has changed since.
+    desk.query("update opportunities set win_probability = 1 where id = %s", ids[2])
+    page.get_by_role("button", name="Undo").last.click()
+    kept = page.get_by_role("dialog", name="Taken back: 2 deals changed, 1 refused.")
+    expect(kept.get_by_role("listitem")).to_contain_text("It has changed since you read it")
+    expect(kept.get_by_role("link")).to_have_attribute("href", f"/opportunities/{ids[2]}")
+    kept.get_by_role("button", name="Close").click()
+    assert states() == ["NEW", "APPROVED", "ASSIGNED", "NEW"]
     with page.expect_download() as download:
         chosen.get_by_role("link", name="CSV").click()
     with download.value.path().open(newline="") as file:
         assert [int(row["id"]) for row in csv.DictReader(file)] == ids
     chosen.get_by_role("button", name="Choose none").click()
     expect(chosen).to_be_hidden()
+
+
+def test_all_that_match_are_chosen_moved_and_taken_back(desk: Desk) -> None:
+    page = desk.open("/opportunities?limit=25&workflow_status=NEW", "ada")
+    ids = [
+        row["id"]
+        for row in desk.query(
+            "select id from opportunities where workflow_status = 'NEW' and deleted_at is null"
+        )
+    ]
+    count = len(ids)
+    chosen = page.get_by_role("region", name="Chosen deals")
+    page.get_by_role("checkbox", name="Choose all that are shown").click()
+    expect(chosen.get_by_role("status")).to_have_text("25 chosen")
+    chosen.get_by_role("button", name=f"Choose all {count}", exact=True).click()
+    expect(chosen.get_by_role("status")).to_have_text(f"{count} chosen")
+    # It knows the status of those that have no row, too, and what became of them.
+    for state in ("Assigned", "Under assessment"):
+        chosen.get_by_label("Move the chosen deals to").select_option(label=state)
+        with page.expect_response("**/opportunities/bulk"):
+            chosen.get_by_role("button", name="Move", exact=True).click()
+        expect(page.locator("tbody button.move", has_text=state)).to_have_count(25)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#messages")).to_contain_text(f"Taken back: {count} deals changed.")
+    expect(page.locator("tbody button.move", has_text="Assigned")).to_have_count(25)
+    (found,) = desk.query(
+        "select count(*) from opportunities where id = any(%s) and workflow_status = 'ASSIGNED'",
+        ids,
+    )
+    assert found["count"] == count
+    desk.query(
+        "insert into opportunities (remote_id, name)"
+        " select 'more ' || i, 'More' from generate_series(1, 501) as i"
+    )
+    page.reload()
+    page.get_by_role("checkbox", name="Choose all that are shown").click()
+    chosen.get_by_role("button", name="Choose the first 500 of 501", exact=True).click()
+    expect(chosen.get_by_role("status")).to_have_text("500 chosen")
+    expect(page.locator("#messages")).to_contain_text("The first 500 of 501 deals are chosen")
 
 
 def test_a_move_of_what_has_moved_meanwhile_is_refused(desk: Desk) -> None:

@@ -106,7 +106,12 @@ function say(text, { bad = false, undo = null } = {}) {
   words.dir = "auto";
   words.textContent = text;
   message.append(words);
-  if (undo) {
+  const form = undo?.form && document.getElementById(undo.form);
+  if (form) {
+    form.hidden = false;
+    form.addEventListener("htmx:afterRequest", () => message.remove());
+    message.append(form);
+  } else if (undo) {
     const button = document.createElement("button");
     button.textContent = "Undo";
     button.addEventListener("click", () => {
@@ -124,8 +129,9 @@ function say(text, { bad = false, undo = null } = {}) {
   const messages = document.getElementById("messages");
   messages.append(message);
   while (messages.children.length > 3) messages.firstChild.remove();
-  // Long enough to read and to reach; what went wrong stays until it is closed.
-  if (!bad) setTimeout(() => message.remove(), 20_000);
+  // Long enough to read and to reach; what went wrong stays until it is closed, and so does the way
+  // back of many.
+  if (!bad && !form) setTimeout(() => message.remove(), 20_000);
 }
 
 document.addEventListener(

@@ -146,7 +146,7 @@ async function comeBack() {
 
 const MOST_CHOSEN = 500;
 const chosenBar = document.getElementById("chosen");
-const picked = new Set(); // ids
+const picked = new Map(); // the status of each deal as it was seen, by id
 let lastPicked = null;
 
 const rowsOfTable = () => [...document.querySelectorAll(".deals tr[data-state]")];
@@ -163,7 +163,7 @@ function showPicked(part) {
 function pick(rows, isPicked) {
   for (const row of rows) {
     if (!isPicked) picked.delete(idOf(row));
-    else if (picked.size < MOST_CHOSEN) picked.add(idOf(row));
+    else if (picked.size < MOST_CHOSEN) picked.set(idOf(row), row.dataset.state);
     else {
       say(`No more than ${MOST_CHOSEN} deals can be chosen at once.`, { bad: true });
       break;
@@ -172,17 +172,39 @@ function pick(rows, isPicked) {
   showChosen();
 }
 
+/** Choose all that match the filters, also those that are not in the table yet. */
+async function pickMatching() {
+  const { matching, total } = document.getElementById("results").dataset;
+  const url = new URL(matching, location.href);
+  url.searchParams.set("limit", MOST_CHOSEN);
+  const answer = await fetch(url).catch(() => null);
+  if (!answer?.ok) return say("The deals could not be read. Try again.", { bad: true });
+  const { items } = await answer.json();
+  picked.clear();
+  for (const deal of items) picked.set(`${deal.id}`, deal.workflow_status);
+  showChosen();
+  if (total > MOST_CHOSEN) {
+    say(`The first ${MOST_CHOSEN} of ${inWords(total)} deals are chosen: no more can be at once.`);
+  }
+}
+const inWords = (count) => new Intl.NumberFormat(locale).format(count);
+
 function showChosen() {
   if (!chosenBar) return;
   const table = document.querySelector(".deals");
   if (table) showPicked(table);
   const all = document.querySelector("[data-pick-all]");
-  if (all) {
-    const isWhole = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
-    all.ariaChecked = isWhole || (picked.size > 0 ? "mixed" : false);
-  }
+  const isWhole = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
+  if (all) all.ariaChecked = isWhole || (picked.size > 0 ? "mixed" : false);
+  const total = Number(document.getElementById("results").dataset.total);
+  const rest = chosenBar.querySelector("[data-pick-matching]");
+  rest.hidden = !isWhole || picked.size >= Math.min(total, MOST_CHOSEN);
+  rest.textContent = total > MOST_CHOSEN
+    ? `Choose the first ${MOST_CHOSEN} of ${inWords(total)}`
+    : `Choose all ${inWords(total)}`;
   chosenBar.hidden = picked.size === 0;
-  chosenBar.querySelector("strong").textContent = new Intl.NumberFormat(locale).format(picked.size);
+  document.getElementById("messages").classList.toggle("raised", !chosenBar.hidden);
+  chosenBar.querySelector("strong").textContent = inWords(picked.size);
   for (const link of chosenBar.querySelectorAll("[data-export-chosen]")) {
     const kind = link.dataset.exportChosen;
     const whole = document.querySelector(`[data-export=${kind}]`)?.href ?? location.href;
@@ -193,7 +215,7 @@ function showChosen() {
       for (const value of given.getAll(name)) query.append(name, value);
     }
     if (query.get("sort")?.endsWith("relevance")) query.delete("sort");
-    for (const id of picked) query.append("id", id);
+    for (const id of picked.keys()) query.append("id", id);
     link.href = `/api/opportunities/export?${query}`;
   }
 }
@@ -213,6 +235,7 @@ document.addEventListener("click", (event) => {
   const all = event.target.closest("[data-pick-all]");
   if (all) pick(rowsOfTable(), all.ariaChecked !== "true");
   if (event.target.closest("[data-pick-none]")) pickNone();
+  if (event.target.closest("[data-pick-matching]")) pickMatching();
 });
 
 function pickNone() {
@@ -220,17 +243,28 @@ function pickNone() {
   showChosen();
 }
 
-document.addEventListener("htmx:configRequest", (event) => {
-  if (!event.detail.elt.matches("[data-of-chosen]")) return;
-  event.detail.formData.delete("deal");
-  for (const id of picked) {
-    const state = document.getElementById(`deal-${id}`)?.dataset.state;
-    if (state) event.detail.formData.append("deal", `${id} ${state}`);
+document.addEventListener("htmx:configRequest", ({ detail: { elt: form, formData } }) => {
+  const addRow = (id) => {
+    const row = document.getElementById(`deal-${id}`);
+    if (row) formData.append("row", id);
+    return row;
+  };
+  if (form.matches("[data-of-chosen]")) {
+    for (const [id, state] of picked) {
+      formData.append("deal", `${id} ${addRow(id)?.dataset.state ?? state}`);
+    }
+  }
+  if (form.matches("[data-of-rows]")) {
+    JSON.parse(formData.get("steps")).forEach((one) => addRow(one.id));
   }
 });
 document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
   if (target.id === "results") pickNone();
-  if (target.id === "refused" && target.children.length > 0) target.showModal();
+  if (target.id !== "refused") return;
+  for (const { dataset: { chosen }, value } of target.querySelectorAll("[data-chosen]")) {
+    if (picked.has(chosen)) picked.set(chosen, value);
+  }
+  if (target.querySelector("h2")) target.showModal();
 });
 
 document.addEventListener("htmx:load", ({ detail: { elt: part } }) => {
