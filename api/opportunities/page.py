@@ -536,11 +536,16 @@ async def offer_values(
     return page(request, "_frequent.html", values=values)
 
 
+# An empty field of a form counts as none, so that 0 is nobody.
+UserOrNobody = Annotated[int, Field(ge=0, lt=10**15)]
+
+
 class StatusForm(BaseModel):
-    """A move in the workflow, and the status from which it was made."""
+    """A move in the workflow, the status from which it was made, and who gets the deal with it."""
 
     workflow_status: str = Field(max_length=100)
     seen: str = Field(max_length=100)
+    assigned_to: UserOrNobody | None = None
 
 
 @router.post("/opportunities/{id}/status")
@@ -553,24 +558,30 @@ async def move(
     given: Annotated[StatusForm, Form()],
 ) -> Response:
     """Move a deal, unless it has moved since the page was made, and offer the way back."""
-    before = given.seen
-    wanted = {"workflow_status": given.workflow_status}
-    await service.change(connection, user, fields, opportunity_id, wanted, seen=before)
+    wanted: dict[str, Any] = {"workflow_status": given.workflow_status}
+    if given.assigned_to is not None:
+        wanted["assigned_to"] = given.assigned_to or None
+    made = await service.change(connection, user, fields, opportunity_id, wanted, seen=given.seen)
     deal = await service.read_deal(
         connection, user, request.app.state.unchanged, fields, opportunity_id
     )
     rules = await read_rules(connection)
+    names = {row["id"]: row["label"] for row in await people(connection, user)}
     label = rules.label(deal["workflow_status"])
+    if wanted.get("assigned_to"):
+        label += f", {names[deal['assigned_to']]}"
     message: dict[str, Any] = {"text": f"{deal['name'] or deal['remote_id']}: {label}"}
     target = request.headers.get("hx-target", "")
-    if before in rules.allowed_moves(deal["workflow_status"], user.role):
+    if given.seen in rules.allowed_moves(deal["workflow_status"], user.role):
+        back = {"workflow_status": given.seen, "seen": deal["workflow_status"]}
+        if "assigned_to" in made.before:
+            back["assigned_to"] = made.before["assigned_to"] or 0
         message["undo"] = {
             "path": f"/opportunities/{opportunity_id}/status",
-            "values": {"workflow_status": before, "seen": deal["workflow_status"]},
+            "values": back,
             "target": f"#{target}",
         }
     if target == f"deal-{opportunity_id}":
-        names = {row["id"]: row["label"] for row in await people(connection, user)}
         reporting = await service.read_reporting_currency(connection, user)
         response: Response = page(
             request,
@@ -597,7 +608,7 @@ class BulkForm(BaseModel):
     )
     row: list[Id] = Field([], max_length=MOST_CHOSEN, description="Those that have a row")
     workflow_status: str | None = Field(None, max_length=100)
-    assigned_to: Annotated[str, Field(pattern=r"^\d{0,15}$")] | None = None
+    assigned_to: UserOrNobody | None = None
 
 
 @router.post("/opportunities/bulk")
@@ -613,7 +624,7 @@ async def change_chosen(
     if given.workflow_status:
         wanted["workflow_status"] = given.workflow_status
     if given.assigned_to is not None:
-        wanted["assigned_to"] = int(given.assigned_to) if given.assigned_to else None
+        wanted["assigned_to"] = given.assigned_to or None
     try:
         change = OpportunityChange(**wanted)
     except ValidationError as error:

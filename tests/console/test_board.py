@@ -1,5 +1,7 @@
 """The board: move a deal by mouse, by keyboard and by choice."""
 
+import re
+
 from playwright.sync_api import Locator, Page, Request, expect
 
 from tests.console.conftest import Desk
@@ -18,11 +20,22 @@ def test_drag_a_card_to_the_next_lane_and_undo(desk: Desk) -> None:
     page = desk.open("/board", "ada")
     deal, card = first(page, "NEW")
     desk.query("update opportunities set deal_value = 90000000 where id = %s", deal)
+    question = page.get_by_role("dialog", name="Who is to work on it?")
     card.drag_to(page.locator(".lane[data-state=ASSIGNED] h2"))
-    expect(in_lane(page, "ASSIGNED", deal)).to_be_visible()
-    assert desk.deal(deal)["workflow_status"] == "ASSIGNED"
+    question.get_by_role("button", name="Cancel").click()
+    expect(question).to_be_hidden()
+    expect(in_lane(page, "NEW", deal)).to_be_visible()
+    assert desk.deal(deal)["workflow_status"] == "NEW"
+    card.drag_to(page.locator(".lane[data-state=ASSIGNED] h2"))
+    # Who is no manager takes it, or nobody does.
+    offered = question.locator("option:not([hidden])")
+    expect(offered).to_have_text([re.compile("Nobody"), re.compile(r"Ada Bellweather\s*\(me\)")])
+    question.get_by_role("button", name="Assign", exact=True).click()
+    expect(in_lane(page, "ASSIGNED", deal)).to_contain_text("Ada Bellweather")
+    assert (desk.deal(deal)["workflow_status"], desk.deal(deal)["assigned_to"]) == ("ASSIGNED", 2)
     page.get_by_role("button", name="Undo").click()
     expect(in_lane(page, "NEW", deal)).to_be_visible()
+    assert (desk.deal(deal)["workflow_status"], desk.deal(deal)["assigned_to"]) == ("NEW", None)
 
 
 def test_a_card_can_only_be_dropped_where_it_may_go(desk: Desk) -> None:
@@ -52,8 +65,13 @@ def test_move_by_keyboard_and_keep_the_focus(desk: Desk) -> None:
     card.get_by_role("link").focus()
     for state in ("ASSIGNED", "UNDER_ASSESSMENT"):
         page.keyboard.press("Alt+ArrowRight")
+        if state == "ASSIGNED":
+            expect(page.get_by_label("Assign to")).to_be_focused()
+            page.keyboard.press("Enter")
         expect(in_lane(page, state, deal).get_by_role("link")).to_be_focused()
     page.keyboard.press("Alt+ArrowLeft")
+    expect(page.get_by_label("Assign to")).to_have_value("2")
+    page.keyboard.press("Enter")
     expect(in_lane(page, "ASSIGNED", deal).get_by_role("link")).to_be_focused()
     page.keyboard.press("Alt+ArrowRight")
     expect(in_lane(page, "UNDER_ASSESSMENT", deal).get_by_role("link")).to_be_focused()
@@ -67,6 +85,16 @@ def test_move_by_choice_among_filtered_deals(desk: Desk) -> None:
     expect(page.locator("#messages")).to_contain_text("Under assessment")
     assert desk.deal(deal)["workflow_status"] == "UNDER_ASSESSMENT"
     expect(page.get_by_label("Remove the filter Geo: EMEA")).to_be_visible()
+    deal, card = first(page, "NEW")
+    choice = card.get_by_role("combobox")
+    choice.select_option(label="Assigned")
+    page.keyboard.press("Escape")
+    expect(choice).to_have_value("NEW")
+    choice.select_option(label="Assigned")
+    page.get_by_label("Assign to").select_option(label="Ada Bellweather")
+    page.get_by_role("button", name="Assign", exact=True).click()
+    expect(page.locator("#messages")).to_contain_text("Assigned, Ada Bellweather")
+    assert desk.deal(deal)["assigned_to"] == 2
 
 
 def test_a_viewer_moves_nothing(desk: Desk) -> None:

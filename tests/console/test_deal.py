@@ -200,6 +200,10 @@ def test_assign(desk: Desk) -> None:
     own.get_by_label("Assigned to").select_option(label="Nobody")
     expect(own.locator("#messages")).to_contain_text("Given back.")
     assert desk.deal(4)["assigned_to"] is None
+    own.get_by_role("button", name="Undo").click()
+    expect(own.locator("#messages")).to_contain_text("Assigned.")
+    expect(own.get_by_label("Assigned to")).to_have_value("2")
+    assert desk.deal(4)["assigned_to"] == 2
 
 
 def test_a_deal_that_is_not_there(desk: Desk) -> None:

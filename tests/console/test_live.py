@@ -58,6 +58,8 @@ def test_ones_own_moves_are_seen_anyway(desk: Desk) -> None:
     expect(other.locator("#fresh")).to_contain_text(CURRENT)
     page.locator(".lane[data-state=NEW] .deal").first.get_by_role("link").focus()
     page.keyboard.press("Alt+ArrowRight")
+    expect(page.get_by_role("combobox", name="Assign to", exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Undo")).to_be_visible()
     expect(other.locator("#changed")).to_contain_text("1 deal has changed")
     expect(page.locator("#changed")).to_be_hidden()

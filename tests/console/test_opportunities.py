@@ -317,6 +317,10 @@ def test_many_are_moved_assigned_and_exported_at_once(desk: Desk) -> None:
     expect(page.locator("#messages")).to_contain_text("4 deals changed.")
     for id_ in ids:
         expect(page.locator(f"#deal-{id_} td[data-label=Assigned]")).to_have_text("Ada Bellweather")
+    chosen.get_by_label("Assign the chosen deals to").select_option(label="Nobody")
+    chosen.get_by_role("button", name="Assign", exact=True).click()
+    for id_ in ids:
+        expect(page.locator(f"#deal-{id_} td[data-label=Assigned] .none")).to_be_visible()
     page.locator(f"#deal-{ids[1]}").evaluate("row => row.dataset.state = 'NEW'")  # as it was seen
     chosen.get_by_label("Move the chosen deals to").select_option(label="Assigned")
     chosen.get_by_role("button", name="Move", exact=True).click()

@@ -152,6 +152,11 @@ document.addEventListener(
   (event) => event.target.closest(".missing")?.classList.remove("missing"),
 );
 
+/** Show in a choice again what holds. */
+function showPresent(select) {
+  select.selectedIndex = [...select.options].findIndex((one) => one.defaultSelected);
+}
+
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt } = event.detail;
   let text = "That did not work.";
@@ -164,9 +169,7 @@ document.addEventListener("htmx:responseError", (event) => {
   }
   say(text, { bad: true });
   // A choice that was refused shows again what holds.
-  if (elt.matches("select.move")) {
-    elt.selectedIndex = [...elt.options].findIndex((one) => one.defaultSelected);
-  }
+  if (elt.matches("select.move")) showPresent(elt);
 });
 
 // --- Without a connection --------------------------------------------------------------------
@@ -258,13 +261,60 @@ if (localStorage.getItem("views") && document.getElementById("views")) {
 
 const moves = (card) => (card.dataset.moves ?? "").split(" ").filter(Boolean);
 
-function move(card, state) {
+let moved = null;
+
+async function move(card, state, { keepsFocus = false } = {}) {
+  const values = { workflow_status: state, seen: card.dataset.state };
+  if (state === "ASSIGNED") {
+    values.assigned_to = await askForWhom(card);
+    if (values.assigned_to === null) return; // the card is where it was
+  }
+  if (keepsFocus) moved = card.dataset.deal;
   htmx.ajax("POST", `/opportunities/${card.dataset.deal}/status`, {
-    values: { workflow_status: state, seen: card.dataset.state },
+    values,
     target: "#board",
     swap: "outerHTML",
   });
 }
+
+const forWhom = document.getElementById("for-whom");
+
+/** Ask who is to work on the deal of a card: the user's id, "0" for nobody; null: it is called off. */
+function askForWhom(card) {
+  const { assigned: holder } = card.dataset;
+  const own = [document.body.dataset.user, "0"];
+  const select = forWhom.querySelector("select");
+  for (const option of select.options) {
+    const isFree = "anybody" in forWhom.dataset ||
+      [holder, option.value].every((id) => own.includes(id));
+    const isOffered = option.value === holder || ("active" in option.dataset && isFree);
+    option.hidden = option.disabled = !isOffered;
+  }
+  select.value = holder === "0" ? own[0] : holder;
+  forWhom.querySelector("p").textContent = card.querySelector(".name").textContent;
+  forWhom.returnValue = "";
+  forWhom.showModal();
+  select.focus();
+  return new Promise((resolve) => {
+    forWhom.addEventListener(
+      "close",
+      () => resolve(forWhom.returnValue === "assign" ? select.value : null),
+      { once: true },
+    );
+  });
+}
+forWhom?.querySelector("select").addEventListener("keydown", (event) => {
+  if (event.key === "Enter") forWhom.querySelector("[value=assign]").click();
+});
+
+// Before htmx hears of the choice.
+document.addEventListener("change", (event) => {
+  const select = event.target;
+  if (!forWhom || !select.matches("#board select.move") || select.value !== "ASSIGNED") return;
+  event.stopPropagation();
+  showPresent(select);
+  move(select.closest(".deal"), "ASSIGNED");
+}, { capture: true });
 
 document.addEventListener("dragstart", (event) => {
   const card = event.target.closest?.(".deal[draggable]");
@@ -287,8 +337,10 @@ document.addEventListener("drop", (event) => {
   const card = document.querySelector(".deal.dragged");
   if (!lane || !card) return;
   event.preventDefault();
-  if (moves(card).includes(lane.dataset.state)) move(card, lane.dataset.state);
-  else if (lane.dataset.state !== card.dataset.state) refuse(card, lane);
+  if (moves(card).includes(lane.dataset.state)) {
+    // A dialog that opens before would keep the browser from ending the drag.
+    card.addEventListener("dragend", () => move(card, lane.dataset.state), { once: true });
+  } else if (lane.dataset.state !== card.dataset.state) refuse(card, lane);
 });
 const titleOf = (state) =>
   document.querySelector(`.lane[data-state="${state}"] h2 .state`)?.textContent ?? state;
@@ -307,7 +359,6 @@ document.addEventListener("dragend", () => {
   );
 });
 
-let moved = null;
 document.addEventListener("keydown", (event) => {
   const card = event.target.closest?.(".deal");
   if (!card || !event.altKey || !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
@@ -317,8 +368,7 @@ document.addEventListener("keydown", (event) => {
   const open = event.key === "ArrowRight" ? lanes.slice(here + 1) : lanes.slice(0, here).reverse();
   const state = open.find((one) => moves(card).includes(one));
   if (!state) return say("It can't be moved there.");
-  moved = card.dataset.deal;
-  move(card, state);
+  move(card, state, { keepsFocus: true });
 });
 
 // --- Small things ----------------------------------------------------------------------------
