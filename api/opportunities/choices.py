@@ -53,7 +53,7 @@ order by count(*) desc, value
 limit %(most)s
 """
 _USERS: LiteralString = """
-select id, coalesce(full_name, name) as label, active from users order by lower(name)
+select id, name, coalesce(full_name, name) as label, active from users order by lower(name)
 """
 _OWNERS: LiteralString = """
 select remote_id, name from sales_owners where remote_id = any(%s) and name is not null

@@ -155,6 +155,8 @@ async def _timeline(
     return {
         "changes": changes[: wanted.limit],
         "has_more": len(changes) > wanted.limit,
+        # The history has the names with which people sign in.
+        "called": {row["name"]: row["label"] for row in await people(connection, user)},
         "titles": fields.labels
         | {name: fields.title(name, title) for name, title in FIELDS.items()}
         | {f"part {name}": label for name, label in rules.decisions.parts.items()},

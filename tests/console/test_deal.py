@@ -1,6 +1,7 @@
 """One opportunity: facts and history, and an assessment from the first score to the decision."""
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -190,7 +191,9 @@ def test_comment_and_keep_what_is_not_saved(desk: Desk) -> None:
 def test_assign(desk: Desk) -> None:
     page = desk.open("/opportunities/4", "mira")
     page.get_by_label("Assigned to").select_option(label="Ada Bellweather")
-    expect(page.locator("#timeline")).to_contain_text("Assigned to")
+    change = page.locator("#timeline li").first
+    expect(change).to_contain_text(re.compile(r"Assigned to\s+nobody\s+→ to\s+Ada Bellweather"))
+    expect(change).to_contain_text("Mira Kowalchik")
     assert desk.deal(4)["assigned_to"] == 2
     own = desk.open("/opportunities/4", "ada")
     assert own.get_by_label("Assigned to").locator("option").all_inner_texts() == [
