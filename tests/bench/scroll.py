@@ -32,6 +32,7 @@ SCROLL = """
 async rows => {
     const scroller = document.querySelector(".scroll.tall");
     const table = scroller.querySelector("table");
+    table.querySelector("[data-pick]").click(); // so that each part has to show what is chosen
     while (table.rows.length < rows) {
         scroller.scrollTop += 700;
         await new Promise(requestAnimationFrame);

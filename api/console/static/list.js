@@ -110,6 +110,7 @@ document.addEventListener("change", (event) => {
 // --- Back to the row from which one went, among the rows that were there -------------------------
 
 const KEPT_PLACE = "place ";
+const MOST_AT_ONCE = 100; // rows; more would let the page hang
 const scroller = () => document.querySelector(".scroll.tall");
 let opened = null;
 
@@ -131,7 +132,7 @@ async function comeBack() {
   for (let missing; (missing = rows - rowsOfTable().length) > 0;) {
     const link = document.querySelector("#more a");
     if (!link) break;
-    const path = `${link.getAttribute("href")}&rows=${Math.min(missing, 1000)}`;
+    const path = `${link.getAttribute("href")}&rows=${Math.min(missing, MOST_AT_ONCE)}`;
     await htmx.ajax("GET", path, { target: "#more", swap: "outerHTML" });
     if (link.isConnected) break; // it was refused
   }
@@ -193,6 +194,10 @@ function showChosen() {
   if (!chosenBar) return;
   const table = document.querySelector(".deals");
   if (table) showPicked(table);
+  showChosenBar();
+}
+
+function showChosenBar() {
   const all = document.querySelector("[data-pick-all]");
   const isWhole = picked.size > 0 && rowsOfTable().every((row) => picked.has(idOf(row)));
   if (all) all.ariaChecked = isWhole || (picked.size > 0 ? "mixed" : false);
@@ -271,5 +276,8 @@ document.addEventListener("htmx:load", ({ detail: { elt: part } }) => {
   if (part === document.body || part.id === "results") showCsv();
   if (part === document.body) comeBack();
   else if (part.matches("tr[data-state]")) showPicked(part);
-  else if (part.matches("tbody") && picked.size > 0) showChosen();
+  else if (part.matches(".deals tbody") && picked.size > 0) {
+    showPicked(part);
+    if (!part.nextElementSibling) showChosenBar(); // once for all that came
+  }
 });
