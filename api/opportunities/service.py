@@ -65,6 +65,8 @@ select
     ) as is_rejected,
     coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
         and remote_updated_at < now() - make_interval(days => %(stale_days)s) as is_stale,
+    coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
+        and close_date < current_date as is_past,
     {queries.LATE} as is_late,
     {queries.IS_OUTLIER} as is_outlier
 from opportunities

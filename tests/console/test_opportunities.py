@@ -436,6 +436,12 @@ def test_badges(desk: Desk) -> None:
         (counted,) = desk.query(f"select count(*) from opportunities where {condition}")  # noqa: S608
         assert counted["count"] > 0
         expect(page.locator(".badge", has_text=badge)).to_have_count(counted["count"])
+    (past,) = desk.query(
+        "select count(*) from opportunities where crm_outcome = 'OPEN' and deleted_at is null"
+        " and close_date < current_date"
+    )
+    assert past["count"] > 0
+    expect(page.locator("td[data-label=Closes]", has_text="(past)")).to_have_count(past["count"])
 
 
 def test_odd_names_are_shown_as_they_are(desk: Desk) -> None:
