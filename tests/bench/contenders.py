@@ -54,6 +54,7 @@ class Contender:
         table: schema and name of its result.
         template: the database to copy; without it, an empty one.
         columns: its name of each field.
+        custom: the column, of `jsonb`, that holds the custom fields; without it, they are columns.
         least_rows: it skips smaller sizes.
         most_rows: it skips larger sizes.
         least_latency: it skips smaller latencies, in ms.
@@ -68,6 +69,7 @@ class Contender:
     table: tuple[str, str] = ("public", "opportunities")
     template: str | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: {name: name for name in FIELDS})
+    custom: str | None = None
     least_rows: int = 0
     most_rows: int | None = None
     least_latency: int = 0
@@ -107,13 +109,16 @@ EIGHT = "{}, eight pages at once"
 """An option of both, if the wait for pages is most of the time and the CRM allows more at once."""
 
 CONTENDERS = [
-    Contender("project", "this project", MELTANO, ("raw", "opportunities"), "migrated"),
+    Contender(
+        "project", "this project", MELTANO, ("raw", "opportunities"), "migrated", custom="custom"
+    ),
     Contender(
         "chain",
         "this project, with dbt",
         [*MELTANO, "dbt-postgres:run"],
         ("raw", "opportunities"),
         "migrated",
+        custom="custom",
         repeats=1,
     ),
     Contender(
@@ -122,6 +127,7 @@ CONTENDERS = [
         MELTANO,
         ("raw", "opportunities"),
         "migrated",
+        custom="custom",
         least_rows=100_000,
         least_latency=1,
         first_load_only=True,
