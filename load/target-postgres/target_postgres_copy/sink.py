@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 from psycopg import Copy, Cursor, errors, sql
 from singer_sdk.exceptions import MissingKeyPropertiesError
-from sqlalchemy import inspect, types
+from sqlalchemy import types
 from sqlalchemy.dialects.postgresql import BIGINT, JSONB
 from target_postgres.sinks import PostgresSink  # type: ignore[import-untyped]
 
-from target_postgres_copy.connector import CopyConnector, LoadRefusedError, refusals_without_values
+from target_postgres_copy.connector import (
+    CopyConnector,
+    LoadRefusedError,
+    Table,
+    refusals_without_values,
+)
 from target_postgres_copy.lines import COPY_OPTIONS, Lines, Record, line_with
 
 if TYPE_CHECKING:
@@ -111,20 +116,31 @@ class CopySink(PostgresSink):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Create or adapt the table; the stock target asks for its columns three times."""
-        connector, table = self.connector, self.full_table_name
-        with refusals_without_values(self.stream_name):
-            if not connector.table_exists(table):
-                super().setup()
+        connector = self.connector
         self.append_only = not self.key_properties
-        wanted = {} if self._run is None else {BATCH_COLUMN: BIGINT()}
-        with (
-            refusals_without_values(self.stream_name),
-            connector._connect() as connection,
-            connection.begin(),
-        ):
-            columns = connector.get_table_columns(self.schema_name, self.table_name, connection)
-            for name, kind in (self._types | wanted).items():
-                connector.prepare_column(table, name, kind, connection, columns.get(name))
+        wanted = self._types | ({} if self._run is None else {BATCH_COLUMN: BIGINT()})
+        with refusals_without_values(self.stream_name):
+            if self._table() is None:
+                super().setup()
+                connector.forget_tables()
+            table = self._table()
+            columns = table.columns if table else {}
+            changes = {
+                name: kind
+                for name, kind in wanted.items()
+                if not connector.fits(columns.get(name), kind)
+            }
+            if changes:
+                with connector._connect() as connection, connection.begin():
+                    for name, kind in changes.items():
+                        connector.prepare_column(
+                            self.full_table_name, name, kind, connection, columns.get(name)
+                        )
+                connector.forget_tables()
+
+    def _table(self) -> Table | None:
+        table: Table | None = self.connector.table(self.schema_name, self.table_name)
+        return table
 
     def is_plain(self) -> bool:
         """Return whether the fast path gives the same result as the stock target."""
@@ -141,9 +157,8 @@ class CopySink(PostgresSink):  # type: ignore[misc]
 
     def _has_key(self) -> bool:
         """Whether the table has the stream's primary key; an older table may lack it."""
-        with self.connector._connect() as connection:
-            key = inspect(connection).get_pk_constraint(self.table_name, self.schema_name)
-        return set(key["constrained_columns"]) == set(self.key_properties)
+        table = self._table()
+        return table is not None and table.key == set(self.key_properties)
 
     def take(self, message: dict[str, Any]) -> None:
         """Add a RECORD message to the batch; it replaces an earlier one with the same key.
