@@ -15,13 +15,19 @@
 
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
-    {%- call statement('lock_timeout') -%} {{ wait_for_locks_at_most() }} {%- endcall -%}
+    {#- To check its contract, dbt reads from other relations before. -#}
+    {%- if config.get('contract').enforced -%}
+        {%- call statement('lock_timeout') -%} {{ wait_for_locks_at_most() }} {%- endcall -%}
+    {%- endif -%}
 
-    {% call statement('main') -%}
-        {{ get_create_view_as_sql(candidate, sql) }}
+    {#- All in one round trip. -#}
+    {% call statement('main', fetch_result=True) -%}
+        {{ wait_for_locks_at_most() }}
+        {{ get_create_view_as_sql(candidate, sql) }};
+        {{ how_a_view_changes(candidate, target_relation) }}
     {%- endcall %}
 
-    {%- set change = run_query(how_a_view_changes(candidate, target_relation)).rows[0] -%}
+    {%- set change = load_result('main')['table'].rows[0] -%}
     {%- if change['is_unchanged'] -%}
         {%- call statement('drop') -%} drop view {{ candidate }} {%- endcall -%}
     {%- elif change['is_extended'] -%}
