@@ -53,8 +53,7 @@ class Contender:
         command: `{state}` is replaced by its own folder, `{rows}` by the number of rows.
         table: schema and name of its result.
         template: the database to copy; without it, an empty one.
-        columns: its name of each field.
-        custom: the column, of `jsonb`, that holds the custom fields; without it, they are columns.
+        columns: its name of each field; those that it has none for are in a JSON column `custom`.
         least_rows: it skips smaller sizes.
         most_rows: it skips larger sizes.
         least_latency: it skips smaller latencies, in ms.
@@ -69,7 +68,6 @@ class Contender:
     table: tuple[str, str] = ("public", "opportunities")
     template: str | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: {name: name for name in FIELDS})
-    custom: str | None = None
     least_rows: int = 0
     most_rows: int | None = None
     least_latency: int = 0
@@ -103,37 +101,47 @@ MELTANO: list[str | Path] = [
     "target-postgres",
 ]
 DLT: list[str | Path] = [PYTHON, HERE / "dlt_pipeline.py", "{state}", "{rows}"]
+RAW_TABLE = ("raw", "opportunities")
+RAW_COLUMNS = {name: name for name in FIELDS if not name.endswith("_c")}
 DLT_TABLE = ("crm", "opportunities")
 DLT_COLUMNS = {name: _snake(name) for name in FIELDS}
 EIGHT = "{}, eight pages at once"
 """An option of both, if the wait for pages is most of the time and the CRM allows more at once."""
 
 CONTENDERS = [
-    Contender(
-        "project", "this project", MELTANO, ("raw", "opportunities"), "migrated", custom="custom"
-    ),
+    Contender("project", "this project", MELTANO, RAW_TABLE, "migrated", RAW_COLUMNS),
     Contender(
         "chain",
         "this project, with dbt",
         [*MELTANO, "dbt-postgres:run"],
-        ("raw", "opportunities"),
+        RAW_TABLE,
         "migrated",
-        custom="custom",
+        RAW_COLUMNS,
         repeats=1,
     ),
     Contender(
         "project8",
         EIGHT.format("this project"),
         MELTANO,
-        ("raw", "opportunities"),
+        RAW_TABLE,
         "migrated",
-        custom="custom",
+        RAW_COLUMNS,
         least_rows=100_000,
         least_latency=1,
         first_load_only=True,
         at_once=8,
     ),
     Contender("dlt", "(a) dlt", DLT, DLT_TABLE, columns=DLT_COLUMNS),
+    Contender(
+        "dlt_merged",
+        "(a) dlt, with this project's merge",
+        [sys.executable, "-m", "tests.bench.dlt_merged", *DLT],
+        DLT_TABLE,
+        "migrated",
+        DLT_COLUMNS,
+        first_load_only=True,
+        repeats=1,
+    ),
     Contender(
         "dlt8",
         EIGHT.format("(a) dlt"),

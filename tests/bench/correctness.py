@@ -46,7 +46,11 @@ _SHOWN = {
 def loaded(contender: Contender, database: str) -> Rows:
     """Return the rows that a contender loaded."""
     shown = [
-        sql.SQL(_SHOWN.get(kind, "{}::text")).format(_value(contender, name))
+        sql.SQL(_SHOWN.get(kind, "{}::text")).format(
+            sql.Identifier(contender.columns[name])
+            if name in contender.columns
+            else sql.SQL("(custom ->> {})").format(sql.Literal(name))
+        )
         for name, kind in FIELDS.items()
     ]
     query = sql.SQL("select {} from {}").format(
@@ -54,12 +58,6 @@ def loaded(contender: Contender, database: str) -> Rows:
     )
     with psycopg.connect(database, options="-c timezone=UTC") as connection:
         return {row[0]: row for row in connection.execute(query)}
-
-
-def _value(contender: Contender, name: str) -> sql.Composable:
-    if contender.custom and name.endswith("_c"):
-        return sql.SQL("({} ->> {})").format(sql.Identifier(contender.custom), sql.Literal(name))
-    return sql.Identifier(contender.columns[name])
 
 
 def wrong_rows(expected: Rows, actual: Rows) -> int:
