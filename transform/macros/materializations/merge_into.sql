@@ -58,14 +58,10 @@
         {%- endcall -%}
     {%- endif -%}
 
-    {% call statement('stage', fetch_result=True) -%}
+    {% call statement('stage') -%}
         create temporary table {{ source_relation }} on commit drop as ({{ sql }});
         analyze {{ source_relation }} ({{ key }});
-        select exists (select from {{ target_relation }});
     {%- endcall %}
-    {#- All is new in an empty table. PostgreSQL may also plan a scan of it for each row, since it
-        does not know that the table grows meanwhile. -#}
-    {%- set is_empty = not load_result('stage').table.rows[0][0] -%}
 
     {%- set owned = adapter.get_columns_in_relation(target_relation) | map(attribute='name') | list -%}
     {%- set columns = adapter.get_columns_in_relation(source_relation)
@@ -94,9 +90,6 @@
         ),
 
         updated as (
-            {%- if is_empty %}
-            select {{ key }} from {{ source_relation }} where false
-            {%- else %}
             update {{ target_relation }} as target
             set
                 {%- for column, expression in updates.items() %}
@@ -114,18 +107,19 @@
                     {%- endfor %}
                 )
             returning target.{{ key }}
-            {%- endif %}
         ),
 
         inserted as (
             insert into {{ target_relation }} as target ({{ inserts.keys() | join(', ') }})
             select {{ inserts.values() | join(', ') }}
             from {{ source_relation }} as source
-            {%- if not is_empty %}
-            where not exists (
-                select 1 from {{ target_relation }} as known where known.{{ key }} = source.{{ key }}
-            )
-            {%- endif %}
+            where
+                -- All is new in an empty table, and PostgreSQL may plan a scan of it for each row:
+                -- it does not know that the table grows meanwhile.
+                not (select exists (select from {{ target_relation }}))
+                or not exists (
+                    select 1 from {{ target_relation }} as known where known.{{ key }} = source.{{ key }}
+                )
             returning target.{{ key }}
         ),
 
