@@ -1,4 +1,4 @@
-"""`make bench-api`: the API against a plain FastAPI and ORM endpoint, and its export against psql.
+"""`make bench-api`: the API against plain FastAPI and plain ASGI, and its export against psql.
 
 Everything is measured in one run, on this machine, over the same 100,000 rows.
 """
@@ -88,17 +88,20 @@ async def _listening(port: int) -> None:
     sys.exit("the server does not listen")
 
 
-def compare(targets: dict[str, tuple[int, str]], token: str) -> dict[str, float]:
-    """Print and return the requests per second of each target, by name: a port and a path.
+def compare(targets: dict[str, tuple[int, str, psutil.Process]], token: str) -> dict[str, float]:
+    """Print and return the requests per second of each target, by name: port, path and server.
 
     They are measured by turns, so that what else the machine does is the same for all.
     """
     rounds: dict[str, list[list[float]]] = {name: [] for name in targets}
+    cpu: dict[str, list[float]] = {name: [] for name in targets}
     for turn in range(ROUNDS + 1):
-        for name, (port, path) in targets.items():
+        for name, (port, path, server) in targets.items():
+            before = sum(server.cpu_times()[:2])
             taken = asyncio.run(load(port, path, token, SECONDS))
             if turn:  # the first is to warm up
                 rounds[name].append(taken)
+                cpu[name].append((sum(server.cpu_times()[:2]) - before) / len(taken))
     rates = {}
     for name, measured in rounds.items():
         rates[name] = statistics.median(len(taken) for taken in measured) / SECONDS
@@ -108,7 +111,8 @@ def compare(targets: dict[str, tuple[int, str]], token: str) -> dict[str, float]
         print(
             f"{name:20} {rates[name]:6.0f} requests/s, "
             f"median {statistics.median(medians) * 1000:.1f} ms, "
-            f"p99 {statistics.median(tails) * 1000:.1f} ms = {spread:.2f} medians"
+            f"p99 {statistics.median(tails) * 1000:.1f} ms = {spread:.2f} medians, "
+            f"{statistics.median(cpu[name]) * 1000:.2f} ms of the server's CPU a request"
         )
     return rates
 
@@ -164,13 +168,23 @@ def main() -> None:
                     "--port",
                     "8771",
                     "--no-access-log",
-                ),
+                ) as plain,
+                serving(
+                    url,
+                    8774,
+                    "uvicorn",
+                    "tests.api.plain:app",
+                    "--port",
+                    "8774",
+                    "--no-access-log",
+                ) as asgi,
                 serving(url, 8772, "api") as server,
             ):
                 rates = compare(
                     {
-                        "plain FastAPI + ORM": (8771, PAGE),
-                        "this API": (8772, PAGE + "&sort=-deal_value"),
+                        "plain FastAPI + ORM": (8771, PAGE, plain),
+                        "plain ASGI, same SQL": (8774, PAGE, asgi),
+                        "this API": (8772, PAGE + "&sort=-deal_value", server),
                     },
                     token,
                 )
