@@ -63,20 +63,27 @@ class View(Numbers):
 
     step: Step | None = None
 
-    def of(self, currency: str | None, start: date, end: date) -> Self:
+    def of(self, currency: str | None, start: date, end: date, *, converted: bool = False) -> Self:
         """Return the view with what it shows where nothing is wanted."""
         missing: list[str] = [name for name in self.missing if name != "currency"]
-        missing += ["currency"] if currency is None else []
-        changes = {"currency": currency, "missing": missing, "start": start, "end": end}
-        return self.model_copy(update=changes)
+        missing += ["currency"] if currency is None and not converted else []
+        changes = {"currency": currency, "converted": converted, "missing": missing}
+        return self.model_copy(update=changes | {"start": start, "end": end})
 
     def query(self, missing: Iterable[str] = (), **changes: Any) -> str:
         """Return the query of the page of the same period and currency, with some changes."""
-        given = self.model_dump(mode="json", include={"start", "end", "currency"}) | changes
+        given = self.model_dump(mode="json", include={"start", "end", *self.which}) | changes
         given["missing"] = [name for name in self.missing if name == "currency"] + list(missing)
         return urlencode(
             {name: value for name, value in given.items() if value is not None}, doseq=True
         )
+
+    @property
+    def which(self) -> dict[str, str]:
+        """The parameters that say which waterfall is shown."""
+        if self.converted:
+            return {"converted": "true"}
+        return {"missing": "currency"} if self.currency is None else {"currency": self.currency}
 
     def next(self, offset: int) -> str:
         """Return the query of more of the same rows."""
@@ -99,11 +106,15 @@ async def show_pipeline(
     currencies = {one["currency"]: one for one in found["currencies"]}
     if not currencies:
         return page(request, "pipeline.html", view=view, shown=None, **found)
-    shown = next(iter(currencies.values()))
+    converted = found["converted"]
+    shown = converted or next(iter(currencies.values()))
     if view.currency is not None or "currency" in view.missing:
         shown = currencies.get(view.currency, shown)
-    view = view.of(shown["currency"], found["start"], found["end"])
+    unit, days = shown["currency"], (found["start"], found["end"])
+    is_converted = shown is converted
+    view = view.of(None if is_converted else unit, *days, converted=is_converted)
     context = found | {"view": view, "shown": shown, "titles": TITLES, "dates": DATES}
+    context |= {"unit": unit, "tabs": _tabs(view, found)}
     if view.step is not None:
         wanted = DealsRequest.model_validate(view.model_dump(exclude_none=True))
         async with given_up_in_time(request, service.TOO_LONG):
@@ -144,10 +155,34 @@ def _flow(view: View, shown: dict[str, Any], fields: Fields, *, is_now: bool) ->
         for row, rise in zip([ends[0], *steps, ends[1]], chart.rises, strict=True)
     ]
     # What is open now, the list of deals can show.
-    now = list_of(fields, crm_outcome=OPEN, **having("currency", view.currency))
+    of_currency = {} if view.converted else having("currency", view.currency)
+    now = list_of(fields, crm_outcome=OPEN, **of_currency)
     if is_now and now is not None:
         rows[-1]["opens"] = f"/opportunities?{now}"
     return {"rows": rows, "axis": chart.axis, "is_cut": chart.is_cut}
+
+
+def _tabs(view: View, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the waterfalls that people can choose: all in one, and each currency's own."""
+    days = (found["start"], found["end"])
+    tabs = [
+        {
+            "title": one["currency"] or "No currency",
+            "query": view.of(one["currency"], *days).query(),
+            "deals": one["closing"]["deals"],
+            "is_shown": not view.converted and one["currency"] == view.currency,
+        }
+        for one in found["currencies"]
+    ]
+    if found["converted"] is None:
+        return tabs
+    every = {
+        "title": f"All in {found['converted']['currency']}",
+        "query": view.of(None, *days, converted=True).query(),
+        "deals": found["converted"]["closing"]["deals"],
+        "is_shown": view.converted,
+    }
+    return [every, *tabs]
 
 
 def _tone(row: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import LiteralString
 KEPT_SINCE: LiteralString = "select greatest(complete_since, pruned_at) as at from change_feed"
 # Nobody knows what there was before the first deals came.
 FIRST_DEAL: LiteralString = "select min(first_synced_at) as at from opportunities"
+RATES: LiteralString = "select currency as reporting, rates::text as rates from reporting_currency"
 
 _FIELDS: LiteralString = """
 ('crm_outcome', 'currency', 'deal_value', 'close_date', 'stage', 'deleted_at')
@@ -35,6 +36,34 @@ def _state(state: LiteralString, at: LiteralString, suffix: LiteralString) -> Li
     -- Filters compare this much of a text.
     left(nullif({was("stage")}, ''), 200) as stage_{suffix},
     {was("close_date", "date")} as closes_{suffix}
+    """
+
+
+def _convert(side: LiteralString) -> LiteralString:
+    """Return a deal's value on a day in the reporting currency, by the rates of now.
+
+    The deal's own rate in the CRM is that of the currency that it has now.
+    """
+    return f"""
+    in_reporting_currency(
+        value_{side},
+        currency_{side},
+        case when currency_{side} = nullif(currency, '') then crm_rate end,
+        crm_rate_currency,
+        %(reporting)s::text,
+        %(rates)s::jsonb
+    )
+    """
+
+
+def _risen(value: LiteralString, suffix: LiteralString = "") -> LiteralString:
+    """Return the sums of the values that rose, and of those that fell."""
+    before, after = f"{value}_before", f"{value}_after"
+    return f"""
+    count(*) filter (where {after} > {before}) as deals_up{suffix},
+    coalesce(sum({after} - {before}) filter (where {after} > {before}), 0) as value_up{suffix},
+    count(*) filter (where {after} < {before}) as deals_down{suffix},
+    coalesce(sum({after} - {before}) filter (where {after} < {before}), 0) as value_down{suffix}
     """
 
 
@@ -66,12 +95,28 @@ closings as (
 states as (
     select
         opportunities.id,
+        opportunities.currency,
+        opportunities.crm_rate,
+        opportunities.crm_rate_currency,
         {_state("opening", "opening", "before")},
         {_state("closing", "closing", "after")}
     from opportunities
     left join openings on openings.opportunity_id = opportunities.id
     left join closings on closings.opportunity_id = opportunities.id
     where opportunities.first_synced_at <= %(closing)s
+),
+converted as (
+    select
+        *,
+        value_before != 0 and exact_before is null or value_after != 0 and exact_after is null
+            as lacks_rate,
+        coalesce(exact_before, 0) as converted_before,
+        coalesce(exact_after, 0) as converted_after
+    from (
+        select *, {_convert("before")} as exact_before, {_convert("after")} as exact_after
+        from states
+        where outcome_before = 'open' or outcome_after = 'open'
+    ) as open
 ),
 deals as (
     select
@@ -87,8 +132,7 @@ deals as (
             when closes_after - closes_before <= 90 then 'later_90'
             else 'later'
         end as date_moved
-    from states
-    where outcome_before = 'open' or outcome_after = 'open'
+    from converted
 )
 """  # noqa: S608 - put together in this file
 
@@ -101,12 +145,11 @@ select
     count(*) as deals,
     sum(value_before) as value_before,
     sum(value_after) as value_after,
-    count(*) filter (where value_after > value_before) as deals_up,
-    coalesce(sum(value_after - value_before) filter (where value_after > value_before), 0)
-        as value_up,
-    count(*) filter (where value_after < value_before) as deals_down,
-    coalesce(sum(value_after - value_before) filter (where value_after < value_before), 0)
-        as value_down,
+    {_risen("value")},
+    sum(converted_before) as value_before_converted,
+    sum(converted_after) as value_after_converted,
+    {_risen("converted", "_converted")},
+    count(*) filter (where lacks_rate) as without_rate,
     coalesce(sum(closes_after - closes_before), 0)::bigint as days_moved
 from deals
 group by
@@ -115,11 +158,17 @@ group by
 """  # noqa: S608 - put together in this file
 
 _WAS_HERE: LiteralString = (
-    "outcome_before = 'open' and currency_before is not distinct from %(currency)s"
+    "outcome_before = 'open'"
+    " and (%(converted)s or currency_before is not distinct from %(currency)s)"
 )
 _IS_HERE: LiteralString = (
-    "outcome_after = 'open' and currency_after is not distinct from %(currency)s"
+    "outcome_after = 'open' and (%(converted)s or currency_after is not distinct from %(currency)s)"
 )
+# To whom all are converted, no deal goes from one currency to another.
+_STAYS: LiteralString = "(%(converted)s or is_same_currency)"
+_RISES: LiteralString = """
+case when %(converted)s then converted_after - converted_before else value_after - value_before end
+"""
 
 # Which deals each number counts.
 STEPS: dict[str, LiteralString] = {
@@ -127,10 +176,10 @@ STEPS: dict[str, LiteralString] = {
     "new": f"{_IS_HERE} and outcome_before = 'absent'",
     "reopened": f"{_IS_HERE} and outcome_before in ('won', 'lost', 'closed')",
     "returned": f"{_IS_HERE} and outcome_before = 'deleted'",
-    "value_up": f"{_WAS_HERE} and is_same_currency and value_after > value_before",
-    "value_down": f"{_WAS_HERE} and is_same_currency and value_after < value_before",
-    "currency_in": f"{_IS_HERE} and outcome_before = 'open' and not is_same_currency",
-    "currency_out": f"{_WAS_HERE} and outcome_after = 'open' and not is_same_currency",
+    "value_up": f"{_WAS_HERE} and {_STAYS} and {_RISES} > 0",
+    "value_down": f"{_WAS_HERE} and {_STAYS} and {_RISES} < 0",
+    "currency_in": f"{_IS_HERE} and outcome_before = 'open' and not {_STAYS}",
+    "currency_out": f"{_WAS_HERE} and outcome_after = 'open' and not {_STAYS}",
     **{
         outcome: f"{_WAS_HERE} and outcome_after = '{outcome}'"
         for outcome in ("won", "lost", "closed", "deleted")
@@ -158,11 +207,14 @@ def rows(step: str, filters: list[str]) -> LiteralString:
     return f"""
     {DEALS}
     select
-        id, remote_id, name, customer, deals.*, count(*) over () as total
+        deals.*, remote_id, name, customer, count(*) over () as total
     from deals
     join opportunities using (id)
     where {where}
-    order by greatest(value_before, value_after) desc, id
+    order by
+        case when %(converted)s then greatest(converted_before, converted_after)
+            else greatest(value_before, value_after) end desc,
+        id
     limit %(limit)s offset %(offset)s
     """  # noqa: S608 - put together from what stands above
 

@@ -59,6 +59,9 @@ class Numbers(Period):
     """Of which number of the pipeline something is wanted."""
 
     currency: Text | None = Field(None, description="Of `missing` ones, none")
+    converted: bool = Field(
+        False, description="Deals of all currencies, with values in the reporting currency"
+    )
     missing: list[Literal["currency", "stage_before", "stage_after"]] = Field(
         [], max_length=50, description="Those that have none of these values"
     )
@@ -71,15 +74,19 @@ class Numbers(Period):
 
 
 class DealsRequest(Numbers):
-    """The deals of which number of the pipeline are wanted: of a currency, or of `missing` ones."""
+    """The deals of which number of the pipeline are wanted.
+
+    It is of a currency, of `missing` ones, or of all with `converted` values.
+    """
 
     step: Step = Field(description="See GET /api/pipeline; `kept`: they were open on both days")
     limit: int = Field(50, ge=1, le=1000)
 
     @model_validator(mode="after")
     def _has_a_currency(self) -> Self:
-        if (self.currency is None) != ("currency" in self.missing):
-            raise ValueError("give currency, or missing=currency")
+        given = [self.currency is not None, "currency" in self.missing, self.converted]
+        if sum(given) != 1:
+            raise ValueError("give currency, missing=currency or converted=true")
         return self
 
 
@@ -130,6 +137,14 @@ class CurrencyPipeline(BaseModel):
     close_dates: list[MovedDates]
 
 
+class ConvertedPipeline(CurrencyPipeline):
+    """The pipeline of all currencies in the reporting one: no step is from or to another."""
+
+    without_rate: int = Field(
+        description="Deals whose value before or after has no rate, so that it adds nothing"
+    )
+
+
 class Stay(BaseModel):
     """How long deals were in a stage that they left in this time; deals of all currencies."""
 
@@ -148,6 +163,10 @@ class Pipeline(BaseModel):
     closing_at: datetime = Field(description="The end of the last day, or now")
     begin: datetime | None = Field(description="Of the history; null: no deal has come yet")
     currencies: list[CurrencyPipeline] = Field(description="That of most deals first")
+    converted: ConvertedPipeline | None = Field(
+        description="All of them in the reporting currency, by the rates of now; null: crm.yml"
+        " declares none"
+    )
     stays: list[Stay]
 
 
@@ -164,6 +183,10 @@ class PipelineDeal(BaseModel):
     currency_after: str | None
     value_before: float
     value_after: float
+    converted_before: float = Field(
+        description="In the reporting currency, by the rates of now; 0: there is none, or no rate"
+    )
+    converted_after: float
     stage_before: str | None
     stage_after: str | None
     closes_before: date | None

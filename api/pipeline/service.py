@@ -90,6 +90,12 @@ async def read_window(
     return Window(start, end, window.begin, today)
 
 
+async def _read_rates(connection: AsyncConnection[DictRow]) -> dict[str, Any]:
+    """Return the reporting currency and its rates, as parameters of the queries."""
+    found = await (await connection.execute(queries.RATES)).fetchone()
+    return found or {"reporting": None, "rates": "{}"}
+
+
 async def read_pipeline(
     connection: AsyncConnection[DictRow], user: User, unchanged: Unchanged, wanted: Period
 ) -> dict[str, Any]:
@@ -100,15 +106,18 @@ async def read_pipeline(
     """
     user.must_be(Role.VIEWER)
     window = await read_window(connection, unchanged, wanted)
+    parameters = window.parameters | await _read_rates(connection)
+    reporting = parameters["reporting"]
 
-    async def read() -> tuple[list[dict[str, Any]], list[DictRow]]:
-        cells = await connection.execute(queries.CELLS, window.parameters)
-        currencies = _by_currency(await cells.fetchall())
-        stays = await connection.execute(queries.STAYS, window.parameters)
-        return currencies, await stays.fetchall()
+    async def read() -> tuple[list[dict[str, Any]], dict[str, Any] | None, list[DictRow]]:
+        found = await connection.execute(queries.CELLS, parameters)
+        cells = await found.fetchall()
+        converted = None if reporting is None else _all_in(reporting, cells)
+        stays = await connection.execute(queries.STAYS, parameters)
+        return _by_currency(cells), converted, await stays.fetchall()
 
-    currencies, stays = await unchanged.get(
-        connection, ("pipeline over time", window.parameters), read
+    currencies, converted, stays = await unchanged.get(
+        connection, ("pipeline over time", parameters), read
     )
     return {
         "start": window.start,
@@ -119,6 +128,7 @@ async def read_pipeline(
         "first": window.first,
         "today": window.today,
         "currencies": currencies,
+        "converted": converted,
         "stays": stays,
     }
 
@@ -139,7 +149,7 @@ async def list_deals(
         if getattr(wanted, name) is not None
     ]
     filters += [f"missing_{name}" for name in wanted.missing if name != "currency"]
-    parameters = wanted.model_dump() | window.parameters
+    parameters = wanted.model_dump() | window.parameters | await _read_rates(connection)
     found = await connection.execute(queries.rows(wanted.step, filters), parameters)
     rows = await found.fetchall()
     if rows:
@@ -164,6 +174,22 @@ def _by_currency(cells: list[DictRow]) -> list[dict[str, Any]]:
         )
     )
     return found
+
+
+def _all_in(reporting: str, cells: list[DictRow]) -> dict[str, Any]:
+    """Add up all cells in the reporting currency."""
+    converted = [
+        cell
+        | {"currency_before": reporting, "currency_after": reporting}
+        | {
+            name.removesuffix("_converted"): amount
+            for name, amount in cell.items()
+            if name.endswith("_converted")
+        }
+        for cell in cells
+    ]
+    without_rate = sum(cell["without_rate"] for cell in cells)
+    return _of_currency(converted, reporting) | {"without_rate": without_rate}
 
 
 def _of_currency(cells: list[DictRow], currency: str | None) -> dict[str, Any]:

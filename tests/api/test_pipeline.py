@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import psycopg
@@ -19,6 +19,8 @@ TODAY = datetime.now(UTC).date()
 DAYS = 6
 CURRENCIES = ["EUR", "USD", None]
 STAGES = ["01", "02", None]
+RATES: dict[str | None, Decimal] = {"USD": Decimal("0.913")}
+"""Into euros; deals without a currency have no rate."""
 VALUES = [None, Decimal("100"), Decimal("250.10"), Decimal("99.95")]
 CLOSES = [None, *(date(2026, 6, 1) + timedelta(days=days) for days in (0, 10, 45, 200))]
 OUTCOMES = ["OPEN", "WON", "LOST", "CLOSED", None]
@@ -37,6 +39,9 @@ CHANGE = st.sampled_from(sorted(FIELDS)).flatmap(
 DAY = st.lists(st.one_of(DEAL, st.tuples(st.integers(0, 5), CHANGE)), max_size=6)
 
 
+ALL = "all"
+OWN = Decimal("0.87")
+OWN_RATE = "update opportunities set crm_rate = %s, crm_rate_currency = 'EUR' where id = %s"
 INSERT = f"""
 insert into opportunities (opty_number, remote_id, {", ".join(FIELDS)})
 values (%s, %s, {", ".join(["%s"] * len(FIELDS))})
@@ -79,6 +84,20 @@ def outcome(deal: dict[str, Any]) -> str:
 
 def value(deal: dict[str, Any]) -> Decimal:
     return deal["deal_value"] or Decimal(0)
+
+
+def converted(
+    deals: dict[int, dict[str, Any]], now: dict[int, dict[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """The deals with their values in euros; their own rates are those of their currencies now."""
+    found = {}
+    for id_, deal in deals.items():
+        rate = Decimal(1) if deal["currency"] == "EUR" else RATES.get(deal["currency"], Decimal(0))
+        if id_ % 2 and deal["currency"] not in (None, "EUR"):
+            rate = OWN if deal["currency"] == now[id_]["currency"] else rate
+        in_euros = (value(deal) * rate).quantize(Decimal("0.01"), ROUND_HALF_UP)
+        found[id_] = deal | {"deal_value": in_euros, "currency": ALL}
+    return found
 
 
 def compare(
@@ -141,6 +160,8 @@ def test_it_is_the_difference_of_two_days(
     last: int,
 ) -> None:
     connection.execute("truncate opportunities, opportunity_changes restart identity cascade")
+    connection.execute("delete from reporting_currency")
+    connection.execute("insert into reporting_currency values ('EUR', %s)", ['{"USD": 0.913}'])
     connection.execute(
         "insert into opportunities (remote_id, crm_outcome) values ('the first', 'CLOSED')"
     )
@@ -156,6 +177,8 @@ def test_it_is_the_difference_of_two_days(
                     INSERT,
                     [id_, id_, *(change[name] for name in FIELDS)],
                 )
+                if id_ % 2:
+                    connection.execute(OWN_RATE, [OWN, id_])
             elif deals:
                 which, (name, wanted) = change
                 id_ = which % len(deals) + 2
@@ -173,13 +196,16 @@ def test_it_is_the_difference_of_two_days(
     answer = caller.get(PATH, params=period)
     assert answer.status_code == 200, answer.text
     told = json.loads(answer.text, parse_float=Decimal)
-    by_currency = {one["currency"]: one for one in told["currencies"]}
-    for currency in CURRENCIES:
-        expected = compare(before, after, currency)
-        if not expected:
-            assert currency not in by_currency
+    pipelines = {one["currency"]: one for one in told["currencies"]} | {ALL: told["converted"]}
+    for currency in [*CURRENCIES, ALL]:
+        was, became = before, after
+        if currency == ALL:
+            was, became = converted(before, deals), converted(after, deals)
+        expected = compare(was, became, currency)
+        if not expected and currency != ALL:
+            assert currency not in pipelines
             continue
-        found = by_currency[currency]
+        found = pipelines[currency]
         steps = {step["step"]: step for step in found["steps"]}
         steps |= {name: found[name] for name in ("opening", "closing")}
         assert {
@@ -191,7 +217,10 @@ def test_it_is_the_difference_of_two_days(
         )
 
         def total(currency: str | None = currency, **wanted: str | None) -> int:
-            filters = {"currency": currency} | wanted
+            which: dict[str, str | None] = (
+                {"converted": "true"} if currency == ALL else {"currency": currency}
+            )
+            filters = which | wanted
             query: dict[str, Any] = period | {
                 name: value for name, value in filters.items() if value is not None
             }
@@ -221,10 +250,10 @@ def test_it_is_the_difference_of_two_days(
             assert total(step="kept", close_date=moved["close_date"]) == moved["deals"], moved
         kept = [
             (old["close_date"], after[id_]["close_date"])
-            for id_, old in before.items()
+            for id_, old in was.items()
             if is_open(old)
             and is_open(after[id_])
-            and old["currency"] == after[id_]["currency"] == currency
+            and old["currency"] == became[id_]["currency"] == currency
             and old["close_date"] != after[id_]["close_date"]
         ]
         assert sum(moved["deals"] for moved in found["close_dates"]) == len(kept)
