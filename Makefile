@@ -153,8 +153,9 @@ bench: .venv/.installed-dev ## Extract and load beside dlt, a plain script and t
 bench-scale: .venv/.installed-dev ## All that 1,000,000 deals cost; 10 minutes
 	$(PYTHON) -m tests.bench.scale
 
-bench-api: .venv/.installed-dev ## The API beside a plain ORM endpoint
+bench-api: .venv/.installed-dev ## The API beside a plain ORM endpoint; the CPU of each page
 	$(PYTHON) -m tests.api.bench
+	$(PYTHON) -m tests.bench.pages
 
 screenshots: .venv/.installed-dev ## Regenerate docs/screenshots from the console
 	$(PYTHON) -m tests.console.screenshots

@@ -41,14 +41,15 @@ def main() -> None:
         cluster = Path(scratch) / "postgres"
         server = start_embedded(cluster).rsplit("/", 1)[0]
         try:
-            warehouse = _warehouse(server, Path(scratch))
-            with serving(warehouse.url, DefaultSettings()) as address, opened() as browser:
+            url = warehouse(server, Path(scratch)).url
+            with serving(url, DefaultSettings()) as address, opened() as browser:
                 _take(browser, address)
         finally:
             stop_embedded(cluster)
 
 
-def _warehouse(server: str, scratch: Path) -> Warehouse:
+def warehouse(server: str, scratch: Path, deals: int = 400) -> Warehouse:
+    """Make a database of demo data on a server, with dbt's views."""
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute("create database migrated")
     roles.apply(f"{server}/migrated")
@@ -58,10 +59,10 @@ def _warehouse(server: str, scratch: Path) -> Warehouse:
         check=True,
         env=os.environ | {"DATABASE_URL": f"{server}/migrated"},
     )
-    warehouse = Warehouse(server, "migrated", scratch)
-    warehouse.merge()
-    demo.fill(warehouse.url)
-    return warehouse
+    made = Warehouse(server, "migrated", scratch)
+    made.merge()
+    demo.fill(made.url, deals)
+    return made
 
 
 def _take(browser: Browser, address: str) -> None:
