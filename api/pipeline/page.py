@@ -50,7 +50,7 @@ DATES = {
     CloseDate.EARLIER: "Earlier",
     CloseDate.LATER_30: "Up to 30 days later",
     CloseDate.LATER_90: "31 to 90 days later",
-    CloseDate.LATER: "More than 90 days later",
+    CloseDate.LATER: "Over 90 days later",
     CloseDate.SET: "Got a date",
     CloseDate.REMOVED: "Lost the date",
 }
