@@ -7,7 +7,7 @@ import psycopg
 from fastapi import APIRouter
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import CurrentUser, Role, User
 from api.database import Connection
@@ -25,6 +25,8 @@ MERGING = "A sync is merging the deals at the moment. Try again."
 
 class ChangeOfMany(OpportunityChange):
     """The change of many opportunities; a field that is missing stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 2})
 
     ids: list[Id] = Field(min_length=1, max_length=MOST_CHOSEN, examples=[[41, 42]])
 

@@ -287,7 +287,7 @@ class OpportunityChange(Input):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if not self.model_fields_set:
+        if not self.model_fields_set & OpportunityChange.model_fields.keys():
             raise ValueError("give workflow_status or assigned_to")
         if "workflow_status" in self.model_fields_set and self.workflow_status is None:
             raise ValueError("workflow_status can't be null")
