@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from random import Random
@@ -263,6 +263,11 @@ class Stdout:
             raise GreenletExit
         task.process.output(bytes(data) if not isinstance(data, str) else data.encode())
         return len(data)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Pass on the lines."""
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         """Do nothing."""

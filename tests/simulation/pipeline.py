@@ -15,14 +15,18 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psycopg
 import yaml
+from msgspec import Raw
+from msgspec.structs import astuple
 from oracle_crm_sandbox import PASSWORD, USER
 from psycopg.pq import TransactionStatus
 from singer_sdk.sinks import Sink
 from tap_oracle_crm.errors import OracleCrmError
 from tap_oracle_crm.tap import TapOracleCRM
 from target_postgres_copy.connector import LoadRefusedError
+from target_postgres_copy.lines import Record
 from target_postgres_copy.sink import CopySink
 from target_postgres_copy.target import CopyTarget
 
@@ -152,15 +156,18 @@ class SimulatedSink(CopySink):
             prepared.add(self.stream_name)
         return self.stream_name in prepared
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Take a record."""
-        record = message["record"]
+    def add(self, key: Any, record: Record, extracted: str | None, *, has_escapes: bool) -> bool:
+        """Add a record to the batch."""
+        values = dict(zip(self.lines.names, astuple(record), strict=True))
         if self.stream_name == "opportunities":
-            is_good = record["WinProb"] is None or 0 <= record["WinProb"] <= 100
-            self._taken.append(Read(str(record["OptyId"]), is_good))
+            chance = values["WinProb"]
+            if isinstance(chance, Raw):
+                chance = msgspec.json.decode(chance)
+            is_good = chance is None or 0 <= float(chance) <= 100
+            self._taken.append(Read(str(values["OptyId"]), is_good))
         elif self.stream_name == "rejected_records":
-            self._taken.append(Read(record["remote_id"] or record["id"], is_good=False))
-        super().take(message)
+            self._taken.append(Read(values["remote_id"] or values["id"], is_good=False))
+        return super().add(key, record, extracted, has_escapes=has_escapes)
 
     def process_batch(self, context: dict[str, Any]) -> None:
         """Write a batch."""

@@ -47,7 +47,9 @@ class Lines:
     def __init__(
         self, stream: str, columns: Mapping[str, types.TypeEngine[Any]], key: Sequence[str]
     ) -> None:
-        self._stream, self._names = stream, list(columns)
+        self._stream = stream
+        self.names = list(columns)
+        """The attributes, in the order of a record's fields."""
         fields = {name: f"f{number}" for number, name in enumerate(columns)}
         self._json = [fields[name] for name, kind in columns.items() if isinstance(kind, JSONB)]
         self.key_of = attrgetter(*(fields[name] for name in key))
@@ -88,8 +90,8 @@ class Lines:
         Raises:
             LoadRefusedError: a list or an object is no value of its column.
         """
-        record = {f"f{number}": values.get(name) for number, name in enumerate(self._names)}
-        for (field, value), name in zip(record.items(), self._names, strict=True):
+        record = {f"f{number}": values.get(name) for number, name in enumerate(self.names)}
+        for (field, value), name in zip(record.items(), self.names, strict=True):
             if field in self._json:
                 record[field] = _NULL if value is None else Raw(encoder.encode(value))
             elif isinstance(value, dict | list):
