@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor check probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor check probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-console test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,14 +31,18 @@ setup: .venv/.installed ## Install everything and bring the database up to date
 demo: .venv/.installed ## Sync a sandbox CRM and serve the result on 127.0.0.1:8000
 	$(PYTHON) -m orchestrate.demo
 
-# Debian packages of the tests: the browser, the pooler and faketime.
+# Debian packages of the tests.
+.venv/.debian: .venv/.installed-dev
+	command -v faketime && command -v pgbouncer || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq faketime pgbouncer; }
+	@touch $@
+
 .venv/.browser: .venv/.installed-dev
-	{ command -v chromium-headless-shell || command -v chromium; } && command -v faketime && command -v pgbouncer || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium-headless-shell faketime pgbouncer; }
+	command -v chromium-headless-shell || command -v chromium || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium-headless-shell; }
 	@touch $@
 
 # Four workers keep two cores busy, since tests also wait. The output of `lint` comes after theirs.
 # Bytecode is always written: otherwise each worker would compile all tests.
-test: .venv/.browser ## The tests, and lint beside them
+test: .venv/.debian ## The tests, and lint beside them
 	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
 	make --no-print-directory lint >$$log 2>&1 & \
 	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder; \
@@ -68,8 +72,11 @@ airflow: .data/airflow/.installed ## Install Airflow in its own environment, .da
 	orchestrate/airflow/bootstrap.sh
 	@touch $@
 
+test-console: .venv/.browser ## The console in a real browser; minutes
+	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m 'console and not oidc'
+
 # They start each command anew, so they are slow: `make test` keeps its commands waiting.
-test-commands: .venv/.browser ## The commands of README, runbook, images and scheduler; minutes
+test-commands: .venv/.installed-dev ## The commands of README, runbook, images and scheduler; minutes
 	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup -m commands
 
 test-airflow: .venv/.installed-dev .data/airflow/.installed ## A real Airflow runs the DAGs; minutes
@@ -115,7 +122,7 @@ attack: .venv/.browser ## Attacks on a running server: outages, odd input, roles
 test-oidc: .venv/.browser .data/oidc/.installed ## Sign in at a real identity provider, in a browser
 	.venv/bin/pytest -m oidc tests/console/test_company_account.py
 
-test-all: test test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack ## All of these, one after the other
+test-all: test test-console test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack ## All of these, one after the other
 
 sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox

@@ -41,6 +41,8 @@ PIPELINE = ["tap-oracle-crm", "target-postgres", "dbt-postgres:run"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Distribute pipeline tests one by one, the others file by file; slow ones first."""
     for item in items:
+        if item.location[0].startswith("tests/console/"):
+            item.add_marker("console")
         if not _runs_pipelines(item) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.location[0]))
     items.sort(
@@ -60,7 +62,7 @@ def _runs_pipelines(item: pytest.Item) -> bool:
 
 def _is_slow(item: pytest.Item) -> bool:
     # A long file that comes last would let the other workers wait for one.
-    return item.location[0].startswith(("tests/console/", "load/"))
+    return item.location[0].startswith("load/")
 
 
 def _is_simulated(item: pytest.Item) -> bool:

@@ -17,6 +17,8 @@ from tests.browser import opened
 from tests.warehouse import Warehouse
 from tests.warm import WarmProject
 
+pytestmark = pytest.mark.console
+
 
 @pytest.fixture(scope="module")
 def docs(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Path:

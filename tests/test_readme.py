@@ -25,6 +25,7 @@ PORT, DEMO_PORT = free_port(), free_port()
 # Commands that run for long, or would start all tests again, with the tests that cover them.
 ELSEWHERE = {
     "make test": "runs other tests",
+    "make test-console": "runs other tests",
     "make test-commands": "runs this test",
     "make test-airflow": "tests/test_airflow.py",
     "make test-images": "tests/test_deploy.py",
