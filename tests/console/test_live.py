@@ -17,11 +17,14 @@ def test_a_list_tells_of_deals_that_changed_and_shows_them(desk: Desk) -> None:
     changed = page.locator("#changed")
     expect(page.locator("#fresh")).to_contain_text(CURRENT)
     expect(changed).to_be_hidden()
+    heading = page.get_by_role("columnheader", name="Customer")
+    place = heading.bounding_box()
     # In the page's own time nothing was committed of this merge, which began before.
     with psycopg.connect(desk.database) as merge:
         merge.execute("update opportunities set stage = 'x' where id in (3, 4)")
         merge.execute("insert into opportunities (remote_id, name) values ('n', 'Just arrived')")
     expect(changed).to_contain_text("3 deals have changed since this page was read")
+    assert heading.bounding_box() == place  # or a click would meet something else
     expect(page.locator("#fresh")).not_to_contain_text(CURRENT)
     desk.query("update opportunities set stage = 'y' where id = 4")
     desk.query("update opportunities set stage = 'y' where id = 5")

@@ -208,7 +208,7 @@ function showChosenBar() {
     ? `Choose the first ${MOST_CHOSEN} of ${inWords(total)}`
     : `Choose all ${inWords(total)}`;
   chosenBar.hidden = picked.size === 0;
-  document.getElementById("messages").classList.toggle("raised", !chosenBar.hidden);
+  document.body.classList.toggle("choosing", !chosenBar.hidden);
   chosenBar.querySelector("strong").textContent = inWords(picked.size);
   for (const link of chosenBar.querySelectorAll("[data-export-chosen]")) {
     const kind = link.dataset.exportChosen;
