@@ -25,9 +25,19 @@ CONFIGURATION = {
         "missing_required_header": {"expected-statuses": [422, 428]},
     }
 }
-schema = schemathesis.openapi.from_dict(
-    create_app(DefaultSettings(), "").openapi(), config=schemathesis.Config.from_dict(CONFIGURATION)
-).exclude(path="/api/events")  # which has no end: see test_events.py
+# Its cases are made when the test runs: each worker collects all tests, and making them takes long.
+schema = schemathesis.pytest.from_fixture("document").exclude(
+    path="/api/events"  # which has no end: see test_events.py
+)
+
+
+@pytest.fixture(scope="module")
+def document() -> schemathesis.BaseSchema:
+    """What the API says of itself."""
+    document = create_app(DefaultSettings(), "").openapi()
+    return schemathesis.openapi.from_dict(
+        document, config=schemathesis.Config.from_dict(CONFIGURATION)
+    )
 
 
 @pytest.fixture(scope="module")
