@@ -38,6 +38,7 @@ from database.preflight import Purpose
 from declared.fields import field_settings
 from declared.file import DeclarationError, Declared, declare, read_declared
 from notifications import run_end
+from orchestrate import meltano_environment
 from runs import registry
 from runs.control import PIPELINE
 from runs.recorder import RunRecorder
@@ -242,6 +243,7 @@ def _blocks(arguments: tuple[str, ...]) -> list[str]:
 
 prepare_environment()
 _keep_connection()
+meltano_environment.use()
 # Imported objects stay; collecting garbage among them costs each run up to a third of a second.
 gc.freeze()
 
