@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 export SANDBOX_RECORDS ?= 1000
 
-.PHONY: help setup demo test sync serve schedule doctor check probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-console test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
+.PHONY: help setup demo test sync serve schedule doctor check probe sandbox token lint bench bench-scale bench-api screenshots soak simulate airflow test-console test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-libreoffice test-oidc attack test-all docs backup restore restore-check adopt erase settings psql stop
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,10 @@ test-edge: .venv/.installed-dev ## The API behind Debian's Caddy and nginx, with
 	command -v caddy >/dev/null && command -v nginx >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq caddy nginx-light; }
 	.venv/bin/pytest -m edge tests/test_edge.py
 
+test-libreoffice: .venv/.installed-dev ## LibreOffice opens what the API exports
+	command -v soffice >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends libreoffice-calc-nogui; }
+	.venv/bin/pytest -m libreoffice tests/api/test_libreoffice.py
+
 # `make test` has these too, where PgBouncer is installed.
 test-pooler: .venv/.installed-dev ## What meets a connection pooler, with Debian's PgBouncer
 	command -v pgbouncer >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq pgbouncer; }
@@ -122,7 +126,7 @@ attack: .venv/.browser ## Attacks on a running server: outages, odd input, roles
 test-oidc: .venv/.browser .data/oidc/.installed ## Sign in at a real identity provider, in a browser
 	.venv/bin/pytest -m oidc tests/console/test_company_account.py
 
-test-all: test test-console test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-oidc attack ## All of these, one after the other
+test-all: test test-console test-commands test-airflow test-images test-postgres test-pooler test-alerts test-edge test-libreoffice test-oidc attack ## All of these, one after the other
 
 sandbox: .venv/.installed ## A sandbox CRM on 127.0.0.1:8899
 	.venv/bin/oracle-crm-sandbox

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "make test-pooler": "runs other tests",
     "make test-alerts": "runs other tests",
     "make test-edge": "runs other tests",
+    "make test-libreoffice": "tests/api/test_libreoffice.py",
     "make test-oidc": "tests/console/test_company_account.py",
     "make attack": "runs other tests",
     "make test-all": "runs other tests",
