@@ -71,7 +71,7 @@ def test_what_was_dropped_is_told_and_made_again(
         assert answer.json()["detail"].startswith(f"The database lacks {named}")
         migrate(database)
         # It asks at most once a second.
-        wait_until(lambda: caller.get("/health/ready").status_code == 200, seconds=10)
+        wait_until(lambda: caller.get("/health/ready").status_code == 200)
         assert caller.get("/api/sync-history").status_code == 200
     assert found(database, monkeypatch)["tables and views"].status == "ok"
 
