@@ -87,9 +87,10 @@ def test_an_admin_sees_the_news_and_checks_the_file(desk: Desk) -> None:
     news = page.get_by_role("region", name="List of news")
     expect(news).to_contain_text("new in the CRM: <b>New</b>_c (string)")
     expect(page.get_by_role("region", name="List of fields")).to_contain_text("GoLive_c")
-    page.get_by_role("button", name="Check crm.yml").click()
+    # The page comes when the check has ended.
+    page.get_by_role("button", name="Check crm.yml").click(timeout=60_000)
     found = page.get_by_role("region", name="Findings")
-    expect(found.locator("tbody tr").first).to_contain_text("crm.yml", timeout=60_000)
+    expect(found.locator("tbody tr").first).to_contain_text("crm.yml")
     expect(found).to_contain_text("Changes")
 
 
