@@ -140,6 +140,7 @@ def test_the_audit_tells_who_did_what(desk: Desk) -> None:
     deal = (row.get_attribute("id") or "")[5:]
     row.get_by_role("button", name="Workflow status").click()
     deals.get_by_role("menuitem", name="Assigned", exact=True).click()
+    deals.get_by_role("button", name="Assign", exact=True).click()
     expect(deals.locator("#messages")).to_contain_text("Assigned")
     page = desk.open("/admin/audit")
     page.get_by_label("Of a kind").select_option(label="Opportunity")

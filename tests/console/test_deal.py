@@ -38,6 +38,26 @@ def test_what_the_crm_says_and_what_became_of_it(
     assert violations(page) == []
 
 
+def test_a_move_to_assigned_asks_for_whom(desk: Desk) -> None:
+    (deal,) = desk.query(
+        "select id from opportunities where workflow_status = 'NEW' and assigned_to is null"
+        " and crm_outcome = 'OPEN' and deleted_at is null limit 1"
+    )
+    page = desk.open(f"/opportunities/{deal['id']}", "ada")
+    workflow = page.get_by_label("Workflow status of")
+    workflow.select_option(label="Assigned")
+    question = page.get_by_role("dialog", name="Who is to work on it?")
+    question.get_by_role("button", name="Cancel").click()
+    expect(workflow).to_have_value("NEW")
+    assert desk.deal(deal["id"])["workflow_status"] == "NEW"
+    workflow.select_option(label="Assigned")
+    question.get_by_role("button", name="Assign", exact=True).click()
+    expect(page.get_by_label("Assigned to", exact=True)).to_have_value("2")
+    expect(workflow).to_have_value("ASSIGNED")
+    after = desk.deal(deal["id"])
+    assert (after["workflow_status"], after["assigned_to"]) == ("ASSIGNED", 2)
+
+
 def test_a_long_history_comes_in_parts(desk: Desk) -> None:
     desk.query(
         "insert into opportunity_changes (opportunity_id, field, old_value, new_value, changed_by)"

@@ -20,6 +20,14 @@ def move(row: Locator, state: str) -> None:
     row.page.get_by_role("menu").get_by_role("menuitem", name=state, exact=True).click()
 
 
+def for_whom(page: Page) -> Locator:
+    return page.get_by_role("dialog", name="Who is to work on it?")
+
+
+def assign(page: Page) -> None:
+    for_whom(page).get_by_role("button", name="Assign", exact=True).click()
+
+
 def test_search_as_you_type(desk: Desk) -> None:
     page = desk.open("/opportunities", "vera")
     expect(page.get_by_text("395 opportunities")).to_be_visible()
@@ -289,14 +297,69 @@ def test_move_and_undo(desk: Desk) -> None:
     row = page.locator(".deals tbody tr").first
     deal = int((row.get_attribute("id") or "").removeprefix("deal-"))
     row = page.locator(f"#deal-{deal}")
+    desk.query("update opportunities set assigned_to = null where id = %s", deal)
+    page.reload()
     move(row, "Assigned")
-    expect(page.locator("#messages")).to_contain_text("Assigned")
-    expect(row.locator("button.move")).to_have_text("Assigned")
+    expect(for_whom(page)).to_contain_text(desk.deal(deal)["name"])
+    for_whom(page).get_by_role("button", name="Cancel").click()
     expect(row.locator("button.move")).to_be_focused()
-    assert desk.deal(deal)["workflow_status"] == "ASSIGNED"
-    page.get_by_role("button", name="Undo").click()
     expect(row.locator("button.move")).to_have_text("New")
     assert desk.deal(deal)["workflow_status"] == "NEW"
+    move(row, "Assigned")
+    assign(page)
+    expect(page.locator("#messages")).to_contain_text("Assigned, Ada Bellweather")
+    expect(row.locator("button.move")).to_have_text("Assigned")
+    expect(row.locator("button.move")).to_be_focused()
+    expect(row.locator("td[data-label=Assigned]")).to_have_text("Ada Bellweather")
+    assert (desk.deal(deal)["workflow_status"], desk.deal(deal)["assigned_to"]) == ("ASSIGNED", 2)
+    page.get_by_role("button", name="Undo").click()
+    expect(row.locator("button.move")).to_have_text("New")
+    assert (desk.deal(deal)["workflow_status"], desk.deal(deal)["assigned_to"]) == ("NEW", None)
+
+
+def test_many_are_moved_to_whom_one_says(desk: Desk) -> None:
+    page = desk.open("/opportunities?workflow_status=NEW&sort=-deal_value", "mira")
+    rows = page.locator(".deals tbody tr[data-state]")
+    ids = [int(row.get_attribute("data-deal") or "") for row in rows.all()[:2]]
+    desk.query("update opportunities set assigned_to = null where id = any(%s)", ids)
+    page.reload()
+    chosen = page.get_by_role("region", name="Chosen deals")
+
+    def move_chosen() -> None:
+        chosen.get_by_label("Move the chosen deals to").select_option(label="Assigned")
+        chosen.get_by_role("button", name="Move", exact=True).click()
+
+    def states() -> list[tuple[str, int | None]]:
+        deals = [desk.deal(id_) for id_ in ids]
+        return [(deal["workflow_status"], deal["assigned_to"]) for deal in deals]
+
+    for id_ in ids:
+        page.locator(f"#deal-{id_} [data-pick]").click()
+    move_chosen()
+    expect(for_whom(page)).to_contain_text("2 chosen")
+    expect(for_whom(page).get_by_label("Assign to")).to_have_value("4")  # nobody has them: me
+    page.keyboard.press("Escape")
+    expect(for_whom(page)).to_be_hidden()
+    assert states() == [("NEW", None), ("NEW", None)]
+    move_chosen()
+    for_whom(page).get_by_label("Assign to").select_option(label="Ada Bellweather")
+    assign(page)
+    expect(page.locator("#messages")).to_contain_text("2 deals changed.")
+    assert states() == [("ASSIGNED", 2), ("ASSIGNED", 2)]
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#messages")).to_contain_text("Taken back: 2 deals changed.")
+    assert states() == [("NEW", None), ("NEW", None)]
+    # Those of several people stay theirs, unless one says otherwise.
+    desk.query("update opportunities set assigned_to = 2 where id = %s", ids[0])
+    page.reload()
+    for id_ in ids:
+        page.locator(f"#deal-{id_} [data-pick]").click()
+    move_chosen()
+    kept = for_whom(page).locator("option:checked")
+    expect(kept).to_have_text("Whoever each is assigned to now")
+    assign(page)
+    expect(page.locator("#messages")).to_contain_text("2 deals changed.")
+    assert states() == [("ASSIGNED", 2), ("ASSIGNED", None)]
 
 
 def test_many_are_moved_assigned_and_exported_at_once(desk: Desk) -> None:
@@ -324,6 +387,8 @@ def test_many_are_moved_assigned_and_exported_at_once(desk: Desk) -> None:
     page.locator(f"#deal-{ids[1]}").evaluate("row => row.dataset.state = 'NEW'")  # as it was seen
     chosen.get_by_label("Move the chosen deals to").select_option(label="Assigned")
     chosen.get_by_role("button", name="Move", exact=True).click()
+    for_whom(page).get_by_label("Assign to").select_option(label="Nobody")
+    assign(page)
     refused = page.get_by_role("dialog", name="3 deals changed, 1 refused.")
     expect(refused.get_by_role("listitem")).to_have_count(1)
     expect(refused).to_contain_text("moved meanwhile: it is Approved")
@@ -368,6 +433,8 @@ def test_all_that_match_are_chosen_moved_and_taken_back(desk: Desk) -> None:
         chosen.get_by_label("Move the chosen deals to").select_option(label=state)
         with page.expect_response("**/opportunities/bulk"):
             chosen.get_by_role("button", name="Move", exact=True).click()
+            if state == "Assigned":
+                assign(page)
         expect(page.locator("tbody button.move", has_text=state)).to_have_count(25)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#messages")).to_contain_text(f"Taken back: {count} deals changed.")
@@ -394,6 +461,7 @@ def test_a_move_of_what_has_moved_meanwhile_is_refused(desk: Desk) -> None:
     deal = int((row.get_attribute("id") or "").removeprefix("deal-"))
     desk.query("update opportunities set workflow_status = 'APPROVED' where id = %s", deal)
     move(row, "Assigned")
+    assign(page)
     expect(page.locator("#messages")).to_contain_text("moved meanwhile: it is Approved")
     expect(row.locator("button.move")).to_have_text("New")
     assert desk.deal(deal)["workflow_status"] == "APPROVED"

@@ -257,32 +257,29 @@ if (localStorage.getItem("views") && document.getElementById("views")) {
   Promise.all(forms).then(() => localStorage.removeItem("views"));
 }
 
-// --- The board: drag a card, or move it with Alt and an arrow ----------------------------------
+// --- A deal's move in the workflow, which asks for whom if somebody is to work on it -------------
 
-const moves = (card) => (card.dataset.moves ?? "").split(" ").filter(Boolean);
+let moved = null; // the card that gets the focus when the board is there again
 
-let moved = null;
-
-async function move(card, state, { keepsFocus = false } = {}) {
-  const values = { workflow_status: state, seen: card.dataset.state };
+async function move(deal, state, target, { keepsFocus = false } = {}) {
+  const { deal: id, state: seen, assigned } = deal.dataset;
+  const values = { workflow_status: state, seen };
   if (state === "ASSIGNED") {
-    values.assigned_to = await askForWhom(card);
-    if (values.assigned_to === null) return; // the card is where it was
+    values.assigned_to = await askForWhom(assigned, deal.querySelector(".name").textContent);
+    if (values.assigned_to === null) return; // the deal stays as it is
   }
-  if (keepsFocus) moved = card.dataset.deal;
-  htmx.ajax("POST", `/opportunities/${card.dataset.deal}/status`, {
-    values,
-    target: "#board",
-    swap: "outerHTML",
-  });
+  if (keepsFocus) moved = id;
+  htmx.ajax("POST", `/opportunities/${id}/status`, { values, target, swap: "outerHTML" });
 }
 
 const forWhom = document.getElementById("for-whom");
 
-/** Ask who is to work on the deal of a card: the user's id, "0" for nobody; null: it is called off. */
-function askForWhom(card) {
-  const { assigned: holder } = card.dataset;
-  const own = [document.body.dataset.user, "0"];
+/**
+ * Ask who is to work on a deal, or on several: the user's id, "0" for nobody; null: it is called
+ * off. `holder` has it now, "" if several deals have several.
+ */
+function askForWhom(holder, name) {
+  const own = [document.body.dataset.user, "0", ""];
   const select = forWhom.querySelector("select");
   for (const option of select.options) {
     const isFree = "anybody" in forWhom.dataset ||
@@ -291,7 +288,7 @@ function askForWhom(card) {
     option.hidden = option.disabled = !isOffered;
   }
   select.value = holder === "0" ? own[0] : holder;
-  forWhom.querySelector("p").textContent = card.querySelector(".name").textContent;
+  forWhom.querySelector("p").textContent = name;
   forWhom.returnValue = "";
   forWhom.showModal();
   select.focus();
@@ -310,11 +307,15 @@ forWhom?.querySelector("select").addEventListener("keydown", (event) => {
 // Before htmx hears of the choice.
 document.addEventListener("change", (event) => {
   const select = event.target;
-  if (!forWhom || !select.matches("#board select.move") || select.value !== "ASSIGNED") return;
+  if (!select.matches("select.move") || select.value !== "ASSIGNED") return;
   event.stopPropagation();
   showPresent(select);
-  move(select.closest(".deal"), "ASSIGNED");
+  move(select.closest("[data-assigned]"), "ASSIGNED", select.getAttribute("hx-target"));
 }, { capture: true });
+
+// --- The board: drag a card, or move it with Alt and an arrow ----------------------------------
+
+const moves = (card) => (card.dataset.moves ?? "").split(" ").filter(Boolean);
 
 document.addEventListener("dragstart", (event) => {
   const card = event.target.closest?.(".deal[draggable]");
@@ -339,7 +340,9 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   if (moves(card).includes(lane.dataset.state)) {
     // A dialog that opens before would keep the browser from ending the drag.
-    card.addEventListener("dragend", () => move(card, lane.dataset.state), { once: true });
+    card.addEventListener("dragend", () => move(card, lane.dataset.state, "#board"), {
+      once: true,
+    });
   } else if (lane.dataset.state !== card.dataset.state) refuse(card, lane);
 });
 const titleOf = (state) =>
@@ -368,7 +371,7 @@ document.addEventListener("keydown", (event) => {
   const open = event.key === "ArrowRight" ? lanes.slice(here + 1) : lanes.slice(0, here).reverse();
   const state = open.find((one) => moves(card).includes(one));
   if (!state) return say("It can't be moved there.");
-  move(card, state, { keepsFocus: true });
+  move(card, state, "#board", { keepsFocus: true });
 });
 
 // --- Small things ----------------------------------------------------------------------------

@@ -21,11 +21,7 @@ function openMoves(button) {
 function moveFromMenu({ dataset: { to } }) {
   const row = document.getElementById(menu.dataset.of).closest("tr");
   menu.hidePopover(); // the button has the focus again
-  htmx.ajax("POST", `/opportunities/${idOf(row)}/status`, {
-    values: { workflow_status: to, seen: row.dataset.state },
-    target: `#${row.id}`,
-    swap: "outerHTML",
-  });
+  move(row, to, `#${row.id}`);
 }
 
 document.addEventListener("click", (event) => {
@@ -151,7 +147,7 @@ const picked = new Map(); // the status of each deal as it was seen, by id
 let lastPicked = null;
 
 const rowsOfTable = () => [...document.querySelectorAll(".deals tr[data-state]")];
-const idOf = (row) => row.id.replace("deal-", "");
+const idOf = (row) => row.dataset.deal;
 
 function showPicked(part) {
   for (const box of part.querySelectorAll("[data-pick]")) {
@@ -262,6 +258,23 @@ document.addEventListener("htmx:configRequest", ({ detail: { elt: form, formData
   if (form.matches("[data-of-rows]")) {
     JSON.parse(formData.get("steps")).forEach((one) => addRow(one.id));
   }
+});
+document.addEventListener("htmx:confirm", async (event) => {
+  const { elt: form, issueRequest } = event.detail;
+  if (!form.matches("[data-asks-for-whom]")) return;
+  const { workflow_status: state, assigned_to: whom } = form.elements;
+  whom.value = "";
+  if (state.value !== "ASSIGNED") return;
+  event.preventDefault();
+  const holders = new Set(
+    [...picked.keys()].map((id) => document.getElementById(`deal-${id}`)?.dataset.assigned),
+  );
+  const [first] = holders;
+  const holder = holders.size === 1 && first ? first : "";
+  const given = await askForWhom(holder, chosenBar.querySelector("[role=status]").textContent);
+  if (given === null) return;
+  whom.value = given;
+  issueRequest();
 });
 document.addEventListener("htmx:afterSwap", ({ detail: { target } }) => {
   if (target.id === "results") pickNone();
