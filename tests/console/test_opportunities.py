@@ -134,6 +134,29 @@ def test_sort_by_choice_on_a_phone(desk: Desk) -> None:
     assert read == sorted(read, reverse=True)
 
 
+def test_a_phone_has_the_filters_behind_a_button(desk: Desk) -> None:
+    page = desk.open("/opportunities", "vera", viewport={"width": 390, "height": 844})
+    stage = page.locator("#filters summary", has_text="Stage")
+    expect(stage).to_be_hidden()
+    page.get_by_label("Search names, customers, numbers").focus()
+    page.keyboard.press("Tab")
+    button = page.get_by_role("button", name="Filters")
+    expect(button).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(button).to_have_attribute("aria-expanded", "true")
+    stage.click()
+    page.get_by_label("04 - Proposal").check()
+    expect(page).to_have_url(re.compile("stage=04"))
+    page.keyboard.press("Escape")
+    expect(stage.locator(".count")).to_have_text("1")
+    button.click()
+    expect(stage).to_be_hidden()
+    expect(page.get_by_label("Remove the filter Stage: 04 - Proposal")).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 800})
+    expect(stage).to_be_visible()
+    expect(button).to_be_hidden()
+
+
 def test_an_answer_that_comes_late_replaces_no_newer_one(desk: Desk) -> None:
     page = desk.open("/opportunities", "vera")
     held: list[Route] = []

@@ -405,6 +405,8 @@ document.addEventListener("click", (event) => {
   if (on("[data-copy-address]")) {
     copy(new URL(on("[data-copy-address]").dataset.copyAddress, location.href).href);
   }
+  const expander = on("[data-expands]");
+  if (expander) expander.ariaExpanded = expander.ariaExpanded !== "true";
   if (on("[data-copy]")) copy(on("[data-copy]").dataset.copy);
   if (on("[data-theme-next]")) {
     const present = document.documentElement.dataset.theme ?? "system";
