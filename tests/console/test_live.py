@@ -54,6 +54,21 @@ def test_a_deal_tells_of_itself_alone(desk: Desk) -> None:
     expect(page.get_by_label("Summary")).to_have_value("Half a thought")
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_a_page_tells_covers_nothing_at_its_end(desk: Desk, width: int) -> None:
+    page = desk.open("/opportunities/3", "ada", viewport={"width": width, "height": 800})
+    expect(page.locator("#fresh")).to_contain_text("Read")
+    desk.query("update opportunities set stage = 'x' where id = 3")
+    changed = page.locator("#changed")
+    expect(changed).to_be_visible()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    last = page.locator("#lineage").bounding_box()
+    assert last
+    notice = changed.bounding_box()
+    assert notice
+    assert notice["y"] >= last["y"] + last["height"]
+
+
 def test_ones_own_moves_are_seen_anyway(desk: Desk) -> None:
     page = desk.open("/board", "ada")
     other = desk.open("/board", "mira")
