@@ -315,6 +315,14 @@ def test_each_number_explains_itself(desk: Desk) -> None:
     expect(help_.get_by_role("link", name="sync", exact=True)).to_have_attribute(
         "href", re.compile("^/sync/runs/")
     )
+    for width in (768, 1000):
+        page.set_viewport_size({"width": width, "height": 800})
+        for question in page.locator(".explains > summary").all():
+            question.click()
+            box = page.locator(".explains[open] .popover").bounding_box()
+            assert box
+            assert 0 <= box["x"] <= width - box["width"]
+            page.keyboard.press("Escape")
 
 
 # What has happened on the last days to deals of the demo data.

@@ -205,6 +205,7 @@ def test_comment_and_keep_what_is_not_saved(desk: Desk) -> None:
     page.get_by_label("Comment", exact=True).fill("<b>Lot 9</b> is capped at 5 %\nשאלה")
     page.get_by_role("button", name="Comment", exact=True).click()
     expect(page.locator(".comments li").last).to_contain_text("<b>Lot 9</b> is capped at 5 %")
+    expect(page.locator(".comments li").last).to_contain_text("Ada Bellweather")
     expect(page.get_by_label("Summary")).to_have_value("Half a thought")
 
 

@@ -113,6 +113,14 @@ def test_nothing_is_wider_than_a_phone(desk: Desk) -> None:
     assert found == []
 
 
+def test_nothing_of_today_is_cut_on_a_tablet(desk: Desk) -> None:
+    page = desk.open("/today?since=week", "ada", viewport={"width": 768, "height": 1024})
+    page.locator("td time").first.evaluate("time => time.textContent = 'il y a 12 minutes'")
+    cut = "parts => parts.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert page.locator(".scroll").count() > 1
+    assert page.locator(".scroll").evaluate_all(cut) == 0
+
+
 def test_pages_have_a_strict_policy_and_nothing_inline(desk: Desk) -> None:
     cookies = {"session": desk.session("olga")}
     for path in (*PAGES, "/sign-in", "/set-password", "/nothing/here", "/opportunities/999999"):
