@@ -379,7 +379,7 @@ def test_many_are_moved_to_whom_one_says(desk: Desk) -> None:
         page.locator(f"#deal-{id_} [data-pick]").click()
     move_chosen()
     kept = for_whom(page).locator("option:checked")
-    expect(kept).to_have_text("Whoever each is assigned to now")
+    expect(kept).to_have_text("Those who have them now")
     assign(page)
     expect(page.locator("#messages")).to_contain_text("2 deals changed.")
     assert states() == [("ASSIGNED", 2), ("ASSIGNED", None)]
