@@ -40,6 +40,9 @@ def indexes(warehouse: Warehouse) -> dict[str, int]:
 def warehouse(postgres: str, migrated: str, parsed: Path, warm: WarmProject) -> Warehouse:
     """A database with a first load that is not merged yet."""
     warehouse = Warehouse(postgres, migrated, parsed, warm)
+    # A server that is busy could come to analyze the tables before the merge does.
+    for table in ("opportunities", "raw.opportunities"):
+        warehouse.query(f"alter table {table} set (autovacuum_enabled = false)")
     warehouse.query(LOADED)
     return warehouse
 
