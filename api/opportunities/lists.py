@@ -1,5 +1,6 @@
 """Addresses of lists of deals, for pages whose numbers lead to the deals that they count."""
 
+from functools import lru_cache
 from typing import Any
 
 from api.fields import Fields
@@ -13,7 +14,17 @@ def list_of(fields: Fields, **filters: Any) -> str | None:
     """
     if not all(map(fields.can_filter, [*filters, *filters.get("missing", [])])):
         return None
-    return View.model_validate(filters).query()
+    return _query(
+        tuple(
+            (name, tuple(value) if isinstance(value, list) else value)
+            for name, value in filters.items()
+        )
+    )
+
+
+@lru_cache(maxsize=1000)  # a page has dozens, and the next look at it has the same
+def _query(filters: tuple[tuple[str, Any], ...]) -> str:
+    return View.model_validate(dict(filters)).query()
 
 
 def having(name: str, value: str | None) -> dict[str, list[str]]:
