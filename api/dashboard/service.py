@@ -8,7 +8,7 @@ from psycopg.rows import DictRow
 from pydantic import BaseModel
 
 from api.auth import Role, User
-from api.opportunities.queries import IS_OUTLIER
+from api.opportunities.queries import IS_OUTLIER, OPEN_ONES, OUTLIERS
 from api.opportunities.service import (
     read_outlier_limits,
     read_reporting_currency,
@@ -35,30 +35,52 @@ class Choice(BaseModel):
 
 # The first sync makes it.
 _IS_THERE: LiteralString = "select to_regclass('public.workflow_ageing') is not null as it_is"
-_OPEN: LiteralString = "coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null"
-_CURRENCIES: LiteralString = f"""
-select nullif(currency, '') as currency, count(*) as deals
-from opportunities
-where {_OPEN}
-group by 1
+_CURRENCIES: LiteralString = """
+select currency, sum(deals)::bigint as deals
+from opportunity_totals
+where outcome = 'OPEN'
+group by currency
+having sum(deals) > 0
 order by deals desc, currency
-"""  # noqa: S608 - no part is of a request
-_OF_CURRENCY: LiteralString = (
-    "(%(converted)s or nullif(currency, '') is not distinct from %(currency)s)"
-)
-_VALUE: LiteralString = "case when %(converted)s then reporting_value else deal_value end"
+"""
+_OF_CURRENCY: LiteralString = "(%(converted)s or currency is not distinct from %(currency)s)"
 # `part` is what the sums are of. The usual value has no outliers: it is the scale of the charts.
+# The totals have them; there are few, so they are read, and subtracted.
 _PIPELINE: LiteralString = f"""
-with open_deals as (
+with outliers as materialized (
     select
         nullif(stage, '') as stage,
         date_trunc('month', close_date::timestamp)::date as close_month,
-        {_VALUE} as value,
-        win_probability / 100 as probability,
-        deal_value is not null and {_VALUE} is null as lacks_rate,
-        {IS_OUTLIER} as is_outlier
+        case when %(converted)s then reporting_value else deal_value end as value,
+        win_probability
     from opportunities
-    where {_OPEN} and {_OF_CURRENCY}
+    where id in ({OUTLIERS}) and (%(converted)s or coalesce(currency, '') = %(currency_key)s)
+),
+counted as (
+    select
+        stage,
+        close_month,
+        deals,
+        case when %(converted)s then reporting_value else deal_value end as value,
+        case when %(converted)s then weighted_reporting_value else weighted_value end as weighted,
+        case when %(converted)s then without_rate else 0 end as without_rate,
+        0 as outliers,
+        0 as value_of_outliers
+    from opportunity_totals
+    where outcome = 'OPEN' and {_OF_CURRENCY}
+
+    union all
+
+    select
+        stage,
+        close_month,
+        -%(left_out)s,
+        -%(left_out)s * value,
+        -%(left_out)s * value * coalesce(win_probability, 0),
+        0,
+        1,
+        (1 - %(left_out)s) * value
+    from outliers
 ),
 termed as (
     select
@@ -68,8 +90,7 @@ termed as (
             when close_month < date_trunc('month', now()) + make_interval(months => %(months)s)
                 then 'ahead'
         end as term
-    from open_deals
-    where not (%(without_outliers)s and is_outlier)
+    from counted
 )
 select
     case
@@ -81,25 +102,27 @@ select
     stage,
     close_month,
     term,
-    count(*) as deals,
+    coalesce(sum(deals), 0)::bigint as deals,
     coalesce(sum(value), 0) as deal_value,
-    round(coalesce(sum(value * probability), 0), 2) as weighted_value,
-    coalesce(sum(value) filter (where not is_outlier), 0) as usual_value,
-    count(*) filter (where lacks_rate) as without_rate,
-    (select count(*) from open_deals where is_outlier) as outliers
+    round(coalesce(sum(weighted), 0) / 100, 2) as weighted_value,
+    coalesce(sum(value - value_of_outliers), 0) as usual_value,
+    coalesce(sum(without_rate), 0)::bigint as without_rate,
+    coalesce(sum(outliers), 0)::bigint as outliers
 from termed
 group by grouping sets ((), (stage), (term), (term, close_month))
+having sum(deals) > 0 or grouping(stage, term, close_month) = 7
 order by stage, close_month
-"""  # noqa: S608
+"""  # noqa: S608 - no part is of a request
 _WIN_RATE: LiteralString = f"""
 select
-    nullif(practice, '') as practice,
-    count(*) filter (where crm_outcome = 'WON') as won,
-    count(*) filter (where crm_outcome = 'LOST') as lost,
-    round(count(*) filter (where crm_outcome = 'WON')::numeric / count(*), 4) as win_rate
-from opportunities
-where deleted_at is null and crm_outcome in ('WON', 'LOST') and {_OF_CURRENCY}
-group by 1
+    practice,
+    coalesce(sum(deals) filter (where outcome = 'WON'), 0)::bigint as won,
+    coalesce(sum(deals) filter (where outcome = 'LOST'), 0)::bigint as lost,
+    round(coalesce(sum(deals) filter (where outcome = 'WON'), 0) / sum(deals), 4) as win_rate
+from opportunity_totals
+where outcome in ('WON', 'LOST') and {_OF_CURRENCY}
+group by practice
+having sum(deals) > 0
 order by win_rate desc, practice
 """  # noqa: S608
 _AGEING: LiteralString = (
@@ -109,13 +132,17 @@ _TOP: LiteralString = f"""
 select id, name, customer, stage, workflow_status, deal_value, currency, reporting_value,
     %(reporting)s::text as reporting_currency, win_probability, close_date, deleted_at
 from opportunities
-where {_OPEN} and {{key}} > '-infinity' and {_OF_CURRENCY}
+where {OPEN_ONES} and {{which}} and {{value}} > '-infinity'
     and not (%(without_outliers)s and {IS_OUTLIER})
-order by {{key}} desc, id desc
+order by {{value}} desc, id desc
 limit %(top)s
 """  # noqa: S608
-_TOP_CONVERTED: LiteralString = _TOP.replace("{key}", "coalesce(reporting_value, '-infinity')")
-_TOP_OF_CURRENCY: LiteralString = _TOP.replace("{key}", "coalesce(deal_value, '-infinity')")
+_TOP_CONVERTED: LiteralString = _TOP.replace("{value}", "reporting_value").replace(
+    "{which}", "true"
+)
+_TOP_OF_CURRENCY: LiteralString = _TOP.replace("{value}", "deal_value").replace(
+    "{which}", "coalesce(currency, '') = %(currency_key)s"
+)
 
 
 # The run after which the numbers are what they are.
@@ -151,10 +178,12 @@ async def read(
         currency, is_converted = wanted.currency, False
     parameters = {
         "currency": currency,
+        "currency_key": currency or "",
         "converted": is_converted,
         "reporting": reporting if is_converted else None,
         "limits": await read_outlier_limits(connection, unchanged),
         "without_outliers": wanted.outliers is not None,
+        "left_out": int(wanted.outliers is not None),
         "months": MONTHS,
         "top": TOP,
     }

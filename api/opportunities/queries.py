@@ -39,17 +39,14 @@ OF_OUTLIERS = {"outliers_only", "outliers_without"}
 # What these are made of changes while opportunities do not.
 FROM_OTHER_TABLES = {"waiting_for", "taking_part", "is_late"}
 
+# As the indexes of open deals have it.
+OPEN_ONES: LiteralString = "coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null"
+
 # An open deal that has its state for longer than crm.yml says, as the mart workflow_ageing counts.
-LATE: LiteralString = """
-coalesce(crm_outcome, 'OPEN') = 'OPEN' and deleted_at is null
+LATE: LiteralString = f"""
+{OPEN_ONES}
 and coalesce(
-    coalesce(
-        (
-            select max(changed_at) from opportunity_changes
-            where opportunity_id = opportunities.id and field = 'workflow_status'
-        ),
-        first_synced_at
-    ) < now() - make_interval(
+    coalesce(workflow_since, first_synced_at) < now() - make_interval(
         days => (
             (
                 select content -> 'states' from declarations
@@ -59,35 +56,51 @@ and coalesce(
     ),
     false
 )
-"""
+"""  # noqa: S608 - no part is of a request
 
 # The values, by currency, above which a deal is an outlier: 100 times the 99th percentile of the
-# open deals. `*` is the reporting currency; if there is one, it is the only one.
-OUTLIER_LIMITS: LiteralString = """
-with compared as (
+# open deals. `*` is the reporting currency; if there is one, it is the only one. One in a hundred
+# is above it, and at least one: the totals say how many that are, the indexes which is the next.
+OUTLIER_LIMITS: LiteralString = f"""
+with counted as (
     select
-        case when reporting.currency is null then coalesce(deals.currency, '') else '*' end as key,
-        case
-            when reporting.currency is null then deals.deal_value else deals.reporting_value
-        end as value
-    from opportunities as deals
-    left join reporting_currency as reporting on true
-    where deals.deleted_at is null and coalesce(deals.crm_outcome, 'OPEN') = 'OPEN'
+        coalesce(currency, '') as currency,
+        sum(valued) as valued,
+        sum(reporting_valued) as reporting_valued
+    from opportunity_totals
+    where outcome = 'OPEN'
+    group by 1
 ),
-ranked as (
-    select
-        key,
-        value,
-        row_number() over (partition by key order by value desc) as place,
-        count(*) over (partition by key) as deals
-    from compared
-    where value > 0
+limits as (
+    select counted.currency as key, next.deal_value as value
+    from counted
+    cross join lateral (
+        select deal_value
+        from opportunities
+        where {OPEN_ONES} and coalesce(currency, '') = counted.currency and deal_value > 0
+        order by deal_value desc, id desc
+        offset ceil(counted.valued / 100)
+        limit 1
+    ) as next
+    where not exists (select from reporting_currency where currency is not null)
+
+    union all
+
+    (
+        select '*', reporting_value
+        from opportunities
+        where
+            {OPEN_ONES}
+            and reporting_value > 0
+            and exists (select from reporting_currency where currency is not null)
+        order by reporting_value desc, id desc
+        offset (select ceil(sum(reporting_valued) / 100) from counted)
+        limit 1
+    )
 )
-select coalesce(json_object_agg(key, (100 * value)::text), '{}')::text as limits
-from ranked
--- One in a hundred is above it, and at least one.
-where place = ceil(deals / 100.0) + 1
-"""
+select coalesce(json_object_agg(key, (100 * value)::text), '{{}}')::text as limits
+from limits
+"""  # noqa: S608 - no part is of a request
 IS_OUTLIER: LiteralString = """
 coalesce(
     reporting_value > (%(limits)s::jsonb ->> '*')::numeric,
@@ -95,6 +108,24 @@ coalesce(
     false
 )
 """
+
+# The open deals of these, by their index.
+OUTLIERS: LiteralString = f"""
+select outlier.id
+from jsonb_each_text(%(limits)s::jsonb) as by_key (key, value)
+cross join lateral (
+    select id
+    from opportunities
+    where {OPEN_ONES} and by_key.key = '*' and reporting_value > by_key.value::numeric
+
+    union all
+
+    select id
+    from opportunities
+    where {OPEN_ONES} and coalesce(currency, '') = by_key.key
+        and deal_value > by_key.value::numeric
+) as outlier
+"""  # noqa: S608
 
 # A search gives deals that have all its words or its number first, then those whose number begins
 # so, then all others. A deal without an OptyNumber makes these null, not false.

@@ -1,18 +1,7 @@
-with open_deals as (
+with open_deals as not materialized (
 
     select * from {{ ref('opportunities') }}
     where deleted_at is null and coalesce(crm_outcome, 'OPEN') = 'OPEN'
-
-),
-
-last_moves as (
-
-    select
-        opportunity_id,
-        max(changed_at) as moved_at
-    from {{ source('application', 'opportunity_changes') }}
-    where field = 'workflow_status'
-    group by opportunity_id
 
 ),
 
@@ -39,22 +28,37 @@ limits as (
 aged as (
 
     select
-        open_deals.workflow_status,
-        extract(
-            epoch from now() - coalesce(last_moves.moved_at, open_deals.first_synced_at)
-        ) / 86400 as days
+        workflow_status,
+        count(*) as number,
+        min(coalesce(workflow_since, first_synced_at)) as oldest
     from open_deals
-    left join last_moves on open_deals.id = last_moves.opportunity_id
+    group by workflow_status
 
 )
 
 select
     aged.workflow_status,
-    count(*) as deals,
-    round(percentile_cont(0.5) within group (order by aged.days)::numeric, 1) as median_days,
-    round(max(aged.days), 1) as oldest_days,
+    aged.number as deals,
+    -- The one in the middle, or the mean of the two: the index has them in order.
+    (
+        select round(avg(extract(epoch from now() - middle.since) / 86400), 1)
+        from (
+            select coalesce(open_deals.workflow_since, open_deals.first_synced_at) as since
+            from open_deals
+            where open_deals.workflow_status = aged.workflow_status
+            order by coalesce(open_deals.workflow_since, open_deals.first_synced_at)
+            limit (2 - aged.number % 2) offset ((aged.number - 1) / 2)
+        ) as middle
+    ) as median_days,
+    round(extract(epoch from now() - aged.oldest) / 86400, 1) as oldest_days,
     limits.limit_days,
-    count(*) filter (where aged.days > limits.limit_days) as over_limit
+    (
+        select count(*)
+        from open_deals
+        where
+            open_deals.workflow_status = aged.workflow_status
+            and coalesce(open_deals.workflow_since, open_deals.first_synced_at)
+            < now() - make_interval(days => limits.limit_days)
+    ) as over_limit
 from aged
 left join limits on aged.workflow_status = limits.workflow_status
-group by aged.workflow_status, limits.limit_days
