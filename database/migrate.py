@@ -8,8 +8,8 @@ which is run at each migration: to change a view, change its file. Its columns m
 dbt's views on it are then dropped until the next run. A migration that alters what a view reads
 drops the view first.
 
-What somebody has dropped since is made again in the same way. Only the tables of schema `public`
-can't be: their rows are in a backup.
+What somebody has dropped since is made again in the same way. Only the tables that migrations
+create can't be: their rows are in a backup.
 """
 
 import hashlib

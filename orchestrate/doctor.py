@@ -175,6 +175,7 @@ def checks() -> tuple[Check, ...]:
         Check("runs", runs, whole),
         Check("views", marts, whole),
         Check("statuses", statuses, whole),
+        Check("totals", totals, whole),
         Check("approvals", approvals, whole),
         Check("deals", count, whole),
         Check("notifications", notifications),
@@ -745,6 +746,22 @@ def statuses(examination: Examination) -> Iterator[Finding]:
             f"Write into crm.yml under {section}: {names[0]['quoted']}: OPEN (or WON, LOST, "
             "CLOSED). Until then such deals stay as they are, and new ones count as open.",
         )
+
+
+def totals(examination: Examination) -> Iterator[Finding]:
+    """Compare the totals of the dashboard with the deals themselves."""
+    with asking(examination) as connection:
+        wrong = _scalar(connection, "select wrong_totals()")
+    if wrong:
+        yield Finding(
+            "totals",
+            "warning",
+            f"the dashboard shows wrong numbers: {wrong:,} sums are not those of the deals, "
+            "so somebody wrote deals with triggers disabled",
+            "Run make setup: it counts again.",
+        )
+    else:
+        yield Finding("totals", "ok", "those of the dashboard are those of the deals")
 
 
 def approvals(examination: Examination) -> Iterator[Finding]:

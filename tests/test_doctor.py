@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from database.address import url_for
+from database.migrate import migrate
 from database.preflight import Purpose, obstacles
 from orchestrate import doctor
 from orchestrate.doctor import GIGABYTE, Check, Examination, Finding, checks, disk
@@ -420,6 +421,32 @@ def test_a_vote_that_nobody_can_give_is_named(database: str) -> None:
         assert "Practice head for Cloud (deals that wait: 1)" in found.detail
         connection.execute("insert into user_functions values (1, 'head', 'Cloud')")
         assert look(database, *names)["approvals"].status == "ok"
+
+
+def test_deals_that_were_written_without_the_triggers(database: str) -> None:
+    names = ("database", "migrations", "objects", "totals")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "insert into opportunities (remote_id, stage, deal_value)"
+            " select n, n % 2, 1.50 from generate_series(1, 4) as n"
+        )
+        # A transaction that is open leaves a group in two rows.
+        with psycopg.connect(database) as other:
+            other.execute("update opportunities set deal_value = 2 where remote_id = '1'")
+            connection.execute("update opportunities set deal_value = 3 where remote_id = '3'")
+        assert look(database, *names)["totals"].status == "ok"
+        connection.execute(
+            """
+            alter table opportunities disable trigger user;
+            update opportunities set stage = '3' where remote_id = '1';
+            alter table opportunities enable trigger user;
+            """
+        )
+    found = look(database, *names)["totals"]
+    assert (found.status, found.advice) == ("warning", "Run make setup: it counts again.")
+    assert ": 2 sums are not" in found.detail
+    migrate(database)
+    assert look(database, *names)["totals"].status == "ok"
 
 
 def test_runs_in_the_future_are_named_until_the_clock_is_right(database: str) -> None:
