@@ -398,3 +398,4 @@ def assert_equal_to_crm(pipeline: Pipeline) -> None:
     assert ours.keys() == theirs.keys()
     for remote_id, expected in theirs.items():
         assert ours[remote_id] == expected
+    assert pipeline.query("select wrong_totals() as wrong") == [{"wrong": 0}]

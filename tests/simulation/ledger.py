@@ -130,6 +130,8 @@ class Ledger:
         deals = self._query("select * from opportunities")
         self._check_deals(deals)
         self._check_rejects(run)
+        (totals,) = self._query("select wrong_totals() as wrong")
+        self.must(totals["wrong"] == 0, f"{totals['wrong']} totals are not those of the deals")
         if row.get("status") == "SUCCESS":
             parts = ("new_records", "updated_records", "unchanged_records", "failed_records")
             self.must(

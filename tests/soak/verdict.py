@@ -30,6 +30,9 @@ def judge(world: World, ledger: Ledger) -> Iterator[tuple[str, list[str]]]:
     """Yield each rule, with the evidence that it is broken."""
     yield "there were no defects", ledger.defects
     yield "PostgreSQL equals the CRM", list(_difference(world))
+    (totals,) = world.pipeline.query("select wrong_totals() as wrong")
+    wrong = [f"{totals['wrong']} are not"] if totals["wrong"] else []
+    yield "the dashboard's totals are those of the deals", wrong
     yield (
         f"no status is lost ({len(ledger.statuses):,} deals edited)",
         list(_lost_statuses(world, ledger)),
