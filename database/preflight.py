@@ -98,14 +98,10 @@ def obstacles(url: str, purpose: Purpose) -> list[Obstacle]:
 
 
 def names() -> set[str]:
-    """Return the names of all tables and views that migrations and dbt create in `public`."""
+    """Return the names of all tables and views that any release creates in `public`."""
     migrations = "".join(path.read_text() for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
-    return {
-        "alembic_version",
-        *re.findall(r"create (?:table|view) (\w+)", migrations),
-        *(path.stem for path in (MIGRATIONS.parent / "sql" / "views").glob("*.sql")),
-        *(path.stem for path in (ROOT / "transform" / "models" / "marts").glob("*.sql")),
-    }
+    earlier = re.findall(r"create (?:table|view) (\w+)", migrations)
+    return {*earlier} | objects.relations() | objects.marts()
 
 
 def in_the_way(connection: psycopg.Connection[Any]) -> list[str]:

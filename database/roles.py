@@ -179,7 +179,7 @@ def statements(url: str) -> str:
                 database=sql.Identifier(parameters(url)["dbname"]),
                 marts=sql.Literal(sorted(objects.marts())),
                 # Also those of earlier releases.
-                ours=sql.Literal(sorted(objects.relations() | preflight.names())),
+                ours=sql.Literal(sorted(preflight.names())),
                 functions=sql.Literal(sorted(objects.functions())),
                 **roles,
                 **names,
