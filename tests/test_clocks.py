@@ -15,7 +15,7 @@ from oracle_crm_sandbox import Sandbox
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm
 from tests.warm import WarmProject
 
-pytestmark = pytest.mark.xdist_group("clocks")  # they share a project
+pytestmark = [pytest.mark.commands, pytest.mark.xdist_group("clocks")]  # a project of their own
 HOURS = {"+1d": 24, "+0": 0, "-1d": -24}
 
 
