@@ -18,7 +18,6 @@ from psycopg.rows import DictRow, dict_row
 
 from database import objects
 from database.address import url_setting
-from database.environment import ROOT
 
 OLDEST_POSTGRES = 15
 ADOPTABLE = ("opportunities", "sync_logs", "assessments", "users")
