@@ -28,7 +28,7 @@ _QUERIES: dict[str, tuple[LiteralString, LiteralString]] = {
     "overdue": ("count(*)", ""),
     "rate": (_RATE, ""),
     "month": (
-        "date_trunc('month', close_date::timestamp)::date as month," + _SUMS,
+        "close_date - extract(day from close_date)::integer + 1 as month," + _SUMS,
         "group by 1 order by 1",
     ),
     "stage": ("nullif(stage, '') as stage," + _SUMS, "group by 1 order by 1"),

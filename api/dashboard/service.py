@@ -50,7 +50,7 @@ _PIPELINE: LiteralString = f"""
 with outliers as materialized (
     select
         nullif(stage, '') as stage,
-        date_trunc('month', close_date::timestamp)::date as close_month,
+        close_date - extract(day from close_date)::integer + 1 as close_month,
         case when %(converted)s then reporting_value else deal_value end as value,
         win_probability
     from opportunities

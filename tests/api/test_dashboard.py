@@ -273,3 +273,26 @@ def test_writers_at_once_do_not_wait_for_each_other(writers: tuple[Any, Any]) ->
     assert one.execute(totals).fetchone() == (1, 4, 31)
     one.execute("delete from opportunities")
     assert one.execute("select count(*) from opportunity_totals").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_what_is_no_number_leaves_nothing_behind(writers: tuple[Any, Any], value: str) -> None:
+    one, _ = writers
+    one.execute(
+        "insert into opportunities (remote_id, deal_value, reporting_value, win_probability)"
+        " values ('1', 7, 7, 10), ('2', %(value)s, %(value)s, %(value)s)",
+        {"value": value},
+    )
+    totals = "select sum(deals), sum(deal_value), sum(weighted_value) from opportunity_totals"
+    assert one.execute(totals).fetchone() == (2, 7, 70)
+    one.execute(
+        "update opportunities set deal_value = 3, reporting_value = 3, win_probability = 100"
+        " where remote_id = '2'"
+    )
+    assert one.execute(totals).fetchone() == (2, 10, 370)
+    # A timestamp does not reach that far.
+    one.execute("update opportunities set close_date = '300000-05-31' where remote_id = '1'")
+    one.execute("update opportunities set close_date = 'infinity' where remote_id = '2'")
+    months = "select close_month::text from opportunity_totals order by 1"
+    assert one.execute(months).fetchall() == [("300000-05-01",), (None,)]
+    assert one.execute("select wrong_totals()").fetchone() == (0,)

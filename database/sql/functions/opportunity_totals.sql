@@ -38,23 +38,36 @@ language sql immutable parallel safe as $$
             nullif(currency, '') as currency,
             case when outcome = 'OPEN' then nullif(stage, '') end as stage,
             case
-                when outcome = 'OPEN' then date_trunc('month', close_date::timestamp)::date
+                when outcome = 'OPEN' then close_date - extract(day from close_date)::integer + 1
             end as close_month,
             case when outcome != 'OPEN' then nullif(practice, '') end as practice,
             sum(number) as deals,
-            coalesce(sum(number * deal_value), 0) as deal_value,
-            coalesce(sum(number * deal_value * win_probability), 0) as weighted_value,
-            coalesce(sum(number) filter (where deal_value > 0), 0) as valued,
-            coalesce(sum(number * reporting_value), 0) as reporting_value,
-            coalesce(
-                sum(number * reporting_value * win_probability), 0
-            ) as weighted_reporting_value,
-            coalesce(sum(number) filter (where reporting_value > 0), 0) as reporting_valued,
+            coalesce(sum(number * value), 0) as deal_value,
+            coalesce(sum(number * value * chance), 0) as weighted_value,
+            coalesce(sum(number) filter (where value > 0), 0) as valued,
+            coalesce(sum(number * converted), 0) as reporting_value,
+            coalesce(sum(number * converted * chance), 0) as weighted_reporting_value,
+            coalesce(sum(number) filter (where converted > 0), 0) as reporting_valued,
             coalesce(
                 sum(number) filter (where deal_value is not null and reporting_value is null), 0
             ) as without_rate
         from (%s) as deals
         cross join lateral coalesce(crm_outcome, 'OPEN') as outcome
+        -- What is no finite number could not be subtracted again.
+        cross join lateral (
+            select
+                case
+                    when deal_value > '-infinity' and deal_value < 'infinity' then deal_value
+                end as value,
+                case
+                    when reporting_value > '-infinity' and reporting_value < 'infinity'
+                        then reporting_value
+                end as converted,
+                case
+                    when win_probability > '-infinity' and win_probability < 'infinity'
+                        then win_probability
+                end as chance
+        ) as finite
         where deleted_at is null and outcome in ('OPEN', 'WON', 'LOST')
         group by 1, 2, 3, 4, 5
         $sql$,
@@ -151,7 +164,10 @@ create or replace trigger count_truncated after truncate on opportunities
 for each statement execute function count_opportunities();
 
 -- What was there before the triggers, and what was written while they were off. The triggers hold
--- a lock: nobody writes meanwhile.
+-- a lock: nobody writes meanwhile. The API forgets what it keeps.
+select
+    nextval('opportunities_version') as of_deals,
+    nextval('opportunity_values_version') as of_values;
 delete from public.opportunity_totals;
 do $$
 begin

@@ -9,7 +9,7 @@ with open_deals as (
 select
     stage,
     currency,
-    date_trunc('month', close_date::timestamp)::date as close_month,
+    close_date - extract(day from close_date)::integer + 1 as close_month,
     count(*) as deals,
     coalesce(sum(deal_value), 0) as deal_value,
     round(coalesce(sum(deal_value * win_probability / 100), 0), 2) as weighted_value,
