@@ -296,3 +296,19 @@ def test_what_is_no_number_leaves_nothing_behind(writers: tuple[Any, Any], value
     months = "select close_month::text from opportunity_totals order by 1"
     assert one.execute(months).fetchall() == [("300000-05-01",), (None,)]
     assert one.execute("select wrong_totals()").fetchone() == (0,)
+
+
+def test_a_stricter_isolation_level_is_no_error(writers: tuple[Any, Any]) -> None:
+    one, other = writers
+    one.execute(
+        "insert into opportunities (remote_id, deal_value)"
+        " select i, 1 from generate_series(1, 4) as i"
+    )
+    change = "update opportunities set deal_value = 10 where remote_id = %s"
+    other.execute("begin isolation level repeatable read")
+    other.execute("select from opportunities")
+    one.execute(change, ["1"])  # the row of totals that the other still sees is gone
+    other.execute(change, ["2"])
+    other.execute("commit")
+    totals = "select sum(deals), sum(deal_value), wrong_totals() from opportunity_totals"
+    assert one.execute(totals).fetchone() == (4, 22, 0)
