@@ -229,9 +229,9 @@ def test_the_numbers_are_those_of_the_deals(
                     continue
                 try:
                     found = await read(reader, user, unchanged, choice)
+                    deals = await (await reader.execute("select * from opportunities")).fetchall()
                 except psycopg.errors.LockNotAvailable:  # of a truncate
                     continue
-                deals = await (await reader.execute("select * from opportunities")).fetchall()
                 reporting = await reader.execute("select currency from reporting_currency")
                 (row,) = await reporting.fetchall()
                 if found is None:
