@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
 
@@ -66,6 +66,48 @@ from api.requests import RequestMiddleware
 from api.sync.webhook import start_wanted_sync
 from database.settings import Settings
 
+# FastAPI prepares a route at its first request, once for each router that has it. So all
+# applications share one router: the tests make hundreds, each for a few requests.
+_ROUTES = APIRouter(generate_unique_id_function=lambda route: route.name)  # short for clients
+for _router in (
+    health.router,
+    api.opportunities.router.router,
+    api.opportunities.many.router,
+    api.opportunities.parts.router,
+    api.opportunities.views.router,
+    api.opportunities.lineage.router,
+    api.changes.router.router,
+    api.pipeline.router.router,
+    api.changes.events.router,
+    workflow.router,
+    api.assessments.router.router,
+    api.sync.router.router,
+    api.sync.events.router,
+    api.sync.webhook.router,
+    api.users.session.router,
+    api.users.router.router,
+    api.erasure.router.router,
+    audit.router,
+    metrics.router,
+    docs.router,
+    api.users.page.router,
+    api.erasure.page.router,
+    fields_page.router,
+    health_page.router,
+    api.oidc.page.router,
+    api.changes.page.router,
+    api.opportunities.page.router,
+    api.opportunities.board.router,
+    api.opportunities.deal.router,
+    api.opportunities.lineage.pages,
+    api.opportunities.find.router,
+    api.assessments.page.router,
+    api.dashboard.page.router,
+    api.pipeline.page.router,
+    api.sync.page.router,
+):
+    _ROUTES.include_router(_router)
+
 
 def create_app(settings: Settings, database_url: str) -> FastAPI:
     """Return the application over the database at a URL, whose tables are up to date."""
@@ -96,7 +138,7 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # api.docs has one that loads nothing from elsewhere
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,  # short names for clients
+        routes=_ROUTES.routes,
     )
     app.state.settings = settings
     app.state.database_url = database_url
@@ -119,44 +161,6 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
     app.openapi = lambda: (  # type: ignore[method-assign]
         app.openapi_schema or fields.now.describe(problems.describe(generate()), SortKey)
     )
-    for router in (
-        health.router,
-        api.opportunities.router.router,
-        api.opportunities.many.router,
-        api.opportunities.parts.router,
-        api.opportunities.views.router,
-        api.opportunities.lineage.router,
-        api.changes.router.router,
-        api.pipeline.router.router,
-        api.changes.events.router,
-        workflow.router,
-        api.assessments.router.router,
-        api.sync.router.router,
-        api.sync.events.router,
-        api.sync.webhook.router,
-        api.users.session.router,
-        api.users.router.router,
-        api.erasure.router.router,
-        audit.router,
-        metrics.router,
-        docs.router,
-        api.users.page.router,
-        api.erasure.page.router,
-        fields_page.router,
-        health_page.router,
-        api.oidc.page.router,
-        api.changes.page.router,
-        api.opportunities.page.router,
-        api.opportunities.board.router,
-        api.opportunities.deal.router,
-        api.opportunities.lineage.pages,
-        api.opportunities.find.router,
-        api.assessments.page.router,
-        api.dashboard.page.router,
-        api.pipeline.page.router,
-        api.sync.page.router,
-    ):
-        app.include_router(router)
     app.mount("/static", static_files)
     app.mount("/docs/static", docs.swagger_ui)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=1)
