@@ -33,6 +33,8 @@ from declared.model import Declaration
 from declared.store import store
 from runs import control, processes
 
+TLS = httpx.create_ssl_context()
+"""For clients that need none: each would read all the certificates of this machine."""
 PASSWORD = "correct horse battery"
 """Of the people whom tests make."""
 MODELS: dict[str, type[Declaration]] = {"decisions": Decisions, "assessment": Assessment}
@@ -237,7 +239,7 @@ def calling(url: str, settings: Settings) -> Iterator[Caller]:
     """Give a caller of the API on a database, an admin until told otherwise."""
     with (
         serving(url, settings) as address,
-        Caller(base_url=address, follow_redirects=True, timeout=60) as caller,
+        Caller(base_url=address, follow_redirects=True, timeout=60, verify=TLS) as caller,
     ):
         caller.database = url
         yield caller.be(Role.ADMIN)
@@ -263,7 +265,9 @@ def server(database: str, settings: Settings) -> Iterator[httpx.Client]:
     token = make_token(database, Role.ADMIN, timedelta(hours=1))
     with (
         serving(database, settings) as address,
-        httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}) as client,
+        httpx.Client(
+            base_url=address, headers={"Authorization": f"Bearer {token}"}, verify=TLS
+        ) as client,
     ):
         yield client
 
