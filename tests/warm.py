@@ -159,6 +159,8 @@ def serve(name: str, listening: socket.socket) -> None:
 def parse() -> None:
     """Make dbt parse a project, so that it creates the code and schemas of its start now."""
     from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
+    from dbt_common.clients.jinja import template_cache
 
     environment = dict(os.environ)
     os.environ |= DBT_SETTINGS | libpq_environment("postgresql://nobody@127.0.0.1:1/none")
@@ -179,6 +181,9 @@ def parse() -> None:
                 ]
             )
             assert done.success, done.exception
+        assert isinstance(done.result, Manifest)
+        for macro in done.result.macros.values():
+            template_cache.get_node_template(macro)
     os.environ.clear()
     os.environ.update(environment)
 
