@@ -16,7 +16,7 @@ _VALUES: dict[bool, LiteralString] = {True: "reporting_value", False: "deal_valu
 _SUMS: LiteralString = """
     count(*) as deals,
     coalesce(sum({value}), 0) as value,
-    round(coalesce(sum({value} * win_probability / 100), 0), 2) as weighted"""
+    round(coalesce(sum({value} * win_probability * 0.01), 0), 2) as weighted"""
 _WON: LiteralString = "count(*) filter (where crm_outcome = 'WON')"
 _LOST: LiteralString = "count(*) filter (where crm_outcome = 'LOST')"
 _RATE: LiteralString = f"round(100.0 * {_WON} / count(*), 1)"
@@ -24,7 +24,7 @@ _RATE: LiteralString = f"round(100.0 * {_WON} / count(*), 1)"
 _QUERIES: dict[str, tuple[LiteralString, LiteralString]] = {
     "open": ("count(*)", ""),
     "pipeline": ("coalesce(sum({value}), 0)", ""),
-    "weighted": ("round(coalesce(sum({value} * win_probability / 100), 0), 2)", ""),
+    "weighted": ("round(coalesce(sum({value} * win_probability * 0.01), 0), 2)", ""),
     "overdue": ("count(*)", ""),
     "rate": (_RATE, ""),
     "month": (

@@ -104,7 +104,7 @@ select
     term,
     coalesce(sum(deals), 0)::bigint as deals,
     coalesce(sum(value), 0) as deal_value,
-    round(coalesce(sum(weighted), 0) / 100, 2) as weighted_value,
+    round(coalesce(sum(weighted), 0) * 0.01, 2) as weighted_value,
     coalesce(sum(value - value_of_outliers), 0) as usual_value,
     coalesce(sum(without_rate), 0)::bigint as without_rate,
     coalesce(sum(outliers), 0)::bigint as outliers

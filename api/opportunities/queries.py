@@ -61,6 +61,7 @@ and coalesce(
 # The values, by currency, above which a deal is an outlier: 100 times the 99th percentile of the
 # open deals. `*` is the reporting currency; if there is one, it is the only one. One in a hundred
 # is above it, and at least one: the totals say how many that are, the indexes which is the next.
+# A merge that changes the reporting currency writes deals in the same transaction.
 OUTLIER_LIMITS: LiteralString = f"""
 with counted as (
     select
@@ -431,7 +432,7 @@ def sums(fields: Fields, names: tuple[str, ...], is_converted: bool, by_state: b
             {currency} as currency,
             count(*) as deals,
             sum({value}) as deal_value,
-            round(sum({value} * win_probability / 100), 2) as weighted_value,
+            round(sum({value} * win_probability * 0.01), 2) as weighted_value,
             count(*) filter (where deal_value is not null and {value} is null) as without_rate
         from opportunities
         where {where}

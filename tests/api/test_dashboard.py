@@ -1,10 +1,12 @@
 """The dashboard's numbers are those of the deals, whatever is written, and by whom meanwhile."""
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from html import unescape
 from math import ceil
 from typing import Any, LiteralString
 
@@ -18,6 +20,7 @@ from psycopg.rows import DictRow, dict_row
 from api.auth import Role, User
 from api.dashboard.service import MONTHS, Choice, read
 from api.opportunities.unchanged import Unchanged
+from tests.api.conftest import Caller
 
 TODAY = datetime.now(UTC).date()
 INSERT: LiteralString = """
@@ -52,7 +55,10 @@ STEPS: dict[str, LiteralString] = {
     " reporting_value * 1e6 where id %% 11 = %(n)s and deal_value < 1e9",
     "rate": "update opportunities set reporting_value = deal_value * %(n)s where currency = 'USD'",
     "currency": "update opportunities set currency = 'JPY' where id %% 6 = %(n)s",
-    "reporting": "update reporting_currency set currency = case when %(n)s > 2 then 'EUR' end",
+    # The merge, which alone does so, writes the deals in the same transaction.
+    "reporting": "with reporting as ("
+    " update reporting_currency set currency = case when %(n)s > 2 then 'EUR' end"
+    ") update opportunities set reporting_value = null where false",
     "edit": "update opportunities set workflow_status = 'ASSIGNED' where id %% 3 = 0",
     "truncate": "truncate opportunities cascade",
     "savepoint": "savepoint a",
@@ -312,3 +318,20 @@ def test_a_stricter_isolation_level_is_no_error(writers: tuple[Any, Any]) -> Non
     other.execute("commit")
     totals = "select sum(deals), sum(deal_value), wrong_totals() from opportunity_totals"
     assert one.execute(totals).fetchone() == (4, 22, 0)
+
+
+def test_cents_of_large_values_count(writers: tuple[Any, Any], caller: Caller) -> None:
+    one, _ = writers
+    # A division would give them no digits after the point, as the values have none.
+    one.execute(
+        "insert into opportunities"
+        " (remote_id, currency, deal_value, reporting_value, win_probability)"
+        " values ('1', 'EUR', 24691357802469134, 24691357802469134, 53)"
+    )
+    weighted = "13086419635308641.02"
+    page = caller.get("/dashboard").text
+    assert weighted in page
+    explained = re.search(r'data-explains="weighted">(.*?)</', page, re.DOTALL)
+    assert explained is not None
+    assert one.execute(unescape(explained[1])).fetchone() == (Decimal(weighted),)
+    assert weighted in caller.get("/opportunities").text

@@ -52,7 +52,7 @@ def expected(desk: Desk, value: str, condition: str) -> list[tuple[Decimal, str]
         select
             {currency} as currency,
             sum({value}) as value,
-            round(sum({value} * win_probability / 100), 2) as weighted
+            round(sum({value} * win_probability * 0.01), 2) as weighted
         from opportunities
         where {condition} group by 1 order by count(*) desc, 1
         """  # noqa: S608
