@@ -76,8 +76,8 @@ test-console: .venv/.browser ## The console in a real browser; minutes
 	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m 'console and not oidc'
 
 # They start each command anew, so they are slow: `make test` keeps its commands waiting.
-test-commands: .venv/.installed-dev ## The commands of README, runbook, images and scheduler; minutes
-	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup -m commands
+test-commands: .venv/.installed-dev ## The commands of operators, images and scheduler; minutes
+	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m commands
 
 test-airflow: .venv/.installed-dev .data/airflow/.installed ## A real Airflow runs the DAGs; minutes
 	.venv/bin/pytest -m airflow tests/test_airflow.py
@@ -91,7 +91,7 @@ test-postgres: .venv/.installed-dev ## The tests with a database, on Debian's Po
 	command -v pg_virtualenv >/dev/null || { $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq postgresql; }
 	pg_virtualenv $(addprefix -v ,$(POSTGRES)) -c --locale=C.UTF-8 bash -c \
 	'TEST_POSTGRES=postgresql://$$PGUSER:$$PGPASSWORD@localhost:$$PGPORT \
-	env -u PGUSER -u PGPASSWORD -u PGHOST -u PGPORT -u PGDATABASE .venv/bin/pytest \
+	env -u PGUSER -u PGPASSWORD -u PGHOST -u PGPORT -u PGDATABASE .venv/bin/pytest -m "not libreoffice" \
 	tests/test_pipeline.py tests/test_statuses.py tests/test_upgrade.py tests/test_transform_quality.py \
 	tests/test_reconcile.py tests/test_counts.py tests/test_preflight.py tests/test_adopt.py \
 	tests/test_database_url.py tests/api load'

@@ -16,7 +16,7 @@ from tests.api.conftest import DefaultSettings, calling
 from tests.conftest import Pipeline
 from tests.warehouse import create_database
 
-pytestmark = pytest.mark.usefixtures("one_role")
+pytestmark = [pytest.mark.commands, pytest.mark.usefixtures("one_role")]
 
 DUMP = (Path(__file__).parent / "releases" / "hand_written.sql").read_bytes()
 Rows = list[dict[str, Any]]

@@ -9,6 +9,8 @@ import yaml
 
 from tests.conftest import Pipeline
 
+pytestmark = pytest.mark.commands
+
 STANDARD = ["Name", "Revenue", "SalesStage", "StatusCode"]
 BEFORE = [
     {"attribute": "Budget_c", "type": "text"},

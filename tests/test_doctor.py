@@ -23,6 +23,8 @@ from tests.conftest import Pipeline, wait_until
 from tests.receiver import Receiver
 from tests.runs import add_run, live_run
 
+pytestmark = pytest.mark.commands
+
 PASSWORD = "s3cret:w%rd"
 ENCODED = "s3cret%3Aw%25rd"
 

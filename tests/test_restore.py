@@ -21,6 +21,8 @@ from tests.conftest import Pipeline
 from tests.warehouse import create_database
 from tests.warm import WarmProject
 
+pytestmark = pytest.mark.commands
+
 SECTION = re.compile(r"^## (.+)$", re.MULTILINE)
 COMMANDS = re.compile(r"^```sh\n(.+?)^```", re.MULTILINE | re.DOTALL)
 
@@ -50,8 +52,6 @@ def run(script: str, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.mark.commands
-@pytest.mark.commands
 @pytest.mark.usefixtures("synced")
 def test_a_restored_database_continues_from_the_backup(
     pipeline: Pipeline, postgres: str, tmp_path: Path, warm: WarmProject
