@@ -76,7 +76,7 @@ test-console: .venv/.browser ## The console in a real browser; minutes
 	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m 'console and not oidc'
 
 # They start each command anew, so they are slow: `make test` keeps its commands waiting.
-test-commands: .venv/.installed-dev ## The commands of operators, images and scheduler; minutes
+test-commands: .venv/.debian ## The commands of operators, images and scheduler; minutes
 	PYTHONDONTWRITEBYTECODE= .venv/bin/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m commands
 
 test-airflow: .venv/.installed-dev .data/airflow/.installed ## A real Airflow runs the DAGs; minutes

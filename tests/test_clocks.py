@@ -3,8 +3,6 @@
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,36 +11,22 @@ import pytest
 from oracle_crm_sandbox import Sandbox
 
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm
-from tests.warm import WarmProject
 
-pytestmark = [pytest.mark.commands, pytest.mark.xdist_group("clocks")]  # a project of their own
+pytestmark = pytest.mark.commands
 HOURS = {"+1d": 24, "+0": 0, "-1d": -24}
 
 
-@pytest.fixture(scope="module")
-def shifted() -> Iterator[WarmProject]:
-    """A project whose commands take the time of the variable FAKETIME."""
+@pytest.fixture
+def pipeline(database: str, sandbox: Sandbox, tmp_path: Path, parsed: Path) -> Pipeline:
+    """The pipeline on a host whose clock can be wrong: its commands take the time of FAKETIME."""
     faketime = shutil.which("faketime")
-    assert faketime, "Debian's faketime is needed: make test installs it"
+    assert faketime, "Debian's faketime is needed: make test-commands installs it"
     environment = subprocess.check_output([faketime, "-f", "+0", "env"], text=True)
     (library,) = re.findall("^LD_PRELOAD=(.+)", environment, re.MULTILINE)
-    with tempfile.TemporaryDirectory(prefix="project-") as folder:
-        shifted = WarmProject(
-            Path(folder),
-            LD_PRELOAD=library,
-            FAKETIME="+0",
-            FAKETIME_NO_CACHE="1",  # a fork has another time than the server
-        )
-        yield shifted
-        shifted.stop()
-
-
-@pytest.fixture
-def pipeline(
-    database: str, sandbox: Sandbox, tmp_path: Path, parsed: Path, shifted: WarmProject
-) -> Pipeline:
-    """The pipeline on a host whose clock can be wrong."""
-    return Pipeline(database, sandbox, tmp_path, parsed, shifted)
+    # Commands of a warm project would have to read FAKETIME again, which is no call for threads.
+    pipeline = Pipeline(database, sandbox, tmp_path, parsed)
+    pipeline.environment["LD_PRELOAD"] = library
+    return pipeline
 
 
 def at(pipeline: Pipeline, shift: str, *blocks: str) -> dict[str, Any]:
