@@ -137,12 +137,10 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[WarmProject]:
-    """A project whose commands start at once."""
-    with tempfile.TemporaryDirectory(prefix="project-") as folder:
-        warm = WarmProject(Path(folder))
-        yield warm
-        warm.stop()
+def warm(tmp_path_factory: pytest.TempPathFactory) -> WarmProject:
+    """A project whose commands start at once; all workers use it."""
+    own = tmp_path_factory.getbasetemp()
+    return WarmProject((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "project")
 
 
 @pytest.fixture

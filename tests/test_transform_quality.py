@@ -120,10 +120,11 @@ def test_each_invariant_that_is_broken_is_found(warehouse: Warehouse) -> None:
 
 
 def test_a_status_that_the_bid_team_has_is_an_accepted_one(warehouse: Warehouse) -> None:
-    nodes = json.loads((warehouse.target / "manifest.json").read_text())["nodes"].values()
+    options = ("--output", "json", "--output-keys", "name test_metadata")
+    listed = warehouse.dbt("--quiet", "ls", "--resource-type", "test", *options)
     (accepted,) = (
         node["test_metadata"]["kwargs"]["values"]
-        for node in nodes
+        for node in map(json.loads, listed.stdout.splitlines())
         if node["name"].startswith("accepted_values_opportunities_workflow_status")
     )
     assert accepted == [*MOVES, *FROM_CRM]

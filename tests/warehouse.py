@@ -1,12 +1,14 @@
 """A database with loaded records, without a CRM or Meltano: for tests of dbt alone."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import yaml
 from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -117,6 +119,8 @@ class Warehouse:
         )
 
     def merge(self, **environment: str) -> None:
-        """Run the models, like a sync."""
-        done = self.dbt("run", "--exclude", "tag:reconcile", **environment)
+        """Run the models, with the options of a sync."""
+        plugins = yaml.safe_load((ROOT / "meltano.yml").read_text())["plugins"]["utilities"]
+        (commands,) = (one["commands"] for one in plugins if one["name"] == "dbt-postgres")
+        done = self.dbt(*shlex.split(commands["run"]["args"]), **environment)
         assert done.returncode == 0, done.stdout

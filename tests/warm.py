@@ -5,9 +5,13 @@ For each command, a server has done the imports and forks for each call. The com
 of `WarmProject` are clients: they pass on their arguments, environment, streams and signals. The
 work of a call is the same. Tests that kill processes use the real commands, and so do those of the
 README and the images.
+
+All workers of a test run share the servers, whose start costs as much as several runs. dbt parses
+the project once, in its server; of most runs, that would be half the work.
 """
 
 import atexit
+import fcntl
 import gc
 import json
 import os
@@ -36,14 +40,16 @@ COMMANDS = {
         "alembic.command",
         "anyio._backends._asyncio",
         "database.migrate",
+        "declared.decisions",
+        "declared.outcomes",
+        "declared.store",
         "meltano.core.block.extract_load",
         "meltano.core.plugin.utility",
-        "meltano.core.state_store.azure",
-        "meltano.core.state_store.google",
-        "meltano.core.state_store.s3",
+        "meltano.core.state_store.azure.settings",
+        "meltano.core.state_store.google.settings",
+        "meltano.core.state_store.s3.settings",
         "meltano.migrations.utils.dialect_typing",
         "notifications.run_end",
-        "declared",
         "ruamel.yaml.mergevalue",
         "runs.control",
         "runs.recorder",
@@ -53,6 +59,8 @@ COMMANDS = {
     "target-postgres-copy": ["target_postgres_copy.target"],
     "dbt-frozen": ["babel.dates", "dbt.cli.main", "dbt.task.run", "sqlparse"],
 }
+# What dbt parses: the project of these settings, in a database of this name.
+PARSED = DBT_SETTINGS | {"PGDATABASE": "test"}
 # What the project's commands import or read.
 LINKED = (
     "api",
@@ -86,43 +94,39 @@ sys.exit(code)
 class WarmProject:
     """A project folder whose commands are forks of processes that have already started."""
 
-    def __init__(self, folder: Path, **environment: str) -> None:
-        """Copy or link the project's files, and start the servers.
-
-        Args:
-            folder: an empty folder for it.
-            environment: further variables that the servers find when they start.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Copy or link the project's files and start the servers, if no other worker has."""
         self.root, self.bin = folder, folder / ".venv/bin"
+        folder.mkdir(exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.bin.exists():
+                self._start()
+
+    def _start(self) -> None:
         self.bin.mkdir(parents=True)
         for name in ("meltano.yml", "logging.yaml"):
-            shutil.copy(ROOT / name, folder)
+            shutil.copy(ROOT / name, self.root)
         for name in LINKED:
-            (folder / name).symlink_to(ROOT / name)
+            (self.root / name).symlink_to(ROOT / name)
         # An environment like the real one, but with the commands above beside its Python.
-        (folder / ".venv/lib").symlink_to(Path(sys.prefix) / "lib")
-        shutil.copy(Path(sys.prefix) / "pyvenv.cfg", folder / ".venv")
+        (self.root / ".venv/lib").symlink_to(Path(sys.prefix) / "lib")
+        shutil.copy(Path(sys.prefix) / "pyvenv.cfg", self.root / ".venv")
         (self.bin / "python").symlink_to(Path(sys.executable).resolve())
-        self._servers = []
+        # They end with the process that started the test run, also if that is killed.
+        owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
         for name in COMMANDS:
             address = f"\0{uuid.uuid4()}"  # not a path, which could be too long
             _write(self.bin / name, CLIENT.format(python=sys.executable, address=address))
             with socket.socket(socket.AF_UNIX) as listening:
                 listening.bind(address)
                 listening.listen()
-                server = subprocess.Popen(
-                    [sys.executable, "-m", "tests.warm", name, str(listening.fileno())],
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.warm", name, str(listening.fileno()), str(owner)],
                     cwd=ROOT,
-                    env=os.environ | environment,
                     pass_fds=[listening.fileno()],
-                    stdin=subprocess.PIPE,
+                    stdin=subprocess.DEVNULL,
                 )
-            self._servers.append(server)
-
-    def stop(self) -> None:
-        """Stop the servers."""
-        for server in self._servers:
-            server.communicate()
 
 
 def _write(command: Path, text: str) -> None:
@@ -130,14 +134,14 @@ def _write(command: Path, text: str) -> None:
     command.chmod(0o755)
 
 
-def serve(name: str, listening: socket.socket) -> None:
-    """Answer each call in its own processes, until standard input ends."""
+def serve(name: str, listening: socket.socket, owner: int) -> None:
+    """Answer each call in its own processes, until the process `owner` ends."""
+    ended = os.pidfd_open(owner)
     (script,) = entry_points(group="console_scripts", name=name)
     command = script.load()
     for module in COMMANDS[name]:
         import_module(module)
-    if name == "dbt-frozen":
-        parse()
+    parsed = parse() if name == "dbt-frozen" else None
     # Otherwise the first search for garbage in each call would copy all these objects.
     gc.collect()
     gc.freeze()
@@ -145,25 +149,25 @@ def serve(name: str, listening: socket.socket) -> None:
     assert len(threads) == 1, "a fork would wait for the locks of the other threads"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([sys.stdin, listening], [], [])
-        if sys.stdin in ready:
+        ready, _, _ = select.select([ended, listening], [], [])
+        if ended in ready:
             return
         connection, _ = listening.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listening.close()
-            answer(command, connection)
+            answer(command, connection, parsed)
         connection.close()
 
 
-def parse() -> None:
-    """Make dbt parse a project, so that it creates the code and schemas of its start now."""
+def parse() -> object:
+    """Make dbt parse the project, which also creates the code and schemas of its start."""
     from dbt.cli.main import dbtRunner
     from dbt.contracts.graph.manifest import Manifest
     from dbt_common.clients.jinja import template_cache
 
     environment = dict(os.environ)
-    os.environ |= DBT_SETTINGS | libpq_environment("postgresql://nobody@127.0.0.1:1/none")
+    os.environ |= libpq_environment("postgresql://nobody@127.0.0.1:1") | PARSED
     with tempfile.TemporaryDirectory() as folder:
         options = {"project": ROOT / "transform", "profiles": ROOT / "transform"}
         folders = [f"--{name}-dir={path}" for name, path in options.items()]
@@ -186,9 +190,21 @@ def parse() -> None:
             template_cache.get_node_template(macro)
     os.environ.clear()
     os.environ.update(environment)
+    return done.result
 
 
-def answer(command: Callable[[], str | int | None], connection: socket.socket) -> None:
+def use(parsed: object) -> None:
+    """Give dbt the parsed project, if the call is a run of the same one."""
+    from dbt.cli.main import cli
+
+    other = {"--profiles-dir", "--project-dir", "--target", "--vars"} & {*sys.argv}
+    if "run" in sys.argv and not other and PARSED.items() <= os.environ.items():
+        cli.context_settings["obj"] = {"manifest": parsed}
+
+
+def answer(
+    command: Callable[[], str | int | None], connection: socket.socket, parsed: object
+) -> None:
     """Run a call in its own process, which ends with its client."""
     length, streams, _, _ = socket.recv_fds(connection, 20, 3)
     call = b""
@@ -205,6 +221,8 @@ def answer(command: Callable[[], str | int | None], connection: socket.socket) -
         os.environ.clear()
         os.environ.update(environment)
         sys.argv[:] = arguments
+        if parsed:
+            use(parsed)
         try:
             code = command()
         except SystemExit as leaving:
@@ -238,4 +256,4 @@ def leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
