@@ -40,7 +40,7 @@ GAUGES = {
         "sync_last_failed_records": "Records that the last completed run could not load",
         "scheduler_heartbeat_timestamp_seconds": "When the scheduler last was seen alive",
         "schedule_next_run_timestamp_seconds": "When the next scheduled run is due",
-        "scheduled_jobs_failed": "Schedules whose last run failed, without cancelled ones",
+        "scheduled_jobs_failed": "Schedules whose job failed, until it succeeds or they are paused",
         "notifications_not_accepted": "Messages that a service did not accept and that are retried",
         "sync_freshness_seconds": "How old the table is: since the last successful run began",
         "reconcile_last_timestamp_seconds": "When the CRM was last compared as a whole",
@@ -101,14 +101,8 @@ select
     (
         select count(*)
         from schedules
-        where last_succeeded = false
-            and 'cancelled' is distinct from (
-                select end_reason
-                from run_logs
-                where kind = schedules.job and status != 'RUNNING'
-                order by id desc
-                limit 1
-            )
+        join schedule_outcomes using (name)
+        where outcome = 'FAILED' and paused_at is null
     ) as scheduled_jobs_failed,
     -- Without those of closed incidents, which are not retried.
     (

@@ -111,16 +111,11 @@ select
     null,
     null
 from (
-    select schedules.name, schedules.job, last_run.error_message as reason
+    select name, job, reason
     from schedules
-    left join lateral (
-        select end_reason, error_message
-        from run_logs
-        where kind = schedules.job and status != 'RUNNING'
-        order by id desc
-        limit 1
-    ) as last_run on true
-    where last_succeeded = false and last_run.end_reason is distinct from 'cancelled'
+    join schedule_outcomes using (name)
+    -- Who pauses one that failed knows of it.
+    where outcome = 'FAILED' and paused_at is null
     union all
     select name, job, null from undecided where 'schedule' in (select kind from open_ones)
 ) as failed_ones

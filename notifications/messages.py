@@ -31,7 +31,7 @@ _TITLES = {
     "schedule": (
         "A scheduled job failed",
         "Another scheduled job failed",
-        "The scheduled jobs work again",
+        "No scheduled job fails any more",
     ),
     "late": (
         "The sync is late",

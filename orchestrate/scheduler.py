@@ -170,16 +170,18 @@ class Scheduler:
             for schedule in schedules:
                 connection.execute(
                     """
-                    insert into schedules (name, job, interval, timezone)
-                    values (%s, %s, %s, %s)
+                    insert into schedules (name, job, tasks, interval, timezone)
+                    values (%s, %s, %s, %s, %s)
                     on conflict (name) do update set
                         job = excluded.job,
+                        tasks = excluded.tasks,
                         interval = excluded.interval,
                         timezone = excluded.timezone
                     """,
                     [
                         schedule["name"],
                         schedule["job"]["name"],
+                        " ".join(self._jobs[schedule["job"]["name"]].blocks),
                         schedule["cron_interval"],
                         self._timezone.key,
                     ],

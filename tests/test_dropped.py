@@ -47,7 +47,10 @@ def test_every_table_is_known(database: str) -> None:
         ("drop table meltano.runs", "table meltano.runs"),
         ("drop table raw.accounts", "table raw.accounts"),
         ("drop view sync_logs cascade", "view public.sync_logs"),
-        ("drop view run_logs cascade", "view public.run_logs, view public.sync_logs"),
+        (
+            "drop view run_logs cascade",
+            "view public.run_logs, view public.schedule_outcomes, view public.sync_logs",
+        ),
         ("drop table opportunity_totals", "table public.opportunity_totals"),
         ("drop function check_run", "function public.check_run"),
         ("drop function search_matches", "function public.search_matches"),

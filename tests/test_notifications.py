@@ -201,7 +201,7 @@ def test_a_scheduled_job_that_failed_in_all_attempts(desk: Desk) -> None:
     desk.execute("update schedules set last_succeeded = null")
     assert desk.check() == []
     desk.execute("update schedules set last_succeeded = true")
-    assert desk.check() == ["The scheduled jobs work again"]
+    assert desk.check() == ["No scheduled job fails any more"]
 
 
 def test_a_late_sync(desk: Desk) -> None:
@@ -237,13 +237,69 @@ def test_a_scheduled_job_that_was_cancelled_is_no_failure(desk: Desk) -> None:
     desk.run("SUCCESS")
     desk.execute(
         "insert into schedules (name, job, interval, timezone, last_run_at, last_succeeded)"
-        " values ('weekly', 'reconcile', '0 3 * * 0', 'UTC', now(), false)"
+        " values ('weekly', 'reconcile', '0 3 * * 0', 'UTC', now() - interval '1 hour', false)"
     )
-    desk.run("FAIL", kind="reconcile", cancelled_by="ada")
+    desk.run("FAIL", kind="reconcile", trigger="schedule", cancelled_by="ada")
     assert desk.check() == []
     desk.run("FAIL", kind="reconcile", trigger="schedule", error_message="Refused to mark 9")
     assert desk.check() == ["A scheduled job failed"]
     assert desk.last_text() == "weekly (meltano run reconcile): Refused to mark 9"
+    # Nor does it make one that failed before it well.
+    desk.run("FAIL", kind="reconcile", trigger="schedule", cancelled_by="ada")
+    assert desk.check() == []
+
+
+@pytest.mark.parametrize(
+    ("job", "run"),
+    [
+        ("reconcile", {"kind": "reconcile", "run_number": 1}),
+        ("build", {"kind": "other", "run_number": None, "job": "dbt-postgres:build"}),
+    ],
+)
+def test_a_success_by_hand_ends_the_failure_of_a_scheduled_job(
+    desk: Desk, job: str, run: dict[str, Any]
+) -> None:
+    desk.run("SUCCESS")
+    failed_in_all_attempts(desk, job, run)
+    assert desk.check() == ["A scheduled job failed"]
+    # What proves nothing: the cancelled run, the one of another job, the one before.
+    desk.run("FAIL", cancelled_by="ada", **run)
+    desk.run("SUCCESS", kind="other", run_number=None, job="housekeeping:clean")
+    assert desk.check() == []
+    desk.run("SUCCESS", **run)
+    assert desk.check() == ["No scheduled job fails any more"]
+    # The next night it can't even begin.
+    desk.execute("update schedules set last_run_at = now()")
+    assert desk.check() == ["A scheduled job failed"]
+
+
+def test_a_job_that_fails_without_a_word_is_not_well(desk: Desk) -> None:
+    # Meltano has ended with an error that it did not log.
+    run: dict[str, Any] = {"kind": "other", "run_number": None, "job": "dbt-postgres:build"}
+    failed_in_all_attempts(desk, "build", run)
+    desk.run("SUCCESS", trigger="schedule", **run)
+    assert desk.check() == ["A scheduled job failed"]
+
+
+def test_a_paused_schedule_is_no_alert(desk: Desk) -> None:
+    failed_in_all_attempts(desk, "reconcile", {"kind": "reconcile"})
+    assert desk.check() == ["A scheduled job failed"]
+    desk.execute("update schedules set paused_at = now(), paused_by = 'ada'")
+    assert desk.check() == ["No scheduled job fails any more"]
+    desk.execute("update schedules set paused_at = null, paused_by = null")
+    assert desk.check() == ["A scheduled job failed"]
+
+
+def failed_in_all_attempts(desk: Desk, job: str, run: dict[str, Any]) -> None:
+    """Let a schedule of this job be given up, an hour ago."""
+    desk.execute(
+        "insert into schedules (name, job, tasks, interval, timezone, last_run_at, last_succeeded)"
+        " values ('weekly', %s, %s, '0 3 * * 0', 'UTC', now() - interval '1 hour', false)",
+        job,
+        run.get("job"),
+    )
+    desk.run("SUCCESS", "1 week", trigger="schedule", **run)
+    desk.run("FAIL", "59 minutes", trigger="schedule", error_message="It failed.", **run)
 
 
 def test_the_last_run_is_the_last_whatever_the_clocks_said(desk: Desk) -> None:

@@ -85,6 +85,8 @@ def test_a_missed_midnight_runs_once_on_return(pipeline: Pipeline) -> None:
     (run,) = pipeline.syncs()
     assert (run["status"], run["new_records"]) == ("SUCCESS", 1000)
     nightly = schedule(pipeline, "nightly")
+    # By this a later run is recognised as one of the same job.
+    assert pipeline.query("select job from run_logs") == [{"job": nightly["tasks"]}]
     assert nightly["last_succeeded"] is True
     now = datetime.now(UTC)
     assert now < nightly["next_run_at"] <= now + timedelta(days=1)

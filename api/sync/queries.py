@@ -119,23 +119,34 @@ limit 1
 """
 OTHERS = "select * from run_logs where kind != 'sync' order by id desc limit %s"
 SCHEDULES = """
-select *, heartbeat_at > now() - interval '3 minutes' as is_alive
+select schedules.*, outcome, heartbeat_at > now() - interval '3 minutes' as is_alive
 from schedules
+join schedule_outcomes using (name)
 order by next_run_at nulls last, name
 """
 LOCK_SCHEDULE: LiteralString = "select * from schedules where name = %s for update"
 CHANGE_SCHEDULE: LiteralString = """
-update schedules
-set
-    paused_at = case when %(paused)s then coalesce(paused_at, now()) end,
-    paused_by = case when %(paused)s then coalesce(paused_by, %(by)s) end
-where name = %(name)s
-returning *
+with changed as (
+    update schedules
+    set
+        paused_at = case when %(paused)s then coalesce(paused_at, now()) end,
+        paused_by = case when %(paused)s then coalesce(paused_by, %(by)s) end
+    where name = %(name)s
+    returning *
+)
+select changed.*, outcome
+from changed
+join schedule_outcomes using (name)
 """
 WANT_SCHEDULE: LiteralString = """
-update schedules set wanted_by = %(by)s
-where name = %(name)s
-returning *, heartbeat_at > now() - interval '3 minutes' as is_alive
+with wanted as (
+    update schedules set wanted_by = %(by)s
+    where name = %(name)s
+    returning *
+)
+select wanted.*, outcome, heartbeat_at > now() - interval '3 minutes' as is_alive
+from wanted
+join schedule_outcomes using (name)
 """
 REJECTS = """
 select

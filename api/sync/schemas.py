@@ -180,7 +180,11 @@ class Schedule(BaseModel):
     timezone: str = Field(examples=["Europe/Zurich"])
     next_run_at: datetime | None
     last_run_at: datetime | None
-    last_succeeded: bool | None
+    last_succeeded: bool | None = Field(description="Whether what the scheduler ran last did")
+    outcome: Literal["RUNNING", "SUCCESS", "FAILED", "CANCELLED"] | None = Field(
+        description="How its last run ended. After a failure, a later success of the same job "
+        "counts, whoever started it"
+    )
     attempt: int = Field(description="How often it was tried since it last succeeded")
     heartbeat_at: datetime = Field(description="When the scheduler last was seen alive")
     paused_at: datetime | None = Field(description="Since when it does not run")

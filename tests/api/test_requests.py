@@ -207,10 +207,16 @@ def test_metrics(caller: Caller) -> None:
         )
         connection.execute(
             """
-            insert into schedules (name, job, interval, timezone, last_succeeded)
-            values
-                ('weekly', 'housekeeping', '0 4 * * 0', 'UTC', false),
-                ('cancelled', 'reconcile', '0 3 * * *', 'UTC', false);
+            insert into schedules (
+                name, job, tasks, interval, timezone, last_run_at, last_succeeded, paused_at
+            )
+            select name, job, tasks, '0 4 * * 0', 'UTC', now() - interval '1 hour', false, paused_at
+            from (
+                values
+                    ('weekly', 'housekeeping', 'housekeeping:clean', null),
+                    ('paused', 'housekeeping', 'housekeeping:clean', now()),
+                    ('cancelled', 'reconcile', 'reconcile', null)
+            ) as failed (name, job, tasks, paused_at);
             insert into incidents (kind, detail) values ('rejects', 'one'), ('empty', 'none');
             update incidents set closed_at = now() where kind = 'empty';
             -- One is not retried any more, the other is.
@@ -220,7 +226,7 @@ def test_metrics(caller: Caller) -> None:
             """
         )
     assert math.isnan(counts["oracle_crm_sync_last_succeeded[]"])
-    add_run(caller.database, kind="reconcile", cancelled_by="ada")
+    add_run(caller.database, kind="reconcile", trigger="schedule", cancelled_by="ada")
     add_run(caller.database, "3 minutes")
     add_run(caller.database, load_succeeded=False, cancelled_by="ada")
     counts = metrics(caller)
@@ -229,6 +235,8 @@ def test_metrics(caller: Caller) -> None:
     counts = metrics(caller)
     assert counts["oracle_crm_sync_last_succeeded[]"] == 0
     assert counts["oracle_crm_scheduled_jobs_failed[]"] == 1
+    add_run(caller.database, kind="other", run_number=None, job="housekeeping:clean")
+    assert metrics(caller)["oracle_crm_scheduled_jobs_failed[]"] == 0
     assert counts["oracle_crm_notifications_not_accepted[]"] == 1
     incidents = {
         kind: counts[f"oracle_crm_open_incidents[('kind', '{kind}')]"]

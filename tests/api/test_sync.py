@@ -454,3 +454,28 @@ def test_a_deal_is_refreshed_unless_a_run_loads(caller: Caller, command: Command
     assert refused.json()["detail"] == "A refresh of a deal is under way."
     assert refused.json()["run"]["run_id"] == run.json()["run_id"]
     assert caller.post("/api/sync-database").status_code == 409
+
+
+def test_a_schedule_that_failed_is_well_after_a_run_by_hand(caller: Caller) -> None:
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into schedules (name, job, tasks, interval, timezone, last_run_at,"
+            " last_succeeded) values ('nightly-build', 'build', 'dbt-postgres:build', '30 3 * * *',"
+            " 'UTC', now() - interval '1 hour', false)"
+        )
+    run: dict[str, Any] = {"kind": "other", "run_number": None, "job": "dbt-postgres:build"}
+    add_run(caller.database, trigger="schedule", **run, error_message="It failed.")
+
+    def shown() -> tuple[str, bool, bool]:
+        (build,) = caller.get("/api/schedules").json()
+        _, _, health = caller.get("/admin/health").text.partition('id="schedules"')
+        schedules, _, _ = health.partition("</section>")
+        is_failed = "Failed" in schedules
+        assert is_failed != ("by a later run" in schedules)
+        return build["outcome"], "Failed last" in caller.get("/sync").text, is_failed
+
+    assert shown() == ("FAILED", True, True)
+    add_run(caller.database, **run)
+    assert shown() == ("SUCCESS", False, False)
+    paused = caller.patch("/api/schedules/nightly-build", json={"paused": True}).json()
+    assert paused["outcome"] == "SUCCESS"
