@@ -72,7 +72,7 @@ def end_of_log(run_id: object) -> str | None:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - MOST_OF_LOG))
             printed = file.read(MOST_OF_LOG)
-    except (FileNotFoundError, PermissionError):
+    except OSError:
         return None
     if size > MOST_OF_LOG:
         _, _, printed = printed.partition(b"\n")  # the rest of a line that began before

@@ -1,5 +1,6 @@
 """What can be done with syncs and their rejects, and by whom."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, LiteralString
 from uuid import UUID
@@ -30,6 +31,8 @@ from api.sync.schemas import (
 from database.settings import secret_hider
 from runs import control, processes
 
+log = logging.getLogger(__name__)
+
 NO_SCHEDULE = "There is no such schedule."
 
 
@@ -39,13 +42,16 @@ async def start(
     """Start a sync.
 
     Raises:
-        ProblemError: 409, a run that loads is under way, whoever started it.
+        ProblemError: 409, a run that loads is under way, whoever started it; 503, this machine can
+            start no process.
     """
     user.must_be(Role.MANAGER, Scope.SYNC)
     try:
         run = await run_in_threadpool(control.start, database_url, order.full, "api", user.name)
     except control.RunningError as error:
         raise await _is_running(connection, error) from error
+    except OSError as error:
+        raise _cannot_start(error) from error
     await record(connection, user, "start", "sync", run["run_id"], after={"full": order.full})
     return run
 
@@ -63,7 +69,7 @@ async def refresh(
 
     Raises:
         ProblemError: 404, there is no such deal; 409, a run that loads is under way, or the deal
-            did not come from the CRM.
+            did not come from the CRM; 503, this machine can start no process.
     """
     user.must_be(Role.ASSESSOR, Scope.SYNC)
     missing = f"The CRM has shown no opportunity {remote_id or opportunity_id}."
@@ -77,6 +83,8 @@ async def refresh(
         raise ProblemError(409, f"The CRM can't be asked for it: {error}.") from error
     except control.RunningError as error:
         raise await _is_running(connection, error) from error
+    except OSError as error:
+        raise _cannot_start(error) from error
     await record(connection, user, "refresh", "opportunity", deal["id"])
     return run
 
@@ -87,6 +95,15 @@ async def _is_running(
     (other,) = await queries.fetch(connection, queries.ANY_RUN, [error.run_id])
     under_way = SyncRun.model_validate(other).model_dump(mode="json")
     return ProblemError(409, f"{error.what} is under way.", run=under_way)
+
+
+def _cannot_start(error: OSError) -> ProblemError:
+    log.error("a run could not be started", extra={"error": str(error)})
+    return ProblemError(
+        503,
+        f"The server could not start it: {error.strerror or error}. Let somebody look at the "
+        "server's disk and memory and at its folder .data/logs; then try again.",
+    )
 
 
 async def cancel(

@@ -21,6 +21,7 @@ import pytest
 from api.auth import Role
 from api.sync import events
 from database.environment import ROOT
+from runs import processes
 from tests.api.conftest import Caller, Command, fill, until
 from tests.runs import add_run, live_run, silence
 
@@ -55,6 +56,29 @@ def test_a_start_that_waits_for_a_lock_is_given_up(
         assert "pg_terminate" not in answer.text
         assert command.full == []
     assert caller.post("/api/sync-database").status_code == 202
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/sync-database", "/api/opportunities/300000000000001/refresh"]
+)
+def test_a_run_that_cannot_be_started_is_a_problem_with_a_reason(
+    caller: Caller, command: Command, path: str
+) -> None:
+    fill(caller.database, 1)
+    processes.LOGS.touch()  # where a folder should be
+    answer = caller.post(path)
+    assert answer.status_code == 503
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "could not start it: File exists" in answer.json()["detail"]
+    assert ".data/logs" in answer.json()["detail"]
+    assert str(processes.LOGS) not in answer.text
+    with psycopg.connect(caller.database) as connection:
+        runs = connection.execute("select run_id, status, error_message from run_logs").fetchall()
+    ((run_id, status, said),) = runs
+    assert (status, "could not be started" in said) == ("FAILED", True)
+    assert caller.get(f"/sync/runs/{run_id}").status_code == 200
+    processes.LOGS.unlink()
+    assert caller.post(path).status_code == 202
 
 
 def test_of_many_at_once_one_is_started_and_the_rest_are_told_which(
