@@ -63,7 +63,7 @@ from api.opportunities.unchanged import Unchanged
 from api.passwords import PASSWORDS_AT_ONCE
 from api.public import PublicAddress
 from api.requests import RequestMiddleware
-from api.sync.webhook import start_wanted_sync
+from api.sync.webhook import WantedSyncs
 from database.settings import Settings
 
 # FastAPI prepares a route at its first request, once for each router that has it. So all
@@ -121,8 +121,8 @@ def create_app(settings: Settings, database_url: str) -> FastAPI:
             )
             app.state.check = health.Once(partial(health.find_problem, pool))
             app.state.doctor = health.Once(partial(health_page.examine, database_url))
-            wanted = partial(start_wanted_sync, pool, database_url, settings.webhook_quiet_seconds)
-            await stack.enter_async_context(every(1, wanted))
+            wanted = WantedSyncs(pool, database_url, settings.webhook_quiet_seconds)
+            await stack.enter_async_context(every(1, wanted.start))
             await stack.enter_async_context(every(1, partial(app.state.live.look, pool)))
             await stack.enter_async_context(every(60, partial(send_due, pool, settings)))
             refresh = partial(app.state.fields.refresh, pool)

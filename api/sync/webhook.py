@@ -25,6 +25,8 @@ router = APIRouter(prefix="/api/webhooks", tags=["sync"])
 log = logging.getLogger(__name__)
 
 REPLAY_WINDOW_SECONDS = 300
+SHORTEST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 10, 15 * 60
+"""Before another attempt, if no process can be started: each attempt is a failed run in the log."""
 
 NOTE: LiteralString = """
 insert into sync_wanted default values
@@ -108,15 +110,35 @@ def _unauthorised(detail: str) -> ProblemError:
     return ProblemError(401, detail, headers={"WWW-Authenticate": "Basic"})
 
 
-async def start_wanted_sync(pool: Pool, database_url: str, quiet_seconds: float) -> None:
-    """Start a sync if calls have asked for one and it is time."""
-    async with pool.connection() as connection, connection.transaction():
-        row = await (await connection.execute(TAKE, {"quiet": quiet_seconds})).fetchone()
-        if row is None:
+class WantedSyncs:
+    """Starts the syncs that calls have asked for."""
+
+    def __init__(self, pool: Pool, database_url: str, quiet_seconds: float) -> None:
+        self._pool, self._url, self._quiet_seconds = pool, database_url, quiet_seconds
+        self._failures, self._next_attempt = 0, 0.0
+
+    async def start(self) -> None:
+        """Start a sync if calls have asked for one and it is time."""
+        if time.monotonic() < self._next_attempt:
             return
-        try:
-            run = await run_in_threadpool(control.start, database_url, False, "webhook")
-        except control.RunningError:
-            # The request for a sync stays, and is tried again.
-            raise Rollback from None
-        log.info("sync started", extra={"run_id": str(run["run_id"]), "events": row["events"]})
+        async with self._pool.connection() as connection, connection.transaction():
+            row = await (await connection.execute(TAKE, {"quiet": self._quiet_seconds})).fetchone()
+            if row is None:
+                return
+            try:
+                run = await run_in_threadpool(control.start, self._url, False, "webhook")
+            except control.RunningError:
+                # The request for a sync stays, and is tried again.
+                raise Rollback from None
+            except OSError as error:
+                self._wait(error)
+                raise Rollback from None
+            self._failures = 0
+            log.info("sync started", extra={"run_id": str(run["run_id"]), "events": row["events"]})
+
+    def _wait(self, error: OSError) -> None:
+        """Make no attempt for some time, which grows with each attempt that failed."""
+        seconds = min(SHORTEST_WAIT_SECONDS * 2**self._failures, LONGEST_WAIT_SECONDS)
+        self._failures += 1
+        self._next_attempt = time.monotonic() + seconds
+        log.error("no sync can be started", extra={"error": str(error), "wait_seconds": seconds})

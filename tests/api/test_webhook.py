@@ -10,7 +10,9 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from api.sync import webhook
 from database.settings import Settings
+from runs import processes
 from tests.api.conftest import Caller, Command, DefaultSettings, calling, until
 from tests.conftest import wait_until
 from tests.runs import add_run, live_run
@@ -116,3 +118,20 @@ def test_without_a_secret_nobody_may_call(database: str) -> None:
         answer = caller.post(PATH, headers={"X-Webhook-Secret": ""})
     assert answer.status_code == 401
     assert "ORACLE_WEBHOOK_SECRET" in answer.json()["detail"]
+
+
+def test_an_order_waits_until_a_sync_can_be_started(
+    crm: Caller, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook, "SHORTEST_WAIT_SECONDS", 2)
+    processes.LOGS.touch()  # where a folder should be
+    crm.post(PATH, headers=SHARED)
+    until(crm, "FAILED")
+    for _ in range(10):  # further calls do not let it try more often
+        crm.post(PATH, headers=SHARED)
+        time.sleep(0.5)
+    failed = crm.get("/api/sync-history", params={"status": "FAILED"}).json()
+    assert 1 <= len(failed) <= 2, "the next attempts are after 2 and 4 seconds"
+    assert "could not be started" in failed[0]["error_message"]
+    processes.LOGS.unlink()
+    assert until(crm, "RUNNING")["sync_type"] == "INCREMENTAL"
