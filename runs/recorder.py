@@ -51,7 +51,13 @@ _SAVE = """
                 then
                     rtrim(coalesce(error_message, %(error_message)s), '.')
                     || '. ' || %(waited_for)s
-            else coalesce(nullif(error_message, %(note)s), %(error_message)s, %(note)s)
+            else coalesce(
+                nullif(error_message, %(note)s),
+                %(error_message)s,
+                -- Of the others the steps that they came to tell.
+                case when kind = 'other' then %(interruption)s end,
+                %(note)s
+            )
         end
     where run_id = %(run_id)s and ended_at is null
 """
@@ -157,6 +163,7 @@ class _Run:
         self.bookmark: str | None = None
         self.load_succeeded: bool | None = None
         self.error_message: str | None = None
+        self.interruption: str | None = None
         self.note: str | None = None
         self.is_urgent = False
         """Write at once, since the next step of the run relies on it."""
@@ -188,6 +195,10 @@ class _Run:
         if event.get("success") is False and self.error_message is None:
             self.error_message = str(event.get("err"))
         if "success" in event:
+            return True
+        if event.get("event") == "Run completed" and event.get("status") != "success":
+            # Meltano names no cause if it was not a step that failed.
+            self.interruption = "It was interrupted."
             return True
         cause = _cause(event, str(event.get("event", "")))
         if cause is None or self.error_message is not None:

@@ -239,6 +239,19 @@ def test_a_run_that_is_killed_while_it_loads_does_not_block_the_next(pipeline: P
     assert folders_of_runs(pipeline) == []
 
 
+def test_a_build_that_is_interrupted_is_no_success(synced: Pipeline) -> None:
+    """Such as by Ctrl-C: it has not tested everything."""
+    with psycopg.connect(synced.database) as holder:
+        holder.execute("lock table opportunities")
+        build = synced.start("build", to_kill=True)
+        seen = "select from sync_runs where kind = 'other' and observed_at is not null"
+        wait_until(lambda: synced.query(seen))
+        build.send_signal(signal.SIGINT)
+        build.wait(timeout=60)
+    (run,) = synced.query("select * from run_logs where kind = 'other'")
+    assert (run["status"], run["error_message"]) == ("FAILED", "It was interrupted.")
+
+
 def test_a_run_that_is_cancelled_while_dbt_merges_is_cancelled_for_ever(
     pipeline: Pipeline,
 ) -> None:
