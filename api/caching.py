@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Header, Request, Response
 
+from api.database import SAFE_METHODS
 from api.problems import ProblemError
 
 _IF_MATCH = Header(max_length=1000, description="The ETag of what is to be changed")
@@ -18,11 +19,12 @@ def etag_of(body: bytes) -> str:
 
 
 def json_response(request: Request, body: str) -> Response:
-    """Answer with a JSON text, or with 304 where the client has just that."""
+    """Answer with a JSON text, or with 304 to who only reads and has just that."""
     content = body.encode()
     etag = etag_of(content)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
-    known = request.headers.get("if-none-match", "")
+    # A change is made by now, and 304 would deny that: its condition is If-Match.
+    known = request.headers.get("if-none-match", "") if request.method in SAFE_METHODS else ""
     if known == "*" or etag in (tag.strip() for tag in known.split(",")):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="application/json", headers=headers)

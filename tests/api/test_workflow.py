@@ -235,6 +235,16 @@ def test_a_stale_edit_is_refused_where_the_client_asks_for_that(deal: Caller) ->
     assert deal.patch(PATH, json=change, headers={"If-Match": etag}).status_code == 200
 
 
+def test_a_change_is_never_answered_as_if_nothing_had_changed(deal: Caller) -> None:
+    for state in ("ASSIGNED", "NEW", "NEW"):
+        known = {"If-None-Match": "*" if state == "ASSIGNED" else deal.get(PATH).headers["etag"]}
+        answer = deal.patch(PATH, json={"workflow_status": state}, headers=known)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["workflow_status"] == state == status(deal)
+        assert answer.headers["etag"] == deal.get(PATH).headers["etag"]
+    assert deal.get(PATH, headers={"If-None-Match": "*"}).status_code == 304
+
+
 def test_an_edit_during_a_merge_waits_for_it_and_sees_what_it_made(deal: Caller) -> None:
     answers: list[int] = []
     with psycopg.connect(deal.database) as merge:
