@@ -16,6 +16,7 @@ from api.opportunities import service
 from api.opportunities.schemas import MOST_CHOSEN, OpportunityChange
 from api.problems import ProblemError, answers
 from api.types import Id
+from api.workflow import MOVES
 
 router = APIRouter(prefix="/api", tags=["opportunities"])
 
@@ -63,7 +64,7 @@ class Step(BaseModel):
     id: Id
     wanted: OpportunityChange
     if_match: str | None = Field(default=None, max_length=100)
-    seen: str | None = Field(default=None, max_length=100)
+    seen: str | None = None
 
 
 async def change_each(
@@ -102,11 +103,14 @@ async def change_each(
 
 
 def ways_back(results: Results) -> list[Step]:
-    """Return what takes the changes back, unless somebody changes a deal before."""
+    """Return what takes the changes back, unless somebody changes a deal before.
+
+    Nobody moves a deal to a status of another system, so there is no way back to one.
+    """
     return [
         Step(id=one.id, wanted=OpportunityChange(**one.before), if_match=one.etag)
         for one in results.results
-        if one.before
+        if one.before and one.before.get("workflow_status", "NEW") in MOVES
     ]
 
 

@@ -544,7 +544,7 @@ class StatusForm(BaseModel):
     """A move in the workflow, the status from which it was made, and who gets the deal with it."""
 
     workflow_status: str = Field(max_length=100)
-    seen: str = Field(max_length=100)
+    seen: str
     assigned_to: UserOrNobody | None = None
 
 
@@ -603,7 +603,7 @@ async def move(
 class BulkForm(BaseModel):
     """A change of the deals that are chosen: of their status, or of whom they are assigned to."""
 
-    deal: list[Annotated[str, Field(pattern=r"^[1-9]\d{0,14} [A-Z_]{1,100}$")]] = Field(
+    deal: list[Annotated[str, Field(pattern=r"^[1-9]\d{0,14} ")]] = Field(
         min_length=1, max_length=MOST_CHOSEN, description="Ids, each with the status as it was seen"
     )
     row: list[Id] = Field([], max_length=MOST_CHOSEN, description="Those that have a row")
@@ -631,7 +631,8 @@ async def change_chosen(
         raise RequestValidationError(error.errors()) from None
     # Somebody else's move makes this one another one, but it is the same to whom a deal belongs.
     is_move = "workflow_status" in wanted
-    seen = dict(one.split(" ") for one in given.deal)
+    # The status may be one of another system: any text.
+    seen = dict(one.split(" ", 1) for one in given.deal)
     steps = [
         Step(id=int(id_), wanted=change, seen=state if is_move else None)
         for id_, state in seen.items()

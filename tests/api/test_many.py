@@ -3,6 +3,7 @@
 from typing import Any
 
 import psycopg
+import pytest
 
 from api.auth import Role
 from tests.api.conftest import Caller, fill
@@ -45,6 +46,32 @@ def test_each_deal_is_changed_by_the_rules_of_one(caller: Caller) -> None:
     assert [one["field"] for one in history] == ["assigned_to", "workflow_status"]
     trail = caller.be(Role.ADMIN).get("/api/audit", params={"subject": "opportunity"}).json()
     assert {entry["subject_id"] for entry in trail} == {"2", "4"}
+
+
+@pytest.mark.parametrize(
+    "foreign", ["In Review", "", "x" * 300, "two\r\nlines"], ids=["words", "none", "long", "lines"]
+)
+def test_a_status_of_another_system_keeps_no_other_deal_back(caller: Caller, foreign: str) -> None:
+    fill(caller.database, 6)  # 3, 6: NEW
+    with psycopg.connect(caller.database) as connection:
+        change = "update opportunities set workflow_status = %s where id = 6"
+        connection.execute(change, [foreign])
+    form = {"deal": [f"6 {foreign}", "3 NEW"], "workflow_status": "ASSIGNED"}
+    headers = {"HX-Request": "true"}
+    caller.be(Role.ASSESSOR)
+    answer = caller.post("/opportunities/bulk", data=form, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert "1 deal changed, 1 refused." in answer.headers["hx-trigger-after-swap"]
+    assert "takes the role manager" in answer.text
+    assert caller.get("/api/opportunities/3").json()["workflow_status"] == "ASSIGNED"
+    # A manager puts it right. Nobody moves it back, so that is not offered.
+    caller.be(Role.MANAGER)
+    answer = caller.post(
+        "/opportunities/bulk", data=form | {"deal": form["deal"][:1]}, headers=headers
+    )
+    assert "1 deal changed." in answer.headers["hx-trigger-after-swap"], answer.text
+    assert "Undo" not in answer.text
+    assert caller.get("/api/opportunities/6").json()["workflow_status"] == "ASSIGNED"
 
 
 def test_a_merge_lets_nobody_wait_once_for_each_deal(caller: Caller) -> None:
