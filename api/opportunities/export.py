@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -139,7 +140,11 @@ async def _as_workbook(
     fields: Fields,
     people: dict[int, str],
 ) -> AsyncGenerator[bytes]:
-    """Yield a workbook of lines of JSON; its first bytes come after the last line has been read."""
+    """Yield a workbook of lines of JSON.
+
+    Its bytes come after the last line has been read. Until then come empty chunks, the first one
+    after the first line: the query has no error, so the answer begins, and has no time limit.
+    """
 
     def row_of(line: bytes) -> list[Any]:
         item = json.loads(line, parse_int=Decimal, parse_float=Decimal)
@@ -158,8 +163,10 @@ async def _as_workbook(
         book = Workbook(path, "Opportunities", titles)
         async with aclosing(chunks):
             async for chunk in chunks:
-                await asyncio.to_thread(write, chunk)
-        await asyncio.to_thread(book.close)
+                yield b""
+                # If the reader goes, the thread's work ends before its files and its place go.
+                await run_in_threadpool(write, chunk)
+        await run_in_threadpool(book.close)
         with path.open("rb") as file:
             while part := file.read(CHUNK_BYTES):
                 yield part

@@ -6,6 +6,8 @@ import json
 import operator
 import re
 import socket
+import tempfile
+import threading
 import time
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -21,11 +23,12 @@ from hypothesis import strategies as st
 from openpyxl import load_workbook
 from openpyxl.utils.escape import unescape
 
-from api import limits, spreadsheets
+from api import limits, requests, spreadsheets
 from api.auth import Role
 from api.opportunities.export import EXPORTS_AT_ONCE
 from api.token import make_token
 from tests.api.conftest import Caller, fill
+from tests.conftest import wait_until
 
 PATH = "/api/opportunities/export"
 DANGEROUS = "=+-@\t\r\n＝＋－＠"  # noqa: RUF001
@@ -248,6 +251,66 @@ def test_a_time_without_an_offset_is_the_same_on_each_host(
     ((titles, *rows),) = sheets_of((tmp_path / "a.xlsx").read_bytes())
     assert titles == ("Signed (UTC)",)
     assert rows == [(datetime(2026, 1, 1, 10),), (datetime(2026, 1, 1, 8),)]  # noqa: DTZ001
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where exports write their workbooks."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_a_workbook_may_take_as_long_as_it_takes(
+    server: httpx.Client,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    folders: Path,
+    encoding: str,
+) -> None:
+    fill(database, 300)
+    close = spreadsheets.Workbook.close
+    is_closing = threading.Event()
+
+    def slow(book: spreadsheets.Workbook) -> None:
+        assert is_closing.wait(10)
+        close(book)
+
+    monkeypatch.setattr(spreadsheets.Workbook, "close", slow)
+    monkeypatch.setattr(requests, "TIME_LIMIT_SECONDS", 1)
+    wanted: dict[str, Any] = {"format": "xlsx", "include_deleted": True}
+    headers = {"Accept-Encoding": encoding}
+    with server.stream("GET", PATH, params=wanted, headers=headers) as stream:
+        assert stream.status_code == 200
+        time.sleep(1.5)
+        is_closing.set()
+        ((_, *rows),) = sheets_of(stream.read())
+    assert len(rows) == 300
+    assert list(folders.iterdir()) == []
+
+
+def test_an_error_of_the_query_of_a_workbook_gets_its_own_answer(
+    server: httpx.Client, database: str
+) -> None:
+    with psycopg.connect(database) as connection:
+        connection.execute("lock table opportunities in access exclusive mode")
+        answer = server.get(PATH, params={"format": "xlsx"})
+    assert answer.status_code == 503
+    assert "Try again" in answer.json()["detail"]
+
+
+def test_who_does_not_wait_for_a_workbook_ends_its_making(
+    server: httpx.Client, database: str, folders: Path
+) -> None:
+    fill(database, 10_000)
+    wanted = {"format": "xlsx"}
+    for _ in range(EXPORTS_AT_ONCE + 1):
+        with server.stream("GET", PATH, params=wanted) as stream:
+            assert stream.status_code == 200
+        wait_until(lambda: not list(folders.iterdir()), 30)
+    trail = server.get("/api/audit", params={"subject": "opportunities"}).json()
+    assert {entry["action"] for entry in trail} == {"export"}
+    assert server.get(PATH, params=wanted | {"search": "renewal 6"}).status_code == 200
 
 
 def test_a_workbook_goes_on_in_the_next_sheet(
