@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, Json, TypeAdapter, ValidationError
 
 from api.addresses import own_path
 from api.audit import AuditQuery, list_actions, list_entries
@@ -41,7 +41,6 @@ from api.users.schemas import (
     NewUser,
     PasswordByLink,
     PasswordChange,
-    UserChange,
 )
 from api.users.session import delete_session_cookie, set_session_cookie, take_turn
 from api.users.sign_in import FREE_ATTEMPTS, NewSession, sign_in, sign_in_by_token
@@ -306,11 +305,16 @@ async def _link(
     }
 
 
-class UserForm(BaseModel):
-    """The changes of a user."""
+# What a page showed of a user, since others may change that while it is open.
+Seen = Json[dict[str, str | bool | None]]
 
-    role: Role
+
+class UserForm(BaseModel):
+    """Role and state of a user; a company account has its role by its groups."""
+
+    role: Role | None = None
     active: bool = False
+    seen: Seen
 
 
 @router.post("/admin/users/{id}")
@@ -321,13 +325,24 @@ async def change(
     user_id: PathId,
     given: Annotated[UserForm, Form()],
 ) -> Response:
-    """Change a user."""
-    change = UserChange(role=given.role, active=given.active)
-    account, has_changed = await service.change_account(
-        connection, user, user_id, change, request.app.state.settings
-    )
-    words = f"{account['name']} is changed." if has_changed else "Nothing to change."
+    """Change of a user what differs from what the page showed."""
+    wanted = given.model_dump(exclude={"seen"}, exclude_none=True)
+    words = await _change(request, user, connection, user_id, wanted, given.seen)
     return await _users(request, user, connection, words)
+
+
+async def _change(
+    request: Request,
+    user: User,
+    connection: AsyncConnection[DictRow],
+    user_id: int,
+    wanted: dict[str, Any],
+    seen: dict[str, Any],
+) -> str:
+    account, has_changed = await service.change_account(
+        connection, user, user_id, wanted, seen, request.app.state.settings
+    )
+    return f"{account['name']} is changed." if has_changed else "Nothing to change."
 
 
 class ProfileForm(BaseModel):
@@ -335,6 +350,7 @@ class ProfileForm(BaseModel):
 
     full_name: str = Field("", max_length=200, pattern="^[^\x00]*$")
     email: Email | None = None
+    seen: Seen
 
 
 @router.post("/admin/users/{id}/profile")
@@ -345,13 +361,10 @@ async def change_profile(
     user_id: PathId,
     given: Annotated[ProfileForm, Form()],
 ) -> Response:
-    """Change the full name and the e-mail of a user."""
-    change = UserChange(full_name=given.full_name.strip() or None, email=given.email)
-    account = await service.change_user(
-        connection, user, user_id, change, request.app.state.settings
-    )
-    path = f"/admin/users/{user_id}/tokens"
-    return changed(request, path, f"{account['name']} is changed.")
+    """Change of the full name and the e-mail of a user what differs from what the page showed."""
+    wanted = {"full_name": given.full_name.strip() or None, "email": given.email}
+    words = await _change(request, user, connection, user_id, wanted, given.seen)
+    return changed(request, f"/admin/users/{user_id}/tokens", words, "profile-changed")
 
 
 async def _users(
@@ -390,6 +403,7 @@ class FunctionsForm(BaseModel):
 
     function: list[str] = Field([], max_length=MOST_FUNCTIONS)
     value: list[str] = Field([], max_length=MOST_FUNCTIONS)
+    seen: Json[list[dict[str, str | None]]]
 
 
 @router.post("/admin/users/{id}/functions")
@@ -400,7 +414,7 @@ async def set_functions(
     user_id: PathId,
     given: Annotated[FunctionsForm, Form()],
 ) -> Response:
-    """Give a user exactly the functions of the form."""
+    """Give a user exactly the functions of the form, unless others have changed them meanwhile."""
     held = [
         {"function": function, "value": value.strip() or None}
         for function, value in zip(given.function, given.value, strict=False)
@@ -410,7 +424,7 @@ async def set_functions(
         wanted = TypeAdapter(HeldFunctions).validate_python(held)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    await service.set_functions(connection, user, user_id, wanted)
+    await service.set_functions(connection, user, user_id, wanted, given.seen)
     path = f"/admin/users/{user_id}/tokens"
     return changed(request, path, "The functions are saved.", "functions-changed")
 

@@ -96,6 +96,7 @@ async def change_user(
     user_id: int,
     change: UserChange,
     ways: SignIn,
+    seen: Mapping[str, Any] | None = None,
 ) -> DictRow:
     """Change a user. A new password, or barring them, ends all their access; a role, sessions.
 
@@ -105,11 +106,12 @@ async def change_user(
         user_id: Whom to change.
         change: What is to be different.
         ways: How users can sign in.
+        seen: Of what is changed, what the user who asks saw.
 
     Raises:
         ProblemError: 403, an API token gives a password; 404, there is no such user; 409, it is the
-            last admin who can sign in, a service gets a password, or the identity provider
-            decides; 422, the password is easy to guess.
+            last admin who can sign in, a service gets a password, the identity provider decides,
+            or it is not as it was seen; 422, the password is easy to guess.
     """
     user.must_be(Role.ADMIN)
     known = await get_user(connection, user, user_id)
@@ -126,6 +128,7 @@ async def change_user(
     async with connection.transaction():
         await connection.execute(queries.LOCK_ADMINS)
         before = await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
+        _check_seen(before, seen or {})
         had_admin = await has_admin(connection, ways)
         after = await fetch_one(connection, queries.CHANGE, before | wanted)
         if had_admin and not await has_admin(connection, ways):
@@ -156,18 +159,26 @@ async def list_functions(
 
 
 async def set_functions(
-    connection: AsyncConnection[DictRow], user: User, user_id: int, wanted: list[HeldFunction]
+    connection: AsyncConnection[DictRow],
+    user: User,
+    user_id: int,
+    wanted: list[HeldFunction],
+    seen: list[DictRow] | None = None,
 ) -> list[DictRow]:
     """Give a user exactly these functions. What is voted already stays.
 
     Raises:
-        ProblemError: 404, there is no such user; 422, a function is not declared or takes no value.
+        ProblemError: 404, there is no such user; 409, they are not as they were `seen`; 422, a
+            function is not declared or takes no value.
     """
     user.must_be(Role.ADMIN)
     declared = (await read_rules(connection)).decisions.functions
     async with connection.transaction():
         await fetch_or_404(connection, queries.LOCK_USER, [user_id], NO_USER)
         before = await (await connection.execute(queries.FUNCTIONS, [user_id])).fetchall()
+        if seen not in (None, before):
+            now = ", ".join(_in_words(before))
+            raise _changed_meanwhile(f"the functions are {now}" if now else "there is no function")
         for held in wanted:
             if held.model_dump() not in before:
                 _check_declared(declared, held)
@@ -194,25 +205,30 @@ async def list_routes(connection: AsyncConnection[DictRow], user: User) -> list[
 
 
 async def change_account(
-    connection: AsyncConnection[DictRow], user: User, user_id: int, seen: UserChange, ways: SignIn
+    connection: AsyncConnection[DictRow],
+    user: User,
+    user_id: int,
+    given: Mapping[str, Any],
+    seen: Mapping[str, Any],
+    ways: SignIn,
 ) -> tuple[DictRow, bool]:
-    """Change of a user what differs from `seen`: naming a role or state ends their sessions.
+    """Change of a user what is given and differs from `seen`; others may have changed the rest.
+
+    Naming a role or a state would end their sessions, too.
 
     Returns:
         The user, and whether anything differed.
+
+    Raises:
+        ProblemError: As `change_user`.
     """
     user.must_be(Role.ADMIN)
-    present = await get_user(connection, user, user_id)
-    given = seen.model_dump(exclude_unset=True)
-    wanted = {
-        name: value
-        for name, value in given.items()
-        if value is not None and (name == "password" or value != present[name])
-    }
+    wanted = {name: value for name, value in given.items() if value != seen.get(name)}
     if not wanted:
-        return present, False
+        return await get_user(connection, user, user_id), False
     change = UserChange.model_validate(wanted)
-    return await change_user(connection, user, user_id, change, ways), True
+    seen = {name: seen.get(name) for name in wanted}
+    return await change_user(connection, user, user_id, change, ways, seen), True
 
 
 async def change_password(
@@ -423,6 +439,22 @@ def _check_declared(declared: Mapping[str, Function], held: HeldFunction) -> Non
         raise ProblemError(422, detail)
     if held.value is not None and declared[held.function].by is None:
         raise ProblemError(422, f"body: {held.function} is of all deals: leave out the value")
+
+
+def _check_seen(present: DictRow, seen: Mapping[str, Any]) -> None:
+    """Refuse a change of what is not any more as it was seen; raises 409."""
+    words = {
+        "role": f"the role is {present['role']}",
+        "active": "the user is active" if present["active"] else "the user is barred",
+        "full_name": f"the full name is {present['full_name'] or 'empty'}",
+        "email": f"the e-mail is {present['email'] or 'empty'}",
+    }
+    if now := [words[name] for name, value in seen.items() if value != present[name]]:
+        raise _changed_meanwhile(" and ".join(now))
+
+
+def _changed_meanwhile(now: str) -> ProblemError:
+    return ProblemError(409, f"It has been changed meanwhile: {now}. Reload the page.")
 
 
 def _in_words(functions: list[DictRow]) -> list[str]:

@@ -1,5 +1,7 @@
 """The API under test, on a database filled with SQL; no test needs a CRM."""
 
+import html
+import re
 import sys
 import threading
 import time
@@ -182,6 +184,13 @@ class Caller(httpx.Client):
         assert answer.status_code == 201, answer.text
         user_id: int = answer.json()["id"]
         return user_id
+
+
+def seen(page: str, action: str) -> str:
+    """Return what the form of a page says to have shown: it sends that back."""
+    found = re.search(rf"""hx-post="{action}".*?name="seen"\s+value='(.*?)'""", page, re.DOTALL)
+    assert found is not None
+    return html.unescape(found[1])
 
 
 def declare(caller: Caller, **sections: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from api.auth import ISSUE, Role, new_token
 from database.environment import ROOT
 from declared.assessment import SEVEN
 from declared.file import declare_file
-from tests.api.conftest import Caller, declare, fill
+from tests.api.conftest import Caller, declare, fill, seen
 
 COMPLETE = {
     "scores": {key: {"score": 4, "comment": ""} for key in SEVEN},
@@ -299,11 +299,27 @@ def test_the_example_makes_its_people(caller: Caller, monkeypatch: pytest.Monkey
 
 def test_functions_in_the_console(desk: Desk) -> None:
     path = f"/admin/users/{desk.ids['dora']}"
-    form = {"function": ["management", "practice_head", ""], "value": ["", "Cloud", "x"]}
+    both = {"function": ["management", "practice_head", ""], "value": ["", "Cloud", "x"]}
+    page = desk.caller.get(f"{path}/tokens").text
+    form = both | {"seen": [seen(page, f"{path}/functions")]}
     assert desk.caller.post(f"{path}/functions", data=form).status_code == 200
     page = desk.caller.get(f"{path}/tokens").text
     assert 'value="Cloud"' in page
-    assert len(desk.caller.get(f"/api/users/{desk.ids['dora']}/functions").json()) == 2
+    held = f"/api/users/{desk.ids['dora']}/functions"
+    assert len(desk.caller.get(held).json()) == 2
+
+
+def test_an_old_page_gives_no_functions_again(desk: Desk) -> None:
+    path, held = (f"{root}/users/{desk.ids['dora']}" for root in ("/admin", "/api"))
+    page = desk.caller.get(f"{path}/tokens").text
+    form = {"function": "practice_head", "value": "data", "seen": seen(page, f"{path}/functions")}
+    assert desk.caller.put(f"{held}/functions", json=[]).status_code == 200
+    headers = {"HX-Request": "true"}
+    answer = desk.caller.post(f"{path}/functions", data=form, headers=headers)
+    assert answer.status_code == 409, answer.text
+    words = "It has been changed meanwhile: there is no function. Reload the page."
+    assert answer.json()["detail"] == words
+    assert desk.caller.get(f"{held}/functions").json() == []
 
 
 ACTS = st.tuples(

@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 from api.auth import Role
 from api.oidc.attempt import LIFE_SECONDS, Attempt
 from database.environment import ROOT
-from tests.api.conftest import Caller, DefaultSettings, calling
+from tests.api.conftest import Caller, DefaultSettings, calling, seen
 
 PUBLIC = "http://127.0.0.1:8000"
 PASSWORD = "correct horse battery"
@@ -483,6 +483,24 @@ def test_the_provider_decides_about_role_and_password(
     account = browser.get("/account").text
     assert "Change the password" not in account
     assert "Your password" not in account
+
+
+def test_an_old_page_bars_whose_groups_have_changed(
+    browser: Caller, provider: IdentityProvider
+) -> None:
+    sign_in(browser, provider)
+    path = f"/admin/users/{the_user(browser)['id']}"
+    browser.be(Role.ADMIN)
+    page = browser.get("/admin/users").text
+    browser.be(None)
+    provider.claims = {"groups": ["bid-managers"]}
+    sign_in(browser, provider)
+    browser.be(Role.ADMIN)
+    # Active is not ticked any more, and the form has no role.
+    answer = browser.post(path, data={"seen": seen(page, path)})
+    assert answer.status_code == 200, answer.text
+    found = the_user(browser)
+    assert (found["role"], found["active"]) == ("manager", False)
 
 
 def test_the_name_of_a_local_user_is_not_taken_over(

@@ -127,12 +127,18 @@ ROUTES = {
     "POST /admin/schedules/{name}/{order}": ADMIN,
     "GET /admin/users": ADMIN,
     "POST /admin/users": Call(Role.ADMIN, form=NEW_USER | {"name": "hedy"}),
-    "POST /admin/users/{id}": Call(Role.ADMIN, form={"role": "viewer"}),
+    "POST /admin/users/{id}": Call(
+        Role.ADMIN, form={"role": "viewer", "seen": '{"role": "viewer", "active": false}'}
+    ),
     "POST /admin/users/{id}/end-access": OWN_OR_ADMIN,
-    "POST /admin/users/{id}/profile": Call(Role.ADMIN, form={"full_name": "Grace Hopper"}),
+    "POST /admin/users/{id}/profile": Call(
+        Role.ADMIN, form={"full_name": "Grace Hopper", "seen": '{"full_name": null}'}
+    ),
     "POST /admin/users/{id}/password-link": Call(Role.ADMIN, is_for_sessions=True),
     "GET /admin/users/{id}/tokens": ADMIN,
-    "POST /admin/users/{id}/functions": Call(Role.ADMIN, form={"function": "", "value": ""}),
+    "POST /admin/users/{id}/functions": Call(
+        Role.ADMIN, form={"function": "", "value": "", "seen": "[]"}
+    ),
     "POST /admin/users/{id}/unlock": ADMIN,
     "GET /board": VIEWER,
     "GET /dashboard": VIEWER,

@@ -14,7 +14,7 @@ from argon2 import PasswordHasher
 
 from api.auth import Role
 from database.environment import ROOT
-from tests.api.conftest import PASSWORD, Caller, DefaultSettings, calling
+from tests.api.conftest import PASSWORD, Caller, DefaultSettings, calling, seen
 
 
 def sign_in(caller: Caller, name: str = "ada", password: str = PASSWORD) -> int:
@@ -347,6 +347,48 @@ def test_a_change_of_rights_ends_sessions_at_once(
     answer = caller.get("/api/session", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 401
     assert sign_in(caller) == (201 if "role" in change else 401)
+
+
+def test_an_old_page_undoes_nothing(caller: Caller) -> None:
+    user_id = caller.make_user("bob", "assessor", full_name="Bob", email="bob@example.com")
+    path, of_bob = f"/admin/users/{user_id}", f"/api/users/{user_id}"
+    page = caller.get("/admin/users").text
+    profile = caller.get(f"{path}/tokens").text
+
+    def save(path: str, page: str, **form: str) -> tuple[int, str]:
+        form["seen"] = seen(page, path)
+        answer = caller.post(path, data=form, headers={"HX-Request": "true"})
+        refused = answer.status_code == 409
+        words = answer.json()["detail"] if refused else answer.headers["hx-trigger"]
+        return answer.status_code, words
+
+    def now(*names: str) -> list[object]:
+        return [caller.get(of_bob).json()[name] for name in names]
+
+    barred = {"active": False, "role": "viewer"}
+    assert caller.patch(of_bob, json=barred).status_code == 200
+    meanwhile = "It has been changed meanwhile: "
+    for form, words in (
+        ({"role": "manager", "active": "true"}, "the role is viewer"),
+        ({"role": "manager"}, "the role is viewer and the user is barred"),
+        ({"role": "assessor"}, "the user is barred"),
+    ):
+        assert save(path, page, **form) == (409, f"{meanwhile}{words}. Reload the page.")
+    assert now("role", "active") == ["viewer", False]
+    # What the admin leaves as it was shown is not changed, nor a reason to refuse the rest.
+    assert "Nothing to change." in save(path, page, role="assessor", active="true")[1]
+    assert caller.patch(of_bob, json={"role": "assessor"}).status_code == 200
+    assert "bob is changed." in save(path, page, role="manager", active="true")[1]
+    assert now("role", "active") == ["manager", False]
+
+    assert caller.patch(of_bob, json={"email": None}).status_code == 200
+    known = {"full_name": "Bob", "email": "bob@example.com"}
+    assert save(f"{path}/profile", profile, **known | {"full_name": "Robert"})[0] == 204
+    assert now("full_name", "email") == ["Robert", None]
+    words = "the full name is Robert and the e-mail is empty"
+    refused = (409, f"{meanwhile}{words}. Reload the page.")
+    assert save(f"{path}/profile", profile, full_name="Bobby", email="b@example.com") == refused
+    assert now("full_name", "email") == ["Robert", None]
 
 
 def test_the_last_admin_stays(caller: Caller) -> None:

@@ -94,6 +94,30 @@ def test_saving_a_user_as_is_ends_no_session(desk: Desk) -> None:
     expect(other.get_by_role("heading", name="Opportunities")).to_be_visible()
 
 
+def test_what_others_changed_since_the_page_was_loaded_stays(desk: Desk) -> None:
+    first, second = desk.open("/admin/users"), desk.open("/admin/users")
+    first.get_by_label("Role of ada").select_option(label="Viewer")
+    row = first.locator("tr", has_text="Ada")
+    row.get_by_label("Active").uncheck()
+    row.get_by_role("button", name="Save ada").click()
+    expect(row.get_by_text("Barred")).to_be_visible()
+    second.get_by_label("Role of ada").select_option(label="Manager")
+    second.get_by_role("button", name="Save ada").click()
+    words = "It has been changed meanwhile: the role is viewer. Reload the page."
+    expect(second.locator("#messages")).to_contain_text(words)
+    desk.expect_refusal(409)
+    second.reload()
+    expect(second.locator("tr", has_text="Ada").get_by_text("Barred")).to_be_visible()
+    expect(second.get_by_label("Role of ada")).to_have_value("viewer")
+    # A page that has saved knows what it saved.
+    second.get_by_label("Access of ada").click()
+    for name in ("Ada King", "Ada Lovelace"):
+        second.get_by_label("Full name").fill(name)
+        with second.expect_response("**/tokens"):
+            second.get_by_role("button", name="Save", exact=True).click()
+    assert desk.query("select full_name from users where name = 'ada'") == [{"full_name": name}]
+
+
 def test_revoke_the_token_of_another(desk: Desk) -> None:
     owner = desk.open("/account", "vera")
     owner.get_by_label("What is it for?").fill("report")
