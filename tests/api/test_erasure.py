@@ -266,6 +266,48 @@ def test_an_owner_is_erased_and_does_not_come_back(caller: Caller, loaded: str) 
     }
 
 
+@pytest.mark.parametrize(
+    ("payload", "kept"),
+    [
+        ('"abc"', "abc"),
+        ("7", 7),
+        ("null", None),
+        (None, None),
+        ("[]", []),
+        (
+            json.dumps([2, OWNER_EMAIL, {"To_c": [OWNER_EMAIL.upper(), "z"]}, 1]),
+            [2, f"erased owner {OWNER}", {"To_c": [f"erased owner {OWNER}", "z"]}, 1],
+        ),
+    ],
+)
+def test_a_reject_that_is_no_record_stops_no_erasure_and_no_load(
+    caller: Caller, loaded: str, payload: str | None, kept: Any
+) -> None:
+    """The CRM sent a text, a number or a list where a record belongs."""
+    with psycopg.connect(loaded, autocommit=True) as connection:
+        reject = """
+            insert into raw.rejected_records (id, stream, payload) values ('b', 'x', %s)
+            on conflict (id) do update set payload = excluded.payload
+            returning payload
+            """
+        connection.execute(reject, [payload])
+        answer = ask(caller, "POST", caller.signed_in(), owner=OWNER)
+        assert answer.status_code == 200, answer.text
+        (stored,) = connection.execute(reject, [payload]).fetchone() or ("",)
+    assert (stored and json.loads(stored)) == kept
+
+
+def test_an_erased_e_mail_in_a_list_does_not_come_back(caller: Caller, loaded: str) -> None:
+    custom = {"Team_c": [OWNER_EMAIL, "z", {"To_c": [[OWNER_EMAIL]]}], "Empty_c": [], "Number_c": 1}
+    with psycopg.connect(loaded, autocommit=True) as connection:
+        load_again = "update raw.opportunities set custom = %s returning custom"
+        connection.execute(load_again, [json.dumps(custom)])
+        ask(caller, "POST", caller.signed_in(), owner=OWNER)
+        ((kept,),) = connection.execute(load_again, [json.dumps(custom)]).fetchall()
+    erased = f"erased owner {OWNER}"
+    assert kept == custom | {"Team_c": [erased, "z", {"To_c": [[erased]]}]}
+
+
 def test_who_may_not_be_erased(caller: Caller) -> None:
     admin = caller.signed_in()
     own = caller.get("/api/session", headers=admin).json()["id"]

@@ -14,6 +14,17 @@ declare
     );
     is_erased boolean := exists (select from erased_owners where remote_id = owner);
 begin
+    if jsonb_typeof(record) = 'array' then
+        return coalesce(
+            (
+                select jsonb_agg(without_erased_owners(value) order by place)
+                from jsonb_array_elements(record) with ordinality as item (value, place)
+            ),
+            record
+        );
+    elsif jsonb_typeof(record) != 'object' then  -- a reject may be anything
+        return without_erased_owners(jsonb_build_object('', record)) -> '';
+    end if;
     return coalesce(
         (
             select jsonb_object_agg(
@@ -23,7 +34,9 @@ begin
                         is_erased
                         and key in ('EmailAddress', 'PartyName', 'PartyName1')
                         then 'null'
-                    when jsonb_typeof(value) = 'object' then without_erased_owners(value)
+                    when
+                        jsonb_typeof(value) in ('object', 'array')
+                        then without_erased_owners(value)
                     when jsonb_typeof(value) = 'string' then coalesce(
                         (
                             select to_jsonb('erased owner ' || remote_id)
