@@ -154,7 +154,10 @@ with net as (
     group by opportunity_id, field
 ),
 changed as (
-    select net.*, money.old_value as old_currency
+    select
+        net.*,
+        money.old_value as old_currency,
+        money.field is not null as has_other_currency
     from net
     left join net as money
         on money.opportunity_id = net.opportunity_id
@@ -171,7 +174,9 @@ of_kind as (
                 then lower(new_value) end
             -- What is more in another currency, nobody knows here.
             when 'deal_value' then case
-                when old_currency is not null then null
+                when has_other_currency then null
+                -- 100.00, then 101, then 100: the number that it was.
+                when new_value::numeric = old_value::numeric then null
                 when new_value is null or new_value::numeric < old_value::numeric then 'value_down'
                 else 'value_up'
             end

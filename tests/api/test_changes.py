@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -61,6 +62,61 @@ def test_what_becomes_of_a_deal(caller: Caller, connection: psycopg.Connection[A
     assert items[1]["old_value"] == "2000.50"
     assert items[1]["new_value"] == "7"
     assert read(caller, cursor)[0] == []
+
+
+def counts(caller: Caller) -> dict[str, int]:
+    """What the page Today counts; the kinds that it counts nothing of are left out."""
+    found = re.findall(
+        r"<strong>\s*<data[^>]*>(\d+)</data>\s*</strong>\s*<span>(.*?)</span>",
+        caller.get("/today", params={"since": "week"}).text,
+    )
+    assert len(found) >= 8
+    return {kind: int(count) for count, kind in found if count != "0"}
+
+
+def test_a_number_in_other_digits_is_no_change(
+    caller: Caller, connection: psycopg.Connection[Any]
+) -> None:
+    fill(caller.database, 3)
+    connection.execute("truncate opportunity_arrivals")
+    _, cursor = read(caller, None)
+    connection.execute("update opportunities set deal_value = 100, win_probability = 50")
+    items, cursor = read(caller, cursor)
+    connection.execute("truncate opportunity_changes")
+    connection.execute(
+        "update opportunities set deal_value = 100.00, win_probability = 50.0, stage = 'x'"
+    )
+    items, cursor = read(caller, cursor)
+    assert [item["field"] for item in items] == ["stage"] * 3
+    assert counts(caller) == {"Stage moved": 3}
+
+    # And if it comes back from another number.
+    connection.execute("update opportunities set deal_value = 101 where id = 1")
+    connection.execute("update opportunities set deal_value = 100 where id = 1")
+    connection.execute("update opportunities set deal_value = null where id = 2")
+    connection.execute("update opportunities set win_probability = null where id = 2")
+    items, cursor = read(caller, cursor)
+    assert [(item["old_value"], item["new_value"]) for item in items] == [
+        ("100.00", "101"),
+        ("101", "100"),
+        ("100.00", None),
+        ("50.0", None),
+    ]
+    assert counts(caller) == {"Stage moved": 3, "Value down": 1}
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "EUR"), ("EUR", "JPY"), ("EUR", None)])
+def test_a_value_in_another_currency_is_not_more_or_less(
+    caller: Caller, connection: psycopg.Connection[Any], before: str | None, after: str | None
+) -> None:
+    fill(caller.database, 2)
+    connection.execute("update opportunities set deal_value = 100, currency = %s", [before])
+    connection.execute("truncate opportunity_arrivals, opportunity_changes")
+    connection.execute("update opportunities set deal_value = 15000, currency = %s", [after])
+    assert counts(caller) == {"Currency changed": 2}
+    connection.execute("truncate opportunity_changes")
+    connection.execute("update opportunities set deal_value = 16000")
+    assert counts(caller) == {"Value up": 2}
 
 
 def test_a_reader_may_begin_at_a_time(caller: Caller, connection: psycopg.Connection[Any]) -> None:

@@ -25,10 +25,17 @@ begin
             ('stage', old_rows.stage, new_rows.stage),
             ('status_code', old_rows.status_code, new_rows.status_code),
             ('crm_outcome', old_rows.crm_outcome, new_rows.crm_outcome),
-            ('deal_value', old_rows.deal_value::text, new_rows.deal_value::text),
+            ('deal_value', old_rows.deal_value::text, case
+                -- The same number in other digits is no change.
+                when new_rows.deal_value = old_rows.deal_value then old_rows.deal_value::text
+                else new_rows.deal_value::text
+            end),
             ('currency', old_rows.currency, new_rows.currency),
-            ('win_probability',
-                old_rows.win_probability::text, new_rows.win_probability::text),
+            ('win_probability', old_rows.win_probability::text, case
+                when new_rows.win_probability = old_rows.win_probability
+                    then old_rows.win_probability::text
+                else new_rows.win_probability::text
+            end),
             ('close_date', old_rows.close_date::text, new_rows.close_date::text),
             ('sales_owner', old_rows.sales_owner, new_rows.sales_owner),
             ('workflow_status', old_rows.workflow_status, new_rows.workflow_status),
