@@ -25,7 +25,8 @@ TOP = 10
 class Choice(BaseModel):
     """What to show.
 
-    By default all deals in the reporting currency; if there is none, the currency of most deals.
+    By default all deals in the reporting currency; if there is none, the currency of most open
+    deals.
     """
 
     currency: Text | None = None
@@ -36,12 +37,15 @@ class Choice(BaseModel):
 # The first sync makes it.
 _IS_THERE: LiteralString = "select to_regclass('public.workflow_ageing') is not null as it_is"
 _CURRENCIES: LiteralString = """
-select currency, sum(deals)::bigint as deals
+select currency, coalesce(sum(deals) filter (where outcome = 'OPEN'), 0)::bigint as deals
 from opportunity_totals
-where outcome = 'OPEN'
 group by currency
 having sum(deals) > 0
-order by deals desc, currency
+order by deals desc, sum(opportunity_totals.deals) desc, currency
+"""
+# Where all deals are closed without a decision, or deleted, there are no totals.
+_ANY_CURRENCY: LiteralString = """
+select nullif(currency, '') as currency, 0::bigint as deals from opportunities order by id limit 1
 """
 _OF_CURRENCY: LiteralString = "(%(converted)s or currency is not distinct from %(currency)s)"
 # `part` is what the sums are of. The usual value has no outliers: it is the scale of the charts.
@@ -157,8 +161,8 @@ async def read(
     """Return the pipeline, the win rate, the ageing and the top deals.
 
     `unit` is the currency of the sums; `is_converted`: they are of all deals; `newest`: the last
-    run that was a success. A wanted currency without deals counts as none. None before the first
-    sync.
+    run that was a success. A wanted currency without deals counts as none. None while there are no
+    deals.
     """
     user.must_be(Role.VIEWER)
     (there,) = await _rows(connection, _IS_THERE)
@@ -166,7 +170,7 @@ async def read(
         return None
 
     async def all_currencies() -> list[DictRow]:
-        return await _rows(connection, _CURRENCIES)
+        return await _rows(connection, _CURRENCIES) or await _rows(connection, _ANY_CURRENCY)
 
     currencies = await unchanged.get(connection, "currencies", all_currencies)
     if not currencies:
