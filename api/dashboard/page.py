@@ -40,8 +40,7 @@ async def show_dashboard(
     found = await service.read(connection, user, unchanged, choice)
     if found is None:
         return page(request, "dashboard.html", currencies=[])
-    by_month, win_rate = found["by_month"], found["win_rate"]
-    won, lost = (sum(row[name] for row in win_rate) for name in ("won", "lost"))
+    by_month = found["by_month"]
     of_currency = {} if found["is_converted"] else having("currency", found["currency"])
     kept = {"outliers": "without"} if found["without_outliers"] else {}
     open_ones: dict[str, Any] = of_currency | {"crm_outcome": OPEN}
@@ -53,8 +52,6 @@ async def show_dashboard(
     last_day -= timedelta(days=1)
     shown = found | {
         "fields": fields,
-        "won": won,
-        "lost": lost,
         "sort": f"&sort=-{value_key(found['unit'] if found['is_converted'] else None)}"
         if fields.can_sort("deal_value")
         else "",
@@ -91,7 +88,7 @@ async def show_dashboard(
         "win_rate": [
             row
             | {
-                "length": 100 * float(row["win_rate"]),
+                "length": row["win_rate"],
                 "opens": {
                     name: list_of(
                         fields,
@@ -101,7 +98,7 @@ async def show_dashboard(
                     for name in ("won", "lost")
                 },
             }
-            for row in win_rate
+            for row in found["win_rate"]
         ],
         "ageing": [
             row

@@ -117,17 +117,21 @@ group by grouping sets ((), (stage), (term), (term, close_month))
 having sum(deals) > 0 or grouping(stage, term, close_month) = 7
 order by stage, close_month
 """  # noqa: S608 - no part is of a request
+# In percent, of each practice and of all.
 _WIN_RATE: LiteralString = f"""
 select
+    grouping(practice) = 1 as is_total,
     practice,
     coalesce(sum(deals) filter (where outcome = 'WON'), 0)::bigint as won,
     coalesce(sum(deals) filter (where outcome = 'LOST'), 0)::bigint as lost,
-    round(coalesce(sum(deals) filter (where outcome = 'WON'), 0) / sum(deals), 4) as win_rate
+    round(
+        100.0 * coalesce(sum(deals) filter (where outcome = 'WON'), 0) / sum(deals), 1
+    ) as win_rate
 from opportunity_totals
 where outcome in ('WON', 'LOST') and {_OF_CURRENCY}
-group by practice
+group by grouping sets ((), (practice))
 having sum(deals) > 0
-order by win_rate desc, practice
+order by is_total desc, win_rate desc, practice
 """  # noqa: S608
 _AGEING: LiteralString = (
     "select * from workflow_ageing order by array_position(%s, workflow_status)"
@@ -224,7 +228,9 @@ async def read(
         "overdue": overdue[0] if overdue else {"deals": 0, "deal_value": 0},
         "by_stage": parts["stage"],
         "by_month": [row for row in parts["month"] if row["term"] == "ahead"],
-        "win_rate": parts["win_rate"],
+        # None if no deal was won or lost.
+        "decided": next((row for row in parts["win_rate"] if row["is_total"]), None),
+        "win_rate": [row for row in parts["win_rate"] if not row["is_total"]],
         # Of a mart that the next sync makes anew after an upgrade.
         "ageing": [
             {"limit_days": None, "over_limit": None} | row

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date, timedelta
+from decimal import ROUND_HALF_UP, Decimal
 from math import ceil
 from typing import Annotated, Any, Self
 from urllib.parse import urlencode
@@ -220,7 +221,7 @@ def _moves(view: View, shown: dict[str, Any]) -> dict[str, Any]:
             "cells": [
                 {
                     "deals": cells[before, after],
-                    "percent": round(100 * cells[before, after] / totals[before], 1),
+                    "percent": _percent(cells[before, after], totals[before]),
                     "shade": ceil(SHADES * cells[before, after] / totals[before]),
                     "opens": view.query(**_pair(before, after)),
                 }
@@ -235,6 +236,11 @@ def _moves(view: View, shown: dict[str, Any]) -> dict[str, Any]:
         "columns": [_title(after) for after in afters],
         "is_cut": len(by_stage) > MOST_STAGES,
     }
+
+
+def _percent(part: int, whole: int) -> Decimal:
+    """Return a share as PostgreSQL rounds it; 6.25 would be 6.2 for Python."""
+    return (Decimal(100 * part) / whole).quantize(Decimal("0.1"), ROUND_HALF_UP)
 
 
 def _title(place: Any) -> str:

@@ -292,6 +292,30 @@ def test_without_open_deals_there_are_zeros_and_the_win_rate(
     assert "No deal was won or lost yet" in page
 
 
+@pytest.mark.parametrize(
+    ("won", "lost", "rate"),
+    [(5, 6, "45.5"), (1, 15, "6.3"), (1, 0, "100.0"), (0, 1, "0.0"), (1, 7999, "0.0")],
+)
+def test_a_win_rate_is_rounded_as_its_explanation_does(
+    writers: tuple[Any, Any], caller: Caller, won: int, lost: int, rate: str
+) -> None:
+    one, _ = writers
+    one.execute(
+        "insert into opportunities (remote_id, currency, deal_value, crm_outcome, practice)"
+        " select i, 'EUR', 7, case when i <= %(won)s then 'WON' else 'LOST' end, 'Cloud'"
+        " from generate_series(1, %(won)s + %(lost)s) as i",
+        {"won": won, "lost": lost},
+    )
+    page = caller.get("/dashboard").text
+    explained = dict(re.findall(r'data-explains="(rate|practice)">(.*?)</', page, re.DOTALL))
+    (total,) = one.execute(unescape(explained["rate"])).fetchone()
+    (practice,) = one.execute(unescape(explained["practice"])).fetchall()
+    assert (str(total), str(practice[1])) == (rate, rate)
+    # The headline, and the row of the practice; the bar says it, too.
+    assert re.findall(r"<data[^>]*>([0-9.]+) %</data>", page) == [rate, rate]
+    assert f"Cloud: {rate} %" in page
+
+
 def test_writers_at_once_do_not_wait_for_each_other(writers: tuple[Any, Any]) -> None:
     one, _ = writers
     one.execute(

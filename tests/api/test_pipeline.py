@@ -1,6 +1,7 @@
 """The pipeline between two days is what a comparison of the two days' deals gives."""
 
 import json
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, date, datetime, time, timedelta
@@ -330,3 +331,17 @@ def test_days_that_cannot_be_told_of(caller: Caller, connection: psycopg.Connect
     connection.execute("update change_feed set pruned_at = now() - interval '3 days'")
     connection.commit()
     assert caller.get(PATH).json()["start"] == str(TODAY - timedelta(days=3))
+
+
+def test_shares_are_rounded_as_the_win_rate_is(
+    caller: Caller, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute(
+        "insert into opportunities (remote_id, currency, stage)"
+        " select i, 'EUR', 'a' from generate_series(1, 16) as i"
+    )
+    commit(connection, datetime.now(UTC) - timedelta(days=10))
+    connection.execute("update opportunities set stage = 'b' where remote_id = '1'")
+    connection.commit()
+    page = caller.get("/dashboard/pipeline").text
+    assert re.findall(r"<data[^>]*>([0-9.]+) %</data>", page) == ["93.8", "6.3"]
