@@ -1,6 +1,5 @@
 """CSV and workbooks for spreadsheets: a text stays a text."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
@@ -139,10 +138,9 @@ class Workbook:
 
 
 def _is_exact(number: Decimal) -> bool:
-    """Return whether a spreadsheet keeps all digits of a whole number: an id may have more."""
-    if not math.isfinite(float(number)):
-        return False
-    return abs(number) < MOST_EXACT or number != number.to_integral_value()
+    """Return whether the file keeps all digits of a number: an id, or an amount, may have more."""
+    # So many digits has a number in the file; a double has no more.
+    return abs(number) < MOST_EXACT and Decimal(f"{float(number):.16G}") == number
 
 
 def _moment(text: str, kind: str) -> date | datetime | None:

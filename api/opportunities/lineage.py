@@ -1,6 +1,7 @@
 """Where each value of a deal comes from: the attribute, what it was read as, the rule, the run."""
 
 import json
+from decimal import Decimal
 from typing import Annotated, Any, LiteralString
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from api.auth import CurrentUser, User
 from api.console.pages import console_router, page
 from api.database import Connection, fetch_one
+from api.exact import exact_response
 from api.fields import CurrentFields, Fields, shown
 from api.opportunities import service
 from api.problems import answers
@@ -109,7 +111,7 @@ async def read_lineage(
         ProblemError: 404, there is no such deal.
     """
     item = await service.get_item_by_remote_id(connection, user, fields, remote_id)
-    deal = json.loads(item)
+    deal = json.loads(item, parse_float=Decimal)
     read = await (await connection.execute(READ, [remote_id])).fetchall()
     as_read = {row["attribute"]: row["as_read"] for row in read}
     found = await (await connection.execute(LAST_CHANGES, [deal["id"]])).fetchall()
@@ -189,13 +191,14 @@ async def get_lineage(
     connection: Connection,
     fields: CurrentFields,
     remote_id: Annotated[Text, Path()],
-) -> dict[str, Any]:
+) -> Response:
     """Tell where each value of a deal comes from, by the CRM's OptyId.
 
     `as_read` is the record that was last loaded. If a later version was rejected, or it breaks a
     rule, `value` is still the one before.
     """
-    return await read_lineage(connection, user, fields, remote_id)
+    found = await read_lineage(connection, user, fields, remote_id)
+    return exact_response(Lineage.model_validate(found).model_dump())
 
 
 @pages.get("/opportunities/{id}/lineage")

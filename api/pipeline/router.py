@@ -1,11 +1,12 @@
 """The endpoints of the pipeline over time."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from api.auth import CurrentUser
 from api.database import Connection
+from api.exact import exact_response
 from api.opportunities.turns import given_up_in_time
 from api.opportunities.unchanged import unchanged_for
 from api.pipeline import service
@@ -21,16 +22,17 @@ async def get_pipeline(
     user: CurrentUser,
     connection: Connection,
     wanted: Annotated[Period, Query()],
-) -> dict[str, Any]:
+) -> Response:
     """Tell what became of the open deals between two days, in each currency.
 
     `opening` and the steps add up to `closing`, in deals without the changes of value, and in
     value. A deal whose value changed before it was won takes both steps.
     """
     async with given_up_in_time(request, service.TOO_LONG):
-        return await service.read_pipeline(
+        found = await service.read_pipeline(
             connection, user, unchanged_for(request, user.seen), wanted
         )
+    return exact_response(Pipeline.model_validate(found).model_dump())
 
 
 @router.get("/pipeline/deals", response_model=PipelineDeals, responses=answers(401, 422, 503))
@@ -39,7 +41,10 @@ async def list_pipeline_deals(
     user: CurrentUser,
     connection: Connection,
     wanted: Annotated[DealsRequest, Query()],
-) -> dict[str, Any]:
+) -> Response:
     """List the deals that a number of the pipeline counts."""
     async with given_up_in_time(request, service.TOO_LONG):
-        return await service.list_deals(connection, user, unchanged_for(request, user.seen), wanted)
+        found = await service.list_deals(
+            connection, user, unchanged_for(request, user.seen), wanted
+        )
+    return exact_response(PipelineDeals.model_validate(found).model_dump())

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from api.exact import Number
 from api.types import Day, Input, Text
 
 
@@ -94,7 +95,7 @@ class Counted(BaseModel):
     """A number of deals, and what they are worth."""
 
     deals: int
-    value: float
+    value: Number
 
 
 class StepSum(Counted):
@@ -181,12 +182,12 @@ class PipelineDeal(BaseModel):
     outcome_after: Literal["open", "won", "lost", "closed", "deleted"]
     currency_before: str | None
     currency_after: str | None
-    value_before: float
-    value_after: float
-    converted_before: float = Field(
+    value_before: Number
+    value_after: Number
+    converted_before: Number = Field(
         description="In the reporting currency, by the rates of now; 0: there is none, or no rate"
     )
-    converted_after: float
+    converted_after: Number
     stage_before: str | None
     stage_after: str | None
     closes_before: date | None

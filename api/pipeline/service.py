@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -22,6 +22,8 @@ TOO_LONG = "To compare these days took too long. Choose a shorter time."
 CAME = (Step.NEW, Step.REOPENED, Step.RETURNED, Step.CURRENCY_IN)
 WENT = (Step.CURRENCY_OUT, Step.WON, Step.LOST, Step.CLOSED, Step.DELETED)
 STEPS = [step for step in Step if step not in (Step.OPENING, Step.CLOSING, Step.KEPT)]
+_MOST_DIGITS = 150_000
+"""A number of PostgreSQL has no more."""
 _ARRIVALS = {"absent": Step.NEW, "deleted": Step.RETURNED}
 
 
@@ -201,17 +203,18 @@ def _of_currency(cells: list[DictRow], currency: str | None) -> dict[str, Any]:
         for place, amount in enumerate(amounts):
             to[place] += amount
 
-    for cell in cells:
-        deals = cell["deals"]
-        for step, count, value in _steps(cell, currency):
-            add(sums[step], count, value)
-        for step, value in _moves(cell, currency):
-            before = cell["stage_before"] if step not in CAME else None
-            after = cell["stage_after"] if step not in WENT else None
-            add(moves.setdefault((step, before, after), [0, Decimal(0)]), deals, value)
-            if step is Step.KEPT and cell["date_moved"] is not None:
-                moved = dates.setdefault(CloseDate(cell["date_moved"]), [0, Decimal(0), 0])
-                add(moved, deals, value, cell["days_moved"])
+    with localcontext(prec=_MOST_DIGITS):
+        for cell in cells:
+            deals = cell["deals"]
+            for step, count, value in _steps(cell, currency):
+                add(sums[step], count, value)
+            for step, value in _moves(cell, currency):
+                before = cell["stage_before"] if step not in CAME else None
+                after = cell["stage_after"] if step not in WENT else None
+                add(moves.setdefault((step, before, after), [0, Decimal(0)]), deals, value)
+                if step is Step.KEPT and cell["date_moved"] is not None:
+                    moved = dates.setdefault(CloseDate(cell["date_moved"]), [0, Decimal(0), 0])
+                    add(moved, deals, value, cell["days_moved"])
     return {
         "currency": currency,
         "opening": _counted(sums[Step.OPENING]),

@@ -150,7 +150,8 @@ join schedule_outcomes using (name)
 """
 REJECTS = """
 select
-    id, stream, remote_id, reason, payload, first_seen_at, last_seen_at, last_run_id, resolved_at
+    id, stream, remote_id, reason, coalesce(payload, 'null')::text as payload, first_seen_at,
+    last_seen_at, last_run_id, resolved_at
 from rejected_records
 where (%(stream)s::text is null or stream = %(stream)s)
     and (%(run_id)s::uuid is null or last_run_id = %(run_id)s)

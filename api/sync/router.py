@@ -3,11 +3,12 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from psycopg.rows import DictRow
 
 from api.auth import CurrentUser
 from api.database import Connection
+from api.exact import exact_response
 from api.problems import ProblemError, answers
 from api.sync import service
 from api.sync.schemas import (
@@ -95,15 +96,16 @@ async def cancel_sync(
     return await service.cancel(connection, user, request.app.state.database_url, run_id)
 
 
-@router.get("/rejected-records", responses=answers(401, 422))
+@router.get("/rejected-records", response_model=RejectedRecords, responses=answers(401, 422))
 async def list_rejected_records(
     user: CurrentUser, connection: Connection, wanted: Annotated[RejectsQuery, Query()]
-) -> RejectedRecords:
+) -> Response:
     """List what could not be loaded, the newest first.
 
     A sync tries again what has changed in the CRM, and a full one all of it.
     """
-    return await service.list_rejects(connection, user, wanted)
+    rejects = await service.list_rejects(connection, user, wanted)
+    return exact_response(rejects.model_dump())
 
 
 @router.get("/schedules", response_model=list[Schedule], responses=answers(401))

@@ -1,7 +1,9 @@
 """What can be done with syncs and their rejects, and by whom."""
 
+import json
 import logging
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -269,7 +271,12 @@ async def list_rejects(
     parameters = wanted.model_dump() | {"before": wanted.cursor, "limit": wanted.limit + 1}
     rows = await (await connection.execute(queries.REJECTS, parameters)).fetchall()
     counted = await fetch_one(connection, queries.COUNT_REJECTS, parameters)
-    items = [RejectedRecord.model_validate(row) for row in rows[: wanted.limit]]
+    items = [
+        RejectedRecord.model_validate(
+            row | {"payload": json.loads(row["payload"], parse_float=Decimal)}
+        )
+        for row in rows[: wanted.limit]
+    ]
     if items:
         ids = [item.id for item in items]
         of = wanted.stream or "all"

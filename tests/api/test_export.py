@@ -237,6 +237,35 @@ def test_a_workbook_says_who_and_what_does_not_fit_is_text(caller: Caller) -> No
     assert unescape(second[2]) == "\x01\x1f _x0041_"
 
 
+@pytest.mark.parametrize(
+    ("value", "is_number"),
+    [
+        ("999999999999999", True),
+        ("1000000000000000", False),
+        ("12345678901234.56", True),
+        ("123456789012345.67", False),
+        ("24691357802469134.56", False),
+        ("-24691357802469134.56", False),
+        ("0.1234567890123456789", False),
+        ("1000000.10", True),
+        ("0.00", True),
+    ],
+)
+def test_a_number_in_a_workbook_keeps_all_digits(
+    caller: Caller, value: str, is_number: bool
+) -> None:
+    with psycopg.connect(caller.database) as connection:
+        connection.execute(
+            "insert into opportunities (remote_id, deal_value) values ('1', %s)", [value]
+        )
+    wanted = {"format": "xlsx", "columns": ["deal_value"]}
+    ((_, (cell,)),) = sheets_of(caller.get(PATH, params=wanted).content)
+    assert isinstance(cell, int | float) is is_number
+    assert Decimal(str(cell)) == Decimal(value)
+    if not is_number:
+        assert cell == value
+
+
 def test_a_time_without_an_offset_is_the_same_on_each_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

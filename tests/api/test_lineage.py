@@ -67,6 +67,12 @@ def test_each_value_has_its_origin(caller: Caller, connection: psycopg.Connectio
     assert fields["workflow_status"]["attribute"] is None
     assert "Somebody" not in str(told), "nobody has declared this attribute"
 
+    large = "24691357802469134.56"
+    for table, column in (("opportunities", "deal_value"), ("raw.opportunities", '"Revenue"')):
+        connection.execute(f"update {table} set {column} = {large}")  # noqa: S608
+    assert f'"value":{large}' in caller.get("/api/opportunities/300000000000001/lineage").text
+    assert large in caller.get("/opportunities/1/lineage").text.split("As read")[1]
+
     # Without a code of its own, that of the stage counts.
     connection.execute("update raw.opportunities set \"StatusCode\" = ' '")
     connection.execute(

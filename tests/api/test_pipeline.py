@@ -345,3 +345,25 @@ def test_shares_are_rounded_as_the_win_rate_is(
     connection.commit()
     page = caller.get("/dashboard/pipeline").text
     assert re.findall(r"<data[^>]*>([0-9.]+) %</data>", page) == ["93.8", "6.3"]
+
+
+def test_amounts_keep_all_digits(caller: Caller, connection: psycopg.Connection[Any]) -> None:
+    connection.execute("delete from reporting_currency")
+    connection.execute("insert into reporting_currency (currency, rates) values ('EUR', '{}')")
+    large = "24691357802469134.56"
+    connection.execute(
+        "insert into opportunities (remote_id, currency, stage, deal_value)"
+        " values ('1', 'EUR', 'a', 1e28), ('2', 'EUR', 'b', 0.75), ('3', 'USD', 'a', %s)",
+        [large],
+    )
+    commit(connection, datetime.now(UTC) - timedelta(days=10))
+    connection.execute("update opportunities set crm_outcome = 'WON' where remote_id = '3'")
+    connection.commit()
+    told = caller.get(PATH).text
+    assert f'"opening":{{"deals":1,"value":{large}}}' in told
+    assert f'{{"deals":1,"value":-{large},"step":"won"}}' in told
+    assert f'"closing":{{"deals":2,"value":1{"0" * 28}.75}}' in told
+    deals = caller.get(f"{PATH}/deals", params={"step": "opening", "converted": True}).text
+    assert f'"value_before":{large},"value_after":{large}' in deals
+    assert f'"converted_before":1{"0" * 28}' in deals
+    assert f'"converted_after":1{"0" * 28}' in deals
