@@ -327,6 +327,28 @@ def test_the_short_ways_give_what_the_casts_give(database: str) -> None:
     assert [row for row in rows if row[2] != row[3]] == []
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Zurich", "America/New_York"])
+def test_a_time_without_an_offset_is_in_utc_in_each_session(database: str, zone: str) -> None:
+    times = {
+        "2026-03-29": "2026-03-29T00:00:00+00:00",
+        "2026-03-29T10:30": "2026-03-29T10:30:00+00:00",
+        "2026-03-29 10:00:00 PM": "2026-03-29T22:00:00+00:00",
+        "2026-03-29T100000": "2026-03-29T10:00:00+00:00",
+        "2026-03-29 02:30:00.5": "2026-03-29T02:30:00.5+00:00",
+        "2026-03-29T10:00:00 CET": "2026-03-29T09:00:00+00:00",
+        "2026-03-29T10:00:00-0530": "2026-03-29T15:30:00+00:00",
+    }
+    with psycopg.connect(database) as connection:
+        connection.execute("select set_config('timezone', %s, false)", [zone])
+        rows = connection.execute(
+            "select value #>> '{}', field_value(value, 'timestamp')"
+            " from jsonb_array_elements(%s) as value",
+            [Jsonb(list(times))],
+        ).fetchall()
+        assert connection.execute("show timezone").fetchone() == (zone,)
+    assert dict(rows) == times
+
+
 def test_a_line_of_another_attribute_is_news_once(database: str) -> None:
     def news() -> list[tuple[Any, ...]]:
         rows = connection.execute("select kind, field, previous_type, detail from field_news")

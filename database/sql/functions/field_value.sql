@@ -31,11 +31,7 @@ begin
         end if;
     elsif type = 'timestamp' then
         if words ~ '^\d{4}-\d\d-\d\d' and is_valid(words, 'timestamptz') then
-            -- UTC, if it has no offset.
-            words := regexp_replace(
-                words, '^([0-9-]+([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?)$', '\1 UTC'
-            );
-            return to_jsonb((to_jsonb(words::timestamptz at time zone 'UTC') #>> '{}') || '+00:00');
+            return to_jsonb((to_jsonb(time_in_utc(words)) #>> '{}') || '+00:00');
         end if;
     elsif type = 'list' then
         if kind = 'array' then
@@ -50,6 +46,13 @@ begin
 end
 $$;
 comment on function cast_field_value is 'See field_value.';
+
+create or replace function time_in_utc(words text) returns timestamp
+language sql stable parallel safe set timezone to 'UTC' as $$
+    select words::timestamptz at time zone 'UTC'
+$$;
+comment on function time_in_utc is
+'A time in UTC, which it is also in if it has no offset, whatever the session''s time zone is.';
 
 create or replace function field_value(value jsonb, type text) returns jsonb
 language sql stable parallel safe as $$
