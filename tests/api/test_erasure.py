@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from typing import Any
+from unicodedata import normalize
 
 import httpx
 import psycopg
@@ -306,6 +307,22 @@ def test_an_erased_e_mail_in_a_list_does_not_come_back(caller: Caller, loaded: s
         ((kept,),) = connection.execute(load_again, [json.dumps(custom)]).fetchall()
     erased = f"erased owner {OWNER}"
     assert kept == custom | {"Team_c": [erased, "z", {"To_c": [[erased]]}]}
+
+
+@pytest.mark.parametrize(("of_owner", "of_text"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_is_found_however_its_accents_are_written(
+    caller: Caller, loaded: str, of_owner: Any, of_text: Any
+) -> None:
+    name = "José García"
+    with psycopg.connect(loaded, autocommit=True) as connection:
+        connection.execute("update sales_owners set name = %s", [normalize(of_owner, name)])
+        connection.execute(
+            "insert into opportunities (remote_id, name) values ('1', %s), ('2', 'Jose Garcia')",
+            [f"Deal of {normalize(of_text, name)}"],
+        )
+        ask(caller, "POST", caller.signed_in(), owner=OWNER)
+        names = connection.execute("select name from opportunities order by remote_id").fetchall()
+    assert names == [(f"Deal of erased owner {OWNER}",), ("Jose Garcia",)]
 
 
 def test_who_may_not_be_erased(caller: Caller) -> None:

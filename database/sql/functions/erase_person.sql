@@ -15,8 +15,12 @@ create or replace function pattern_of(texts text[]) returns text language sql im
     from (
         select distinct regexp_replace(written, '([][\\.*+?^${}()|])', '\\\1', 'g') as form
         from unnest(texts) as plain
+        -- An accent may be a character of its own.
         cross join lateral (
-            values (plain), (regexp_replace(to_json(plain)::text, '^"|"$', '', 'g'))
+            values (plain), (normalize(plain, nfc)), (normalize(plain, nfd))
+        ) as spellings (spelling)
+        cross join lateral (
+            values (spelling), (regexp_replace(to_json(spelling)::text, '^"|"$', '', 'g'))
         ) as ways (written)
     ) as forms
 $$;
