@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
@@ -21,7 +21,7 @@ from starlette.types import Scope
 
 from api.audit import differences
 from api.auth import Role, session_cookie
-from api.exact import exact_json
+from api.exact import pretty_json
 from api.fields import Fields
 from api.problems import problem
 from api.workflow import FROM_CRM, MOVES
@@ -104,7 +104,7 @@ templates.globals |= {
     "differences": differences,
 }
 templates.filters["words"] = _words
-templates.filters["pretty_json"] = partial(exact_json, line="\n")
+templates.filters["pretty_json"] = pretty_json
 templates.filters["plain"] = _plain
 
 
