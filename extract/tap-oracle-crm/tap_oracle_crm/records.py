@@ -156,11 +156,10 @@ def clean_datetime(value: Any) -> str | None:
             return None
         raise RejectedError(f"{_quoted(value)} is no date and time that exists") from None
     if (
-        moment.tzinfo is UTC
-        and len(value) == 25
+        len(value) == 25
         and value[7] == "-"  # not the day of a week, 2026-W05-6
         and value[10] == "T"
-        and value[19] == "+"
+        and value.endswith("+00:00")
     ):
         return value  # type: ignore[no-any-return]  # most are received like this
     return moment.isoformat()
