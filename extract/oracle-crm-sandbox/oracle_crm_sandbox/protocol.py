@@ -56,12 +56,18 @@ class RequestError(Exception):
 
 
 class Status(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A status code of the customer, in all business units or in one."""
+    """A status code of the customer, in all business units or in one.
+
+    A code can be there more than once: the key has its type and its reference set, too.
+    """
 
     LookupCode: str
     Meaning: str = ""
     LookupCategory: str | None = None
     business_unit: int | None = None
+    LookupType: str = "OPTY_STATUS"
+    SetId: int = 0
+    EnabledFlag: str = "Y"
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

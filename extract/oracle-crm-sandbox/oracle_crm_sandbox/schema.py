@@ -214,7 +214,13 @@ OPTY_STATUSES = Resource(
     "optyStatusesLOV",
     key="LookupCode",
     item_key="LookupCode",
-    attributes=_attributes("string!: LookupCode\nstring: Meaning LookupCategory"),
+    attributes=_attributes(
+        """
+        string!: LookupCode
+        string: Meaning LookupCategory LookupType EnabledFlag
+        integer: SetId
+        """
+    ),
 )
 
 # A read-only view of members, and members of territories: the key is (OptyId, ResourceId,

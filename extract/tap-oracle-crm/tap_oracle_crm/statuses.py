@@ -6,6 +6,7 @@ is optional: if it cannot be read, the run goes on without it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
@@ -26,6 +27,8 @@ CATEGORIES = {
     "NOSALE": "NO_SALE",
 }
 """How the CRM may spell a category, and how it is written here."""
+TYPE = "OPTY_STATUS"
+DISABLED = ("N", "false", False)
 MOST_VALUES = 200
 """The most values of one attribute to read, with one request each."""
 
@@ -79,14 +82,41 @@ class OpportunityStatuses(CrmStream):
                 raise
             rows = []
         rows = rows or self._list_by_business_unit() or self._list(settle=True)
-        if any(not row.get("LookupCategory") and row[self.key] not in CATEGORIES for row in rows):
-            categories = self._categories_in_use()
-            for row in rows:
-                row["LookupCategory"] = row.get("LookupCategory") or categories.get(row[self.key])
-        return rows
+        without: list[dict[str, Any]] = []
+        statuses = []
+        for code, same in self._by_code(rows).items():
+            categories = {row["LookupCategory"] for row in same if row.get("LookupCategory")}
+            status = {**same[0], "LookupCategory": None}
+            if len(categories) == 1:
+                (status["LookupCategory"],) = categories
+            elif categories:
+                self.log("%s has not one category in all reference sets", code)
+            else:
+                without.append(status)
+            statuses.append(status)
+        if any(status[self.key] not in CATEGORIES for status in without):
+            found = self._categories_in_use()
+            for status in without:
+                status["LookupCategory"] = found.get(status[self.key])
+        return statuses
+
+    def _by_code(self, rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows that tell of each code what it means.
+
+        The key of a row has its type and its reference set, too (Oracle's page of
+        `optyStatusesLOV`: `LookupValuesAltKey`). Rows of another type are left out, unless all
+        are; a disabled row counts where no other has the code, since old deals may have it.
+        """
+        codes: dict[str, list[dict[str, Any]]] = {}
+        for row in [row for row in rows if row.get("LookupType", TYPE) == TYPE] or rows:
+            codes.setdefault(str(row[self.key]), []).append(row)
+        return {
+            code: [row for row in same if row.get("EnabledFlag") not in DISABLED] or same
+            for code, same in codes.items()
+        }
 
     def _list(self, finder: str | None = None, *, settle: bool = False) -> list[dict[str, Any]]:
-        """Return the rows of the list; stop if the server repeats a page.
+        """Return the rows of the list that name a code; stop if the server repeats a page.
 
         Args:
             finder: the `finder` parameter.
@@ -101,7 +131,7 @@ class OpportunityStatuses(CrmStream):
             received += len(page.items)
             known = len(rows)
             rows |= {
-                str(row[self.key]): row
+                json.dumps(row, sort_keys=True): row
                 for row in page.items
                 if isinstance(row, dict) and row.get(self.key)
             }
@@ -110,19 +140,15 @@ class OpportunityStatuses(CrmStream):
 
     def _list_by_business_unit(self) -> list[dict[str, Any]]:
         """Return the rows of all business units that have opportunities."""
-        rows: dict[str, dict[str, Any]] = {}
+        rows: list[dict[str, Any]] = []
         try:
             seen = Opportunities.collection(self.config, []).finder
             for unit in self._values_of("PrimaryOrganizationId", seen):
-                for row in self._list(BY_BUSINESS_UNIT.format(unit=unit)):
-                    known = rows.setdefault(row[self.key], row)
-                    if known.get("LookupCategory") != row.get("LookupCategory"):
-                        self.log("%s has not one category in all business units", row[self.key])
-                        known["LookupCategory"] = None
+                rows += self._list(BY_BUSINESS_UNIT.format(unit=unit))
         except OracleCrmError as error:
             if is_fatal(error):
                 raise
-        return list(rows.values())
+        return rows
 
     def _categories_in_use(self) -> dict[str, str]:
         """Return code and category of the statuses that opportunities have.

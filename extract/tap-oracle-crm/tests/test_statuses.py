@@ -68,6 +68,33 @@ def test_a_code_with_two_categories_has_none(tap: TapUser) -> None:
     assert statuses(tap.sync(streams=STREAMS)) == {"MOVED": None}
 
 
+def test_the_list_may_have_a_code_more_than_once(tap: TapUser) -> None:
+    hold = {"LookupCode": "HOLD", "LookupCategory": "OPEN"}
+    moved = {"LookupCode": "MOVED", "LookupCategory": "WON"}
+    old = {"LookupCode": "OLD", "LookupCategory": "LOST", "EnabledFlag": "N"}
+    tap.crm.settings(
+        statuses=[
+            hold,
+            {**hold, "LookupCategory": "LOST", "SetId": 300000001},
+            moved,
+            {**moved, "SetId": 300000001, "Meaning": "Moved"},
+            {**moved, "LookupCategory": "LOST", "EnabledFlag": "N", "SetId": 300000002},
+            {**moved, "LookupCategory": "LOST", "LookupType": "LEAD_STATUS"},
+            old,
+            {"LookupCode": "LEAD", "LookupCategory": "OPEN", "LookupType": "LEAD_STATUS"},
+            {"LookupCode": "BEHIND", "LookupCategory": "OPEN"},
+        ],
+        page_cap=2,  # the third page has no code that is new
+    )
+    for row in tap.crm.rows()[:2]:
+        tap.crm.update(row["OptyId"], StatusCode="HOLD")  # what they are does not settle it
+    output = tap.sync(streams=STREAMS)
+    expected = {"HOLD": None, "MOVED": "WON", "OLD": "LOST", "BEHIND": "OPEN"}
+    assert statuses(output) == expected
+    assert len(output.records("opportunity_statuses")) == len(expected)
+    assert output.log.count("HOLD has not one category") == 1
+
+
 @pytest.mark.parametrize("version", [1, 4])
 def test_categories_are_learnt_from_the_deals_where_the_list_has_none(
     tap: TapUser, version: int
