@@ -7,6 +7,7 @@ header ``Accept: */*`` counts as missing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from .protocol import Request, RequestError, Settings, query_pairs
@@ -22,11 +23,17 @@ def check_parts(request: Request, settings: Settings) -> None:
         if value != "*/*":
             parts[name] = value
     for refused, status in settings.refused.items():
-        if all(_contains(parts, part) for part in refused.split("+")):
-            raise _refusal(refused.split("+")[0].partition("=")[0], status, settings)
+        together = split(refused)
+        if all(_contains(parts, part) for part in together):
+            raise _refusal(together[0].partition("=")[0], status, settings)
     limit = parts.get("limit", "")
     if settings.largest_limit and limit.isdigit() and int(limit) > settings.largest_limit:
         raise _refusal("limit", 400, settings)
+
+
+def split(parts: str) -> list[str]:
+    """Return the parts of ``totalResults+finder``; a value may have a plus: ``q=+00:00``."""
+    return re.split(r"\+(?=[A-Za-z])", parts)
 
 
 def _contains(parts: Mapping[str, str], part: str) -> bool:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .refusals import split
+
 _COLLECTION = r"/opportunities$"
 # Other requests of the probe than for a page of opportunities, and their paths.
 _NOT_OURS = {"q=filter", "all attributes"}
@@ -54,7 +56,7 @@ def _fault(part: str, status: int | None) -> dict[str, Any]:
     where = {"path": _PATHS.get(part, _COLLECTION)}
     if part not in _PATHS:
         # Each of the parts, in any order.
-        where["query"] = "".join(f"(?=.*{one})" for one in part.split("+"))
+        where["query"] = "".join(f"(?=.*{one})" for one in split(part))
     if status is None:
         return {"kind": "stall", **where}
     return {"kind": "error", "status": status, "body": "text", **where}

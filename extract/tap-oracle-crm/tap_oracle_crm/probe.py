@@ -36,7 +36,10 @@ from tap_oracle_crm.streams import Opportunities
 
 FORMAT = 1
 MOST_REQUESTS = 30
-TIMESTAMP_FORMATS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S.000+00:00")
+WITHOUT_OFFSET = "%Y-%m-%d %H:%M:%S"
+TIMESTAMP_FORMATS = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.000+00:00", WITHOUT_OFFSET)
+FURTHEST_BEHIND_SECONDS = 12 * 3600
+"""No time zone is further behind UTC."""
 LIMITS = (499, 200, 25)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _STANDARD = re.compile(r"[A-Z][A-Za-z0-9]*")
@@ -159,6 +162,10 @@ class Probe:
             if self.tried[-1].outcome == "served":
                 if number:
                     self.advice["timestamp_format"] = text
+                if number and text == WITHOUT_OFFSET:
+                    # If the CRM takes it for the account's time, changes of these hours are missed.
+                    seconds = FURTHEST_BEHIND_SECONDS + self.settings["lookback_seconds"]
+                    self.advice["lookback_seconds"] = str(seconds)
                 break
 
     def _limits(self, path: str) -> Iterator[Tried]:

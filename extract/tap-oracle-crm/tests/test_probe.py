@@ -37,6 +37,7 @@ PODS: list[dict[str, Any]] = [
     {"refused": {"Accept": 406, "finder": 400, "orderBy": 400}},
     {"refused": {"REST-Framework-Version": 400}},
     {"refused": {"q=Z'": 400}},
+    {"refused": {"q=Z'": 400, "q=.000": 400}},
     {"largest_limit": 200, "describe_is_silent": True, "date_offset_seconds": None},
     {"forbidden": ["accounts", "opportunities/describe"], "page_cap": 100},
 ]
@@ -78,7 +79,11 @@ def test_what_takes_too_long_or_fails_is_told_and_replayed(
     [
         ({"refused": {"finder": 400}, "default_record_set": "ALLOPTIES"}, {"finder": "none"}),
         ({"refused": {"REST-Framework-Version=4": 400}}, {"framework_version": "1"}),
-        ({"refused": {"q=Z'": 400}}, {"timestamp_format": "%Y-%m-%d %H:%M:%S"}),
+        ({"refused": {"q=Z'": 400}}, {"timestamp_format": "%Y-%m-%dT%H:%M:%S.000+00:00"}),
+        (
+            {"refused": {"q=Z'": 400, "q=.000": 400}, "naive_offset_minutes": -480},
+            {"timestamp_format": "%Y-%m-%d %H:%M:%S", "lookback_seconds": "43500"},
+        ),
         ({"largest_limit": 300}, {"page_size": "200"}),
         ({}, {}),
     ],
@@ -94,7 +99,12 @@ def test_the_settings_that_it_prints_work(
     run(tap.crm, tap.folder / "probe.json", monkeypatch)
     told = re.findall(r"set TAP_ORACLE_CRM_(\w+)=(.*)", capsys.readouterr().out)
     assert {name.lower(): value for name, value in told} == settings
-    assert len(tap.sync(start_date="2001-01-01", **settings).by_key()) == 1000
+    first = tap.sync(start_date="2001-01-01", **settings)
+    assert len(first.by_key()) == 1000
+    changed = {row["OptyId"] for row in tap.crm.rows()[:3]}
+    for key in changed:
+        tap.crm.update(key, Name="Changed since")
+    assert changed <= tap.sync(first.state, start_date="2001-01-01", **settings).by_key().keys()
 
 
 def test_what_is_saved_holds_nothing_of_the_customers(
