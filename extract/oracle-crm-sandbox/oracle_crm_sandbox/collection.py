@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .crm import Crm, NotFoundError, Record
 from .generator import OWN_PARTY_ID
 from .parameters import Parameters, day, finder_variables, read_parameters
+from .poison import Failure
 from .protocol import Answer, PageShape, Request, RequestError, Settings, query_pairs, reply
 from .query import Junction, Node, Predicate, parse
 from .schema import OPTY_STATUSES, Resource, column
@@ -82,6 +83,7 @@ class Call:
         key = self._visible_item(resource, number)
         given = self._parameters(resource)
         rows = self._rows(resource, given, _equals(resource.key, key), 1, 0)
+        _fail_for(rows)
         self._add_links(resource, given, rows, f"{self.base}/{resource.name}")
         return reply(self.request, rows[0][1], "resourceitem", rows=1)
 
@@ -129,6 +131,7 @@ class Call:
             has_more = True
         if shape.drop:
             rows = rows[shape.drop :]
+        _fail_for(rows)
         self._add_links(resource, given, rows, href)
         body: dict[str, object] = {"items": [record for _, record in rows]}
         if not rows and self.settings.omit_empty_items:
@@ -353,6 +356,14 @@ def _numbers_as_strings(
             value = record.get(name)
             if isinstance(value, int | float):
                 record[name] = str(value)
+
+
+def _fail_for(rows: list[tuple[int, Record]]) -> None:
+    """Raise :class:`RequestError` if one of these values cannot be calculated."""
+    for _, record in rows:
+        for value in record.values():
+            if isinstance(value, Failure):
+                raise RequestError(value.status, value.detail, code=value.code)
 
 
 def _item_links(resource: Resource, key: int, href: str) -> list[dict[str, object]]:

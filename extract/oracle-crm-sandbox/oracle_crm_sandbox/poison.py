@@ -1,17 +1,29 @@
 """Poison: broken values in answers, which no reader should load as they are.
 
-A reader can repair some of them (a NUL in a text, a number sent as a string), but not most.
+A reader can repair some of them (a NUL in a text, a number sent as a string), but not most. With
+a :class:`Failure`, each answer fails that would show this attribute of this row, and no other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
 from .generator import ABSENT
 
 _HUGE = 5_000_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The error that the CRM answers instead of a page with this value."""
+
+    status: int
+    detail: str = ""
+    code: str = ""
+
 
 # The attribute values in answers, by kind; a Raw is sent byte by byte.
 KINDS: Mapping[str, Mapping[str, object]] = {
@@ -52,6 +64,16 @@ KINDS: Mapping[str, Mapping[str, object]] = {
     },
     "bool_as_text": {"BudgetedFlag": "N", "ChampionFlag": "false"},
     "bool_as_junk": {"BudgetedFlag": "perhaps"},
+    # values that cannot be calculated, as by a formula that divides by another attribute
+    "error_500": {"Revenue": Failure(500)},
+    "divided_by_zero": {
+        "WinProb": Failure(
+            400,
+            "JBO-27122: SQL error during statement preparation. "
+            "ORA-01476: divisor is equal to zero",
+            "27122",
+        )
+    },
 }
 
 

@@ -136,12 +136,17 @@ def reply(request: Request, body: object, kind: str, rows: int = 0) -> Answer:
 
 
 def error_answer(refusal: RequestError, request: Request, version: int) -> Answer:
-    """Answer with a structured error from version 4 on if Accept allows it, else with text."""
+    """Answer with a structured error from version 4 on if Accept allows it, else with text.
+
+    A 500 has no body, as since ADF 12.2.1.4 (Oracle support, Doc 2877145.1).
+    """
     title = HTTPStatus(refusal.status).phrase
     headers = {}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = 'Basic realm="Oracle Fusion (sandbox)"'
         return Answer(401, b"401 Unauthorized", "text/plain", headers)
+    if refusal.status == 500:
+        return Answer(500, b"", "text/plain", headers)
     accepted = request.headers.get("accept", "*/*")
     structured = ERROR_TYPE in accepted or "*/*" in accepted or "application/*" in accepted
     if version < 4 or not structured:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle_crm_sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, USER, Sandbox, SandboxError
-from oracle_crm_sandbox.poison import KINDS
+from oracle_crm_sandbox.poison import KINDS, Failure
 
 API = "/crmRestApi/resources/latest"
 ALL = "MyOpportunitiesFinder;RecordSet='ALLOPTIES'"
@@ -926,7 +926,15 @@ def test_data_are_hostile_and_valid(crm: Sandbox, http: httpx.Client) -> None:
     assert {row["TargetPartyId"] for row in rows} <= accounts
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+FAILURES = {
+    kind: (attribute, value)
+    for kind, values in KINDS.items()
+    for attribute, value in values.items()
+    if isinstance(value, Failure)
+}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - FAILURES.keys()))
 def test_poison_shows_on_the_wire_only_and_heals(
     crm: Sandbox, http: httpx.Client, kind: str
 ) -> None:
@@ -943,6 +951,27 @@ def test_poison_shows_on_the_wire_only_and_heals(
     assert http.get(f"{API}/opportunities/{number}?onlyData=true").text == before
     crm.poison(key, kind)
     assert crm.row(key)["LastUpdateDate"] > clean["LastUpdateDate"]
+
+
+@pytest.mark.parametrize("kind", sorted(FAILURES))
+def test_answers_fail_that_would_show_a_value_which_cannot_be_calculated(
+    crm: Sandbox, http: httpx.Client, kind: str
+) -> None:
+    attribute, failure = FAILURES[kind]
+    third = crm.rows()[2]
+    crm.poison(third["OptyId"], kind, touch=False)
+
+    def ask(limit: int, fields: str) -> httpx.Response:
+        return _get(http, fields=f"OptyId,{fields}", orderBy="OptyId:asc", limit=limit)
+
+    failed = ask(3, attribute)
+    assert failed.status_code == failure.status
+    assert failed.text == "" if failure.status == 500 else failure.detail in failed.text
+    assert ask(2, attribute).status_code == 200
+    assert ask(3, "Name").json()["items"][2]["Name"] == third["Name"]
+    assert http.get(f"{API}/opportunities/{third['OptyNumber']}").status_code == failure.status
+    crm.heal(third["OptyId"], touch=False)
+    assert ask(3, attribute).json()["items"][2][attribute] == third[attribute]
 
 
 @pytest.mark.parametrize(
