@@ -29,7 +29,8 @@ class RetryError(Exception):
         throttled: the server says that it is overloaded.
         slow: the answer took too long, so a smaller page may help.
         setting: the setting to check if no attempt gets a usable answer.
-        limit: the largest number of attempts, if it is smaller than usual.
+        limit: the largest number of retries, if it is smaller than usual.
+        about_rows: one of the rows asked for may be the reason.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class RetryError(Exception):
         slow: bool = False,
         setting: str | None = None,
         limit: int | None = None,
+        about_rows: bool = False,
     ) -> None:
         super().__init__(reason)
         self.after = after
@@ -48,6 +50,7 @@ class RetryError(Exception):
         self.slow = slow
         self.setting = setting
         self.limit = limit
+        self.about_rows = about_rows
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ def is_database_trouble(body: bytes) -> bool:
     """Tell whether an error is a temporary one of the database, whatever its HTTP status.
 
     JBO-27120 to 27124 wrap a failed SQL statement, JBO-26xxx a failed connection. The ORA codes
-    009xx, 017xx and 018xx mean a wrong statement, number or date: they are permanent.
+    009xx, 017xx and 018xx mean a wrong statement, number or date: they are permanent. Others may
+    be so in one row, such as ORA-01476 (divisor is zero): see `RetryError.about_rows`.
     """
     codes = codes_of(body)
     if oracle := [code for code in codes if code.startswith("ORA")]:

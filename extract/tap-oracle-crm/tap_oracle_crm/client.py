@@ -124,6 +124,7 @@ class CrmClient:
         settle: bool = True,
         retries: int | None = None,
         row_type: RowType | None = None,
+        row_retries: int | None = None,
     ) -> Page:
         """Read one page of a collection.
 
@@ -141,6 +142,7 @@ class CrmClient:
             settle: after a refusal, find the refused parts and retry without them.
             retries: the number of retries, if smaller than the setting of this name.
             row_type: reads the rows.
+            row_retries: as `retries`, for an error that one of the rows may be the reason of.
 
         Raises:
             RefusedError: the server refuses for good.
@@ -174,6 +176,8 @@ class CrmClient:
                 # A gateway that fails at once would also fail with smaller pages.
                 if error.slow and self._took_long(begun) and not self._is_over():
                     self._shrink_pages(int(parts.get("limit", self.page_size)))
+                if error.about_rows and row_retries is not None:
+                    error.limit = row_retries
                 raise
             if check:
                 check(page)
@@ -317,11 +321,14 @@ class CrmClient:
                 if error.setting
                 else "All loaded records stay; the next run continues from there."
             )
+            if error.about_rows:
+                advice += " If that fails too, the CRM's administrator finds the reason in its log."
             raise GaveUpError(
                 f"Gave up on {what} of {self.host} {tries}: {error}.",
                 advice=advice,
                 cause=f"{error} ({tries})",
                 is_this_request=is_this_request,
+                about_rows=str(error) if error.about_rows else None,
             ) from None
         longest: float = self._settings["max_backoff_seconds"]
         # Full jitter: workers that failed together do not retry together.

@@ -66,11 +66,21 @@ class GaveUpError(OracleCrmError):
     Attributes:
         is_this_request: another request may succeed: the server can be reached and does not ask
             to wait.
+        about_rows: the server's error, if one of the rows asked for may be the reason.
     """
 
-    def __init__(self, problem: str, *, advice: str, cause: str, is_this_request: bool) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        advice: str,
+        cause: str,
+        is_this_request: bool,
+        about_rows: str | None = None,
+    ) -> None:
         super().__init__(problem, advice=advice, cause=cause)
         self.is_this_request = is_this_request
+        self.about_rows = about_rows
 
 
 def is_fatal(error: OracleCrmError) -> bool:

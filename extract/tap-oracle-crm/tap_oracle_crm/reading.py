@@ -8,6 +8,9 @@ next run reads them again. Then the table is scanned in ranges of keys, several 
 That first page is the most expensive request. If it fails, the server's clock gives the mark, and
 the scan begins at once. If the server does not sort by key, ranges are halved until each fits a
 page.
+
+If a page of the scan fails and its keys alone do not, one of its records may be the reason: its
+parts are read until that record is found, see `Unreadable`.
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tap_oracle_crm.answers import Page, RetryError
-from tap_oracle_crm.client import CrmClient
+from tap_oracle_crm.client import FEW_RETRIES, CrmClient
 from tap_oracle_crm.errors import GaveUpError, OracleCrmError, RefusedError, StoppedError
 from tap_oracle_crm.query import Query
 from tap_oracle_crm.ranges import KeyRange, RangePlan
-from tap_oracle_crm.records import RejectedError, Row, clean_datetime, key_of
+from tap_oracle_crm.records import RejectedError, Row, Unreadable, clean_datetime, key_of
 from tap_oracle_crm.rows import RowType
 
 log = logging.getLogger("tap-oracle-crm")
@@ -37,6 +40,9 @@ READ_AHEAD = 4
 ORDER_RETRIES = 2
 STEPS_OVER_KEYLESS = 20
 """Pages in a row without a single usable key before a range is given up."""
+MOST_UNREADABLE = 20
+"""If the CRM cannot show more records than these, the read ends."""
+ONCE = {"settle": False, "row_retries": 0}
 FAR_BEYOND_THE_OTHERS = timedelta(days=365)
 
 
@@ -121,6 +127,8 @@ class Reader:
         self.key = collection.query.key
         self.changed = collection.query.changed
         self._sorts = True
+        self._readable: int | None = None  # the key of a record that was read
+        self._sought = 0  # records that were found to be the reason why a page failed
 
     def start(self, since: datetime | None, limit: int | None = None) -> Start:
         """Read the page with the newest changes; see the module's docstring."""
@@ -320,7 +328,7 @@ class Reader:
         def work() -> None:
             try:
                 while item := plan.take():
-                    for batch in self._read(plan, item, since):
+                    for batch in self._read(plan, item, since, skips=True):
                         put(batch)
                 put(None)
             except StoppedError:
@@ -356,24 +364,48 @@ class Reader:
             stop.set()
             plan.stop()
 
-    def _read(self, plan: RangePlan, item: KeyRange, since: datetime | None) -> Iterator[Batch]:
-        """Fetch one range page by page; each page starts after the last key of the one before."""
+    def _read(
+        self, plan: RangePlan, item: KeyRange, since: datetime | None, *, skips: bool = False
+    ) -> Iterator[Batch]:
+        """Fetch one range page by page; each page starts after the last key of the one before.
+
+        Args:
+            plan: the plan of the range.
+            item: the range.
+            since: only rows that changed at or after this time.
+            skips: if the CRM cannot show a record, go on with the next one.
+        """
         keyless = 0
+        parts: list[int] = []  # the numbers of rows to ask for, of a page that failed
+        failure: GaveUpError | None = None
         while not item.exhausted:
             low, high = plan.bounds_of(item)
+            asked = {
+                "q": self._q(since, low, high),
+                "order_by": f"{self.key}:asc",
+                "offset": keyless,
+                "limit": parts.pop() if parts else None,
+                "check": lambda page, low=low: self._check_order(page, low),
+            }
             try:
-                page = self._page(
-                    since,
-                    q=self._q(since, low, high),
-                    order_by=f"{self.key}:asc",
-                    offset=keyless,
-                    check=lambda page, low=low: self._check_order(page, low),
-                )
+                page = self._page(since, **asked, **(ONCE if asked["limit"] else {}))
+                self._remember(page)
             except RefusedError as error:
                 if error.part != "orderBy":
                     raise
-                yield from self._read_unsorted(plan, item, since)
+                yield from self._read_unsorted(plan, item, since, skips=skips)
                 return
+            except GaveUpError as error:
+                if not skips:
+                    raise
+                failure = failure if failure and asked["limit"] else error
+                page = self._keys_of(asked, since, failure, is_first=failure is error)
+                if len(page.items) > 1:
+                    half = len(page.items) // 2
+                    parts += [len(page.items) - half, half]
+                    continue
+                page = replace(page, items=self._shown_of(page.items[0], failure))
+                parts = [sum(parts)] if parts else []
             keys = [key_of(row, self.key) for row in page.items]
             last = next((key for key in reversed(keys) if key is not None), None)
             low, high = plan.receive(item, keys, complete=page.complete)
@@ -389,7 +421,7 @@ class Reader:
                 raise self._keyless_error(keyless)
 
     def _read_unsorted(
-        self, plan: RangePlan, item: KeyRange, since: datetime | None
+        self, plan: RangePlan, item: KeyRange, since: datetime | None, *, skips: bool
     ) -> Iterator[Batch]:
         """Fetch one range in parts that each fit into one page, so that order does not matter."""
         if self._sorts:
@@ -401,15 +433,28 @@ class Reader:
                 self.key,
             )
         cuts: list[int] = []
+        failure: GaveUpError | None = None  # of a range that is not read yet
         while not item.exhausted:
             low, high = plan.bounds_of(item)
             cuts = [cut for cut in cuts if (low is None or cut > low) and cut != high]
             upto = min([*cuts, *([high] if high is not None else [])], default=None)
-            page = self._page(
-                since,
-                q=self._q(since, low, upto),
-                check=lambda page, low=low, upto=upto: self._check_bounds(page, low, upto),
-            )
+            asked = {
+                "q": self._q(since, low, upto),
+                "check": lambda page, low=low, upto=upto: self._check_bounds(page, low, upto),
+            }
+            failure = failure if cuts else None
+            try:
+                page = self._page(since, **asked, **(ONCE if failure else {}))
+                self._remember(page)
+            except GaveUpError as error:
+                if not skips:
+                    raise
+                failure = failure or error
+                page = self._keys_of(asked, since, failure, is_first=failure is error)
+                if page.complete and len(page.items) == 1:
+                    page = replace(page, items=self._shown_of(page.items[0], failure))
+                else:
+                    page = replace(page, complete=False)
             rows = sorted(page.items, key=lambda row: key_of(row, self.key) or 0)
             keys = [key for row in rows if (key := key_of(row, self.key)) is not None]
             if not page.complete:
@@ -424,6 +469,113 @@ class Reader:
             _, high = plan.receive(item, keys, complete=is_last)
             kept = [row for row in rows if high is None or (key_of(row, self.key) or 0) <= high]
             yield Batch(item, kept, item.fetched, item.exhausted)
+
+    def _order(self, direction: str = "asc") -> str | None:
+        """Return the order by key; None if the server does not sort."""
+        return f"{self.key}:{direction}" if self._sorts else None
+
+    # Records that the CRM cannot show
+
+    def _remember(self, page: Page) -> None:
+        """Remember a record that was read."""
+        if page.items:
+            self._readable = key_of(page.items[-1], self.key)
+
+    def _try(self, since: datetime | None = None, retries: int = 0, **asked: Any) -> Page | None:
+        """Read a page; None if the CRM fails, and one of the rows may be the reason."""
+        asked = {"row_type": None, **asked, **ONCE, "row_retries": retries}
+        try:
+            return self._page(since, **asked)
+        except GaveUpError as error:
+            if not error.about_rows:
+                raise
+            return None
+
+    def _keys_of(
+        self, asked: dict[str, Any], since: datetime | None, error: GaveUpError, *, is_first: bool
+    ) -> Page:
+        """Read the keys of a page that failed, or of a part of it.
+
+        Raises:
+            GaveUpError: they cannot be read, so that no single record is the reason.
+        """
+        if not error.about_rows:
+            raise error
+        page = self._try(since, FEW_RETRIES, **asked, fields=[self.key])
+        keys = [key_of(row, self.key) for row in page.items] if page else []
+        if page is None or not keys or None in keys:
+            raise error
+        if is_first:
+            log.warning(
+                "%s: a page cannot be read (%s), and the keys of its records can: looking for the "
+                "record that is the reason",
+                self.collection.resource,
+                error.cause,
+            )
+        return page
+
+    def _shown_of(self, row: Any, error: GaveUpError) -> list[Any]:
+        """Read all that the CRM shows of a record, and find an attribute that it does not show.
+
+        Returns:
+            the record as `Unreadable`; as it is if it can be read now; nothing if it is gone.
+
+        Raises:
+            GaveUpError: the CRM shows no other record with the same attributes.
+            OracleCrmError: there are too many such records.
+        """
+        key = key_of(row, self.key) or 0
+        q = self.collection.query.q(above=key - 1, upto=key)
+        others = [name for name in self.collection.fields if name != self.key]
+        names = sorted(others, key=lambda name: name != self.changed)  # the time of change first
+
+        def show(some: list[str], retries: int = 0) -> list[Any] | None:
+            asked = {"q": q, "order_by": self._order(), "limit": 1}
+            page = self._try(None, retries, fields=[self.key, *some], **asked)
+            return page.items if page else None
+
+        self._sought += 1
+        is_one_too_many = self._sought > MOST_UNREADABLE
+        whole = show(names, FEW_RETRIES)
+        if whole is not None and not is_one_too_many:
+            return whole
+        if whole is not None or not self._shows_others(key):
+            raise error
+        shown, few, many = [row], 0, len(names)  # it shows the first few, not the first many
+        while many - few > 1:
+            middle = (few + many) // 2
+            found = show(names[:middle])
+            if found is None:
+                many = middle
+            else:
+                shown, few = found, middle
+        name = names[few]
+        shown = show([other for other in names if other != name]) or shown
+        reason = f"{name}: asked for it in this record, the CRM answers {error.about_rows}"
+        if is_one_too_many:
+            raise OracleCrmError(
+                f"The CRM cannot show more than {MOST_UNREADABLE} {self.collection.resource}, the "
+                f"last of which is {key} ({reason}).",
+                advice=f"Ask its administrator to correct {name}, or do not select this attribute.",
+            )
+        return [Unreadable(one, reason) for one in shown]
+
+    def _shows_others(self, key: int) -> bool:
+        """Tell whether the CRM shows any other record with the same attributes."""
+        query, known = replace(self.collection.query, condition=None), self._readable
+        others = [
+            *([] if known is None else [(query.q(above=known - 1, upto=known), "asc")]),
+            (query.q(above=key), "asc"),
+            (query.q(upto=key - 1), "desc"),
+            (query.q(), "asc"),
+            (query.q(), "desc"),
+        ]
+        for q, order in others:
+            page = self._try(q=q, order_by=self._order(order), limit=1)
+            if page and page.items:
+                self._remember(page)
+                return True
+        return False
 
     def _q(self, since: datetime | None, low: int | None, high: int | None) -> str | None:
         if not self.collection.needs_q and since is None and low is None and high is None:

@@ -17,7 +17,8 @@ Repaired:
 
 Rejected: no key or a key that is not a 64-bit integer, a number that is invalid or not finite or
 has more digits than PostgreSQL takes, a date or time that does not exist, an object or a list in
-place of a single value, nesting more than 100 deep, a record of more than 2.5 MiB.
+place of a single value, nesting more than 100 deep, a record of more than 2.5 MiB, a record that
+the CRM cannot show.
 """
 
 from __future__ import annotations
@@ -281,6 +282,8 @@ class RecordCleaner:
         Raises:
             RejectedError: the record cannot be loaded.
         """
+        if isinstance(row, Unreadable):
+            raise RejectedError(row.reason)
         record: dict[str, Any] = {}
         name = ""
         try:
@@ -300,6 +303,18 @@ class RecordCleaner:
         if record[self.key] is None:
             raise RejectedError(f"{self.key}: missing, and without it the record has no identity")
         return record
+
+
+class Unreadable(dict[str, Any]):
+    """The attributes that the CRM shows of a record that it cannot show whole.
+
+    Attributes:
+        reason: why the record is rejected.
+    """
+
+    def __init__(self, shown: Mapping[str, Any], reason: str) -> None:
+        super().__init__(shown)
+        self.reason = reason
 
 
 class Row(msgspec.Struct, gc=False):

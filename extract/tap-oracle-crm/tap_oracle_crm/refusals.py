@@ -52,6 +52,7 @@ def refusal(
             after=retry_after(response),
             throttled=status in {429, 503},
             slow=status in {408, 502, 504},
+            about_rows=status in {400, 500},
         )
     if 300 <= status < 400:
         target = _host(response.headers.get("Location", "")) or "another page"
