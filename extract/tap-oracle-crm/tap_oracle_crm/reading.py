@@ -503,7 +503,8 @@ class Reader:
             raise error
         page = self._try(since, FEW_RETRIES, **asked, fields=[self.key])
         keys = [key_of(row, self.key) for row in page.items] if page else []
-        if page is None or not keys or None in keys:
+        most = asked.get("limit") or len(keys)  # more of them: the server ignores the limit
+        if page is None or not 0 < len(keys) <= most or keys == [None]:
             raise error
         if is_first:
             log.warning(

@@ -118,6 +118,29 @@ def test_several_of_them(
     assert output.bookmark["scan"] == ""
 
 
+@pytest.mark.parametrize("place", [0, 50, 51, 99])
+def test_one_beside_a_deal_without_a_key(tap: TapUser, keys: list[int], place: int) -> None:
+    catalog = tap.discover()
+    tap.crm.poison(keys[place], "error_500", touch=False)
+    tap.crm.poison(keys[place + 1], "null_id", touch=False)
+    output = tap.sync(catalog=catalog, **SLOWLY)
+    assert output.error is None
+    assert {item["remote_id"] for item in output.records("rejected_records")} == {
+        str(keys[place]),
+        None,
+    }
+    assert set(output.by_key()) == {*keys} - {keys[place], keys[place + 1]}
+
+
+def test_a_server_that_ignores_the_limit_ends_the_read(tap: TapUser, keys: list[int]) -> None:
+    catalog = tap.discover()
+    tap.crm.poison(keys[30], "error_500", touch=False)
+    tap.crm.settings(refused={"limit": 400})
+    output = tap.sync(catalog=catalog, **SLOWLY)
+    assert "HTTP 500" in str(output.error)
+    assert rejected(output) == {}
+
+
 def test_new_ones_may_be_all_that_changed(tap: TapUser, keys: list[int]) -> None:
     catalog = tap.discover()
     first = tap.sync(catalog=catalog)
