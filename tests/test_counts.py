@@ -61,6 +61,18 @@ def test_every_record_is_counted_once(pipeline: Pipeline) -> None:
     assert all(adds_up(one) for one in pipeline.syncs() if one["status"] == "SUCCESS")
 
 
+def test_a_deal_that_the_crm_cannot_show_counts_as_failed(pipeline: Pipeline) -> None:
+    bad = [row["OptyId"] for row in pipeline.crm.rows()[::500]]
+    for key, kind in zip(bad, ("error_500", "divided_by_zero"), strict=True):
+        pipeline.crm.poison(key, kind, touch=False)
+    assert numbers(pipeline.sync()) == (1000, 998, 0, 0, 2)
+    pipeline.crm.heal(bad[0], touch=False)
+    assert numbers(pipeline.sync("--full-refresh")) == (1000, 1, 0, 998, 1)
+    assert pipeline.query("select remote_id from rejected_records where resolved_at is null") == [
+        {"remote_id": str(bad[1])}
+    ]
+
+
 @pytest.mark.usefixtures("synced")
 def test_one_process_of_dbt_for_each_model_loses_nothing(pipeline: Pipeline) -> None:
     keys = [row["OptyId"] for row in pipeline.crm.rows()]

@@ -90,18 +90,20 @@ def test_changes_that_a_sync_missed_are_reported(pipeline: Pipeline) -> None:
 @pytest.mark.usefixtures("synced")
 def test_deleted_deals_are_marked_and_come_back(pipeline: Pipeline) -> None:
     gone = pipeline.crm.mutate(delete=30)["deleted"]
-    # One exists but can't be loaded; of another, not even the key can be read.
-    bad, keyless = (row["OptyId"] for row in pipeline.crm.rows()[:2])
+    # One exists but can't be loaded, one can't be shown; of another, not even the key can be read.
+    bad, keyless, hidden = (row["OptyId"] for row in pipeline.crm.rows()[:3])
     pipeline.crm.poison(bad, "huge_number")
     pipeline.crm.poison(keyless, "null_id")
+    pipeline.crm.poison(hidden, "error_500")
     found = reconcile(pipeline)
-    assert (found["gone"], found["failed"]) == (30, 2)
+    assert (found["gone"], found["failed"]) == (30, 3)
     marked = pipeline.query("select remote_id from opportunities where deleted_at is not null")
     assert {int(row["remote_id"]) for row in marked} == set(gone)
 
     # A sync and a full refresh of dbt keep the marks.
     pipeline.crm.heal(bad)
     pipeline.crm.heal(keyless)
+    pipeline.crm.heal(hidden)
     pipeline.sync()
     assert pipeline.meltano("invoke", "dbt-postgres", "run", "--full-refresh").returncode == 0
     assert_equal_to_crm(pipeline)
