@@ -1,5 +1,7 @@
 """One change of many opportunities: each by the rules of a single one."""
 
+import json
+import re
 from typing import Any
 
 import psycopg
@@ -49,7 +51,9 @@ def test_each_deal_is_changed_by_the_rules_of_one(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    "foreign", ["In Review", "", "x" * 300, "two\r\nlines"], ids=["words", "none", "long", "lines"]
+    "foreign",
+    ["In Review", "", "x" * 300, "two\r\nlines", "'so' \"called\""],
+    ids=["words", "none", "long", "lines", "quotes"],
 )
 def test_a_status_of_another_system_keeps_no_other_deal_back(caller: Caller, foreign: str) -> None:
     fill(caller.database, 6)  # 3, 6: NEW
@@ -66,6 +70,8 @@ def test_a_status_of_another_system_keeps_no_other_deal_back(caller: Caller, for
     assert caller.get("/api/opportunities/3").json()["workflow_status"] == "ASSIGNED"
     # A manager puts it right. Nobody moves it back, so that is not offered.
     caller.be(Role.MANAGER)
+    (values,) = re.findall("hx-vals='([^']*)'", caller.get("/opportunities/6").text)
+    assert json.loads(values) == {"seen": foreign}
     answer = caller.post(
         "/opportunities/bulk", data=form | {"deal": form["deal"][:1]}, headers=headers
     )
