@@ -202,7 +202,8 @@ def naming_holder(connection: psycopg.Connection[Any], seconds: float) -> Iterat
                 own = [one for one in found if one.pid == info.backend_pid]
                 seen[:] = own or found or seen
 
-    threading.Thread(target=look, name="locks", daemon=True).start()
+    watcher = threading.Thread(target=look, name="locks", daemon=True)
+    watcher.start()
     try:
         yield
     except Exception as error:
@@ -217,3 +218,6 @@ def naming_holder(connection: psycopg.Connection[Any], seconds: float) -> Iterat
         raise locked from error
     finally:
         is_over.set()
+        # The caller may set environment variables: the process can crash if a thread reads one
+        # meanwhile. If it is in a connection that hangs, it is not waited for.
+        watcher.join(timeout=1)

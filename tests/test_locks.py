@@ -1,10 +1,12 @@
 """A sync waits for a lock a bounded time, and says who holds it; no server's time-out ends it."""
 
+import threading
 from contextlib import closing
 
 import psycopg
 import pytest
 
+from database.locks import naming_holder
 from tests.conftest import PIPELINE, Pipeline, assert_equal_to_crm
 
 
@@ -52,3 +54,12 @@ def test_a_server_that_ends_idle_transactions(synced: Pipeline) -> None:
     synced.query("alter database test set idle_in_transaction_session_timeout = '500ms'")
     synced.crm.fault("latency", ms=1000)
     assert synced.sync()["status"] == "SUCCESS"
+
+
+def test_who_looks_for_the_holder_has_ended_when_the_work_has(postgres: str) -> None:
+    """The C library has no protection for threads that read variables that another one sets."""
+    with psycopg.connect(f"{postgres}/postgres") as connection:
+        for _ in range(300):
+            with naming_holder(connection, 60):
+                pass
+            assert "locks" not in {thread.name for thread in threading.enumerate()}
