@@ -247,7 +247,7 @@ def test_a_build_that_is_interrupted_is_no_success(synced: Pipeline) -> None:
         seen = "select from sync_runs where kind = 'other' and observed_at is not null"
         wait_until(lambda: synced.query(seen))
         build.send_signal(signal.SIGINT)
-        build.wait(timeout=60)
+    build.wait(timeout=60)  # Meltano waits for dbt, which waits for the lock
     (run,) = synced.query("select * from run_logs where kind = 'other'")
     assert (run["status"], run["error_message"]) == ("FAILED", "It was interrupted.")
 
